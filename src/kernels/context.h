@@ -1,0 +1,44 @@
+// What every op is given: the table of kernels and the threads to run them on.
+//
+// Owns:    nothing; `runtime/` owns the pool and outlives every Context.
+// Threads: one caller per Context at a time.
+#pragma once
+
+#include <cstdint>
+
+#include "base/thread_pool.h"
+
+namespace cachalot {
+
+struct KernelTable;
+
+struct Context {
+  const KernelTable* table = nullptr;
+  ThreadPool* pool = nullptr;
+
+  const KernelTable& ops() const noexcept { return *table; }
+  int threads() const noexcept { return pool != nullptr ? pool->size() : 1; }
+
+  // fn(i) for every i in [0, n), at least `grain` indices per task. fn writes only what belongs to
+  // i.
+  template <class F>
+  void for_each(std::int64_t n, std::int64_t grain, F&& fn) const {
+    for_range(n, grain, [&fn](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) fn(i);
+    });
+  }
+  // fn(begin, end) over disjoint chunks of at most `grain` indices that cover [0, n).
+  template <class F>
+  void for_range(std::int64_t n, std::int64_t grain, F&& fn) const {
+    if (pool != nullptr) {
+      pool->run(n, grain, RangeFn(fn));
+      return;
+    }
+    for (std::int64_t b = 0; b < n; b += grain) fn(b, b + grain < n ? b + grain : n);
+  }
+};
+
+// Precision of the products inside an op. Sums are always float (or wider).
+enum class Precision : std::uint8_t { kF32, kBF16 };
+
+}  // namespace cachalot

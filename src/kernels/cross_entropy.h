@@ -1,0 +1,30 @@
+// Softmax cross entropy in place: the logits become their gradient, so a large vocabulary needs no
+// second copy.
+//
+// Threads: rows are independent.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/context.h"
+#include "tensor/mat.h"
+
+namespace cachalot {
+
+template <class T>
+struct CrossEntropy {
+  MatView<T> logits;                      // [T, vocab]
+  std::span<const std::int32_t> targets;  // [T]; -1: the row has no target (loss 0, gradient 0)
+  std::span<double> loss;                 // [T]  -log softmax(logits)[target]
+  std::span<std::int32_t> argmax;         // [T] or empty: the largest logit (lowest index on ties)
+  bool backward = false;                  // logits := grad_scale * (softmax - onehot)
+  T grad_scale = 1;
+};
+
+template <class T>
+void cross_entropy_ref(const Context& ctx, const CrossEntropy<T>& a);
+void check_shapes(const CrossEntropy<float>& a);
+void cross_entropy(const Context& ctx, const CrossEntropy<float>& a);
+
+}  // namespace cachalot

@@ -1,0 +1,58 @@
+// SwiGLU, embedding rows, sums: the ops bound by memory.
+//
+// Threads: rows or fixed blocks are independent; every sum has a fixed order.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/context.h"
+#include "tensor/mat.h"
+
+namespace cachalot {
+
+// out = silu(gate) * up, element by element. All [T, F].
+template <class T>
+struct Swiglu {
+  MatView<const T> gate, up;
+  MatView<T> out;
+};
+template <class T>
+struct SwigluBackward {
+  MatView<const T> gate, up, dout;
+  MatView<T> dgate, dup;  // may be gate and up themselves
+};
+template <class T>
+void swiglu_ref(const Context& ctx, const Swiglu<T>& a);
+template <class T>
+void swiglu_backward_ref(const Context& ctx, const SwigluBackward<T>& a);
+
+// out[t] = table[ids[t]]; ids were checked by the caller (they come from outside).
+struct Embedding {
+  MatRef table;                       // [vocab, D]  F32 or BF16
+  std::span<const std::int32_t> ids;  // [T]
+  MatView<float> out;                 // [T, D]
+};
+void embedding_ref(const Context& ctx, const Embedding& a);
+
+// dtable[ids[t]] += dout[t], in the order of t.
+template <class T>
+struct EmbeddingBackward {
+  std::span<const std::int32_t> ids;
+  MatView<const T> dout;  // [T, D]
+  MatView<T> dtable;      // [vocab, D] added to
+};
+template <class T>
+void embedding_backward_ref(const Context& ctx, const EmbeddingBackward<T>& a);
+
+// Sum of squares in double: blocks of 4096 elements, then the blocks in order.
+template <class T>
+double sum_squares_ref(const Context& ctx, std::span<const T> x);
+
+void swiglu(const Context& ctx, const Swiglu<float>& a);
+void swiglu_backward(const Context& ctx, const SwigluBackward<float>& a);
+void embedding(const Context& ctx, const Embedding& a);
+void embedding_backward(const Context& ctx, const EmbeddingBackward<float>& a);
+double sum_squares(const Context& ctx, std::span<const float> x);
+
+}  // namespace cachalot

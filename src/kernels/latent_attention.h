@@ -1,0 +1,33 @@
+// Absorbed MLA attention: queries already carried into the latent space attend over the latent
+// cache itself; K and V are never rebuilt. Every head reads the same row: MQA with width L + R.
+//
+// Symbols: T query rows, S cached rows, H heads, L kv_lora_rank, R rope dim.
+// Threads: (problem, head group, query) independent; the cache is visited in fixed blocks, so a
+//          row's result depends on its own sequence only.
+// Paper:   V2 report 2.1.2 and appendix C; V3 released inference/model.py ("absorb").
+#pragma once
+
+#include <span>
+
+#include "kernels/context.h"
+#include "tensor/mat.h"
+
+namespace cachalot {
+
+struct LatentAttention {
+  MatView<const float> q;  // [T, H * (L + R)]  per head [q_nope W_uk, q_rope rotated]
+  MatRef cache;            // [S, L + R]  F32 or BF16: normed latent, then the rotated rope key
+  int heads = 0;
+  int latent = 0;      // L
+  int rope = 0;        // R
+  float scale = 0;     // 1 / sqrt(N + R): the un-absorbed width, times YaRN's factor
+  MatView<float> out;  // [T, H * L]  sum over the cache of p * c_kv, still in the latent space
+  // Query i sees the first S - T + 1 + i rows.
+};
+
+void check_shapes(const LatentAttention& a);
+// Scores in double, softmax in double: the definition.
+void latent_attention_ref(const Context& ctx, std::span<const LatentAttention> problems);
+void latent_attention(const Context& ctx, std::span<const LatentAttention> problems);
+
+}  // namespace cachalot

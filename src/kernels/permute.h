@@ -1,0 +1,60 @@
+// Moving rows between token order and expert order.
+//
+// A token t with its k experts has k slots: slot(t, j) is the row of the expert-ordered matrix that
+// holds its copy for its j-th choice. `expert_order` fills it: rows are sorted by expert, then
+// token. Threads: tokens or rows are independent; each sum runs over j in order.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/context.h"
+#include "tensor/mat.h"
+
+namespace cachalot {
+
+struct ExpertOrder {
+  std::vector<std::int32_t> begin;  // [E + 1] first row of each expert; begin[E] = T * k
+  std::vector<std::int32_t> token;  // [T * k] token of each row
+  Mat<std::int32_t> slot;           // [T, k] row of each (token, choice)
+};
+void expert_order(MatView<const std::int32_t> index, int experts, ExpertOrder& out);
+
+// out[r] = x[rows[r]]
+template <class T>
+struct GatherRows {
+  MatView<const T> x;
+  std::span<const std::int32_t> rows;
+  MatView<T> out;
+};
+// out[t] (+)= sum_j weight(t, j) * y[slot(t, j)]; an empty weight counts as ones.
+template <class T>
+struct Combine {
+  MatView<const T> y;                // [T * k, D]
+  MatView<const std::int32_t> slot;  // [T, k]
+  MatView<const T> weight;           // [T, k] or empty
+  MatView<T> out;                    // [T, D]
+  bool accumulate = false;
+};
+// dy[slot(t, j)] = weight(t, j) * dout[t];  dweight(t, j) = dout[t] . y[slot(t, j)]
+template <class T>
+struct CombineBackward {
+  MatView<const T> dout, y;
+  MatView<const std::int32_t> slot;
+  MatView<const T> weight;
+  MatView<T> dy;  // may be y
+  MatView<T> dweight;
+};
+template <class T>
+void gather_rows_ref(const Context& ctx, const GatherRows<T>& a);
+template <class T>
+void combine_ref(const Context& ctx, const Combine<T>& a);
+template <class T>
+void combine_backward_ref(const Context& ctx, const CombineBackward<T>& a);
+
+void gather_rows(const Context& ctx, const GatherRows<float>& a);
+void combine(const Context& ctx, const Combine<float>& a);
+void combine_backward(const Context& ctx, const CombineBackward<float>& a);
+
+}  // namespace cachalot

@@ -1,0 +1,52 @@
+// One table of kernels per CPU level. A level leaves a slot on `_ref` until it has something
+// faster; `cachalot info` shows which.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "kernels/adamw.h"
+#include "kernels/attention.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/elementwise.h"
+#include "kernels/gemm.h"
+#include "kernels/latent_attention.h"
+#include "kernels/permute.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+#include "kernels/route.h"
+
+namespace cachalot {
+
+struct KernelTable {
+  const char* name = "ref";
+  void (*gemm)(const Context&, Precision, std::span<const Gemm>) = gemm_ref;
+  void (*rms_norm)(const Context&, const RmsNorm<float>&) = rms_norm_ref<float>;
+  void (*rms_norm_backward)(const Context&,
+                            const RmsNormBackward<float>&) = rms_norm_backward_ref<float>;
+  void (*rope)(const Context&, const Rope<float>&) = rope_ref<float>;
+  void (*attention)(const Context&, const Attention<float>&) = attention_ref<float>;
+  void (*attention_backward)(const Context&,
+                             const AttentionBackward<float>&) = attention_backward_ref<float>;
+  void (*latent_attention)(const Context&, std::span<const LatentAttention>) = latent_attention_ref;
+  void (*swiglu)(const Context&, const Swiglu<float>&) = swiglu_ref<float>;
+  void (*swiglu_backward)(const Context&,
+                          const SwigluBackward<float>&) = swiglu_backward_ref<float>;
+  void (*embedding)(const Context&, const Embedding&) = embedding_ref;
+  void (*embedding_backward)(const Context&,
+                             const EmbeddingBackward<float>&) = embedding_backward_ref<float>;
+  double (*sum_squares)(const Context&, std::span<const float>) = sum_squares_ref<float>;
+  void (*cross_entropy)(const Context&, const CrossEntropy<float>&) = cross_entropy_ref<float>;
+  void (*route)(const Context&, const Route<float>&) = route_ref<float>;
+  void (*route_backward)(const Context&, const RouteBackward<float>&) = route_backward_ref<float>;
+  double (*balance_loss)(const Context&, const BalanceLoss<float>&) = balance_loss_ref<float>;
+  void (*gather_rows)(const Context&, const GatherRows<float>&) = gather_rows_ref<float>;
+  void (*combine)(const Context&, const Combine<float>&) = combine_ref<float>;
+  void (*combine_backward)(const Context&,
+                           const CombineBackward<float>&) = combine_backward_ref<float>;
+  void (*adamw)(const Context&, const AdamW<float>&) = adamw_ref<float>;
+};
+
+extern constinit const KernelTable kReferenceTable;
+
+}  // namespace cachalot
