@@ -1,0 +1,14 @@
+// What the level avx512bf16 (avx512 + vdpbf16ps) offers over avx512, whose slots it inherits. To
+// add a slot: declare it, list it in add_avx512bf16.
+#pragma once
+
+#include "kernels/cpu/avx512.h"
+#include "kernels/table.h"
+
+namespace cachalot::cpu {
+
+namespace avx512bf16 {}  // namespace avx512bf16
+
+constexpr void add_avx512bf16(KernelTable& table) { add_avx512(table); }
+
+}  // namespace cachalot::cpu

@@ -1,0 +1,7 @@
+#include "kernels/table.h"
+
+namespace cachalot {
+
+constinit const KernelTable kReferenceTable{};
+
+}  // namespace cachalot
