@@ -35,6 +35,7 @@ double clip_scale(double norm, double clip_norm) noexcept;
 
 template <class T>
 void adamw_ref(const Context& ctx, const AdamW<T>& a);
+void check_shapes(const AdamW<float>& a);
 void adamw(const Context& ctx, const AdamW<float>& a);
 
 }  // namespace cachalot

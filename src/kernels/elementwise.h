@@ -49,6 +49,10 @@ void embedding_backward_ref(const Context& ctx, const EmbeddingBackward<T>& a);
 template <class T>
 double sum_squares_ref(const Context& ctx, std::span<const T> x);
 
+void check_shapes(const Swiglu<float>& a);
+void check_shapes(const SwigluBackward<float>& a);
+void check_shapes(const Embedding& a);
+void check_shapes(const EmbeddingBackward<float>& a);
 void swiglu(const Context& ctx, const Swiglu<float>& a);
 void swiglu_backward(const Context& ctx, const SwigluBackward<float>& a);
 void embedding(const Context& ctx, const Embedding& a);

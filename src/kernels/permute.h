@@ -42,9 +42,9 @@ template <class T>
 struct CombineBackward {
   MatView<const T> dout, y;
   MatView<const std::int32_t> slot;
-  MatView<const T> weight;
-  MatView<T> dy;  // may be y
-  MatView<T> dweight;
+  MatView<const T> weight;  // [T, k] or empty: ones
+  MatView<T> dy;            // may be y
+  MatView<T> dweight;       // [T, k] or empty: not wanted
 };
 template <class T>
 void gather_rows_ref(const Context& ctx, const GatherRows<T>& a);
@@ -53,6 +53,9 @@ void combine_ref(const Context& ctx, const Combine<T>& a);
 template <class T>
 void combine_backward_ref(const Context& ctx, const CombineBackward<T>& a);
 
+void check_shapes(const GatherRows<float>& a);
+void check_shapes(const Combine<float>& a);
+void check_shapes(const CombineBackward<float>& a);
 void gather_rows(const Context& ctx, const GatherRows<float>& a);
 void combine(const Context& ctx, const Combine<float>& a);
 void combine_backward(const Context& ctx, const CombineBackward<float>& a);

@@ -30,7 +30,7 @@ struct RmsNormBackward {
   MatView<const T> dy;        // [T, D]
   MatView<T> dx;              // [T, D]; may be dy unless add_dx
   bool add_dx = false;        // dx += instead of dx =
-  std::span<T> dweight;       // [D], added to
+  std::span<T> dweight;       // [D], added to; or empty: not wanted
 };
 
 template <class T>

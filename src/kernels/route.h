@@ -35,6 +35,15 @@ struct RouteConfig {
   double routed_scaling = 1;
 };
 
+// How the weights come from the scores of the chosen experts: divided by (their sum + eps) or not,
+// then scaled. This, like the selection, is decided by `method`.
+struct RouteWeightRule {
+  bool normalise;
+  double scale;
+};
+RouteWeightRule route_weight_rule(const RouteConfig& config) noexcept;
+inline constexpr double kRouteWeightEps = 1e-20;
+
 template <class T>
 struct Route {
   RouteConfig config;
@@ -77,6 +86,8 @@ template <class T>
 double balance_loss_ref(const Context& ctx, const BalanceLoss<T>& a);
 
 void check_shapes(const Route<float>& a);
+void check_shapes(const RouteBackward<float>& a);
+void check_shapes(const BalanceLoss<float>& a);
 void route(const Context& ctx, const Route<float>& a);
 void route_backward(const Context& ctx, const RouteBackward<float>& a);
 double balance_loss(const Context& ctx, const BalanceLoss<float>& a);

@@ -1,0 +1,147 @@
+#include "kernels/elementwise.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels/shape_check.h"
+#include "kernels/table.h"
+
+namespace cachalot {
+
+static double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+
+template <class T>
+void swiglu_ref(const Context& ctx, const Swiglu<T>& a) {
+  ctx.for_each(a.out.rows, /*grain=*/1, [&](std::int64_t t) {
+    const T* gate = a.gate.row(t);
+    const T* up = a.up.row(t);
+    T* out = a.out.row(t);
+    for (int j = 0; j < a.out.cols; ++j) {
+      const double g = double{gate[j]};
+      out[j] = static_cast<T>(g * sigmoid(g) * double{up[j]});
+    }
+  });
+}
+
+// silu'(g) = s (1 + g (1 - s)) with s = sigmoid(g).
+template <class T>
+void swiglu_backward_ref(const Context& ctx, const SwigluBackward<T>& a) {
+  ctx.for_each(a.dout.rows, /*grain=*/1, [&](std::int64_t t) {
+    const T* gate = a.gate.row(t);
+    const T* up = a.up.row(t);
+    const T* dout = a.dout.row(t);
+    T* dgate = a.dgate.row(t);
+    T* dup = a.dup.row(t);
+    for (int j = 0; j < a.dout.cols; ++j) {
+      const double g = double{gate[j]}, u = double{up[j]}, d = double{dout[j]};
+      const double s = sigmoid(g);
+      dgate[j] = static_cast<T>(d * u * s * (1 + g * (1 - s)));
+      dup[j] = static_cast<T>(d * g * s);
+    }
+  });
+}
+
+void embedding_ref(const Context& ctx, const Embedding& a) {
+  ctx.for_each(a.out.rows, /*grain=*/16, [&](std::int64_t t) {
+    const auto id = a.ids[static_cast<std::size_t>(t)];
+    float* out = a.out.row(t);
+    if (a.table.dtype == DType::kF32) {
+      std::copy_n(a.table.as<float>().row(id), a.out.cols, out);
+    } else {
+      const Bf16* row = a.table.as<Bf16>().row(id);
+      for (int j = 0; j < a.out.cols; ++j) out[j] = to_float(row[j]);
+    }
+  });
+}
+
+template <class T>
+void embedding_backward_ref(const Context& ctx, const EmbeddingBackward<T>& a) {
+  // Columns are split, not tokens: an id may come twice, and its sum has the order of t.
+  ctx.for_range(a.dout.cols, /*grain=*/64, [&](std::int64_t begin, std::int64_t end) {
+    for (int t = 0; t < a.dout.rows; ++t) {
+      const T* dout = a.dout.row(t);
+      T* row = a.dtable.row(a.ids[static_cast<std::size_t>(t)]);
+      for (std::int64_t j = begin; j < end; ++j) row[j] += dout[j];
+    }
+  });
+}
+
+template <class T>
+double sum_squares_ref(const Context& ctx, std::span<const T> x) {
+  constexpr std::size_t kBlock = 4096;
+  std::vector<double> sums((x.size() + kBlock - 1) / kBlock);
+  ctx.for_each(static_cast<std::int64_t>(sums.size()), /*grain=*/4, [&](std::int64_t b) {
+    const auto begin = static_cast<std::size_t>(b) * kBlock;
+    double sum = 0;
+    for (std::size_t i = begin; i < std::min(begin + kBlock, x.size()); ++i) {
+      sum += double{x[i]} * double{x[i]};
+    }
+    sums[static_cast<std::size_t>(b)] = sum;
+  });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return total;
+}
+
+template void swiglu_ref(const Context&, const Swiglu<float>&);
+template void swiglu_ref(const Context&, const Swiglu<double>&);
+template void swiglu_backward_ref(const Context&, const SwigluBackward<float>&);
+template void swiglu_backward_ref(const Context&, const SwigluBackward<double>&);
+template void embedding_backward_ref(const Context&, const EmbeddingBackward<float>&);
+template void embedding_backward_ref(const Context&, const EmbeddingBackward<double>&);
+template double sum_squares_ref(const Context&, std::span<const float>);
+template double sum_squares_ref(const Context&, std::span<const double>);
+
+void check_shapes(const Swiglu<float>& a) {
+  require_size("swiglu", "up", a.up, a.gate.rows, a.gate.cols);
+  require_size("swiglu", "out", a.out, a.gate.rows, a.gate.cols);
+}
+
+void check_shapes(const SwigluBackward<float>& a) {
+  constexpr std::string_view kOp = "swiglu_backward";
+  require_size(kOp, "up", a.up, a.gate.rows, a.gate.cols);
+  require_size(kOp, "dout", a.dout, a.gate.rows, a.gate.cols);
+  require_size(kOp, "dgate", a.dgate, a.gate.rows, a.gate.cols);
+  require_size(kOp, "dup", a.dup, a.gate.rows, a.gate.cols);
+}
+
+void check_shapes(const Embedding& a) {
+  require_shape(a.table.dtype == DType::kF32 || a.table.dtype == DType::kBF16,
+                "embedding: the table is ", name(a.table.dtype),
+                " but has to be F32 or BF16; convert it first");
+  require_size("embedding", "out", a.out, static_cast<int>(a.ids.size()), a.table.cols);
+  require_range("embedding", "ids", a.ids, 0, a.table.rows);
+}
+
+void check_shapes(const EmbeddingBackward<float>& a) {
+  constexpr std::string_view kOp = "embedding_backward";
+  require_size(kOp, "dout", a.dout, static_cast<int>(a.ids.size()), a.dtable.cols);
+  require_range(kOp, "ids", a.ids, 0, a.dtable.rows);
+}
+
+void swiglu(const Context& ctx, const Swiglu<float>& a) {
+  check_shapes(a);
+  ctx.ops().swiglu(ctx, a);
+}
+
+void swiglu_backward(const Context& ctx, const SwigluBackward<float>& a) {
+  check_shapes(a);
+  ctx.ops().swiglu_backward(ctx, a);
+}
+
+void embedding(const Context& ctx, const Embedding& a) {
+  check_shapes(a);
+  ctx.ops().embedding(ctx, a);
+}
+
+void embedding_backward(const Context& ctx, const EmbeddingBackward<float>& a) {
+  check_shapes(a);
+  ctx.ops().embedding_backward(ctx, a);
+}
+
+double sum_squares(const Context& ctx, std::span<const float> x) {
+  return ctx.ops().sum_squares(ctx, x);
+}
+
+}  // namespace cachalot
