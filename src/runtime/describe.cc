@@ -1,0 +1,89 @@
+#include "runtime/describe.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <thread>
+
+#include "kernels/cpu/caches.h"
+#include "kernels/cpu/levels.h"
+#include "kernels/table.h"
+
+namespace cachalot::runtime {
+
+namespace {
+
+std::string cpu_name() {
+  std::ifstream in("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(in, line)) {
+    const auto colon = line.find(':');
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) {
+      const auto begin = line.find_first_not_of(' ', colon + 1);
+      return begin == std::string::npos ? "unknown" : line.substr(begin);
+    }
+  }
+  return "unknown";
+}
+
+std::size_t memory_bytes() {
+  const long pages = sysconf(_SC_PHYS_PAGES);
+  const long page = sysconf(_SC_PAGE_SIZE);
+  return pages > 0 && page > 0 ? static_cast<std::size_t>(pages) * static_cast<std::size_t>(page)
+                               : 0;
+}
+
+std::vector<SlotInfo> slots_of(const KernelTable& t) {
+  const KernelTable& r = kReferenceTable;
+  return {
+      {"gemm", t.gemm != r.gemm},
+      {"rms_norm", t.rms_norm != r.rms_norm},
+      {"rms_norm_backward", t.rms_norm_backward != r.rms_norm_backward},
+      {"rope", t.rope != r.rope},
+      {"attention", t.attention != r.attention},
+      {"attention_backward", t.attention_backward != r.attention_backward},
+      {"latent_attention", t.latent_attention != r.latent_attention},
+      {"swiglu", t.swiglu != r.swiglu},
+      {"swiglu_backward", t.swiglu_backward != r.swiglu_backward},
+      {"embedding", t.embedding != r.embedding},
+      {"embedding_backward", t.embedding_backward != r.embedding_backward},
+      {"sum_squares", t.sum_squares != r.sum_squares},
+      {"cross_entropy", t.cross_entropy != r.cross_entropy},
+      {"route", t.route != r.route},
+      {"route_backward", t.route_backward != r.route_backward},
+      {"balance_loss", t.balance_loss != r.balance_loss},
+      {"gather_rows", t.gather_rows != r.gather_rows},
+      {"combine", t.combine != r.combine},
+      {"combine_backward", t.combine_backward != r.combine_backward},
+      {"adamw", t.adamw != r.adamw},
+  };
+}
+
+}  // namespace
+
+int allowed_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+Description describe(const Runtime& runtime) {
+  Description d;
+  d.cpu = cpu_name();
+  d.level = runtime.level();
+  for (const cpu::Level level : cpu::supported_levels()) d.levels.emplace_back(cpu::name(level));
+  d.bf16 = cpu::bf16_source();
+  d.threads = runtime.threads();
+  d.cores = allowed_cores();
+  d.memory_bytes = memory_bytes();
+  d.l1d_bytes = cpu::caches().l1d;
+  d.l2_bytes = cpu::caches().l2;
+  d.l3_bytes = cpu::caches().l3;
+  d.slots = slots_of(runtime.context().ops());
+  return d;
+}
+
+}  // namespace cachalot::runtime
