@@ -1,29 +1,13 @@
 // Conversions of a tensor as it lies in a file.
-#include <array>
-#include <bit>
 #include <cstring>
 #include <limits>
 
 #include "io/safetensors.h"
-#include "numeric/half.h"
+#include "numeric/small_float.h"
 
 namespace cachalot::io {
 
 namespace {
-
-// Until the codec of numeric/ lands: E4M3 without infinities; 0x7F and 0xFF are NaN.
-float decode_e4m3(std::uint8_t code) noexcept {
-  const int exponent = (code >> 3) & 0xF;
-  const int fraction = code & 7;
-  if (exponent == 15 && fraction == 7) return std::numeric_limits<float>::quiet_NaN();
-  const std::uint32_t sign = std::uint32_t{code & 0x80u} << 24;
-  float magnitude = static_cast<float>(fraction) * 0x1p-9f;
-  if (exponent != 0) {
-    magnitude = std::bit_cast<float>((static_cast<std::uint32_t>(exponent + 120) << 23) |
-                                     (static_cast<std::uint32_t>(fraction) << 20));
-  }
-  return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(magnitude));
-}
 
 // Reads by memcpy: a file need not align its data.
 template <class Stored, class Out, class Decode>
@@ -51,7 +35,7 @@ std::vector<Out> to_reals(const TensorView& v) {
     case DType::kBF16:
       return convert<std::uint16_t, Out>(v, [](std::uint16_t x) { return to_float(Bf16{x}); });
     case DType::kF8E4M3:
-      return convert<std::uint8_t, Out>(v, decode_e4m3);
+      return convert<std::uint8_t, Out>(v, numeric::decode_e4m3);
     case DType::kF8E5M2:
       return convert<std::uint8_t, Out>(v, numeric::decode_e5m2);
     default:
