@@ -8,7 +8,9 @@ endif()
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g")
 if(CACHALOT_SANITIZE)
-  add_compile_options(-fsanitize=${CACHALOT_SANITIZE} -fno-omit-frame-pointer -g
+  # -O1 -g1: builds in half the time of -O2 -g, and a report still names files and lines.
+  set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O1 -g1")
+  add_compile_options(-fsanitize=${CACHALOT_SANITIZE} -fno-omit-frame-pointer
                       -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${CACHALOT_SANITIZE})
 endif()

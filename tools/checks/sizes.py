@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Fails on a source file over 800 lines or a function over 120 lines."""
+import re
+
+from common import arguments, finish, sources
+
+MAX_FILE = 800
+MAX_FUNCTION = 120
+
+# What is not code, longest first: raw strings, comments, strings, characters (not the ' in 1'000).
+NOISE = re.compile(r'R"([^(\s]*)\(.*?\)\1"|//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"'
+                   r"|(?<![0-9a-fA-F])'(?:\\.|[^'\\\n])+'", re.S)
+PREPROCESSOR = re.compile(r"^[ \t]*#(?:[^\n\\]|\\.|\\\n)*", re.M)
+TEMPLATE = re.compile(r"\btemplate\s*<[^{;]*?>\s*(?=[\w\[:])")
+CONTAINER = re.compile(r"\b(namespace|class|struct|union|enum)\b|\bextern\s*$")
+
+
+def blank(match):
+    return "\n" * match.group(0).count("\n")
+
+
+def long_functions(text):
+    """(first line, lines) of every function body over the limit."""
+    text = PREPROCESSOR.sub(blank, NOISE.sub(blank, text))
+    found, stack = [], []  # stack: True where the open brace is a container (namespace, class)
+    head, line = [], 1     # what stands before the next brace; head_line is where it begins
+    head_line = 1
+    for char in text:
+        if char == "{":
+            before = TEMPLATE.sub("", "".join(head))
+            # Inside a function everything counts to it; a brace after "=" or without "(" is data or a container.
+            container = not any(kind == "function" for kind, _ in stack) and (
+                CONTAINER.search(before) is not None and "(" not in before.split("alignas")[0])
+            inside = any(kind == "function" for kind, _ in stack)
+            if inside:
+                stack.append(("inner", line))
+            elif container or "(" not in before:
+                stack.append(("container", line))
+            else:
+                stack.append(("function", head_line))
+            head = []
+        elif char == "}":
+            if stack:
+                kind, first = stack.pop()
+                if kind == "function" and line - first + 1 > MAX_FUNCTION:
+                    found.append((first, line - first + 1))
+            head = []
+        elif char == ";":
+            head = []
+        else:
+            if not head and not char.isspace():
+                head_line = line
+            if head or not char.isspace():
+                head.append(char)
+        if char == "\n":
+            line += 1
+    return found
+
+
+def main():
+    root = arguments(__doc__).root
+    findings, files = [], sources(root)
+    for path in files:
+        text = path.read_text(errors="replace")
+        name, lines = path.relative_to(root), text.count("\n")
+        if lines > MAX_FILE:
+            findings.append(f"{name}: {lines} lines; a file holds one idea in at most {MAX_FILE}: split it")
+        for first, length in long_functions(text):
+            findings.append(f"{name}:{first}: a function of {length} lines; at most {MAX_FUNCTION}: split it")
+    finish("sizes", findings, len(files))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""clang-tidy with .clang-tidy over the sources; any finding fails. Needs build/tidy configured (`make tidy`)."""
+import concurrent.futures
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+from common import arguments, finish
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.M)
+
+
+def options(parser):
+    parser.add_argument("--build", type=pathlib.Path, required=True, help="folder with compile_commands.json")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--changed-since", metavar="REV", help="only files that differ from this commit")
+    parser.add_argument("--only", metavar="REGEX", help="only files whose path matches")
+    parser.add_argument("--limit", type=float, default=3600, metavar="SECONDS",
+                        help="fail if not done by then")
+
+
+def closure(path, src, seen):
+    """path and every header of src/ that it includes, directly or not."""
+    if path in seen:
+        return seen
+    seen.add(path)
+    for name in INCLUDE.findall(path.read_text(errors="replace")):
+        if (src / name).is_file():
+            closure(src / name, src, seen)
+    return seen
+
+
+def changed_files(root, revision):
+    out = subprocess.run(["git", "-C", str(root), "diff", "--name-only", "--merge-base", revision],
+                         capture_output=True, text=True)
+    if out.returncode != 0:
+        sys.exit(f"tidy: git diff against {revision}: {out.stderr.strip()}")
+    return {root / line for line in out.stdout.split()}
+
+
+def main():
+    args = arguments(__doc__, options)
+    root = args.root.resolve()
+    tool = shutil.which("clang-tidy-14") or shutil.which("clang-tidy")
+    if not tool:
+        sys.exit("tidy: there is no clang-tidy here; tools/install_debian.sh check installs it")
+    database = args.build / "compile_commands.json"
+    if not database.exists():
+        sys.exit(f"tidy: {database} is missing: `cmake --preset tidy` writes it")
+    commands = {pathlib.Path(entry["file"]): entry["command"] for entry in json.loads(database.read_text())}
+    files = sorted(f for f in commands if f.is_relative_to(root / "src") and f.exists())
+    changed = changed_files(root, args.changed_since) if args.changed_since else None
+    rules = (root / ".clang-tidy").read_bytes()
+    cache = args.build / "tidy-cache"
+    cache.mkdir(exist_ok=True)
+
+    todo = []
+    for file in files:
+        if args.only and not re.search(args.only, str(file.relative_to(root))):
+            continue
+        parts = closure(file, root / "src", set())
+        if changed is not None and not parts & changed:
+            continue
+        # A file whose text, headers, flags and rules are those of a clean run needs no second one.
+        digest = hashlib.sha256(rules + commands[file].encode())
+        for part in sorted(parts):
+            digest.update(part.read_bytes())
+        todo.append((file, cache / digest.hexdigest()))
+
+    deadline = time.monotonic() + args.limit
+
+    def check(item):
+        file, clean = item
+        if clean.exists():
+            return []
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return [f"{file.relative_to(root)}: not looked at: {args.limit:.0f} s were over"]
+        try:
+            out = subprocess.run([tool, "-p", str(args.build), "--quiet", "--warnings-as-errors=*", str(file)],
+                                 capture_output=True, text=True, timeout=left)
+        except subprocess.TimeoutExpired:
+            return [f"{file.relative_to(root)}: not finished: {args.limit:.0f} s were over"]
+        findings = [line.replace(str(root) + "/", "") for line in out.stdout.splitlines()
+                    if ": error:" in line or ": warning:" in line]
+        if out.returncode != 0 and not findings:
+            findings = [f"{file.relative_to(root)}: clang-tidy failed: {out.stderr.strip()[-2000:]}"]
+        if not findings:
+            clean.touch()
+        return findings
+
+    findings = set()
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        for lines in pool.map(check, todo):
+            findings.update(lines)
+    if changed is not None and not todo:
+        print(f"tidy: nothing differs from {args.changed_since}")
+        return
+    finish("tidy", sorted(findings), len(todo))
+
+
+if __name__ == "__main__":
+    main()
