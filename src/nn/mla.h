@@ -1,0 +1,74 @@
+// Multi-head latent attention: projections, expanded attention (training, prefill), absorbed
+// attention (decode over the latent cache), backward.
+//
+// Symbols: T rows of this pass, D hidden, H heads, Q and L the latent ranks, N nope, R rope, V
+// value. Threads: one caller; the ops inside use the context's threads. Paper:   V3 report 2.1.1,
+// eq. 1-11; absorption: V2 report appendix C.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "nn/dims.h"
+#include "nn/params.h"
+
+namespace cachalot::nn {
+
+// Activations of one pass; the backward needs all of them. Buffers are reused from pass to pass.
+struct MlaActs {
+  Mat<float> q_a;              // [T, Q]
+  std::vector<float> q_rstd;   // [T]
+  Mat<float> q_an;             // [T, Q]     after q_a_layernorm
+  Mat<float> q;                // [T, H (N + R)]  rope part rotated
+  Mat<float> kv_a;             // [T, L + R]      rope part rotated, latent part before its norm
+  std::vector<float> kv_rstd;  // [T]
+  Mat<float> c_kv;             // [T, L]          after kv_a_layernorm: what the cache keeps
+  Mat<float> kv;               // [S, H (N + V)]  expanded keys and values
+  Mat<float> out;              // [T, H V]
+  Mat<float> lse;              // [T, H]
+  // Absorbed only.
+  Mat<float> q_latent;  // [T, H (L + R)]
+  Mat<float> context;   // [T, H L]
+
+  MatView<const float> k_rope() const {
+    const int latent = c_kv.cols();
+    return kv_a.cview().sub_cols(latent, kv_a.cols() - latent);
+  }
+};
+
+// q (rotated), c_kv, k_rope of the rows of h [T, D], which is already normed.
+void mla_project(const Context& ctx, Precision precision, const BlockDims& dims,
+                 const MlaWeights& w, MatView<const float> h, const RopeRows& rope, MlaActs& acts);
+
+// acts.out from keys and values expanded out of `latent` [S, L] and `k_rope` [S, R]: this pass's
+// own rows in training, cache rows in prefill. `want_lse`: keep what the backward needs.
+void mla_expanded(const Context& ctx, Precision precision, const BlockDims& dims,
+                  const MlaWeights& w, MatRef latent, MatView<const float> k_rope,
+                  std::span<const AttentionSpan> spans, bool want_lse, MlaActs& acts);
+
+// acts.out from the cache rows themselves. A span owns rows [q_begin, q_begin + q_rows) of this
+// pass and sees its sequence's cache [S, L + R], whose last rows are its own.
+struct LatentSpan {
+  int q_begin = 0;
+  int q_rows = 0;
+  MatRef cache;
+};
+void mla_absorbed(const Context& ctx, Precision precision, const BlockDims& dims,
+                  const MlaWeights& w, std::span<const LatentSpan> spans, MlaActs& acts);
+
+// x += out W_o^T
+void mla_output(const Context& ctx, Precision precision, const MlaWeights& w, const MlaActs& acts,
+                MatView<float> x);
+
+struct MlaScratch {
+  Mat<float> dout, dq, dkv, dkv_a, dc_kv, dq_an;
+};
+
+// From dy [T, D], the gradient of the output projection's result, to dh [T, D] (overwritten), the
+// gradient of the normed input; weight gradients are added to.
+void mla_backward(const Context& ctx, Precision precision, const BlockDims& dims,
+                  const MlaWeights& w, const MlaGradients& g, MatView<const float> h,
+                  const RopeRows& rope, std::span<const AttentionSpan> spans, const MlaActs& acts,
+                  MatView<const float> dy, MatView<float> dh, MlaScratch& scratch);
+
+}  // namespace cachalot::nn

@@ -1,0 +1,89 @@
+// The parameters of a DeepSeek model as a tree, once for weights and once for gradients.
+//
+// `M` stands for a matrix ([out, in], as checkpoints have it) and `V` for a vector:
+//   Weights   = MatRef and span<const float>: memory of any supported type, training's or a file's
+//   Gradients = MatView<float> and span<float>
+// Views only: `model/` owns the memory they point into.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "tensor/mat.h"
+
+namespace cachalot::nn {
+
+template <class M, class V>
+struct MlaParams {
+  M q_proj;   // [H * (N + R), D]        only without a query latent
+  M q_a;      // [Q, D]                  only with one
+  V q_norm;   // [Q]
+  M q_b;      // [H * (N + R), Q]
+  M kv_a;     // [L + R, D]
+  V kv_norm;  // [L]
+  M kv_b;     // [H * (N + V), L]
+  M o;        // [D, H * V]
+};
+
+template <class M, class V>
+struct MlpParams {
+  M gate;  // [F, D]
+  M up;    // [F, D]
+  M down;  // [D, F]
+};
+
+template <class M, class V>
+struct MoeParams {
+  M router;  // [E, D]
+  V bias;    // [E], empty where the method has none. Moved by the balance rule, not by gradients.
+  std::vector<MlpParams<M, V>> experts;
+  MlpParams<M, V> shared;  // width n_shared_experts * expert width; empty without shared experts
+};
+
+template <class M, class V>
+struct BlockParams {
+  V input_norm;  // [D]
+  MlaParams<M, V> mla;
+  V post_norm;  // [D]
+  bool is_moe = false;
+  MlpParams<M, V> mlp;  // dense layers
+  MoeParams<M, V> moe;  // the others
+};
+
+template <class M, class V>
+struct MtpParams {
+  V enorm, hnorm;  // [D]
+  M eh_proj;       // [D, 2 D]  embedding half first
+  BlockParams<M, V> block;
+  V head_norm;  // [D]
+  M embed;      // [vocab, D]  the main one where the file has no copy
+  M head;       // [vocab, D]  likewise
+};
+
+template <class M, class V>
+struct ModelParams {
+  M embed;  // [vocab, D]
+  std::vector<BlockParams<M, V>> layers;
+  V norm;                            // [D]
+  M head;                            // [vocab, D]
+  std::vector<MtpParams<M, V>> mtp;  // none or one
+};
+
+using VecRef = std::span<const float>;
+using VecView = std::span<float>;
+
+using MlaWeights = MlaParams<MatRef, VecRef>;
+using MlpWeights = MlpParams<MatRef, VecRef>;
+using MoeWeights = MoeParams<MatRef, VecRef>;
+using BlockWeights = BlockParams<MatRef, VecRef>;
+using MtpWeights = MtpParams<MatRef, VecRef>;
+using Weights = ModelParams<MatRef, VecRef>;
+
+using MlaGradients = MlaParams<MatView<float>, VecView>;
+using MlpGradients = MlpParams<MatView<float>, VecView>;
+using MoeGradients = MoeParams<MatView<float>, VecView>;
+using BlockGradients = BlockParams<MatView<float>, VecView>;
+using MtpGradients = MtpParams<MatView<float>, VecView>;
+using Gradients = ModelParams<MatView<float>, VecView>;
+
+}  // namespace cachalot::nn
