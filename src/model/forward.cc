@@ -1,0 +1,242 @@
+#include "model/forward.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "kernels/elementwise.h"
+#include "kernels/rms_norm.h"
+#include "model/binding.h"
+
+namespace cachalot::model {
+
+namespace {
+
+// Rows over a longer cache below which absorbed attention is cheaper than expanding all of it: the
+// expansion costs about (N + V) per cached row, absorption about 3.4 times the score work per row.
+constexpr int kAbsorbedRows = 8;
+
+int begin_of(const LatentCache& cache, bool mtp) {
+  return mtp ? cache.mtp_length() : cache.length();
+}
+
+int rows_of(std::span<const Chunk> chunks) {
+  return std::accumulate(chunks.begin(), chunks.end(), 0, [](int sum, const Chunk& c) {
+    return sum + static_cast<int>(c.tokens.size());
+  });
+}
+
+template <class T>
+Mat<T> copy_of(MatView<const T> from) {
+  Mat<T> to;
+  to.resize(from.rows, from.cols);
+  for (int i = 0; i < from.rows; ++i) std::copy_n(from.row(i), from.cols, to.row(i));
+  return to;
+}
+
+}  // namespace
+
+Forward::Forward(const Context& ctx, const Model& model, AttentionMode mode)
+    : ctx_(ctx),
+      model_(model),
+      mode_(mode),
+      dims_(block_dims(model.config())),
+      precision_(model.precision()) {}
+
+void Forward::check(std::span<const Chunk> chunks, bool mtp) const {
+  const Config& c = model_.config();
+  for (const Chunk& chunk : chunks) {
+    for (const std::int32_t id : chunk.tokens) {
+      if (id < 0 || id >= c.vocab_size) {
+        throw Error(Code::kUsage, cat("token id ", id, " is outside the model's vocabulary of ",
+                                      c.vocab_size, ": the tokens come from another tokenizer"));
+      }
+    }
+    const std::int64_t end =
+        begin_of(*chunk.cache, mtp) + static_cast<std::int64_t>(chunk.tokens.size());
+    if (end > c.max_position_embeddings) {
+      throw Error(
+          Code::kUsage,
+          cat("position ", end - 1, " is past the model's context of ", c.max_position_embeddings,
+              " tokens (max_position_embeddings): shorten the prompt or ask for fewer tokens"));
+    }
+  }
+}
+
+void Forward::angles(std::span<const Chunk> chunks, bool mtp) {
+  std::vector<int> positions;
+  for (const Chunk& chunk : chunks) {
+    const int begin = begin_of(*chunk.cache, mtp);
+    for (std::size_t i = 0; i < chunk.tokens.size(); ++i)
+      positions.push_back(begin + static_cast<int>(i));
+  }
+  const int rows = static_cast<int>(positions.size());
+  cos_.resize(rows, dims_.heads.rope / 2);
+  sin_.resize(rows, dims_.heads.rope / 2);
+  rope_table<float>(model_.config().rope, positions, cos_.view(), sin_.view());
+}
+
+void Forward::attention(const nn::MlaWeights& w, int layer, std::span<const Chunk> chunks,
+                        bool mtp) {
+  const Precision p = precision_;
+  nn::mla_project(ctx_, p, dims_, w, h_.cview(), {cos_.cview(), sin_.cview()}, mla_);
+  int row = 0;
+  int cached = 0;
+  bool fresh = true;  // no sequence has earlier rows
+  for (const Chunk& chunk : chunks) {
+    const int n = static_cast<int>(chunk.tokens.size());
+    const int begin = begin_of(*chunk.cache, mtp);
+    chunk.cache->write(ctx_, layer, begin, mla_.c_kv.cview().sub_rows(row, n),
+                       mla_.k_rope().sub_rows(row, n));
+    fresh = fresh && begin == 0;
+    row += n;
+    cached += begin + n;
+  }
+  const int widest = static_cast<int>(
+      std::max_element(chunks.begin(), chunks.end(), [](const Chunk& a, const Chunk& b) {
+        return a.tokens.size() < b.tokens.size();
+      })->tokens.size());
+  const bool absorbed = mode_ == AttentionMode::kAbsorbed ||
+                        (mode_ == AttentionMode::kAuto && widest <= kAbsorbedRows && !fresh);
+  row = 0;
+  if (absorbed) {
+    std::vector<nn::LatentSpan> spans;
+    for (const Chunk& chunk : chunks) {
+      const int n = static_cast<int>(chunk.tokens.size());
+      spans.push_back({row, n, chunk.cache->rows(layer, begin_of(*chunk.cache, mtp) + n)});
+      row += n;
+    }
+    nn::mla_absorbed(ctx_, p, dims_, w, spans, mla_);
+    return;
+  }
+  // Expanded over what the caches hold (not over this pass's unrounded rows), so that a prompt
+  // gives the same result in one chunk or in many.
+  latent_rows_.resize(cached, dims_.kv_lora);
+  k_rope_rows_.resize(cached, dims_.heads.rope);
+  std::vector<AttentionSpan> spans;
+  int key = 0;
+  for (const Chunk& chunk : chunks) {
+    const int n = static_cast<int>(chunk.tokens.size());
+    const int rows = begin_of(*chunk.cache, mtp) + n;
+    chunk.cache->latent(ctx_, layer, latent_rows_.view().sub_rows(key, rows));
+    chunk.cache->k_rope(ctx_, layer, k_rope_rows_.view().sub_rows(key, rows));
+    spans.push_back({row, n, key, rows});
+    row += n;
+    key += rows;
+  }
+  nn::mla_expanded(ctx_, p, dims_, w, latent_rows_.cview(), k_rope_rows_.cview(), spans, false,
+                   mla_);
+}
+
+void Forward::block(const nn::BlockWeights& w, int layer, std::span<const Chunk> chunks, bool mtp,
+                    LayerTap* tap) {
+  rstd_.resize(static_cast<std::size_t>(x_.rows()));
+  rms_norm(ctx_, {x_.cview(), w.input_norm, dims_.eps, h_.view(), rstd_});
+  attention(w.mla, layer, chunks, mtp);
+  nn::mla_output(ctx_, precision_, w.mla, mla_, x_.view());
+  rms_norm(ctx_, {x_.cview(), w.post_norm, dims_.eps, h_.view(), rstd_});
+  if (w.is_moe) {
+    nn::moe_forward(ctx_, precision_, dims_, w.moe, h_.cview(), x_.view(), moe_);
+  } else {
+    nn::mlp_forward(ctx_, precision_, w.mlp, h_.cview(), x_.view(), mlp_);
+  }
+  if (tap == nullptr) return;
+  tap->kv_c = mla_.c_kv.clone();
+  tap->k_rope = copy_of(mla_.k_rope());
+  if (w.is_moe) {
+    tap->scores = moe_.scores.clone();
+    tap->topk_idx = moe_.index.clone();
+    tap->topk_weight = moe_.weight.clone();
+  }
+}
+
+MatView<const float> Forward::run(std::span<const Chunk> chunks, Taps* taps) {
+  check(chunks, false);
+  const nn::Weights& w = model_.weights();
+  const int rows = rows_of(chunks);
+  ids_.clear();
+  for (const Chunk& chunk : chunks) {
+    ids_.insert(ids_.end(), chunk.tokens.begin(), chunk.tokens.end());
+    chunk.cache->reserve(chunk.cache->length() + static_cast<int>(chunk.tokens.size()));
+  }
+  x_.resize(rows, dims_.hidden);
+  h_.resize(rows, dims_.hidden);
+  if (rows == 0) return h_.cview();
+  angles(chunks, false);
+  embedding(ctx_, {w.embed, ids_, x_.view()});
+  if (taps != nullptr) {
+    taps->hidden.clear();
+    taps->layers.clear();
+    taps->layers.resize(w.layers.size());
+    taps->hidden.push_back(x_.clone());
+  }
+  for (std::size_t i = 0; i < w.layers.size(); ++i) {
+    block(w.layers[i], static_cast<int>(i), chunks, false,
+          taps != nullptr ? &taps->layers[i] : nullptr);
+    if (taps != nullptr) taps->hidden.push_back(x_.clone());
+  }
+  rms_norm(ctx_, {x_.cview(), w.norm, dims_.eps, h_.view(), rstd_});
+  for (const Chunk& chunk : chunks) {
+    chunk.cache->set_length(chunk.cache->length() + static_cast<int>(chunk.tokens.size()));
+  }
+  return h_.cview();
+}
+
+MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<const float> hidden,
+                                      Taps* taps) {
+  if (!model_.has_mtp()) {
+    throw Error(Code::kUsage,
+                "this model has no MTP layer (num_nextn_predict_layers is 0 or its tensors are "
+                "missing): use --mtp off");
+  }
+  check(chunks, true);
+  const nn::MtpWeights& w = model_.weights().mtp.front();
+  const int rows = rows_of(chunks);
+  if (hidden.rows != rows || hidden.cols != dims_.hidden) {
+    throw Error(Code::kShape, cat("run_mtp: ", hidden.rows, " hidden rows of ", hidden.cols,
+                                  " for ", rows, " tokens of width ", dims_.hidden));
+  }
+  // hidden may be this object's own last result: read it before x_ and h_ change.
+  joined_.resize(rows, 2 * dims_.hidden);
+  ids_.clear();
+  for (const Chunk& chunk : chunks) {
+    ids_.insert(ids_.end(), chunk.tokens.begin(), chunk.tokens.end());
+    chunk.cache->reserve(chunk.cache->mtp_length() + static_cast<int>(chunk.tokens.size()));
+  }
+  rstd_.resize(static_cast<std::size_t>(rows));
+  rms_norm(ctx_, {hidden, w.hnorm, dims_.eps, joined_.view().sub_cols(dims_.hidden, dims_.hidden),
+                  rstd_});
+  x_.resize(rows, dims_.hidden);
+  h_.resize(rows, dims_.hidden);
+  if (rows == 0) return x_.cview();
+  angles(chunks, true);
+  embedding(ctx_, {w.embed, ids_, x_.view()});
+  rms_norm(ctx_, {x_.cview(), w.enorm, dims_.eps, joined_.view().sub_cols(0, dims_.hidden), rstd_});
+  gemm(ctx_, precision_, linear(joined_.cview(), w.eh_proj, x_.view()));
+  if (taps != nullptr) {
+    taps->hidden.clear();
+    taps->layers.clear();
+    taps->layers.resize(1);
+  }
+  block(w.block, model_.config().num_hidden_layers, chunks, true,
+        taps != nullptr ? &taps->layers.front() : nullptr);
+  if (taps != nullptr) taps->hidden.push_back(x_.clone());
+  for (const Chunk& chunk : chunks) {
+    chunk.cache->set_mtp_length(chunk.cache->mtp_length() + static_cast<int>(chunk.tokens.size()));
+  }
+  return x_.cview();
+}
+
+void Forward::logits(MatView<const float> normed, MatView<float> out) {
+  gemm(ctx_, precision_, linear(normed, model_.weights().head, out));
+}
+
+void Forward::mtp_logits(MatView<const float> rows, MatView<float> out) {
+  const nn::MtpWeights& w = model_.weights().mtp.front();
+  Mat<float> normed;
+  normed.resize(rows.rows, rows.cols);
+  std::vector<float> rstd(static_cast<std::size_t>(rows.rows));
+  rms_norm(ctx_, {rows, w.head_norm, dims_.eps, normed.view(), rstd});
+  gemm(ctx_, precision_, linear(normed.cview(), w.head, out));
+}
+
+}  // namespace cachalot::model

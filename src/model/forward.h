@@ -1,0 +1,89 @@
+// The inference forward pass over latent caches: prefill chunks and decode steps, batched.
+//
+// Symbols: T rows of the pass (all chunks together), D hidden, L layers, E experts, k per token.
+// Threads: one caller per Forward; the model is shared.
+// Errors:  kUsage for a token id past the vocabulary or a position past the context.
+// Paper:   V3 report 2.1, 2.2; conventions in docs/numerics.md.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "model/latent_cache.h"
+#include "model/weights.h"
+#include "nn/mla.h"
+#include "nn/mlp.h"
+
+namespace cachalot::model {
+
+enum class AttentionMode : std::uint8_t {
+  kAuto,      // expanded for prefill chunks, absorbed for a few rows over a longer cache
+  kNaive,     // always expanded: K and V rebuilt from the cache for the pass
+  kAbsorbed,  // always over the latent rows
+};
+
+// The next tokens of one sequence; their rows are appended to its cache.
+struct Chunk {
+  std::span<const std::int32_t> tokens;
+  LatentCache* cache = nullptr;
+};
+
+// What a caller may want to see of a pass; filled where not null.
+struct LayerTap {
+  Mat<float> kv_c;             // [T, L]
+  Mat<float> k_rope;           // [T, R]
+  Mat<float> scores;           // [T, E]  MoE layers only, else empty
+  Mat<std::int32_t> topk_idx;  // [T, k]
+  Mat<float> topk_weight;      // [T, k]
+};
+struct Taps {
+  std::vector<Mat<float>> hidden;  // [layers + 1] of [T, D]: embedding, then after each block
+  std::vector<LayerTap> layers;    // main layers; for the MTP pass one element
+};
+
+class Forward {
+ public:
+  Forward(const Context& ctx, const Model& model, AttentionMode mode = AttentionMode::kAuto);
+
+  // Runs the chunks through the main model. The result is [T, D] after model.norm, chunk after
+  // chunk, valid until the next call; caches grow by their chunk. A failed check changes nothing.
+  MatView<const float> run(std::span<const Chunk> chunks, Taps* taps = nullptr);
+
+  // The MTP layer: row i joins the embedding of chunk token i with hidden row i [T, D] (the main
+  // model's normed row of the position before that token). Result: [T, D] before shared_head.norm;
+  // the caches' MTP rows grow.
+  MatView<const float> run_mtp(std::span<const Chunk> chunks, MatView<const float> hidden,
+                               Taps* taps = nullptr);
+
+  // Logits [rows, vocab] of normed rows; for MTP rows shared_head.norm is applied first.
+  void logits(MatView<const float> normed, MatView<float> out);
+  void mtp_logits(MatView<const float> rows, MatView<float> out);
+
+  const Model& model() const noexcept { return model_; }
+  const Context& context() const noexcept { return ctx_; }
+
+ private:
+  void check(std::span<const Chunk> chunks, bool mtp) const;
+  void angles(std::span<const Chunk> chunks, bool mtp);
+  void block(const nn::BlockWeights& w, int layer, std::span<const Chunk> chunks, bool mtp,
+             LayerTap* tap);
+  void attention(const nn::MlaWeights& w, int layer, std::span<const Chunk> chunks, bool mtp);
+
+  const Context& ctx_;
+  const Model& model_;
+  AttentionMode mode_;
+  nn::BlockDims dims_;
+  Precision precision_;
+
+  Mat<float> x_, h_, cos_, sin_, joined_;
+  std::vector<std::int32_t> ids_;
+  std::vector<float> rstd_;
+  nn::MlaActs mla_;
+  nn::MlpActs mlp_;
+  nn::MoeActs moe_;
+  // Naive attention over caches: the latent and rope rows of all sequences of the pass, joined.
+  Mat<float> latent_rows_, k_rope_rows_;
+};
+
+}  // namespace cachalot::model

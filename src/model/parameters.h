@@ -1,0 +1,78 @@
+// All parameters of a model in one float arena, with gradients beside them: what training works on.
+//
+// Owns:    values, gradients and router biases. Every tensor starts at a multiple of 16 floats; the
+//          gaps stay zero, so that the arena can be summed as one vector.
+// Threads: plain memory; one writer at a time.
+// Errors:  kFormat / kShape from `load`, naming the tensor.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/safetensors.h"
+#include "model/config.h"
+#include "nn/params.h"
+
+namespace cachalot::model {
+
+struct Parameter {
+  std::string name;
+  int rows = 0;             // vectors: 0
+  int cols = 0;             // vectors: their length
+  std::int64_t offset = 0;  // into the arena, in floats
+  bool is_matrix() const noexcept { return rows > 0; }
+  std::int64_t size() const noexcept { return std::int64_t{cols} * (is_matrix() ? rows : 1); }
+  Shape shape() const { return is_matrix() ? Shape{rows, cols} : Shape{cols}; }
+};
+
+struct RouterBias {
+  std::string name;
+  int layer = 0;  // num_hidden_layers for the MTP layer
+  std::vector<float> value;
+};
+
+class Parameters {
+ public:
+  explicit Parameters(const Config& config);  // zeroed
+
+  // Matrices N(0, std), norm weights 1, biases 0. A tensor's values depend on the seed and its own
+  // name only.
+  void initialise(double std, std::uint64_t seed);
+  // From a checkpoint of the same shape: F32, BF16, F16, or F8_E4M3 with weight_scale_inv. Copies
+  // of embedding and head in the MTP layer are ignored: training shares them.
+  void load(const io::Safetensors& file);
+  // As published names; with the MTP layer's copies of embedding and head, as other tools expect.
+  std::vector<io::TensorToWrite> tensors() const;
+
+  const Config& config() const noexcept { return config_; }
+  const std::vector<Parameter>& list() const noexcept { return list_; }
+  std::vector<RouterBias>& biases() noexcept { return biases_; }
+  const std::vector<RouterBias>& biases() const noexcept { return biases_; }
+  std::int64_t count() const noexcept { return count_; }  // without padding and biases
+
+  std::span<float> values() noexcept { return values_.span(); }
+  std::span<const float> values() const noexcept { return values_.span(); }
+  std::span<float> gradients() noexcept { return gradients_.span(); }
+  std::span<float> value(const Parameter& p) noexcept { return slice(values_, p); }
+  std::span<float> gradient(const Parameter& p) noexcept { return slice(gradients_, p); }
+
+  const nn::Weights& weights() const noexcept { return weights_; }
+  const nn::Gradients& gradient_tree() const noexcept { return gradient_tree_; }
+
+ private:
+  static std::span<float> slice(Mat<float>& arena, const Parameter& p) {
+    return {arena.data() + p.offset, static_cast<std::size_t>(p.size())};
+  }
+  Config config_;
+  std::vector<Parameter> list_;
+  std::vector<RouterBias> biases_;
+  std::int64_t count_ = 0;
+  Mat<float> values_, gradients_;
+  nn::Weights weights_;
+  nn::Gradients gradient_tree_;
+};
+
+}  // namespace cachalot::model
