@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "kernels/elementwise.h"
+#include "kernels/gemm.h"
 #include "kernels/rms_norm.h"
 #include "model/binding.h"
 

@@ -1,0 +1,92 @@
+// One training micro-batch: forward, losses, backward, all written out.
+//
+// total = main + mtp_lambda * mtp + balance_alpha * balance
+//   main:    mean over B * T positions of -log softmax(logits)[next token]
+//   mtp:     mean over B * (T - 1) rows (V3 report eq. 24, normalised by its own rows)
+//   balance: per MoE layer the mean over sequences (eq. 17-20), summed over layers
+// Owns:    activations and scratch, reused from step to step.
+// Threads: one caller per graph.
+// Errors:  kUsage for token ids past the vocabulary.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "model/parameters.h"
+#include "nn/block.h"
+
+namespace cachalot::model {
+
+struct LossOptions {
+  float mtp_lambda = 0.3F;
+  float balance_alpha = 1e-4F;
+  // Weight of this micro-batch in the step: 1 / number of micro-batches. Losses are not scaled by
+  // it, gradients are.
+  float weight = 1.0F;
+  int head_rows = 512;  // rows of logits in memory at a time
+};
+
+struct Losses {
+  double main = 0;
+  double mtp = 0;
+  double balance = 0;
+  double total = 0;
+  std::int64_t main_correct = 0;  // argmax equals the next token
+  std::int64_t mtp_correct = 0;   // MTP argmax equals the token after next
+  std::int64_t mtp_accepted = 0;  // MTP argmax equals the main model's argmax one row later
+  std::int64_t main_rows = 0;
+  std::int64_t mtp_rows = 0;
+  std::vector<double> balance_per_layer;               // MoE layers, the MTP layer last
+  std::vector<std::vector<std::int64_t>> expert_load;  // likewise: tokens routed to each expert
+};
+
+class TrainGraph {
+ public:
+  TrainGraph(const Context& ctx, const Config& config, Precision precision);
+
+  // tokens [B, T + 1]. Adds the gradients of the weighted total to the parameters' gradients.
+  Losses forward_backward(Parameters& parameters, MatView<const std::int32_t> tokens,
+                          const LossOptions& options);
+  // The losses alone.
+  Losses evaluate(Parameters& parameters, MatView<const std::int32_t> tokens,
+                  const LossOptions& options);
+
+  std::size_t activation_bytes() const;
+
+ private:
+  Losses run(Parameters& parameters, MatView<const std::int32_t> tokens, const LossOptions& options,
+             bool backward);
+  void layout(int sequences, int length, nn::RopeRows& rope, Mat<float>& cos, Mat<float>& sin,
+              std::vector<AttentionSpan>& spans);
+  // Cross entropy of normed rows against targets in pieces of head_rows; with backward, dnormed
+  // [T, D] and dhead get their gradients. Returns the sum of the losses.
+  double head_loss(MatView<const float> normed, MatRef head, std::span<const std::int32_t> targets,
+                   float grad_scale, bool backward, const LossOptions& options,
+                   MatView<float> dnormed, MatView<float> dhead, std::vector<std::int32_t>& argmax);
+
+  const Context& ctx_;
+  Config config_;
+  nn::BlockDims dims_;
+  Precision precision_;
+
+  nn::RopeRows rope_, mtp_rope_;
+  Mat<float> cos_, sin_, mtp_cos_, mtp_sin_;
+  std::vector<AttentionSpan> spans_, mtp_spans_;
+  int sequences_ = 0;
+  int length_ = 0;
+
+  std::vector<nn::BlockActs> layers_;
+  nn::BlockScratch scratch_;
+  Mat<float> x_out_, normed_, dnormed_, dx_, logits_;
+  std::vector<float> norm_rstd_;
+  std::vector<std::int32_t> inputs_, targets_, argmax_;
+
+  nn::BlockActs mtp_block_;
+  Mat<float> mtp_embed_, mtp_hidden_, mtp_joined_, mtp_out_, mtp_normed_, mtp_dnormed_, mtp_dx_,
+      mtp_djoined_;
+  std::vector<float> enorm_rstd_, hnorm_rstd_, mtp_rstd_;
+  std::vector<std::int32_t> mtp_inputs_, mtp_targets_, mtp_rows_, mtp_argmax_;
+};
+
+}  // namespace cachalot::model
