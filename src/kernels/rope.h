@@ -26,7 +26,7 @@ struct RopeConfig {
   int dim = 64;  // R, even
   double theta = 10000;
   bool yarn = false;
-  YarnConfig scaling;
+  YarnConfig scaling = {};
 };
 
 // [dim / 2] inverse frequencies, after YaRN where it is set.

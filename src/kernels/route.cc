@@ -207,6 +207,28 @@ template void route_backward_ref(const Context&, const RouteBackward<double>&);
 template double balance_loss_ref(const Context&, const BalanceLoss<float>&);
 template double balance_loss_ref(const Context&, const BalanceLoss<double>&);
 
+void count_load(MatView<const std::int32_t> index, std::span<std::int64_t> load) {
+  std::fill(load.begin(), load.end(), 0);
+  for (int t = 0; t < index.rows; ++t) {
+    const std::span<const std::int32_t> chosen(index.row(t), static_cast<std::size_t>(index.cols));
+    require_range("count_load", "index", chosen, 0, static_cast<int>(load.size()));
+    for (const std::int32_t e : chosen) ++load[static_cast<std::size_t>(e)];
+  }
+}
+
+void update_router_bias(std::span<const std::int64_t> load, double gamma, std::span<float> bias) {
+  require_length("update_router_bias", "bias", bias, load.size());
+  std::int64_t sum = 0;
+  for (const std::int64_t l : load) sum += l;
+  const auto experts = static_cast<std::int64_t>(load.size());
+  for (std::size_t e = 0; e < load.size(); ++e) {
+    const std::int64_t over =
+        load[e] * experts - sum;  // in integers: equal loads are exactly equal
+    const int sign = (over < 0) - (over > 0);
+    bias[e] = static_cast<float>(double{bias[e]} + gamma * sign);
+  }
+}
+
 // What a config has to satisfy so that k experts can always be chosen.
 static void check_config(std::string_view op, const RouteConfig& c) {
   require_shape(c.experts >= 1 && c.topk >= 1 && c.topk <= c.experts, op, ": ", c.topk, " of ",

@@ -85,6 +85,11 @@ struct BalanceLoss {
 template <class T>
 double balance_loss_ref(const Context& ctx, const BalanceLoss<T>& a);
 
+// Tokens per expert: what the bias update and the metrics count. `load` [E] is overwritten.
+void count_load(MatView<const std::int32_t> index, std::span<std::int64_t> load);
+// b_e += gamma * sign(mean load - load_e), sign(0) = 0 (V3 report 2.1.2).
+void update_router_bias(std::span<const std::int64_t> load, double gamma, std::span<float> bias);
+
 void check_shapes(const Route<float>& a);
 void check_shapes(const RouteBackward<float>& a);
 void check_shapes(const BalanceLoss<float>& a);
