@@ -1,0 +1,380 @@
+#include "text/tokenizer.h"
+
+#include <fstream>
+#include <mutex>
+#include <sstream>
+#include <unordered_map>
+
+#include <xxhash.h>
+
+#include "base/error.h"
+#include "text/added_tokens.h"
+#include "text/bpe.h"
+#include "text/byte_level.h"
+#include "text/pre_tokenizer.h"
+#include "text/tokenizer_json.h"
+#include "text/utf8.h"
+
+namespace cachalot::text {
+
+namespace {
+
+// What one call of encode needs for itself.
+struct Encoder {
+  RegexScratch scratch;
+  BpeCache cache;
+};
+
+// Encoders at rest. As many as there were calls at the same time.
+class EncoderPool {
+ public:
+  std::unique_ptr<Encoder> take() {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!idle_.empty()) {
+        auto encoder = std::move(idle_.back());
+        idle_.pop_back();
+        return encoder;
+      }
+    }
+    return std::make_unique<Encoder>();
+  }
+  void give_back(std::unique_ptr<Encoder> encoder) {
+    const std::lock_guard lock(mutex_);
+    idle_.push_back(std::move(encoder));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Encoder>> idle_;
+};
+
+using TokenIds = std::unordered_map<std::string, std::int32_t>;
+
+// Everything a file promises about ids, checked.
+class Tables {
+ public:
+  Tables(const TokenizerSpec& spec, const std::string& file);
+
+  std::vector<std::string> bytes;  // by id; "" for an id without a token
+  std::vector<char> special;
+  TokenIds ids;
+  std::array<std::int32_t, 256> byte_tokens{};
+  std::vector<Merge> merges;
+
+ private:
+  void add_vocab(const TokenizerSpec& spec);
+  void add_added(const TokenizerSpec& spec);
+  void add_merges(const TokenizerSpec& spec);
+  std::int32_t id_of(const std::string& token, std::size_t merge) const;
+  [[noreturn]] void bad(const std::string& what) const {
+    throw Error(Code::kFormat, cat(file_, ": ", what));
+  }
+  const std::string& file_;
+};
+
+Tables::Tables(const TokenizerSpec& spec, const std::string& file) : file_(file) {
+  std::int64_t size = 0;
+  for (const auto& [token, id] : spec.vocab) size = std::max<std::int64_t>(size, id + 1);
+  for (const AddedToken& token : spec.added) size = std::max<std::int64_t>(size, token.id + 1);
+  if (size > kMaxTokenId + 1) bad(cat("token id ", size - 1, " is past ", kMaxTokenId));
+  bytes.resize(size);
+  special.assign(size, 0);
+  ids.reserve(spec.vocab.size() + spec.added.size());
+  add_vocab(spec);
+  add_added(spec);
+  add_merges(spec);
+}
+
+void Tables::add_vocab(const TokenizerSpec& spec) {
+  for (const auto& [token, id] : spec.vocab) {
+    if (token.empty()) bad("model.vocab has an empty token");
+    if (!ids.emplace(token, id).second) bad(cat("model.vocab has '", token, "' twice"));
+    if (!bytes[id].empty())
+      bad(cat("model.vocab gives id ", id, " to two tokens, one is '", token, "'"));
+    // A token outside the byte alphabet can only be an added one: it stands for its own text.
+    bytes[id] = from_byte_level(token).value_or(token);
+  }
+  const auto& alphabet = byte_alphabet();
+  for (int b = 0; b < 256; ++b) {
+    std::string token;
+    append_utf8(token, alphabet[b]);
+    const auto found = ids.find(token);
+    if (found == ids.end()) {
+      bad(cat("model.vocab lacks '", token, "', the token of byte ", b,
+              "; a byte-level vocabulary has all 256"));
+    }
+    byte_tokens[b] = found->second;
+  }
+}
+
+void Tables::add_added(const TokenizerSpec& spec) {
+  for (const AddedToken& token : spec.added) {
+    const auto [found, is_new] = ids.emplace(token.content, token.id);
+    if (found->second != token.id) {
+      bad(cat("added token '", token.content, "' has id ", token.id, " here and ", found->second,
+              " elsewhere"));
+    }
+    if (is_new && !bytes[token.id].empty()) {
+      bad(cat("added token '", token.content, "' takes id ", token.id, ", which is taken"));
+    }
+    bytes[token.id] = token.content;
+    special[token.id] = token.special ? 1 : 0;
+  }
+}
+
+std::int32_t Tables::id_of(const std::string& token, std::size_t merge) const {
+  const auto found = ids.find(token);
+  if (found == ids.end()) {
+    bad(cat("model.merges[", merge, "] names '", token, "', which is not in model.vocab"));
+  }
+  return found->second;
+}
+
+void Tables::add_merges(const TokenizerSpec& spec) {
+  merges.reserve(spec.merges.size());
+  for (std::size_t i = 0; i < spec.merges.size(); ++i) {
+    const auto& [left, right] = spec.merges[i];
+    merges.push_back({id_of(left, i), id_of(right, i), id_of(left + right, i)});
+  }
+}
+
+std::uint64_t hash_spec(const TokenizerSpec& spec) {
+  // Order in the vocab object says nothing, so tokens are summed, each hashed with its id.
+  std::uint64_t tokens = 0;
+  for (const auto& [token, id] : spec.vocab) tokens += XXH64(token.data(), token.size(), id);
+  XXH64_state_t* state = XXH64_createState();
+  if (state == nullptr) throw std::bad_alloc();
+  XXH64_reset(state, tokens);
+  const auto add = [&](const std::string& text) {
+    const std::uint64_t size = text.size();
+    XXH64_update(state, &size, sizeof size);
+    XXH64_update(state, text.data(), text.size());
+  };
+  for (const auto& [left, right] : spec.merges) add(left), add(right);
+  for (const AddedToken& a : spec.added) {
+    add(cat(a.id, ' ', a.special, a.single_word, a.lstrip, a.rstrip, a.normalized, ' ', a.content));
+  }
+  for (const std::string& pattern : spec.patterns) add(pattern);
+  add(spec.ignore_merges ? "ignore_merges" : "");
+  const std::uint64_t hash = XXH64_digest(state);
+  XXH64_freeState(state);
+  return hash;
+}
+
+std::string read_file(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  if (!in || !text) {
+    throw Error(Code::kIo, cat("cannot read ", path.string(), ": it must exist and be readable"));
+  }
+  return std::move(text).str();
+}
+
+}  // namespace
+
+struct Tokenizer::State {
+  State(const TokenizerSpec& spec, TokenizerConfig config_, const std::string& file)
+      : tables(spec, file),
+        added(spec.added),
+        pre(spec.patterns),
+        bpe(tables.byte_tokens, tables.merges),
+        ignore_merges(spec.ignore_merges),
+        config(std::move(config_)),
+        fingerprint(hash_spec(spec)) {
+    tables.merges = {};
+    set_config(std::move(config));
+  }
+  void set_config(TokenizerConfig next) {
+    config = std::move(next);
+    const auto find = [&](const std::optional<std::string>& token) -> std::optional<std::int32_t> {
+      if (!token) return std::nullopt;
+      const auto found = tables.ids.find(*token);
+      if (found == tables.ids.end()) {
+        throw Error(Code::kFormat, cat("tokenizer_config.json names the token '", *token,
+                                       "', which tokenizer.json does not have"));
+      }
+      return found->second;
+    };
+    bos = find(config.bos_token);
+    eos = find(config.eos_token);
+    pad = find(config.pad_token);
+  }
+  void encode_piece(std::string_view piece, Encoder& encoder,
+                    std::vector<std::int32_t>& out) const {
+    encoder.cache.get(piece, out, [&](std::string_view p, std::vector<std::int32_t>& to) {
+      if (ignore_merges) {
+        if (const auto found = tables.ids.find(to_byte_level(p)); found != tables.ids.end()) {
+          to.push_back(found->second);
+          return;
+        }
+      }
+      bpe.encode(p, to);
+    });
+  }
+  void encode(std::string_view text, bool plain, std::vector<std::int32_t>& out) const;
+
+  Tables tables;
+  AddedTokens added;
+  PreTokenizer pre;
+  Bpe bpe;
+  bool ignore_merges;
+  TokenizerConfig config;
+  std::uint64_t fingerprint;
+  std::optional<std::int32_t> bos, eos, pad;
+  mutable EncoderPool encoders;
+};
+
+void Tokenizer::State::encode(std::string_view text, bool plain,
+                              std::vector<std::int32_t>& out) const {
+  std::string repaired;
+  if (!is_valid_utf8(text)) text = repaired = replace_invalid_utf8(text);
+  auto encoder = encoders.take();
+  const std::vector<TextPart> parts = plain ? std::vector<TextPart>{{text, -1}} : added.cut(text);
+  for (const TextPart& part : parts) {
+    if (part.id >= 0) {
+      out.push_back(part.id);
+      continue;
+    }
+    pre.split(part.text, encoder->scratch,
+              [&](std::string_view piece) { encode_piece(piece, *encoder, out); });
+  }
+  encoders.give_back(std::move(encoder));
+}
+
+Tokenizer::Tokenizer(const TokenizerSpec& spec, TokenizerConfig config,
+                     const std::string& file_name)
+    : state_(std::make_unique<State>(spec, std::move(config), file_name)) {}
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
+Tokenizer::~Tokenizer() = default;
+
+Tokenizer Tokenizer::parse(std::string_view json, const std::string& file_name) {
+  return Tokenizer(parse_tokenizer_json(json, file_name), {}, file_name);
+}
+
+Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
+  const auto file = folder / "tokenizer.json";
+  if (!std::filesystem::exists(file)) {
+    throw Error(Code::kIo, cat(folder.string(),
+                               " has no tokenizer.json. A model folder needs the "
+                               "one its weights were trained with: copy it there."));
+  }
+  Tokenizer tokenizer = parse(read_file(file), file.string());
+  const auto config_file = folder / "tokenizer_config.json";
+  if (std::filesystem::exists(config_file)) {
+    TokenizerConfig config = parse_tokenizer_config(read_file(config_file), config_file.string());
+    const auto jinja = folder / "chat_template.jinja";  // where newer folders keep the template
+    if (std::filesystem::exists(jinja)) config.chat_template = read_file(jinja);
+    tokenizer.state_->set_config(std::move(config));
+  }
+  return tokenizer;
+}
+
+std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
+  std::vector<std::int32_t> ids;
+  encode(text, ids);
+  return ids;
+}
+void Tokenizer::encode(std::string_view text, std::vector<std::int32_t>& out) const {
+  state_->encode(text, /*plain=*/false, out);
+}
+std::vector<std::int32_t> Tokenizer::encode_plain(std::string_view text) const {
+  std::vector<std::int32_t> ids;
+  state_->encode(text, /*plain=*/true, ids);
+  return ids;
+}
+
+std::string Tokenizer::decode_bytes(std::span<const std::int32_t> ids, bool skip_special) const {
+  std::string bytes;
+  for (const std::int32_t id : ids) {
+    const std::string_view token = id_to_bytes(id);
+    if (!(skip_special && state_->tables.special[id])) bytes += token;
+  }
+  return bytes;
+}
+std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_special) const {
+  std::string bytes = decode_bytes(ids, skip_special);
+  return is_valid_utf8(bytes) ? bytes : replace_invalid_utf8(bytes);
+}
+
+int Tokenizer::vocab_size() const noexcept { return static_cast<int>(state_->tables.bytes.size()); }
+bool Tokenizer::has(std::int32_t id) const noexcept {
+  return id >= 0 && id < vocab_size() && !state_->tables.bytes[id].empty();
+}
+bool Tokenizer::is_special(std::int32_t id) const {
+  return has(id) && state_->tables.special[id] != 0;
+}
+std::string_view Tokenizer::id_to_bytes(std::int32_t id) const {
+  if (!has(id)) {
+    throw Error(Code::kUsage,
+                cat("token id ", id, " does not exist: this tokenizer has ids 0 to ",
+                    vocab_size() - 1, ". Do the ids come from another model's tokenizer?"));
+  }
+  return state_->tables.bytes[id];
+}
+std::optional<std::int32_t> Tokenizer::token_to_id(std::string_view token) const {
+  const auto found = state_->tables.ids.find(std::string(token));
+  if (found == state_->tables.ids.end()) return std::nullopt;
+  return found->second;
+}
+
+const TokenizerConfig& Tokenizer::config() const noexcept { return state_->config; }
+std::optional<std::int32_t> Tokenizer::bos_id() const noexcept { return state_->bos; }
+std::optional<std::int32_t> Tokenizer::eos_id() const noexcept { return state_->eos; }
+std::optional<std::int32_t> Tokenizer::pad_id() const noexcept { return state_->pad; }
+std::uint64_t Tokenizer::fingerprint() const noexcept { return state_->fingerprint; }
+
+std::vector<std::string_view> Tokenizer::parts(std::string_view text,
+                                               std::size_t part_bytes) const {
+  std::vector<std::string_view> parts;
+  const bool cut = state_->pre.splits_after_newlines() && state_->added.newline_is_safe();
+  while (cut && text.size() > part_bytes) {
+    std::size_t at = text.find('\n', part_bytes);
+    // Behind it must stand a character that is surely no white space: printable ASCII will do.
+    while (at != std::string_view::npos &&
+           (at + 1 >= text.size() || text[at + 1] <= ' ' || text[at + 1] > '~')) {
+      at = text.find('\n', at + 1);
+    }
+    if (at == std::string_view::npos) break;
+    parts.push_back(text.substr(0, at + 1));
+    text.remove_prefix(at + 1);
+  }
+  if (!text.empty()) parts.push_back(text);
+  return parts;
+}
+
+void Tokenizer::pre_tokenize(std::string_view text, std::vector<std::string_view>& out) const {
+  auto encoder = state_->encoders.take();
+  state_->pre.split(text, encoder->scratch, [&](std::string_view piece) { out.push_back(piece); });
+  state_->encoders.give_back(std::move(encoder));
+}
+
+std::string StreamDecoder::push(std::int32_t id) {
+  const std::string_view token = tokenizer_->id_to_bytes(id);
+  if (skip_special_ && tokenizer_->is_special(id)) return "";
+  held_ += token;
+  std::string ready;
+  std::size_t at = 0;
+  while (at < held_.size()) {
+    const Utf8Step step = utf8_step(held_, at);
+    if (step.kind == Utf8Step::Kind::kIncomplete) break;
+    if (step.kind == Utf8Step::Kind::kValid) {
+      ready.append(held_, at, step.bytes);
+    } else {
+      ready += "\xEF\xBF\xBD";
+    }
+    at += step.bytes;
+  }
+  held_.erase(0, at);
+  return ready;
+}
+
+std::string StreamDecoder::flush() {
+  std::string rest = replace_invalid_utf8(held_);
+  held_.clear();
+  return rest;
+}
+
+}  // namespace cachalot::text
