@@ -31,7 +31,9 @@ inline const Tokenizer* deepseek_v3() {
   static const auto* tokenizer = []() -> const Tokenizer* {
     const char* given = std::getenv("CACHALOT_TOKENIZER");
     const std::filesystem::path folder =
-        given != nullptr ? given : CACHALOT_SOURCE_DIR "/build/data/deepseek_v3";
+        given != nullptr
+            ? std::filesystem::path(given)
+            : std::filesystem::path(CACHALOT_SOURCE_DIR) / "build" / "data" / "deepseek_v3";
     if (!std::filesystem::exists(folder / "tokenizer.json")) return nullptr;
     return new Tokenizer(Tokenizer::load(folder));
   }();

@@ -1,12 +1,11 @@
 #include "text/tokenizer.h"
 
-#include <fstream>
 #include <mutex>
-#include <sstream>
 #include <unordered_map>
 
 #include <xxhash.h>
 
+#include "base/atomic_file.h"
 #include "base/error.h"
 #include "text/added_tokens.h"
 #include "text/bpe.h"
@@ -162,15 +161,8 @@ std::uint64_t hash_spec(const TokenizerSpec& spec) {
   return hash;
 }
 
-std::string read_file(const std::filesystem::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  if (!in || !text) {
-    throw Error(Code::kIo, cat("cannot read ", path.string(), ": it must exist and be readable"));
-  }
-  return std::move(text).str();
-}
+// tokenizer.json of the largest vocabularies has tens of megabytes.
+constexpr std::uint64_t kMaxFile = 512u << 20;
 
 }  // namespace
 
@@ -261,12 +253,13 @@ Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
                                " has no tokenizer.json. A model folder needs the "
                                "one its weights were trained with: copy it there."));
   }
-  Tokenizer tokenizer = parse(read_file(file), file.string());
+  Tokenizer tokenizer = parse(read_file(file, kMaxFile), file.string());
   const auto config_file = folder / "tokenizer_config.json";
   if (std::filesystem::exists(config_file)) {
-    TokenizerConfig config = parse_tokenizer_config(read_file(config_file), config_file.string());
+    TokenizerConfig config =
+        parse_tokenizer_config(read_file(config_file, kMaxFile), config_file.string());
     const auto jinja = folder / "chat_template.jinja";  // where newer folders keep the template
-    if (std::filesystem::exists(jinja)) config.chat_template = read_file(jinja);
+    if (std::filesystem::exists(jinja)) config.chat_template = read_file(jinja, kMaxFile);
     tokenizer.state_->set_config(std::move(config));
   }
   return tokenizer;
