@@ -43,7 +43,7 @@ struct Attention {
   T scale;
   Precision precision =
       Precision::kF32;  // bf16: q, k, v and probabilities rounded to bf16 before products
-  MatView<T> out;       // [T, H * V]
+  MatView<T> out;       // [T, H * V]  rows outside every span stay as they are
   MatView<T> lse;       // [T, H] log of the sum of exp(scores); rows 0 columns 0 = not wanted
 };
 
@@ -53,7 +53,7 @@ struct AttentionBackward {
   std::span<const AttentionSpan> spans;
   AttentionDims dims;
   T scale;
-  Precision precision = Precision::kF32;
+  Precision precision = Precision::kF32;  // bf16: dout and the gradients of scores rounded as well
   MatView<const T> out, lse, dout;
   MatView<T> dq;       // [T, H * (N + R)]  overwritten
   MatView<T> dkv;      // [S, H * (N + V)]  overwritten

@@ -22,11 +22,13 @@ struct LatentAttention {
   int rope = 0;        // R
   float scale = 0;     // 1 / sqrt(N + R): the un-absorbed width, times YaRN's factor
   MatView<float> out;  // [T, H * L]  sum over the cache of p * c_kv, still in the latent space
+  // bf16: q, the cache and the probabilities are rounded to bf16 before products.
+  Precision precision = Precision::kF32;
   // Query i sees the first S - T + 1 + i rows.
 };
 
 void check_shapes(const LatentAttention& a);
-// Scores in double, softmax in double: the definition.
+// Scores, softmax and sums in double: the definition.
 void latent_attention_ref(const Context& ctx, std::span<const LatentAttention> problems);
 void latent_attention(const Context& ctx, std::span<const LatentAttention> problems);
 
