@@ -1,0 +1,156 @@
+// A training recipe: what is trained, on what, and how. Every field is listed once, in recipe.cc,
+// with its range and its help.
+//
+// Threads: plain values.
+// Errors:  kUsage (unknown key, --set that cannot be), kConfig (a value in the file out of range,
+// or
+//          values that contradict each other), kUnsupported (valid, but not in this version),
+//          kFormat (not TOML), kIo; the message names file, line, key, what was met and needed.
+// Paper:   DeepSeek-V3 report, sections 4.1 and 4.2: the defaults of optimiser and losses.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/fields.h"
+#include "kernels/context.h"
+#include "kernels/route.h"
+
+namespace cachalot::train {
+
+// One of: `config` (a config.json), `init_from` (a Hugging Face folder whose weights are taken
+// too), or the sizes here, by their names in config.json.
+struct ModelRecipe {
+  std::string config;
+  std::string init_from;
+  double init_std = 0.006;
+
+  int vocab_size = 0;  // 0: the tokenizer's
+  int hidden_size = 256;
+  int num_hidden_layers = 4;
+  int first_k_dense_replace = 1;
+  int intermediate_size = 768;
+  int moe_intermediate_size = 128;
+  int num_attention_heads = 4;
+  int q_lora_rank = 0;
+  int kv_lora_rank = 64;
+  int qk_nope_head_dim = 32;
+  int qk_rope_head_dim = 16;
+  int v_head_dim = 32;
+  int n_routed_experts = 8;
+  int n_shared_experts = 1;
+  int num_experts_per_tok = 2;
+  int n_group = 1;
+  int topk_group = 1;
+  double routed_scaling_factor = 1.0;
+  Scoring scoring_func = Scoring::kSigmoid;
+  TopkMethod topk_method = TopkMethod::kNoauxTc;
+  bool norm_topk_prob = true;
+  int num_nextn_predict_layers = 1;
+  double rope_theta = 10000.0;
+  int max_position_embeddings = 4096;
+  double rms_norm_eps = 1e-6;
+
+  bool has_inline_sizes() const { return config.empty() && init_from.empty(); }
+  void fields(FieldVisitor& f);
+};
+
+struct DataRecipe {
+  std::vector<std::string> corpus;  // UTF-8 text files
+  std::vector<std::string> tokens;  // or files already tokenized
+  std::string tokenizer;            // folder with tokenizer.json
+  int train_bpe = 0;                // or the size of a vocabulary to train on the corpus
+  std::string document_separator;   // "": a file is one document
+  double validation_fraction = 0.1;
+  int seq_len = 256;
+  void fields(FieldVisitor& f);
+};
+
+struct OptimizerRecipe {
+  double lr = 1e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;
+  double clip_norm = 1.0;
+  void fields(FieldVisitor& f);
+};
+
+struct ScheduleRecipe {
+  enum class Decay : std::uint8_t { kCosine, kLinear, kNone };
+  std::int64_t steps = 1000;
+  std::int64_t warmup_steps = 50;
+  std::int64_t constant_steps = 0;
+  Decay decay = Decay::kCosine;
+  double min_lr_ratio = 0.1;
+  int batch = 16;
+  int batch_start = 0;
+  std::int64_t ramp_steps = 0;
+  int micro_batch = 0;
+  void fields(FieldVisitor& f);
+};
+
+struct LossRecipe {
+  double mtp_lambda = 0.3;
+  double mtp_lambda_late = 0.1;
+  std::int64_t mtp_lambda_switch_step = -1;
+  double balance_alpha = 1e-4;
+  double bias_gamma = 1e-3;
+  std::int64_t bias_gamma_stop_step = -1;
+  void fields(FieldVisitor& f);
+};
+
+// What may be asked for; fp8 has its place but is refused in this version.
+enum class RecipePrecision : std::uint8_t { kF32, kBf16, kFp8 };
+
+struct RunRecipe {
+  std::int64_t seed = 1;
+  RecipePrecision precision = RecipePrecision::kBf16;
+  int threads = 0;
+  std::int64_t log_every = 1;
+  std::int64_t eval_every = 0;
+  int eval_batches = 8;
+  std::int64_t checkpoint_every = 0;
+  int keep_last = 2;
+  double max_minutes = 0.0;
+
+  Precision kernel_precision() const;
+  void fields(FieldVisitor& f);
+};
+
+struct Recipe {
+  ModelRecipe model;
+  DataRecipe data;
+  OptimizerRecipe optimizer;
+  ScheduleRecipe schedule;
+  LossRecipe loss;
+  RunRecipe run;
+  void fields(FieldVisitor& f);
+};
+
+// Reads, applies the overrides ("section.key=value", as after --set) in their order, makes file
+// names absolute, and validates.
+Recipe load_recipe(const std::filesystem::path& path, std::span<const std::string> overrides = {});
+// The same from memory; `file_name` is for messages, relative names are taken from `folder`.
+Recipe parse_recipe(std::string_view toml, const std::string& file_name,
+                    std::span<const std::string> overrides, const std::filesystem::path& folder);
+
+// What no single range can say: values that contradict each other. `file_name` is for messages.
+void validate(const Recipe& recipe, const std::string& file_name);
+
+// The recipe as resolved; parse_recipe gives the same recipe back.
+std::string to_toml(const Recipe& recipe);
+std::string to_json(const Recipe& recipe);
+
+// Keys whose values change what is computed, as "optimizer.lr: 0.1, was 0.2", empty where a run of
+// `before` can be continued with `now`: where, how often to log, and for how long do not matter.
+std::vector<std::string> differences(const Recipe& now, const Recipe& before);
+
+// `cachalot train --help-recipe`, and the same for the docs.
+std::string recipe_help();
+std::string recipe_help_markdown();
+
+}  // namespace cachalot::train

@@ -1,0 +1,155 @@
+#include "train/recipe.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <set>
+
+#include "base/error.h"
+#include "testing/fixtures.h"
+
+namespace cachalot::train {
+namespace {
+
+const std::string kMinimal = "[data]\ncorpus = [\"a.txt\"]\ntrain_bpe = 1000\n";
+
+Recipe parse(const std::string& toml, std::vector<std::string> overrides = {}) {
+  return parse_recipe(toml, "r.toml", overrides, "/data");
+}
+
+Error error_of(const std::string& toml, std::vector<std::string> overrides = {}) {
+  try {
+    parse(toml, std::move(overrides));
+  } catch (const Error& e) {
+    return e;
+  }
+  ADD_FAILURE() << "accepted: " << toml;
+  return {Code::kInternal, ""};
+}
+
+TEST(Recipe, DefaultsFileAndOverrides) {
+  const Recipe recipe = parse(kMinimal +
+                                  "validation_fraction = 0.25\n[optimizer]\nlr = 2e-3\n"
+                                  "[schedule]\ndecay = \"linear\"\n[run]\nprecision = \"f32\"\n",
+                              {"optimizer.lr=1e-4", "model.hidden_size=64", "optimizer.lr=5e-4"});
+  EXPECT_EQ(5e-4, recipe.optimizer.lr);  // the last override wins
+  EXPECT_EQ(64, recipe.model.hidden_size);
+  EXPECT_EQ(0.25, recipe.data.validation_fraction);
+  EXPECT_EQ(ScheduleRecipe::Decay::kLinear, recipe.schedule.decay);
+  EXPECT_EQ(Precision::kF32, recipe.run.kernel_precision());
+  EXPECT_EQ(0.95, recipe.optimizer.beta2);
+  EXPECT_EQ((std::vector<std::string>{"/data/a.txt"}), recipe.data.corpus);
+}
+
+TEST(Recipe, TheDumpParsesBackToTheSame) {
+  for (const std::vector<std::string>& overrides : std::vector<std::vector<std::string>>{
+           {},
+           {"model.init_from=m", "data.train_bpe=0"},
+           {"model.config=c.json", "data.document_separator=a\"\n\\b"},
+           {"model.scoring_func=softmax", "model.topk_method=greedy", "optimizer.lr=0.1234567891",
+            "run.precision=f32", "schedule.batch_start=4", "schedule.ramp_steps=10"}}) {
+    const Recipe recipe = parse(kMinimal, overrides);
+    const std::string dump = to_toml(recipe);
+    const Recipe again = parse_recipe(dump, "again.toml", {}, "/elsewhere");
+    EXPECT_EQ(dump, to_toml(again));
+    EXPECT_TRUE(differences(recipe, again).empty());
+  }
+}
+
+TEST(Recipe, EveryFieldIsListedOnceAndDumpedValuesAreAllRead) {
+  Recipe recipe = parse(kMinimal);
+  std::set<std::string> paths;
+  for (const Field& field : fields_of(recipe)) {
+    EXPECT_TRUE(paths.insert(field.path).second) << field.path << " is listed twice";
+    EXPECT_NE(std::string::npos, recipe_help_markdown().find("`" + field.path + "`"));
+    // A default outside its own range would be refused on the way back.
+    EXPECT_NO_THROW(
+        assign(fields_of(recipe), field.path, value_of(field), "default", Code::kInternal))
+        << field.path;
+  }
+}
+
+TEST(Recipe, UnknownKeysAndBadValues) {
+  const Error unknown = error_of(kMinimal + "[optimizer]\nlearning = 1\nlrr = 1\n");
+  EXPECT_EQ(Code::kUsage, unknown.code());
+  const Error typo = error_of(kMinimal + "[optimizer]\nweight_decya = 1\n");
+  EXPECT_EQ(Code::kUsage, typo.code());
+  EXPECT_NE(std::string::npos, std::string(typo.what()).find("r.toml:5")) << typo.what();
+  EXPECT_NE(std::string::npos, std::string(typo.what()).find("'optimizer.weight_decay'"));
+  const Error range = error_of(kMinimal + "[optimizer]\nbeta1 = 1.0\n");
+  EXPECT_EQ(Code::kConfig, range.code());
+  EXPECT_NE(std::string::npos, std::string(range.what()).find("optimizer.beta1 = 1.0"));
+  EXPECT_EQ(Code::kUsage, error_of(kMinimal, {"optimizer.beta1=1.0"}).code());
+  EXPECT_EQ(Code::kFormat, error_of("[data\n").code());
+}
+
+TEST(Recipe, Fp8HasItsPlaceButIsRefused) {
+  const Error error = error_of(kMinimal + "[run]\nprecision = \"fp8\"\n");
+  EXPECT_EQ(Code::kUnsupported, error.code());
+  EXPECT_NE(std::string::npos, std::string(error.what()).find("bf16"));
+}
+
+TEST(Recipe, ContradictionsAreRefused) {
+  for (const std::vector<std::string>& overrides : std::vector<std::vector<std::string>>{
+           {"data.corpus="},
+           {"data.tokens=t.bin"},
+           {"data.tokenizer=tok"},
+           {"data.train_bpe=0"},
+           {"data.train_bpe=100"},
+           {"model.config=c", "model.init_from=m"},
+           {"model.config=c", "model.hidden_size=64"},
+           {"model.init_from=m", "data.train_bpe=1000"},
+           {"model.init_from=m", "data.train_bpe=0", "model.vocab_size=7"},
+           {"model.qk_rope_head_dim=15"},
+           {"model.first_k_dense_replace=5"},
+           {"model.num_experts_per_tok=9"},
+           {"model.n_group=3"},
+           {"model.n_group=2", "model.topk_group=3"},
+           {"model.n_group=8", "model.topk_group=1"},
+           {"model.scoring_func=softmax"},
+           {"model.max_position_embeddings=255"},
+           {"schedule.warmup_steps=600", "schedule.constant_steps=600"},
+           {"schedule.batch_start=17", "schedule.ramp_steps=5"},
+           {"schedule.batch_start=4"},
+           {"schedule.ramp_steps=4"},
+           {"schedule.micro_batch=5"}}) {
+    EXPECT_EQ(Code::kConfig, error_of(kMinimal, overrides).code()) << overrides[0];
+  }
+  EXPECT_EQ(Code::kConfig, error_of("[data]\ncorpus = [\"a\\u0000b\"]\ntrain_bpe = 1000\n").code());
+  parse(kMinimal, {"model.n_routed_experts=0", "model.num_experts_per_tok=9"});  // all dense
+}
+
+TEST(Recipe, DifferencesNameWhatChangesTheResult) {
+  const Recipe before = parse(kMinimal);
+  EXPECT_TRUE(differences(parse(kMinimal, {"run.threads=7", "run.keep_last=9", "run.max_minutes=3",
+                                           "run.checkpoint_every=5"}),
+                          before)
+                  .empty());
+  EXPECT_EQ((std::vector<std::string>{"optimizer.lr: 0.5, was 0.001", "run.seed: 9, was 1"}),
+            differences(parse(kMinimal, {"optimizer.lr=0.5", "run.seed=9"}), before));
+}
+
+TEST(Recipe, LoadsAFileAndNamesItInErrors) {
+  const testing::TempDir folder;
+  const auto path = folder.path() / "demo.toml";
+  std::ofstream(path) << kMinimal;
+  const Recipe recipe = load_recipe(path);
+  EXPECT_EQ((std::filesystem::current_path() / "a.txt").string(), recipe.data.corpus.at(0));
+  std::ofstream(path) << "[model]\nhiden_size = 3\n";
+  try {
+    load_recipe(path);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(0u, std::string(e.what()).find(path.string() + ":2: ")) << e.what();
+    EXPECT_NE(std::string::npos, std::string(e.what()).find("'model.hidden_size'")) << e.what();
+  }
+  try {
+    load_recipe(folder.path() / "none.toml");
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(Code::kIo, e.code());
+  }
+}
+
+}  // namespace
+}  // namespace cachalot::train

@@ -1,0 +1,115 @@
+// What a recipe's single ranges cannot say: values that contradict each other.
+#include "base/error.h"
+#include "train/recipe.h"
+
+namespace cachalot::train {
+
+namespace {
+
+class Checker {
+ public:
+  explicit Checker(const std::string& file_name) : file_name_(file_name) {}
+  template <class... Parts>
+  void need(bool good, const Parts&... text) const {
+    if (!good) throw Error(Code::kConfig, cat(file_name_, ": ", text..., "."));
+  }
+
+ private:
+  const std::string& file_name_;
+};
+
+// The system would cut such a name short and open another file.
+void check_name(const std::string& name, const Checker& check) {
+  check.need(name.find('\0') == std::string::npos, "a file name with a NUL character");
+}
+
+void check_model(const ModelRecipe& m, const Checker& check) {
+  check_name(m.config, check);
+  check_name(m.init_from, check);
+  check.need(m.config.empty() || m.init_from.empty(),
+             "model.config and model.init_from are both given; give one");
+  if (!m.has_inline_sizes()) return;
+  check.need(m.qk_rope_head_dim % 2 == 0, "model.qk_rope_head_dim = ", m.qk_rope_head_dim,
+             "; rotary pairs need an even number");
+  check.need(m.first_k_dense_replace <= m.num_hidden_layers,
+             "model.first_k_dense_replace = ", m.first_k_dense_replace,
+             " is more than num_hidden_layers = ", m.num_hidden_layers);
+  check.need((m.scoring_func == Scoring::kSigmoid) == (m.topk_method == TopkMethod::kNoauxTc),
+             "model.scoring_func and model.topk_method do not fit; sigmoid goes with noaux_tc, "
+             "softmax with greedy or group_limited_greedy");
+  if (m.n_routed_experts == 0) return;
+  check.need(m.num_experts_per_tok <= m.n_routed_experts,
+             "model.num_experts_per_tok = ", m.num_experts_per_tok,
+             " is more than n_routed_experts = ", m.n_routed_experts);
+  check.need(m.n_routed_experts % m.n_group == 0, "model.n_routed_experts = ", m.n_routed_experts,
+             " cannot be split into n_group = ", m.n_group, " equal groups");
+  check.need(m.topk_group <= m.n_group, "model.topk_group = ", m.topk_group,
+             " is more than n_group = ", m.n_group);
+  const std::int64_t reachable = std::int64_t{m.topk_group} * (m.n_routed_experts / m.n_group);
+  check.need(m.num_experts_per_tok <= reachable,
+             "model.num_experts_per_tok = ", m.num_experts_per_tok,
+             ", but topk_group = ", m.topk_group, " groups hold only ", reachable, " experts");
+}
+
+void check_data(const Recipe& recipe, const Checker& check) {
+  const DataRecipe& d = recipe.data;
+  check_name(d.tokenizer, check);
+  check.need(!d.corpus.empty() || !d.tokens.empty(),
+             "nothing to train on; name text files in data.corpus or token files in data.tokens");
+  check.need(d.corpus.empty() || d.tokens.empty(),
+             "data.corpus and data.tokens are both given; give one");
+  for (const auto* names : {&d.corpus, &d.tokens}) {
+    for (const std::string& name : *names) {
+      check.need(!name.empty(), "data has an empty file name");
+      check_name(name, check);
+    }
+  }
+  check.need(d.tokenizer.empty() || d.train_bpe == 0,
+             "data.tokenizer and data.train_bpe are both given; give one");
+  check.need(d.train_bpe == 0 || !d.corpus.empty(),
+             "data.train_bpe needs text in data.corpus to train on");
+  // Byte-level BPE starts from the 256 bytes.
+  check.need(d.train_bpe == 0 || d.train_bpe >= 260, "data.train_bpe = ", d.train_bpe,
+             "; a byte-level vocabulary has at least 260 entries");
+  if (recipe.model.init_from.empty()) {
+    check.need(!d.tokenizer.empty() || d.train_bpe > 0,
+               "no tokenizer; give data.tokenizer (a folder) or data.train_bpe (a size)");
+  } else {
+    check.need(d.train_bpe == 0,
+               "data.train_bpe cannot be with model.init_from: its weights know its own tokenizer");
+  }
+  if (recipe.model.has_inline_sizes()) {
+    check.need(
+        d.seq_len <= recipe.model.max_position_embeddings, "data.seq_len = ", d.seq_len,
+        " is more than model.max_position_embeddings = ", recipe.model.max_position_embeddings);
+  }
+}
+
+void check_schedule(const ScheduleRecipe& s, const Checker& check) {
+  check.need(s.warmup_steps + s.constant_steps <= s.steps,
+             "schedule.warmup_steps = ", s.warmup_steps, " and constant_steps = ", s.constant_steps,
+             " are together more than steps = ", s.steps);
+  check.need(s.batch_start <= s.batch, "schedule.batch_start = ", s.batch_start,
+             " is more than batch = ", s.batch);
+  check.need((s.batch_start > 0) == (s.ramp_steps > 0),
+             "schedule.batch_start and ramp_steps describe one ramp; give both or neither");
+  check.need(s.micro_batch == 0 || s.batch % s.micro_batch == 0, "schedule.batch = ", s.batch,
+             " is not a multiple of micro_batch = ", s.micro_batch);
+}
+
+}  // namespace
+
+void validate(const Recipe& recipe, const std::string& file_name) {
+  const Checker check(file_name);
+  if (recipe.run.precision == RecipePrecision::kFp8) {
+    throw Error(Code::kUnsupported,
+                cat(file_name,
+                    ": run.precision = \"fp8\" is not in this version; use \"bf16\" or "
+                    "\"f32\"."));
+  }
+  check_model(recipe.model, check);
+  check_data(recipe, check);
+  check_schedule(recipe.schedule, check);
+}
+
+}  // namespace cachalot::train
