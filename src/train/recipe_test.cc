@@ -14,7 +14,7 @@ namespace {
 const std::string kMinimal = "[data]\ncorpus = [\"a.txt\"]\ntrain_bpe = 1000\n";
 
 Recipe parse(const std::string& toml, std::vector<std::string> overrides = {}) {
-  return parse_recipe(toml, "r.toml", overrides, "/data");
+  return parse_recipe(toml, "r.toml", overrides, "/srv");
 }
 
 Error error_of(const std::string& toml, std::vector<std::string> overrides = {}) {
@@ -38,7 +38,7 @@ TEST(Recipe, DefaultsFileAndOverrides) {
   EXPECT_EQ(ScheduleRecipe::Decay::kLinear, recipe.schedule.decay);
   EXPECT_EQ(Precision::kF32, recipe.run.kernel_precision());
   EXPECT_EQ(0.95, recipe.optimizer.beta2);
-  EXPECT_EQ((std::vector<std::string>{"/data/a.txt"}), recipe.data.corpus);
+  EXPECT_EQ((std::vector<std::string>{"/srv/a.txt"}), recipe.data.corpus);
 }
 
 TEST(Recipe, TheDumpParsesBackToTheSame) {
