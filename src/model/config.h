@@ -4,6 +4,10 @@
 // under `text_config`; `rope_scaling` ("type" or "rope_type") and the newer `rope_parameters`;
 // integers that come as floats; null for absent.
 //
+// A size that is absent is an error, and so is q_lora_rank or n_routed_experts (null says: none);
+// other absent fields take the default that the family's Hugging Face class has. Null means absent.
+// Fields that do not change a result (dropout, auxiliary losses, use_cache, ...) are not looked at.
+//
 // Threads: values; nothing shared.
 // Errors:  kConfig (a value that cannot be right or is missing), kUnsupported (valid, but not what
 //          this program computes), kFormat (not JSON), kIo; the message names file, field, the
@@ -64,8 +68,8 @@ struct Config {
   std::string torch_dtype = "bfloat16";  // what the published weights are in; a hint
   double initializer_range = 0.02;
 
-  // Layers are 0 .. num_hidden_layers - 1, then the MTP layers, which are MoE where the model has
-  // experts.
+  // Layers are 0 .. num_hidden_layers - 1, then the MTP layers, by one rule: experts from
+  // first_k_dense_replace on where moe_layer_freq divides the index, else a dense MLP.
   bool is_moe_layer(int layer) const noexcept;
   int qk_head_dim() const noexcept { return qk_nope_head_dim + qk_rope_head_dim; }
   int cache_row_width() const noexcept { return kv_lora_rank + qk_rope_head_dim; }
