@@ -1,0 +1,45 @@
+// What the commands share: global settings, how a command registers itself, and what it may print.
+//
+// One file per command. `add_x` declares its flags; when the command line names it, its callback
+// sets Globals::action, which main runs once everything has parsed: a wrong flag is found before
+// any work is done.
+#pragma once
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <functional>
+#include <memory>
+#include <string>
+
+namespace cachalot::cli {
+
+inline constexpr const char* kVersion = CACHALOT_VERSION;
+
+struct Globals {
+  int threads = 0;  // 0: $CACHALOT_THREADS, else one per core
+  bool json = false;
+  std::function<void()> action;
+};
+
+// A subcommand with --threads and --json of its own, so that its --help is complete.
+CLI::App* add_command(CLI::App& parent, Globals& globals, const std::string& name,
+                      const std::string& description);
+
+// Makes `run(options)` the action of a command; `options` is what its flags were bound to.
+template <class Options>
+void on_run(CLI::App* command, Globals& globals, std::shared_ptr<Options> options,
+            void (*run)(const Options&, const Globals&)) {
+  command->callback([options, run, &globals] {
+    globals.action = [options, run, &globals] { run(*options, globals); };
+  });
+}
+
+void add_eval(CLI::App& root, Globals& globals);
+void add_forward(CLI::App& root, Globals& globals);
+void add_generate(CLI::App& root, Globals& globals);
+void add_info(CLI::App& root, Globals& globals);
+void add_plan(CLI::App& root, Globals& globals);
+void add_tokenize(CLI::App& root, Globals& globals);
+
+}  // namespace cachalot::cli

@@ -1,0 +1,129 @@
+// cachalot eval: how well a model predicts a text.
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+
+#include "base/error.h"
+#include "cli/command.h"
+#include "cli/inputs.h"
+#include "cli/output.h"
+#include "cli/session.h"
+#include "infer/evaluate.h"
+
+namespace cachalot::cli {
+
+namespace {
+
+struct Options {
+  std::string model, text;
+  std::string precision = "f32";
+  int context = 4096;
+  bool no_bos = false;
+};
+
+struct Scores {
+  infer::Evaluation sum;
+  std::size_t bytes = 0;  // whose tokens were scored
+  double seconds = 0;
+  double nats_per_token() const { return sum.nats / static_cast<double>(sum.tokens); }
+  double nats_per_byte() const { return sum.nats / static_cast<double>(bytes); }
+  double bits_per_byte() const { return nats_per_byte() / std::log(2.0); }
+};
+
+Json to_json(const Scores& s) {
+  Json json = {{"nats_per_token", s.nats_per_token()},
+               {"nats_per_byte", s.nats_per_byte()},
+               {"bits_per_byte", s.bits_per_byte()},
+               {"perplexity", std::exp(s.nats_per_token())},
+               {"tokens", s.sum.tokens},
+               {"bytes", s.bytes},
+               {"context", s.sum.context},
+               {"tokens_per_s", static_cast<double>(s.sum.tokens) / s.seconds},
+               {"mtp", nullptr}};
+  if (s.sum.drafts > 0) {
+    json["mtp"] = {
+        {"drafted", s.sum.drafts},
+        {"accepted", s.sum.accepted},
+        {"acceptance", static_cast<double>(s.sum.accepted) / static_cast<double>(s.sum.drafts)}};
+  }
+  return json;
+}
+
+void print_text(const Scores& s) {
+  print_line(fmt::format("nats per token   {:.4f}", s.nats_per_token()));
+  print_line(fmt::format("nats per byte    {:.4f}", s.nats_per_byte()));
+  print_line(fmt::format("bits per byte    {:.4f}", s.bits_per_byte()));
+  print_line(fmt::format("scored           {} tokens, {} bytes, context {}", s.sum.tokens, s.bytes,
+                         s.sum.context));
+  if (s.sum.drafts > 0) {
+    print_line(
+        fmt::format("MTP acceptance   {:.1f}% ({} of {})",
+                    100.0 * static_cast<double>(s.sum.accepted) / static_cast<double>(s.sum.drafts),
+                    s.sum.accepted, s.sum.drafts));
+  }
+  spdlog::info("{:.0f} tokens/s", static_cast<double>(s.sum.tokens) / s.seconds);
+}
+
+void run(const Options& o, const Globals& globals) {
+  const std::string text = read_text(o.text);
+  if (text.empty()) {
+    throw Error(Code::kUsage, cat("--text: ", o.text, " is empty; a text to score is needed"));
+  }
+  require_utf8(text, o.text);
+  const Session session(o.model, o.precision, globals.threads);
+  const text::Tokenizer& tokenizer = session.need_tokenizer("eval", "");
+
+  // BOS (else EOS, which separates documents in training) makes the first token a scored one.
+  std::vector<std::int32_t> tokens;
+  if (!o.no_bos) {
+    const auto begin = tokenizer.bos_id() ? tokenizer.bos_id() : tokenizer.eos_id();
+    if (begin) tokens.push_back(*begin);
+  }
+  const bool begun = !tokens.empty();
+  tokenizer.encode(text, tokens);
+
+  infer::EvaluateOptions options{.context = o.context};
+  const bool terminal = ::isatty(STDERR_FILENO) != 0;
+  options.progress = [&](std::int64_t done, std::int64_t total) {
+    if (terminal) fmt::print(stderr, "\r{} of {} tokens{}", done, total, done == total ? "\n" : "");
+  };
+  Scores scores;
+  const auto start = std::chrono::steady_clock::now();
+  scores.sum = infer::evaluate(session.context(), session.model, tokens, options);
+  scores.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  scores.bytes = text.size() - (begun ? 0 : tokenizer.decode_bytes({tokens.data(), 1}).size());
+  if (globals.json) {
+    print_json(to_json(scores));
+  } else {
+    print_text(scores);
+  }
+}
+
+}  // namespace
+
+void add_eval(CLI::App& root, Globals& globals) {
+  CLI::App* command = add_command(
+      root, globals, "eval",
+      "Score a text: nats per token, nats and bits per byte, MTP acceptance.\n"
+      "A window of --context tokens slides by half its length; apart from the beginning of the "
+      "text, every token is predicted from at least half a context. The text is preceded by BOS "
+      "(else EOS) where the tokenizer has one, so that its first token is scored too; without "
+      "one, the first token is only read. MTP acceptance: the share of tokens for which the MTP "
+      "layer's best guess was the main model's best guess.");
+  auto o = std::make_shared<Options>();
+  add_model_folder(command, o->model);
+  command->add_option("--text", o->text, "UTF-8 text to score; - for stdin")
+      ->required()
+      ->type_name("FILE");
+  command->add_option("--context", o->context, "Window in tokens, at most the model's own context")
+      ->check(CLI::Range(2, 1 << 30))
+      ->type_name("N");
+  command->add_flag("--no-bos", o->no_bos, "Put nothing before the text");
+  add_precision(command, o->precision);
+  on_run(command, globals, o, run);
+}
+
+}  // namespace cachalot::cli

@@ -1,0 +1,139 @@
+// cachalot forward: everything one pass over a token list computes, as a safetensors file.
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "cli/command.h"
+#include "cli/inputs.h"
+#include "cli/output.h"
+#include "cli/session.h"
+#include "io/safetensors.h"
+#include "model/forward.h"
+
+namespace cachalot::cli {
+
+namespace {
+
+struct Options {
+  std::string model, tokens, out;
+  std::string precision = "f32";
+  std::string attention = "auto";
+};
+
+model::AttentionMode parse_attention(const std::string& text) {
+  if (text == "auto") return model::AttentionMode::kAuto;
+  if (text == "naive") return model::AttentionMode::kNaive;
+  if (text == "absorbed") return model::AttentionMode::kAbsorbed;
+  throw Error(Code::kUsage,
+              cat("--attention is `", text, "`, but must be naive, absorbed or auto"));
+}
+
+// Tensors to be written, with the memory of those that had to be put together.
+class Dump {
+ public:
+  void add(const std::string& name, const Mat<float>& m) {
+    tensors_.push_back({name, DType::kF32, {m.rows(), m.cols()}, m.data()});
+  }
+  void add(const std::string& name, const Mat<std::int32_t>& m) {
+    std::vector<std::int64_t>& wide = ints_.emplace_back(m.span().begin(), m.span().end());
+    tensors_.push_back({name, DType::kI64, {m.rows(), m.cols()}, wide.data()});
+  }
+  // Matrices of one shape, [n, rows, cols].
+  void add(const std::string& name, const std::vector<Mat<float>>& layers) {
+    std::vector<float>& all = floats_.emplace_back();
+    for (const Mat<float>& m : layers) all.insert(all.end(), m.span().begin(), m.span().end());
+    tensors_.push_back(
+        {name,
+         DType::kF32,
+         {static_cast<std::int64_t>(layers.size()), layers.front().rows(), layers.front().cols()},
+         all.data()});
+  }
+  void add(int layer, const model::LayerTap& tap) {
+    const std::string p = "layer" + std::to_string(layer) + ".";
+    add(p + "kv_c", tap.kv_c);
+    add(p + "k_rope", tap.k_rope);
+    if (tap.scores.size() == 0) return;  // a dense layer
+    add(p + "scores", tap.scores);
+    add(p + "topk_idx", tap.topk_idx);
+    add(p + "topk_weight", tap.topk_weight);
+  }
+  const std::vector<io::TensorToWrite>& tensors() const noexcept { return tensors_; }
+
+ private:
+  std::vector<io::TensorToWrite> tensors_;
+  std::vector<std::vector<std::int64_t>> ints_;  // moving a vector keeps its memory in place
+  std::vector<std::vector<float>> floats_;
+};
+
+Mat<float> copy_of(MatView<const float> view) {
+  Mat<float> m(view.rows, view.cols);
+  for (int i = 0; i < view.rows; ++i) std::copy_n(view.row(i), view.cols, m.row(i));
+  return m;
+}
+
+void run(const Options& o, const Globals& globals) {
+  const std::vector<std::int32_t> tokens = parse_tokens(o.tokens);
+  const model::AttentionMode attention = parse_attention(o.attention);
+  const runtime::Runtime rt({.threads = globals.threads, .cpu = {}});
+  const auto model = model::Model::load(o.model, parse_precision(o.precision));
+  const model::Config& config = model.config();
+  const int rows = static_cast<int>(tokens.size());
+
+  model::Forward forward(rt.context(), model, attention);
+  model::LatentCache cache(config, model.precision(), config.max_position_embeddings);
+  const model::Chunk chunk{tokens, &cache};
+  model::Taps taps, mtp_taps;
+  const Mat<float> final_norm = copy_of(forward.run({&chunk, 1}, &taps));
+  Mat<float> logits(rows, config.vocab_size), mtp_logits, mtp_hidden;
+  forward.logits(final_norm.cview(), logits.view());
+
+  Dump dump;
+  dump.add("logits", logits);
+  dump.add("hidden", taps.hidden);
+  dump.add("final_norm", final_norm);
+  for (std::size_t i = 0; i < taps.layers.size(); ++i) {
+    dump.add(static_cast<int>(i), taps.layers[i]);
+  }
+  if (model.has_mtp() && rows > 1) {
+    const model::Chunk next{std::span(tokens).subspan(1), &cache};
+    mtp_hidden =
+        copy_of(forward.run_mtp({&next, 1}, final_norm.cview().sub_rows(0, rows - 1), &mtp_taps));
+    mtp_logits = Mat<float>(rows - 1, config.vocab_size);
+    forward.mtp_logits(mtp_hidden.cview(), mtp_logits.view());
+    dump.add("mtp.logits", mtp_logits);
+    dump.add("mtp.hidden", mtp_hidden);
+    dump.add(config.num_hidden_layers, mtp_taps.layers.front());
+  }
+  io::write_safetensors(o.out, dump.tensors(),
+                        {{"precision", o.precision}, {"attention", o.attention}});
+  if (globals.json) {
+    Json shapes = Json::object();
+    for (const io::TensorToWrite& t : dump.tensors()) shapes[t.name] = t.shape;
+    print_json({{"out", o.out}, {"tokens", rows}, {"tensors", shapes}});
+  } else {
+    print_line(fmt::format("{}: {} tensors of {} tokens", o.out, dump.tensors().size(), rows));
+  }
+}
+
+}  // namespace
+
+void add_forward(CLI::App& root, Globals& globals) {
+  CLI::App* command = add_command(root, globals, "forward",
+                                  "Write logits, hidden states, latent rows and routing of a pass");
+  auto o = std::make_shared<Options>();
+  add_model_folder(command, o->model);
+  command->add_option("--tokens", o->tokens, "Token ids, as they are: LIST or @FILE")
+      ->required()
+      ->type_name("1,2,3");
+  command->add_option("--out", o->out, "File to write")->required()->type_name("FILE.safetensors");
+  add_precision(command, o->precision);
+  command
+      ->add_option(
+          "--attention", o->attention,
+          "naive: keys and values rebuilt; absorbed: over the latent rows themselves; auto: "
+          "the cheaper one")
+      ->check(CLI::IsMember({"auto", "naive", "absorbed"}))
+      ->type_name("auto|naive|absorbed");
+  on_run(command, globals, o, run);
+}
+
+}  // namespace cachalot::cli

@@ -1,0 +1,128 @@
+#include "cli/inputs.h"
+
+#include <charconv>
+#include <iostream>
+#include <iterator>
+
+#include "base/atomic_file.h"
+#include "base/error.h"
+#include "text/utf8.h"
+
+namespace cachalot::cli {
+
+namespace {
+
+constexpr std::uint64_t kMaxTextBytes = std::uint64_t{8} << 30;
+
+bool separates(char c) { return c == ',' || c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
+}  // namespace
+
+std::vector<std::int32_t> parse_tokens(const std::string& list) {
+  if (!list.starts_with('@')) return parse_token_text(list, "--tokens");
+  const std::string path = list.substr(1);
+  return parse_token_text(read_text(path), path);
+}
+
+std::vector<std::int32_t> parse_token_text(const std::string& text, const std::string& where) {
+  std::vector<std::int32_t> tokens;
+  for (std::size_t at = 0; at < text.size();) {
+    if (separates(text[at])) {
+      ++at;
+      continue;
+    }
+    std::size_t end = at;
+    while (end < text.size() && !separates(text[end])) ++end;
+    const std::string_view item(text.data() + at, end - at);
+    std::int32_t id = 0;
+    const auto [stopped, error] = std::from_chars(item.begin(), item.end(), id);
+    if (error != std::errc() || stopped != item.end() || id < 0) {
+      throw Error(Code::kUsage, cat(where, ": item ", tokens.size(), " is `", item.substr(0, 40),
+                                    "`, but a token id from 0 up is needed, as in 1,2,3"));
+    }
+    tokens.push_back(id);
+    at = end;
+  }
+  if (tokens.empty()) {
+    throw Error(Code::kUsage, cat(where, ": no token ids; at least one is needed, as in 1,2,3"));
+  }
+  return tokens;
+}
+
+std::string join_tokens(const std::vector<std::int32_t>& tokens) {
+  std::string text;
+  for (const std::int32_t token : tokens) {
+    if (!text.empty()) text += ',';
+    text += std::to_string(token);
+  }
+  return text;
+}
+
+std::string read_text(const std::string& path) {
+  if (path != "-") return read_file(path, kMaxTextBytes);
+  return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+}
+
+void require_utf8(std::string_view text, std::string_view what) {
+  const std::size_t at = text::first_invalid_utf8(text);
+  if (at < text.size()) {
+    throw Error(Code::kUsage, cat(what, ": byte ", at, " of ", text.size(),
+                                  " is not part of a UTF-8 character; convert the text to UTF-8 "
+                                  "(iconv -t UTF-8)"));
+  }
+}
+
+Precision parse_precision(const std::string& text) {
+  if (text == "f32") return Precision::kF32;
+  if (text == "bf16") return Precision::kBF16;
+  throw Error(Code::kUsage, cat("--precision is `", text, "`, but must be f32 or bf16"));
+}
+
+void add_model_folder(CLI::App* app, std::string& folder) {
+  app->add_option("model", folder, "Model folder: config.json and *.safetensors")
+      ->required()
+      ->type_name("MODEL");
+}
+
+void add_precision(CLI::App* app, std::string& precision) {
+  app->add_option(
+         "--precision", precision,
+         "Of the products: f32 is exact to the oracle, bf16 rounds activations to bfloat16 "
+         "and halves the cache. Weights are used as the file has them")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->type_name("f32|bf16");
+}
+
+void add_sampling(CLI::App* app, infer::SamplerConfig& c) {
+  const std::string group = "Sampling";
+  app->add_option("--temperature", c.temperature, "0 is greedy: the most likely token, always")
+      ->type_name("T")
+      ->group(group);
+  app->add_option("--top-k", c.top_k, "Only the K most likely tokens; 0: all")
+      ->type_name("K")
+      ->group(group);
+  app->add_option("--top-p", c.top_p, "Only the most likely tokens that together reach P; 1: all")
+      ->type_name("P")
+      ->group(group);
+  app->add_option("--min-p", c.min_p,
+                  "Only tokens at least P times as likely as the most likely one; 0: all")
+      ->type_name("P")
+      ->group(group);
+  app->add_option("--repetition-penalty", c.repetition_penalty,
+                  "Divides positive logits of tokens seen in prompt or output; 1: off")
+      ->type_name("X")
+      ->group(group);
+  app->add_option("--presence-penalty", c.presence_penalty,
+                  "Taken off the logit of tokens in the output; 0: off")
+      ->type_name("X")
+      ->group(group);
+  app->add_option("--frequency-penalty", c.frequency_penalty,
+                  "Taken off once per occurrence in the output; 0: off")
+      ->type_name("X")
+      ->group(group);
+  app->add_option("--seed", c.seed, "The same seed draws the same tokens")
+      ->type_name("S")
+      ->group(group);
+}
+
+}  // namespace cachalot::cli

@@ -1,0 +1,36 @@
+// What commands read: token lists, prompts, text files; and the flags for them.
+//
+// Errors: kUsage names the flag and the bad item, kIo the file.
+#pragma once
+
+#include <CLI/App.hpp>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "infer/sampler.h"
+#include "kernels/context.h"
+
+namespace cachalot::cli {
+
+// "1,2,3", or @FILE with ids separated by commas or white space. At least one.
+std::vector<std::int32_t> parse_tokens(const std::string& list);
+// The ids of `text`; `where` is for messages.
+std::vector<std::int32_t> parse_token_text(const std::string& text, const std::string& where);
+std::string join_tokens(const std::vector<std::int32_t>& tokens);
+
+// A whole file, "-" for standard input.
+std::string read_text(const std::string& path);
+// kUsage unless `text` is UTF-8; `what` begins the message ("--prompt").
+void require_utf8(std::string_view text, std::string_view what);
+
+// "f32" or "bf16".
+Precision parse_precision(const std::string& text);
+
+// The positional MODEL, and flags that several commands share. The bound values must outlive `app`.
+void add_model_folder(CLI::App* app, std::string& folder);
+void add_precision(CLI::App* app, std::string& precision);
+void add_sampling(CLI::App* app, infer::SamplerConfig& config);
+
+}  // namespace cachalot::cli

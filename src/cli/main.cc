@@ -1,0 +1,103 @@
+// The `cachalot` program: parses the command line, runs one command, turns errors into an exit
+// status: 0 done, 1 failed, 2 wrong usage.
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <csignal>
+#include <exception>
+#include <new>
+
+#include "base/error.h"
+#include "cli/command.h"
+#include "cli/output.h"
+#include "cli/suggest.h"
+
+namespace cachalot::cli {
+
+namespace {
+
+constexpr const char* kDescription =
+    "Cachalot trains, serves and plans DeepSeek-V3-class models.\n"
+    "Results go to stdout, messages and progress to stderr. Exit status: 0 done, 1 failed, 2 wrong "
+    "usage.";
+
+void add_shared_flags(CLI::App& app, Globals& globals) {
+  app.add_option("--threads", globals.threads,
+                 "Threads to compute with; 0 takes $CACHALOT_THREADS, else one per core")
+      ->check(CLI::Range(0, 4096))
+      ->type_name("N");
+  app.add_flag("--json", globals.json, "Print one JSON object instead of text");
+}
+
+int report(const std::string& text, int status) {
+  std::fprintf(stderr, "cachalot: %s\n", text.c_str());
+  return status;
+}
+
+void set_up_log() {
+  auto logger = spdlog::stderr_color_mt("cachalot");
+  logger->set_pattern("%^%l%$: %v");
+  spdlog::set_default_logger(std::move(logger));
+}
+
+int run(int argc, char** argv) {
+  Globals globals;
+  CLI::App app(kDescription, "cachalot");
+  app.option_defaults()->always_capture_default();
+  app.get_formatter()->column_width(36);
+  app.set_help_flag("-h,--help", "Print this help and exit");
+  app.set_version_flag("--version", std::string("cachalot ") + kVersion,
+                       "Print the version and exit");
+  app.require_subcommand(1);
+  add_shared_flags(app, globals);
+  add_generate(app, globals);
+  add_eval(app, globals);
+  add_forward(app, globals);
+  add_tokenize(app, globals);
+  add_info(app, globals);
+  add_plan(app, globals);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& e) {  // --help, --version
+    const int status = app.exit(e);
+    flush_output();
+    return status;
+  } catch (const CLI::ParseError& e) {
+    return report(explain(app, e), 2);
+  }
+  globals.action();
+  flush_output();
+  return 0;
+}
+
+}  // namespace
+
+CLI::App* add_command(CLI::App& parent, Globals& globals, const std::string& name,
+                      const std::string& description) {
+  CLI::App* command = parent.add_subcommand(name, description);
+  add_shared_flags(*command, globals);
+  return command;
+}
+
+int guarded_main(int argc, char** argv) {
+  // A reader that goes away must not kill a run that also writes files; print() sees EPIPE.
+  std::signal(SIGPIPE, SIG_IGN);
+  set_up_log();
+  try {
+    return run(argc, argv);
+  } catch (const ClosedPipe&) {
+    return 0;
+  } catch (const Error& e) {
+    return report(e.what(), exit_status(e.code()));
+  } catch (const std::bad_alloc&) {
+    return report(
+        "out of memory. Use a smaller model, context or batch, or a machine with more memory.", 1);
+  } catch (const std::exception& e) {
+    return report(cat("internal error: ", e.what(), ". This is a defect; please report it."), 1);
+  }
+}
+
+}  // namespace cachalot::cli
+
+int main(int argc, char** argv) { return cachalot::cli::guarded_main(argc, argv); }

@@ -1,0 +1,26 @@
+// Standard output for results. Progress and messages go to stderr (spdlog).
+//
+// Errors: kIo where the bytes could not be written (a full disk behind a redirection); a reader
+//         that went away (`cachalot ... | head`) throws ClosedPipe, which main takes as an end, not
+//         as a failure.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+namespace cachalot::cli {
+
+using Json = nlohmann::ordered_json;
+
+struct ClosedPipe {};
+
+void print(std::string_view text);  // as it is, no newline added
+void print_line(std::string_view text);
+void print_json(const Json& value);  // one line; bytes that are not UTF-8 become U+FFFD
+void flush_output();
+
+std::string human_bytes(double bytes);  // "1.25 GiB"
+std::string human_count(double count);  // "671.03 B"
+
+}  // namespace cachalot::cli

@@ -1,0 +1,78 @@
+#include "cli/session.h"
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/atomic_file.h"
+#include "base/error.h"
+#include "cli/inputs.h"
+
+namespace cachalot::cli {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// eos_token_id of generation_config.json: an id or a list; chat models name more there than in
+// config.json.
+std::vector<std::int32_t> generation_eos(const fs::path& file) {
+  std::error_code ignored;
+  if (!fs::exists(file, ignored)) return {};
+  const auto json = nlohmann::json::parse(read_file(file, 1 << 20), nullptr, false);
+  if (!json.is_object()) {
+    throw Error(Code::kFormat,
+                cat(file.string(), ": not a JSON object; repair it, or take the file away"));
+  }
+  const auto found = json.find("eos_token_id");
+  if (found == json.end() || found->is_null()) return {};
+  std::vector<std::int32_t> ids;
+  for (const auto& id : found->is_array() ? *found : nlohmann::json::array({*found})) {
+    if (!id.is_number_integer()) {
+      throw Error(Code::kFormat, cat(file.string(), ": eos_token_id has ", id.dump(),
+                                     ", but token ids are needed"));
+    }
+    ids.push_back(id.get<std::int32_t>());
+  }
+  return ids;
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+Session::Session(const std::string& model_folder, const std::string& precision, int threads)
+    : folder(model_folder), runtime({.threads = threads, .cpu = {}}), model([&] {
+        const auto start = std::chrono::steady_clock::now();
+        model::Model loaded = model::Model::load(folder, parse_precision(precision));
+        load_seconds = seconds_since(start);
+        return loaded;
+      }()) {
+  std::error_code ignored;
+  if (fs::exists(fs::path(folder) / "tokenizer.json", ignored)) {
+    tokenizer.emplace(text::Tokenizer::load(folder));
+  }
+}
+
+const text::Tokenizer& Session::need_tokenizer(const std::string& what,
+                                               const std::string& instead) const {
+  if (!tokenizer) {
+    throw Error(Code::kUsage, cat(folder, " has no tokenizer.json, which ", what,
+                                  " needs: put the model's tokenizer.json there", instead));
+  }
+  return *tokenizer;
+}
+
+std::vector<std::int32_t> Session::eos() const {
+  const auto& ids = model.config().eos_token_ids;
+  std::vector<std::int32_t> all(ids.begin(), ids.end());
+  for (const std::int32_t id : generation_eos(fs::path(folder) / "generation_config.json")) {
+    if (std::find(all.begin(), all.end(), id) == all.end()) all.push_back(id);
+  }
+  return all;
+}
+
+}  // namespace cachalot::cli

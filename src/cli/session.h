@@ -1,0 +1,35 @@
+// A model opened to be run by a command: runtime, weights and, where the folder has one, its
+// tokenizer.
+//
+// Owns:    all three.
+// Threads: one command.
+// Errors:  those of Runtime, Model and Tokenizer.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/weights.h"
+#include "runtime/runtime.h"
+#include "text/tokenizer.h"
+
+namespace cachalot::cli {
+
+struct Session {
+  Session(const std::string& folder, const std::string& precision, int threads);
+
+  const Context& context() const noexcept { return runtime.context(); }
+  // kUsage where the folder has no tokenizer.json; `what` needs it ("--prompt"), `instead` helps.
+  const text::Tokenizer& need_tokenizer(const std::string& what, const std::string& instead) const;
+  // Tokens that end a text: config.json's and generation_config.json's.
+  std::vector<std::int32_t> eos() const;
+
+  std::string folder;
+  runtime::Runtime runtime;
+  model::Model model;
+  std::optional<text::Tokenizer> tokenizer;
+  double load_seconds = 0;
+};
+
+}  // namespace cachalot::cli

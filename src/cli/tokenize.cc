@@ -1,0 +1,74 @@
+// cachalot tokenize: text to ids, ids to text.
+#include "base/error.h"
+#include "cli/command.h"
+#include "cli/inputs.h"
+#include "cli/output.h"
+#include "text/tokenizer.h"
+
+namespace cachalot::cli {
+
+namespace {
+
+struct Options {
+  std::string model;
+  bool decode = false;
+  bool skip_special = false;
+  bool bos = false;
+  bool replace_invalid = false;
+};
+
+void decode(const Options& o, const text::Tokenizer& tokenizer, const Globals& globals) {
+  const std::string text =
+      tokenizer.decode(parse_token_text(read_text("-"), "standard input"), o.skip_special);
+  if (globals.json) {
+    print_json({{"text", text}});
+  } else {
+    print(text);  // exactly: what was encoded comes back byte for byte
+  }
+}
+
+void encode(const Options& o, const text::Tokenizer& tokenizer, const Globals& globals) {
+  const std::string text = read_text("-");
+  if (!o.replace_invalid) require_utf8(text, "standard input");
+  std::vector<std::int32_t> tokens;
+  if (o.bos) {
+    if (!tokenizer.bos_id()) {
+      throw Error(Code::kUsage, cat("--bos: the tokenizer of ", o.model, " names no BOS token"));
+    }
+    tokens.push_back(*tokenizer.bos_id());
+  }
+  tokenizer.encode(text, tokens);
+  if (globals.json) {
+    print_json({{"tokens", tokens}});
+  } else {
+    print_line(join_tokens(tokens));
+  }
+}
+
+void run(const Options& o, const Globals& globals) {
+  const text::Tokenizer tokenizer = text::Tokenizer::load(o.model);
+  if (o.decode) {
+    decode(o, tokenizer, globals);
+  } else {
+    encode(o, tokenizer, globals);
+  }
+}
+
+}  // namespace
+
+void add_tokenize(CLI::App& root, Globals& globals) {
+  CLI::App* command =
+      add_command(root, globals, "tokenize", "Text on stdin to token ids, or back with --decode");
+  auto o = std::make_shared<Options>();
+  command->add_option("model", o->model, "Folder with tokenizer.json")
+      ->required()
+      ->type_name("MODEL");
+  command->add_flag("--decode", o->decode, "Ids on stdin (1,2,3 or one a line) to text");
+  command->add_flag("--skip-special", o->skip_special, "With --decode: leave special tokens out");
+  command->add_flag("--bos", o->bos, "Put BOS before the text; otherwise nothing is added");
+  command->add_flag("--replace-invalid", o->replace_invalid,
+                    "Read bytes that are not UTF-8 as U+FFFD instead of refusing them");
+  on_run(command, globals, o, run);
+}
+
+}  // namespace cachalot::cli
