@@ -7,8 +7,15 @@
 
 namespace cachalot::cpu {
 
-namespace avx512 {}  // namespace avx512
+namespace avx512 {
 
-constexpr void add_avx512(KernelTable& table) { add_avx2(table); }
+void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems);
+
+}  // namespace avx512
+
+constexpr void add_avx512(KernelTable& table) {
+  add_avx2(table);
+  table.gemm = avx512::gemm;
+}
 
 }  // namespace cachalot::cpu

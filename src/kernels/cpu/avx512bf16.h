@@ -7,8 +7,15 @@
 
 namespace cachalot::cpu {
 
-namespace avx512bf16 {}  // namespace avx512bf16
+namespace avx512bf16 {
 
-constexpr void add_avx512bf16(KernelTable& table) { add_avx512(table); }
+void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems);
+
+}  // namespace avx512bf16
+
+constexpr void add_avx512bf16(KernelTable& table) {
+  add_avx512(table);
+  table.gemm = avx512bf16::gemm;
+}
 
 }  // namespace cachalot::cpu

@@ -41,4 +41,11 @@
 #define CACHALOT_END_TARGET CACHALOT_PRAGMA(GCC pop_options)
 #endif
 
+// Unrolls the loop that follows, whose count is a constant: its arrays then live in registers.
+#if defined(__clang__)
+#define CACHALOT_UNROLL CACHALOT_PRAGMA(unroll)
+#else
+#define CACHALOT_UNROLL CACHALOT_PRAGMA(GCC unroll 64)
+#endif
+
 #endif  // __x86_64__

@@ -1,0 +1,395 @@
+#include "kernels/cpu/gemm_driver.h"
+
+#include "kernels/cpu/simd.h"
+
+#ifdef CACHALOT_X86
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "kernels/cpu/caches.h"
+
+namespace cachalot::cpu {
+
+namespace {
+
+// Summation steps of one block of B: an A panel of it (14 rows x 384 x 4 bytes = 21 KiB) stays in a
+// 32 or 48 KiB L1 cache while the panels of B stream by from L2.
+constexpr int kBlockK = 384;
+// Columns of one block of B: with kBlockK 192 KiB, a small part of L2; more columns would gain
+// nothing (A is read once per 128 columns: 1 GB/s) and leave fewer tasks.
+constexpr int kBlockColumns = 128;
+// Packed A of the problems in flight. Larger ones are cut by rows; B is then packed once per cut.
+constexpr std::size_t kPackedABytes = std::size_t{48} << 20;
+// Rows are cut into tasks of at least this many: packing B costs about as much as 10 rows.
+constexpr int kMinTaskRows = 192;
+constexpr int kMaxTaskRows = 2048;
+// Elements of k packed in one go where k is the far direction: bounds the pages in flight.
+constexpr int kPackK = 64;
+constexpr int kPackPanels = 8;
+// Below this much, waking the other threads costs more than packing here.
+constexpr std::int64_t kPackAlone = 1 << 15;
+
+// Memory that is kept for the next product; in huge pages where there are any, because the panels
+// of one task would fill the first TLB.
+class Scratch {
+ public:
+  void* get(std::size_t bytes) {
+    if (bytes > bytes_) {
+      memory_.reset();
+      bytes_ = 0;
+      const std::size_t rounded = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+      memory_.reset(std::aligned_alloc(kHugePage, rounded));
+      if (!memory_) throw std::bad_alloc();
+      madvise(memory_.get(), rounded, MADV_HUGEPAGE);  // only advice
+      bytes_ = rounded;
+    }
+    return memory_.get();
+  }
+
+ private:
+  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
+  std::unique_ptr<void, FreeDeleter> memory_;
+  std::size_t bytes_ = 0;
+};
+
+// Flush-to-zero and denormals-are-zero while it lives.
+class FlushDenormals {
+ public:
+  explicit FlushDenormals(bool on) : on_(on), old_(on ? _mm_getcsr() : 0) {
+    if (on_) _mm_setcsr(old_ | 0x8040u);
+  }
+  ~FlushDenormals() {
+    if (on_) _mm_setcsr(old_);
+  }
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+  bool on_;
+  unsigned old_;
+};
+
+// A problem, or a run of rows of one, as it was cut to fit the packing buffer.
+struct Part {
+  const Gemm* g = nullptr;
+  int row = 0;
+  int rows = 0;
+  int panels = 0;
+  std::int64_t steps = 0;
+  std::uint32_t* a = nullptr;  // packed: [panel][steps, rows of the panel]
+  bool direct = false;
+  Steps kind = Steps::kFloat;
+
+  // Panels of nearly equal height, so that no tile is nearly empty.
+  int panel_row(int p) const { return p * (rows / panels) + std::min(p, rows % panels); }
+  int panel_rows(int p) const { return panel_row(p + 1) - panel_row(p); }
+  std::uint32_t* panel(int p) const { return a + panel_row(p) * steps; }
+};
+
+struct PackTask {
+  int part = 0;
+  int panel = 0;
+  int count = 0;
+};
+
+struct Task {
+  int part = 0;
+  int panel = 0;
+  int panels = 0;
+  int col = 0;
+  int cols = 0;
+};
+
+const void* element(const MatRef& m, std::ptrdiff_t index) {
+  return static_cast<const char*>(m.data) + index * static_cast<std::ptrdiff_t>(size_of(m.dtype));
+}
+
+// Packs lines [line, line + lines) of an operand, elements [k0, k1).
+PackJob lines_of(const MatRef& m, bool k_is_row, int line, int lines, int k0, int k1, Steps steps) {
+  PackJob job;
+  job.dtype = m.dtype;
+  job.line_stride = k_is_row ? 1 : m.stride;
+  job.k_stride = k_is_row ? m.stride : 1;
+  job.src = element(m, line * job.line_stride + k0 * job.k_stride);
+  job.lines = lines;
+  job.k_begin = k0;
+  job.k_end = k1;
+  job.steps = steps;
+  return job;
+}
+
+class Run {
+ public:
+  Run(const GemmIsa& isa, const Context& ctx, Precision precision)
+      : isa_(isa),
+        ctx_(ctx),
+        bf16_(precision == Precision::kBF16),
+        flush_(bf16_ && isa.flush_denormals_in_bf16) {}
+
+  void all(std::span<const Gemm> problems) {
+    clear();
+    for (const Gemm& g : problems) {
+      if (g.c.empty()) continue;
+      add(g);
+    }
+    flush_parts();
+  }
+
+ private:
+  // Buffers of the calling thread, kept between calls.
+  struct Store {
+    std::vector<Part> parts;
+    std::vector<PackTask> packs;
+    std::vector<Task> tasks;
+    Scratch a;
+  };
+  static Store& store() {
+    thread_local Store kept;
+    return kept;
+  }
+
+  void clear() {
+    store().parts.clear();
+    words_ = 0;
+  }
+
+  void add(const Gemm& g) {
+    const bool direct = isa_.direct != nullptr && g.m() <= isa_.direct_rows;
+    const Steps kind = !bf16_ ? Steps::kFloat : direct ? Steps::kWide : isa_.bf16;
+    const std::int64_t steps = steps_of(kind, g.k());
+    const std::int64_t limit = static_cast<std::int64_t>(kPackedABytes / sizeof(std::uint32_t));
+    const std::int64_t fit =
+        std::max<std::int64_t>(isa_.max_rows, limit / std::max<std::int64_t>(steps, 1));
+    for (int row = 0; row < g.m();) {
+      const int rows = static_cast<int>(std::min<std::int64_t>(g.m() - row, fit));
+      if (words_ > 0 && words_ + rows * steps > limit) flush_parts();
+      Part part;
+      part.g = &g;
+      part.row = row;
+      part.rows = rows;
+      part.steps = steps;
+      part.direct = direct;
+      part.kind = kind;
+      part.panels = (rows + isa_.max_rows - 1) / isa_.max_rows;
+      store().parts.push_back(part);
+      words_ += rows * steps;
+      row += rows;
+    }
+  }
+
+  void flush_parts() {
+    if (store().parts.empty()) return;
+    pack_all();
+    multiply_all();
+    clear();
+  }
+
+  void pack_all() {
+    Store& s = store();
+    auto* a = static_cast<std::uint32_t*>(
+        s.a.get(static_cast<std::size_t>(words_) * sizeof(std::uint32_t)));
+    s.packs.clear();
+    for (std::size_t i = 0; i < s.parts.size(); ++i) {
+      Part& part = s.parts[i];
+      part.a = a;
+      a += part.rows * part.steps;
+      for (int p = 0; p < part.panels; p += kPackPanels) {
+        s.packs.push_back({static_cast<int>(i), p, std::min(kPackPanels, part.panels - p)});
+      }
+    }
+    const auto n = static_cast<std::int64_t>(s.packs.size());
+    ctx_.for_range(n, words_ < kPackAlone ? n : 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i)
+        pack_a(s.parts, s.packs[static_cast<std::size_t>(i)]);
+    });
+  }
+
+  void pack_a(const std::vector<Part>& parts, const PackTask& task) const {
+    const Part& part = parts[static_cast<std::size_t>(task.part)];
+    const Gemm& g = *part.g;
+    const int k = g.k();
+    const int chunk = g.trans_a ? kPackK : std::max(k, 1);
+    for (int k0 = 0; k0 < k; k0 += chunk) {
+      for (int p = task.panel; p < task.panel + task.count; ++p) {
+        const int rows = part.panel_rows(p);
+        PackJob job = lines_of(g.a, g.trans_a, part.row + part.panel_row(p), rows, k0,
+                               std::min(k, k0 + chunk), part.kind);
+        job.width = rows;
+        job.dst = part.panel(p) + steps_of(part.kind, k0) * rows;
+        isa_.pack(job);
+      }
+    }
+  }
+
+  void multiply_all() {
+    Store& s = store();
+    s.tasks.clear();
+    std::int64_t column_tasks = 0;
+    for (const Part& part : s.parts)
+      column_tasks += (part.g->n() + kBlockColumns - 1) / kBlockColumns;
+    // Cores of a shared machine do not run equally fast: aim at several tasks per thread.
+    const std::int64_t wanted = ctx_.threads() > 1 ? 6 * ctx_.threads() : 1;
+    const std::int64_t cuts = (wanted + column_tasks - 1) / column_tasks;
+    for (std::size_t i = 0; i < s.parts.size(); ++i) {
+      add_tasks(static_cast<int>(i), s.parts[i], static_cast<int>(cuts), s.tasks);
+    }
+    ctx_.for_range(static_cast<std::int64_t>(s.tasks.size()), 1,
+                   [&](std::int64_t begin, std::int64_t end) {
+                     const FlushDenormals flush(flush_);
+                     for (std::int64_t t = begin; t < end; ++t) {
+                       const Task& task = s.tasks[static_cast<std::size_t>(t)];
+                       const Part& part = s.parts[static_cast<std::size_t>(task.part)];
+                       if (part.direct) {
+                         direct(part, task);
+                       } else {
+                         multiply(part, task);
+                       }
+                     }
+                   });
+  }
+
+  void add_tasks(int index, const Part& part, int cuts, std::vector<Task>& tasks) const {
+    const int n = part.g->n();
+    const int nr = isa_.lanes * isa_.max_vecs;
+    int block = kBlockColumns;
+    int task_panels = part.panels;
+    if (part.direct) {
+      block = std::max(nr, std::min(kBlockColumns, n / std::max(1, cuts) / nr * nr));
+    } else {
+      const int rows = std::clamp((part.rows + cuts - 1) / cuts, kMinTaskRows, kMaxTaskRows);
+      task_panels = std::max(1, rows / isa_.max_rows);
+    }
+    for (int col = 0; col < n; col += block) {
+      for (int p = 0; p < part.panels; p += task_panels) {
+        tasks.push_back(
+            {index, p, std::min(task_panels, part.panels - p), col, std::min(block, n - col)});
+      }
+    }
+  }
+
+  void direct(const Part& part, const Task& task) const {
+    const Gemm& g = *part.g;
+    DirectJob job;
+    job.rows = part.rows;
+    job.cols = task.cols;
+    job.k = g.k();
+    job.steps = part.kind;
+    job.a = part.a;
+    job.b = element(g.b, g.trans_b ? task.col * g.b.stride : task.col);
+    job.b_dtype = g.b.dtype;
+    job.b_stride = g.b.stride;
+    job.trans_b = g.trans_b;
+    job.accumulate = g.accumulate;
+    job.c = g.c.row(part.row) + task.col;
+    job.c_stride = g.c.stride;
+    isa_.direct(job);
+  }
+
+  // Columns of panel `j` of a block of `cols`: full tiles, then one as narrow as it can be.
+  int panel_width(int cols, int j) const {
+    const int nr = isa_.lanes * isa_.max_vecs;
+    const int left = cols - j * nr;
+    return left >= nr ? nr : (left + isa_.lanes - 1) / isa_.lanes * isa_.lanes;
+  }
+
+  void pack_b(const Part& part, const Task& task, int k0, int k1, std::uint32_t* dst) const {
+    const Gemm& g = *part.g;
+    const int nr = isa_.lanes * isa_.max_vecs;
+    const int panels = (task.cols + nr - 1) / nr;
+    const int chunk = g.trans_b ? k1 - k0 : kPackK;
+    const std::int64_t block_steps = steps_of(part.kind, k1 - k0);
+    for (int k = k0; k < k1; k += chunk) {
+      for (int j = 0; j < panels; ++j) {
+        PackJob job = lines_of(g.b, !g.trans_b, task.col + j * nr, std::min(nr, task.cols - j * nr),
+                               k, std::min(k1, k + chunk), part.kind);
+        job.width = panel_width(task.cols, j);
+        job.dst = dst + block_steps * nr * j + steps_of(part.kind, k - k0) * job.width;
+        isa_.pack(job);
+      }
+    }
+  }
+
+  void multiply(const Part& part, const Task& task) const {
+    thread_local Scratch kept_b;
+    thread_local Scratch kept_sums;
+    const Gemm& g = *part.g;
+    const int k = g.k();
+    const int nr = isa_.lanes * isa_.max_vecs;
+    const int panels = (task.cols + nr - 1) / nr;
+    const int blocks = std::max(1, (k + kBlockK - 1) / kBlockK);
+    // Blocks of equal length, even so that a pair of bf16 stays together.
+    const int block = std::max(2, ((k + blocks - 1) / blocks + 1) / 2 * 2);
+    auto* b = static_cast<std::uint32_t*>(
+        kept_b.get(sizeof(std::uint32_t) * static_cast<std::size_t>(block) *
+                   static_cast<std::size_t>(panels * nr)));
+    // Sums between the blocks of K: they may not lie in C, which an accumulating product still
+    // needs. [row of the task, panels * nr]
+    const int first_row = part.panel_row(task.panel);
+    const int task_rows = part.panel_row(task.panel + task.panels) - first_row;
+    const std::ptrdiff_t pitch = panels * nr;
+    const int kept_rows = blocks > 1 ? task_rows : isa_.max_rows;
+    auto* sums = static_cast<float*>(kept_sums.get(
+        sizeof(float) * static_cast<std::size_t>(kept_rows) * static_cast<std::size_t>(pitch)));
+    for (int k0 = 0, first = 1; k0 < k || first != 0; k0 += block, first = 0) {
+      const int k1 = std::min(k, k0 + block);
+      const bool last = k1 >= k;
+      pack_b(part, task, k0, k1, b);
+      const std::int64_t block_steps = steps_of(part.kind, k1 - k0);
+      for (int p = task.panel; p < task.panel + task.panels; ++p) {
+        const int row = part.panel_row(p);
+        const int rows = part.panel_rows(p);
+        const std::uint32_t* a = part.panel(p) + steps_of(part.kind, k0) * rows;
+        float* sum = sums + (blocks > 1 ? (row - first_row) * pitch : 0);
+        // While a panel is worked on, the next one comes from L3 to L2.
+        const std::ptrdiff_t next_step = (rows * 4 + panels - 1) / panels;
+        const std::ptrdiff_t tiles_share = next_step * block_steps;
+        const char* next = reinterpret_cast<const char*>(
+            p + 1 < task.panel + task.panels
+                ? part.panel(p + 1) + steps_of(part.kind, k0) * part.panel_rows(p + 1)
+                : part.panel(task.panel) + steps_of(part.kind, k1) * part.panel_rows(task.panel));
+        for (int j = 0; j < panels; ++j) {
+          const int col = j * nr;
+          const int cols = std::min(nr, task.cols - col);
+          float* c = g.c.row(part.row + row) + task.col + col;
+          TileJob tile;
+          tile.rows = rows;
+          tile.vecs = panel_width(task.cols, j) / isa_.lanes;
+          tile.load = first == 0;
+          tile.steps = block_steps;
+          tile.a = a;
+          tile.b = b + block_steps * nr * j;
+          const bool straight = blocks == 1 && !g.accumulate && cols == tile.vecs * isa_.lanes;
+          tile.next = next + j * tiles_share;
+          tile.next_step = next_step;
+          tile.c = straight ? c : sum + col;
+          tile.c_stride = straight ? g.c.stride : pitch;
+          isa_.tile(tile);
+          if (last && !straight) {
+            isa_.store(sum + col, pitch, rows, cols, g.accumulate, c, g.c.stride);
+          }
+        }
+      }
+    }
+  }
+
+  const GemmIsa& isa_;
+  const Context& ctx_;
+  bool bf16_;
+  bool flush_;
+  std::int64_t words_ = 0;
+};
+
+}  // namespace
+
+void run_gemm(const GemmIsa& isa, const Context& ctx, Precision precision,
+              std::span<const Gemm> problems) {
+  Run(isa, ctx, precision).all(problems);
+}
+
+}  // namespace cachalot::cpu
+#endif

@@ -1,0 +1,101 @@
+// The shape of a fast matrix product, the same for every level: packing, blocking, threads.
+//
+// A level gives a GemmIsa: how it packs, its register tile, its product for few rows. The driver
+// packs A of every problem once, and B where enough rows will use it; then it hands out tasks of
+// (problem, rows, columns). Where B serves few rows, a task packs its own block of it into its
+// core's L2 cache instead.
+//
+// Everything is in words of 32 bits, one per summation step: a float, or a pair of bf16. A panel is
+// [steps, width] words: all lines (rows of A, columns of B) of one register tile, step by step.
+//
+// Threads: tasks own disjoint parts of C; each element has one accumulator, so neither the split
+//          nor the tile shape changes a bit.
+// Paper:   Goto & van de Geijn, "Anatomy of high-performance matrix multiplication" (TOMS 2008).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/gemm.h"
+
+namespace cachalot::cpu {
+
+// What a word of a panel holds. Both bf16 kinds sum in the order of the contract.
+enum class Steps : std::uint8_t {
+  kFloat,  // step s: element k = s
+  kWide,   // rounded to bf16, kept as a float; step s: k = s ^ 1 (the odd one of a pair first)
+  kPair,   // step s: bf16 elements 2s (low half) and 2s + 1 (high half)
+};
+
+// Lines of an operand to be packed: element (line, k) is src[line * line_stride + k * k_stride].
+// One of the strides is 1.
+struct PackJob {
+  const void* src = nullptr;
+  DType dtype = DType::kF32;
+  std::ptrdiff_t line_stride = 0;
+  std::ptrdiff_t k_stride = 0;
+  int lines = 0;    // real ones; words of the rest of the width are zero
+  int width = 0;    // words per step of the panel
+  int k_begin = 0;  // even
+  int k_end = 0;    // elements; odd only at the end of the operand
+  Steps steps = Steps::kFloat;
+  std::uint32_t* dst = nullptr;  // [steps of the range, width]
+};
+
+// c[rows, vecs * lanes] (+)= panel a times panel b over `steps` words; `load`: sums go on from c.
+struct TileJob {
+  int rows = 0;
+  int vecs = 0;  // of `lanes` columns
+  bool load = false;
+  std::int64_t steps = 0;
+  const std::uint32_t* a = nullptr;  // [steps, rows]
+  const std::uint32_t* b = nullptr;  // [steps, vecs * lanes]
+  float* c = nullptr;
+  std::ptrdiff_t c_stride = 0;
+  // What the next tiles will read: one touch per step, `next_step` bytes apart.
+  const void* next = nullptr;
+  std::ptrdiff_t next_step = 0;
+};
+
+// A product of few rows that reads B where it lies, once.
+struct DirectJob {
+  int rows = 0;
+  int cols = 0;
+  int k = 0;
+  Steps steps = Steps::kFloat;
+  const std::uint32_t* a = nullptr;  // panel [steps, rows]
+  const void* b = nullptr;           // element (first column, k = 0)
+  DType b_dtype = DType::kF32;
+  std::ptrdiff_t b_stride = 0;
+  bool trans_b = false;
+  bool accumulate = false;
+  float* c = nullptr;
+  std::ptrdiff_t c_stride = 0;
+};
+
+struct GemmIsa {
+  int lanes = 0;        // floats of a vector
+  int max_rows = 0;     // of a register tile
+  int max_vecs = 0;     // of a register tile
+  int direct_rows = 0;  // problems of at most that many rows go to `direct`
+  Steps bf16 = Steps::kWide;
+  bool flush_denormals_in_bf16 = false;  // as vdpbf16ps does, whatever kernel runs
+  void (*pack)(const PackJob&) = nullptr;
+  void (*tile)(const TileJob&) = nullptr;
+  void (*direct)(const DirectJob&) = nullptr;
+  // c (+)= the top left [rows, cols] of a tile with `stride` floats per row.
+  void (*store)(const float* tile, std::ptrdiff_t stride, int rows, int cols, bool accumulate,
+                float* c, std::ptrdiff_t c_stride) = nullptr;
+};
+
+constexpr int kDirectRowsLimit = 8;
+
+inline std::int64_t steps_of(Steps kind, std::int64_t k) {
+  if (kind == Steps::kFloat) return k;
+  return kind == Steps::kWide ? (k + 1) / 2 * 2 : (k + 1) / 2;
+}
+
+void run_gemm(const GemmIsa& isa, const Context& ctx, Precision precision,
+              std::span<const Gemm> problems);
+
+}  // namespace cachalot::cpu

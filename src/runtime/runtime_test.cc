@@ -1,0 +1,100 @@
+#include "runtime/runtime.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "base/error.h"
+#include "kernels/cpu/levels.h"
+#include "kernels/table.h"
+#include "runtime/describe.h"
+
+namespace cachalot::runtime {
+namespace {
+
+using ::testing::HasSubstr;
+
+// Sets an environment variable for one test.
+class Env {
+ public:
+  Env(const char* name, const char* value) : name_(name) { setenv(name, value, 1); }
+  ~Env() { unsetenv(name_); }
+  Env(const Env&) = delete;
+  Env& operator=(const Env&) = delete;
+
+ private:
+  const char* name_;
+};
+
+TEST(Runtime, PicksTheBestLevelAndAThreadPerCore) {
+  unsetenv("CACHALOT_CPU");
+  unsetenv("CACHALOT_THREADS");
+  const Runtime r;
+  EXPECT_EQ(r.level(), cpu::name(cpu::supported_levels().back()));
+  EXPECT_EQ(r.threads(), allowed_cores());
+}
+
+TEST(Runtime, EverySupportedLevelCanBeForced) {
+  for (const cpu::Level level : cpu::supported_levels()) {
+    const Env env("CACHALOT_CPU", std::string(cpu::name(level)).c_str());
+    EXPECT_EQ(Runtime().level(), cpu::name(level));
+  }
+  const Env env("CACHALOT_CPU", "avx512");
+  EXPECT_EQ(Runtime({.threads = 1, .cpu = "ref"}).level(), "ref") << "the option wins";
+}
+
+TEST(Runtime, UnknownLevelNamesTheNearestAndWhatIsHere) {
+  try {
+    Runtime({.threads = 1, .cpu = "avx215"});
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), Code::kUsage);
+    EXPECT_THAT(e.what(), HasSubstr("avx215"));
+    EXPECT_THAT(e.what(), HasSubstr("This machine has: ref"));
+  }
+}
+
+TEST(Runtime, LevelThisMachineLacksIsUnsupported) {
+  for (const auto level : {cpu::Level::kAvx2, cpu::Level::kAvx512, cpu::Level::kAvx512Bf16}) {
+    bool here = false;
+    for (const cpu::Level l : cpu::supported_levels()) here |= l == level;
+    if (here) continue;
+    try {
+      Runtime({.threads = 1, .cpu = std::string(cpu::name(level))});
+      FAIL();
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), Code::kUnsupported);
+    }
+  }
+}
+
+TEST(Runtime, Threads) {
+  {
+    const Env env("CACHALOT_THREADS", "3");
+    EXPECT_EQ(Runtime().threads(), 3);
+    EXPECT_EQ(Runtime({.threads = 2, .cpu = ""}).threads(), 2) << "the option wins";
+  }
+  for (const char* bad : {"0", "-1", "two", "3x", "100000"}) {
+    const Env env("CACHALOT_THREADS", bad);
+    EXPECT_THROW(Runtime(), Error) << bad;
+  }
+  EXPECT_THROW(Runtime({.threads = -2, .cpu = ""}), Error);
+}
+
+TEST(Runtime, DescribesItself) {
+  const Runtime r({.threads = 2, .cpu = "ref"});
+  const Description d = describe(r);
+  EXPECT_EQ(d.level, "ref");
+  EXPECT_EQ(d.threads, 2);
+  EXPECT_GE(d.cores, 1);
+  EXPECT_GT(d.memory_bytes, 1u << 20);
+  EXPECT_GT(d.l1d_bytes, 0u);
+  EXPECT_EQ(d.levels.size(), cpu::supported_levels().size());
+  // Every slot of the table is listed: it holds a name and function pointers only.
+  EXPECT_EQ(d.slots.size(), (sizeof(KernelTable) - sizeof(const char*)) / sizeof(void*));
+  for (const SlotInfo& s : d.slots) EXPECT_FALSE(s.fast) << s.name;
+}
+
+}  // namespace
+}  // namespace cachalot::runtime
