@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "text/bpe_train.h"
 #include "text/pre_tokenizer.h"
 #include "text/tokenizer.h"
 
@@ -64,6 +65,13 @@ void measure(const cachalot::text::Tokenizer& tokenizer, const char* path) {
               static_cast<double>(text.size()) / static_cast<double>(tokens));
   std::printf("  encode %.1f MB/s  decode %.1f MB/s  split: scan %.1f MB/s, regexes %.1f MB/s\n",
               mb / encode, mb / decode, mb / by_scan, mb / by_regex);
+  cachalot::ThreadPool one(1);
+  const std::string_view documents[] = {text};
+  const auto start = std::chrono::steady_clock::now();
+  const auto spec = cachalot::text::train_bpe(documents, {.vocab_size = 8192}, one);
+  std::printf("  training of 8192 tokens on one core: %.2f s (%zu merges)\n",
+              std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
+              spec.merges.size());
 }
 
 }  // namespace

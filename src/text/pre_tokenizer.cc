@@ -5,6 +5,22 @@ namespace cachalot::text {
 const char* const kGpt2Pattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
+std::vector<std::string_view> cut_after_newlines(std::string_view text, std::size_t part_bytes) {
+  std::vector<std::string_view> parts;
+  while (text.size() > part_bytes) {
+    std::size_t at = text.find('\n', part_bytes);
+    while (at != std::string_view::npos &&
+           (at + 1 >= text.size() || text[at + 1] <= ' ' || text[at + 1] > '~')) {
+      at = text.find('\n', at + 1);
+    }
+    if (at == std::string_view::npos) break;
+    parts.push_back(text.substr(0, at + 1));
+    text.remove_prefix(at + 1);
+  }
+  if (!text.empty()) parts.push_back(text);
+  return parts;
+}
+
 PreTokenizer::PreTokenizer(std::vector<std::string> patterns, Engine engine)
     : patterns_(std::move(patterns)) {
   scan_ = engine == Engine::kBest && patterns_ == v3_patterns();

@@ -16,6 +16,11 @@ namespace cachalot::text {
 // GPT-2's pattern: what a ByteLevel pre-tokenizer with use_regex applies.
 extern const char* const kGpt2Pattern;
 
+// Cuts a long text where V3's patterns always end a piece: behind a newline before a printable
+// ASCII character. Pieces are the same in the parts as in the whole; a part has `part_bytes` or
+// more.
+std::vector<std::string_view> cut_after_newlines(std::string_view text, std::size_t part_bytes);
+
 class PreTokenizer {
  public:
   enum class Engine { kBest, kRegex };  // kRegex: no hand-written scan, for tests and benchmarks

@@ -321,21 +321,11 @@ std::uint64_t Tokenizer::fingerprint() const noexcept { return state_->fingerpri
 
 std::vector<std::string_view> Tokenizer::parts(std::string_view text,
                                                std::size_t part_bytes) const {
-  std::vector<std::string_view> parts;
-  const bool cut = state_->pre.splits_after_newlines() && state_->added.newline_is_safe();
-  while (cut && text.size() > part_bytes) {
-    std::size_t at = text.find('\n', part_bytes);
-    // Behind it must stand a character that is surely no white space: printable ASCII will do.
-    while (at != std::string_view::npos &&
-           (at + 1 >= text.size() || text[at + 1] <= ' ' || text[at + 1] > '~')) {
-      at = text.find('\n', at + 1);
-    }
-    if (at == std::string_view::npos) break;
-    parts.push_back(text.substr(0, at + 1));
-    text.remove_prefix(at + 1);
+  if (state_->pre.splits_after_newlines() && state_->added.newline_is_safe()) {
+    return cut_after_newlines(text, part_bytes);
   }
-  if (!text.empty()) parts.push_back(text);
-  return parts;
+  if (text.empty()) return {};
+  return {text};
 }
 
 void Tokenizer::pre_tokenize(std::string_view text, std::vector<std::string_view>& out) const {
