@@ -80,17 +80,9 @@ Losses TrainGraph::evaluate(Parameters& parameters, MatView<const std::int32_t> 
   return run(parameters, tokens, options, false);
 }
 
-Losses TrainGraph::run(Parameters& parameters, MatView<const std::int32_t> tokens,
-                       const LossOptions& options, bool backward) {
-  const nn::Weights& w = parameters.weights();
-  const nn::Gradients& g = parameters.gradient_tree();
+void TrainGraph::prepare(MatView<const std::int32_t> tokens, bool mtp) {
   const int batch = tokens.rows;
   const int length = tokens.cols - 1;
-  const int rows = batch * length;
-  const int d = dims_.hidden;
-  const bool mtp = !w.mtp.empty() && length > 1;
-  const int mtp_rows = mtp ? batch * (length - 1) : 0;
-
   for (int b = 0; b < batch; ++b) {
     for (int i = 0; i <= length; ++i) {
       if (tokens.at(b, i) < 0 || tokens.at(b, i) >= config_.vocab_size) {
@@ -122,10 +114,11 @@ Losses TrainGraph::run(Parameters& parameters, MatView<const std::int32_t> token
       }
     }
   }
+}
 
-  // Forward.
-  Losses out;
-  out.main_rows = rows;
+void TrainGraph::forward_main(const nn::Weights& w, Losses& out) {
+  const int rows = static_cast<int>(inputs_.size());
+  const int d = dims_.hidden;
   layers_.front().x.resize(rows, d);
   embedding(ctx_, {w.embed, inputs_, layers_.front().x.view()});
   x_out_.resize(rows, d);
@@ -140,102 +133,127 @@ Losses TrainGraph::run(Parameters& parameters, MatView<const std::int32_t> token
   dnormed_.resize(rows, d);
   norm_rstd_.resize(static_cast<std::size_t>(rows));
   rms_norm(ctx_, {x_out_.cview(), w.norm, dims_.eps, normed_.view(), norm_rstd_});
-  out.main = head_loss(normed_.cview(), w.head, targets_, options.weight / static_cast<float>(rows),
-                       backward, options, dnormed_.view(), g.head, argmax_) /
-             rows;
-  for (int i = 0; i < rows; ++i) {
-    const auto r = static_cast<std::size_t>(i);
-    out.main_correct += argmax_[r] == targets_[r] ? 1 : 0;
-  }
+}
 
-  const nn::BalanceTerm balance{batch, backward ? options.balance_alpha * options.weight : 0.0F};
-  std::vector<double> layer_balance;
-  if (mtp) {
-    const nn::MtpWeights& m = w.mtp.front();
-    mtp_block_.x.resize(mtp_rows, d);
-    mtp_embed_.resize(mtp_rows, d);
-    mtp_hidden_.resize(mtp_rows, d);
-    mtp_joined_.resize(mtp_rows, 2 * d);
-    mtp_out_.resize(mtp_rows, d);
-    mtp_normed_.resize(mtp_rows, d);
-    mtp_dnormed_.resize(mtp_rows, d);
-    const auto n = static_cast<std::size_t>(mtp_rows);
-    enorm_rstd_.resize(n);
-    hnorm_rstd_.resize(n);
-    mtp_rstd_.resize(n);
-    embedding(ctx_, {m.embed, mtp_inputs_, mtp_embed_.view()});
-    gather_rows(ctx_, {normed_.cview(), mtp_rows_, mtp_hidden_.view()});
-    rms_norm(ctx_, {mtp_embed_.cview(), m.enorm, dims_.eps, mtp_joined_.view().sub_cols(0, d),
-                    enorm_rstd_});
-    rms_norm(ctx_, {mtp_hidden_.cview(), m.hnorm, dims_.eps, mtp_joined_.view().sub_cols(d, d),
-                    hnorm_rstd_});
-    gemm(ctx_, precision_, linear(mtp_joined_.cview(), m.eh_proj, mtp_block_.x.view()));
-    nn::block_forward(ctx_, precision_, dims_, m.block, mtp_rope_, mtp_spans_, mtp_out_.view(),
-                      mtp_block_);
-    if (m.block.is_moe) out.expert_load.push_back(load_of(mtp_block_.moe.order));
-    rms_norm(ctx_, {mtp_out_.cview(), m.head_norm, dims_.eps, mtp_normed_.view(), mtp_rstd_});
-    out.mtp = head_loss(mtp_normed_.cview(), m.head, mtp_targets_,
-                        options.mtp_lambda * options.weight / static_cast<float>(mtp_rows),
-                        backward, options, mtp_dnormed_.view(),
-                        backward ? g.mtp.front().head : MatView<float>{}, mtp_argmax_) /
-              mtp_rows;
-    out.mtp_rows = mtp_rows;
-    for (std::size_t i = 0; i < n; ++i) {
-      out.mtp_correct += mtp_argmax_[i] == mtp_targets_[i] ? 1 : 0;
-      // Row i drafted the token after next; the main model says it one row later.
-      const auto next = static_cast<std::size_t>(mtp_rows_[i]) + 1;
-      out.mtp_accepted += mtp_argmax_[i] == argmax_[next] ? 1 : 0;
-    }
+void TrainGraph::forward_mtp(const nn::MtpWeights& w, Losses& out) {
+  const int rows = static_cast<int>(mtp_inputs_.size());
+  const int d = dims_.hidden;
+  mtp_block_.x.resize(rows, d);
+  mtp_embed_.resize(rows, d);
+  mtp_hidden_.resize(rows, d);
+  mtp_joined_.resize(rows, 2 * d);
+  mtp_out_.resize(rows, d);
+  mtp_normed_.resize(rows, d);
+  mtp_dnormed_.resize(rows, d);
+  for (std::vector<float>* rstd : {&enorm_rstd_, &hnorm_rstd_, &mtp_rstd_}) {
+    rstd->resize(mtp_inputs_.size());
   }
+  embedding(ctx_, {w.embed, mtp_inputs_, mtp_embed_.view()});
+  gather_rows(ctx_, {normed_.cview(), mtp_rows_, mtp_hidden_.view()});
+  rms_norm(ctx_, {mtp_embed_.cview(), w.enorm, dims_.eps, mtp_joined_.view().sub_cols(0, d),
+                  enorm_rstd_});
+  rms_norm(ctx_, {mtp_hidden_.cview(), w.hnorm, dims_.eps, mtp_joined_.view().sub_cols(d, d),
+                  hnorm_rstd_});
+  gemm(ctx_, precision_, linear(mtp_joined_.cview(), w.eh_proj, mtp_block_.x.view()));
+  nn::block_forward(ctx_, precision_, dims_, w.block, mtp_rope_, mtp_spans_, mtp_out_.view(),
+                    mtp_block_);
+  if (w.block.is_moe) out.expert_load.push_back(load_of(mtp_block_.moe.order));
+  rms_norm(ctx_, {mtp_out_.cview(), w.head_norm, dims_.eps, mtp_normed_.view(), mtp_rstd_});
+}
 
-  const auto balance_only = [&](const nn::BlockActs& acts) {
-    return balance_loss(ctx_, {acts.moe.scores.cview(), batch, dims_.route.topk, 0.0F, {}});
-  };
-  double mtp_balance = 0;
-  if (mtp && backward) {
-    const nn::MtpWeights& m = w.mtp.front();
-    const nn::MtpGradients& mg = g.mtp.front();
-    mtp_dx_.resize(mtp_rows, d);
-    mtp_djoined_.resize(mtp_rows, 2 * d);
-    rms_norm_backward(ctx_, {mtp_out_.cview(), m.head_norm, mtp_rstd_, mtp_dnormed_.cview(),
-                             mtp_dx_.view(), false, mg.head_norm});
-    mtp_balance = nn::block_backward(ctx_, precision_, dims_, m.block, mg.block, mtp_rope_,
-                                     mtp_spans_, balance, mtp_dx_.view(), mtp_block_, scratch_);
-    nn::linear_backward(ctx_, precision_,
-                        {{mtp_dx_.cview(), mtp_joined_.cview(), m.eh_proj, mg.eh_proj,
-                          mtp_djoined_.view(), false}});
-    // mtp_dx_ and mtp_dnormed_ are free again: the gradients of the embedding and of the hidden
-    // rows.
-    rms_norm_backward(ctx_, {mtp_embed_.cview(), m.enorm, enorm_rstd_,
-                             mtp_djoined_.cview().sub_cols(0, d), mtp_dx_.view(), false, mg.enorm});
-    rms_norm_backward(
-        ctx_, {mtp_hidden_.cview(), m.hnorm, hnorm_rstd_, mtp_djoined_.cview().sub_cols(d, d),
-               mtp_dnormed_.view(), false, mg.hnorm});
-    embedding_backward(ctx_, {mtp_inputs_, mtp_dx_.cview(), mg.embed});
-    ctx_.for_each(mtp_rows, 32, [&](std::int64_t i) {  // each hidden row was used once
-      float* to = dnormed_.row(mtp_rows_[static_cast<std::size_t>(i)]);
-      const float* from = mtp_dnormed_.row(i);
-      for (int j = 0; j < d; ++j) to[j] += from[j];
-    });
-  } else if (mtp && w.mtp.front().block.is_moe) {
-    mtp_balance = balance_only(mtp_block_);
-  }
+double TrainGraph::backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients& g,
+                                const nn::BalanceTerm& balance) {
+  const int rows = static_cast<int>(mtp_inputs_.size());
+  const int d = dims_.hidden;
+  mtp_dx_.resize(rows, d);
+  mtp_djoined_.resize(rows, 2 * d);
+  rms_norm_backward(ctx_, {mtp_out_.cview(), w.head_norm, mtp_rstd_, mtp_dnormed_.cview(),
+                           mtp_dx_.view(), false, g.head_norm});
+  const double loss = nn::block_backward(ctx_, precision_, dims_, w.block, g.block, mtp_rope_,
+                                         mtp_spans_, balance, mtp_dx_.view(), mtp_block_, scratch_);
+  nn::linear_backward(
+      ctx_, precision_,
+      {{mtp_dx_.cview(), mtp_joined_.cview(), w.eh_proj, g.eh_proj, mtp_djoined_.view(), false}});
+  // mtp_dx_ and mtp_dnormed_ are free again: the gradients of the embedding and of the hidden rows.
+  rms_norm_backward(ctx_, {mtp_embed_.cview(), w.enorm, enorm_rstd_,
+                           mtp_djoined_.cview().sub_cols(0, d), mtp_dx_.view(), false, g.enorm});
+  rms_norm_backward(ctx_,
+                    {mtp_hidden_.cview(), w.hnorm, hnorm_rstd_, mtp_djoined_.cview().sub_cols(d, d),
+                     mtp_dnormed_.view(), false, g.hnorm});
+  embedding_backward(ctx_, {mtp_inputs_, mtp_dx_.cview(), g.embed});
+  ctx_.for_each(rows, 32, [&](std::int64_t i) {  // each hidden row was used once
+    float* to = dnormed_.row(mtp_rows_[static_cast<std::size_t>(i)]);
+    const float* from = mtp_dnormed_.row(i);
+    for (int j = 0; j < d; ++j) to[j] += from[j];
+  });
+  return loss;
+}
 
+void TrainGraph::backward_main(const nn::Weights& w, const nn::Gradients& g,
+                               const nn::BalanceTerm& balance, std::vector<double>& layer_balance) {
+  dx_.resize(x_out_.rows(), x_out_.cols());
+  rms_norm_backward(
+      ctx_, {x_out_.cview(), w.norm, norm_rstd_, dnormed_.cview(), dx_.view(), false, g.norm});
   layer_balance.assign(layers_.size(), 0.0);
+  for (std::size_t l = layers_.size(); l-- > 0;) {
+    layer_balance[l] = nn::block_backward(ctx_, precision_, dims_, w.layers[l], g.layers[l], rope_,
+                                          spans_, balance, dx_.view(), layers_[l], scratch_);
+  }
+  embedding_backward(ctx_, {inputs_, dx_.cview(), g.embed});
+}
+
+double TrainGraph::balance_of(const nn::BlockActs& acts) const {
+  return balance_loss(ctx_, {acts.moe.scores.cview(), sequences_, dims_.route.topk, 0.0F, {}});
+}
+
+void TrainGraph::count_hits(Losses& out) const {
+  out.main_rows = static_cast<std::int64_t>(targets_.size());
+  out.mtp_rows = static_cast<std::int64_t>(mtp_targets_.size());
+  for (std::size_t i = 0; i < targets_.size(); ++i) {
+    out.main_correct += argmax_[i] == targets_[i] ? 1 : 0;
+  }
+  for (std::size_t i = 0; i < mtp_targets_.size(); ++i) {
+    out.mtp_correct += mtp_argmax_[i] == mtp_targets_[i] ? 1 : 0;
+    // Row i drafted the token after next; the main model says it one row later.
+    const auto next = static_cast<std::size_t>(mtp_rows_[i]) + 1;
+    out.mtp_accepted += mtp_argmax_[i] == argmax_[next] ? 1 : 0;
+  }
+}
+
+Losses TrainGraph::run(Parameters& parameters, MatView<const std::int32_t> tokens,
+                       const LossOptions& options, bool backward) {
+  const nn::Weights& w = parameters.weights();
+  const nn::Gradients& g = parameters.gradient_tree();
+  const bool mtp = !w.mtp.empty() && tokens.cols > 2;
+  prepare(tokens, mtp);
+  const auto rows = static_cast<float>(targets_.size());
+  const auto mtp_rows = static_cast<float>(mtp_targets_.size());
+
+  Losses out;
+  forward_main(w, out);
+  out.main = head_loss(normed_.cview(), w.head, targets_, options.weight / rows, backward, options,
+                       dnormed_.view(), g.head, argmax_) /
+             rows;
+  if (mtp) {
+    forward_mtp(w.mtp.front(), out);
+    out.mtp = head_loss(mtp_normed_.cview(), w.mtp.front().head, mtp_targets_,
+                        options.mtp_lambda * options.weight / mtp_rows, backward, options,
+                        mtp_dnormed_.view(), g.mtp.front().head, mtp_argmax_) /
+              mtp_rows;
+  }
+  count_hits(out);
+
+  std::vector<double> layer_balance(layers_.size());
+  double mtp_balance = 0;
   if (backward) {
-    dx_.resize(rows, d);
-    rms_norm_backward(
-        ctx_, {x_out_.cview(), w.norm, norm_rstd_, dnormed_.cview(), dx_.view(), false, g.norm});
-    for (std::size_t l = layers_.size(); l-- > 0;) {
-      layer_balance[l] =
-          nn::block_backward(ctx_, precision_, dims_, w.layers[l], g.layers[l], rope_, spans_,
-                             balance, dx_.view(), layers_[l], scratch_);
-    }
-    embedding_backward(ctx_, {inputs_, dx_.cview(), g.embed});
+    const nn::BalanceTerm balance{sequences_, options.balance_alpha * options.weight};
+    if (mtp) mtp_balance = backward_mtp(w.mtp.front(), g.mtp.front(), balance);
+    backward_main(w, g, balance, layer_balance);
   } else {
     for (std::size_t l = 0; l < layers_.size(); ++l) {
-      if (w.layers[l].is_moe) layer_balance[l] = balance_only(layers_[l]);
+      if (w.layers[l].is_moe) layer_balance[l] = balance_of(layers_[l]);
     }
+    if (mtp && w.mtp.front().block.is_moe) mtp_balance = balance_of(mtp_block_);
   }
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     if (w.layers[l].is_moe) out.balance_per_layer.push_back(layer_balance[l]);

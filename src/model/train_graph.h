@@ -59,6 +59,15 @@ class TrainGraph {
              bool backward);
   void layout(int sequences, int length, nn::RopeRows& rope, Mat<float>& cos, Mat<float>& sin,
               std::vector<AttentionSpan>& spans);
+  void prepare(MatView<const std::int32_t> tokens, bool mtp);
+  void forward_main(const nn::Weights& w, Losses& out);
+  void forward_mtp(const nn::MtpWeights& w, Losses& out);
+  double backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients& g,
+                      const nn::BalanceTerm& balance);
+  void backward_main(const nn::Weights& w, const nn::Gradients& g, const nn::BalanceTerm& balance,
+                     std::vector<double>& layer_balance);
+  double balance_of(const nn::BlockActs& acts) const;
+  void count_hits(Losses& out) const;
   // Cross entropy of normed rows against targets in pieces of head_rows; with backward, dnormed
   // [T, D] and dhead get their gradients. Returns the sum of the losses.
   double head_loss(MatView<const float> normed, MatRef head, std::span<const std::int32_t> targets,
