@@ -1,0 +1,163 @@
+// The whole model's gradient by finite differences, tensor by tensor, in float.
+//
+// For each tensor the loss is moved along its own gradient g by h = +-step / |g|, so the expected
+// change is 2 * step exactly. Error model: the float forward pass leaves noise of about eps *
+// sqrt(ops on a path) * loss (taken as 2e-6 * loss per evaluation), the central difference a
+// curvature term of third order, bounded by halving the step: the two estimates must agree with the
+// gradient and with each other.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "base/rng.h"
+#include "kernels/cpu/levels.h"
+#include "model/optimizer.h"
+#include "model/train_graph.h"
+#include "runtime/runtime.h"
+
+namespace cachalot::model {
+namespace {
+
+Config tiny(bool v3) {
+  Config c;
+  c.family = v3 ? Family::kDeepseekV3 : Family::kDeepseekV2;
+  c.vocab_size = 53;
+  c.hidden_size = 24;
+  c.intermediate_size = 20;
+  c.moe_intermediate_size = 9;
+  c.num_hidden_layers = 2;
+  c.first_k_dense_replace = 1;
+  c.num_attention_heads = 3;
+  c.q_lora_rank = v3 ? 10 : 0;
+  c.kv_lora_rank = 12;
+  c.qk_nope_head_dim = 7;
+  c.qk_rope_head_dim = 4;
+  c.v_head_dim = 5;
+  c.n_shared_experts = v3 ? 1 : 2;
+  c.num_nextn_predict_layers = v3 ? 1 : 0;
+  c.max_position_embeddings = 64;
+  c.rope.dim = 4;
+  c.route.experts = 6;
+  c.route.topk = 2;
+  c.route.groups = v3 ? 3 : 1;
+  c.route.topk_groups = v3 ? 2 : 1;
+  c.route.scoring = v3 ? Scoring::kSigmoid : Scoring::kSoftmax;
+  c.route.method = v3 ? TopkMethod::kNoauxTc : TopkMethod::kGreedy;
+  c.route.norm_topk_prob = v3;
+  c.route.routed_scaling = v3 ? 2.5 : 1.0;
+  return c;
+}
+
+void check(bool v3, const std::string& level) {
+  const Config config = tiny(v3);
+  const runtime::Runtime runtime({2, level});
+  Parameters parameters(config);
+  parameters.initialise(0.15, 7);
+  Mat<std::int32_t> tokens(2, 12);
+  const Rng rng(3);
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    tokens.data()[i] = static_cast<std::int32_t>(rng.below(i, 53));
+  }
+  TrainGraph graph(runtime.context(), config, Precision::kF32);
+  LossOptions options;
+  options.mtp_lambda = 0.5F;
+  options.balance_alpha = 0.1F;
+  Optimizer::zero_gradients(parameters);
+  const Losses base = graph.forward_backward(parameters, tokens.cview(), options);
+  ASSERT_TRUE(std::isfinite(base.total));
+
+  int checked = 0;
+  for (const Parameter& p : parameters.list()) {
+    const std::vector<float> g(parameters.gradient(p).begin(), parameters.gradient(p).end());
+    const std::vector<float> start(parameters.value(p).begin(), parameters.value(p).end());
+    double square = 0;
+    for (const float x : g) square += static_cast<double>(x) * x;
+    const double norm = std::sqrt(square);
+    ASSERT_TRUE(std::isfinite(norm)) << p.name;
+    if (norm < 1e-4) continue;  // an expert no token chose, or a gradient below the noise
+    bool same_routes = true;
+    const auto slope = [&](double step) {
+      double loss[2];
+      for (const int sign : {0, 1}) {
+        const double h = (sign == 0 ? 1 : -1) * step / square;
+        for (std::size_t i = 0; i < g.size(); ++i) {
+          parameters.value(p)[i] = static_cast<float>(start[i] + h * g[i]);
+        }
+        const Losses moved = graph.evaluate(parameters, tokens.cview(), options);
+        same_routes = same_routes && moved.expert_load == base.expert_load;
+        loss[sign] = moved.total;
+      }
+      std::copy(start.begin(), start.end(), parameters.value(p).begin());
+      return (loss[0] - loss[1]) / (2 * step);
+    };
+    // Small enough that no weight moves by more than a few percent of its scale.
+    const double step = std::min(4e-3, 0.02 * norm);
+    const double coarse = slope(step);
+    const double fine = slope(step / 2);
+    if (!same_routes) continue;  // the choice of experts moved: the loss has a jump there
+    const double noise = 2e-6 * base.total / step;
+    EXPECT_NEAR(fine, 1.0, 2 * noise + std::fabs(coarse - fine) + 1e-4) << p.name << " " << level;
+    EXPECT_NEAR(coarse, fine, 2 * noise + 0.02) << p.name << " " << level;
+    ++checked;
+  }
+  EXPECT_GE(checked, static_cast<int>(parameters.list().size()) * 2 / 3) << level;
+}
+
+TEST(WholeModelGradient, AgreesWithFiniteDifferences) {
+  for (const cpu::Level level : cpu::supported_levels()) {
+    check(true, std::string(cpu::name(level)));
+    check(false, std::string(cpu::name(level)));
+  }
+}
+
+TEST(WholeModelGradient, DoesNotDependOnTheThreads) {
+  for (const Precision precision : {Precision::kF32, Precision::kBF16}) {
+    const Config config = tiny(true);
+    Mat<std::int32_t> tokens(3, 17);
+    const Rng rng(5);
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      tokens.data()[i] = static_cast<std::int32_t>(rng.below(i, 53));
+    }
+    std::vector<float> want;
+    for (const int threads : {1, 2, 3}) {
+      const runtime::Runtime runtime({threads, ""});
+      Parameters parameters(config);
+      parameters.initialise(0.15, 7);
+      TrainGraph graph(runtime.context(), config, precision);
+      graph.forward_backward(parameters, tokens.cview(), {});
+      const std::vector<float> got(parameters.gradients().begin(), parameters.gradients().end());
+      if (want.empty()) want = got;
+      EXPECT_TRUE(got == want) << threads << " threads";
+    }
+  }
+}
+
+TEST(WholeModelGradient, AccumulatesOverMicroBatches) {
+  // Without balance terms (they are per sequence) two halves of half weight are the whole batch.
+  const Config config = tiny(true);
+  const runtime::Runtime runtime({1, ""});
+  Mat<std::int32_t> tokens(4, 9);
+  const Rng rng(6);
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    tokens.data()[i] = static_cast<std::int32_t>(rng.below(i, 53));
+  }
+  Parameters whole(config);
+  Parameters halves(config);
+  whole.initialise(0.15, 1);
+  halves.initialise(0.15, 1);
+  TrainGraph graph(runtime.context(), config, Precision::kF32);
+  LossOptions options;
+  graph.forward_backward(whole, tokens.cview(), options);
+  options.weight = 0.5F;
+  graph.forward_backward(halves, tokens.cview().sub_rows(0, 2), options);
+  graph.forward_backward(halves, tokens.cview().sub_rows(2, 2), options);
+  float largest = 0;
+  for (const float x : whole.gradients()) largest = std::max(largest, std::fabs(x));
+  for (std::size_t i = 0; i < whole.gradients().size(); ++i) {
+    ASSERT_NEAR(whole.gradients()[i], halves.gradients()[i], 1e-5F * largest);
+  }
+}
+
+}  // namespace
+}  // namespace cachalot::model
