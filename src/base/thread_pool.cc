@@ -23,7 +23,7 @@ inline void relax() {
 // One job at a time. `generation` announces a job; workers spin on it briefly (a training step
 // starts thousands of ranges, a futex each would cost more than the short ones) and then sleep.
 struct ThreadPool::State {
-  static constexpr int kSpins = 4000;  // about 50 us: longer than the gap between two ops of a step
+  static constexpr int kSpins = 500;  // some 20 us: longer than the gap between two ops of a step
 
   std::vector<std::thread> workers;
   std::mutex mutex;
@@ -115,7 +115,14 @@ void ThreadPool::run(std::int64_t n, std::int64_t grain, RangeFn fn) {
   s.running.store(static_cast<int>(s.workers.size()), std::memory_order_relaxed);
   s.announce();
   s.work();
-  while (s.running.load(std::memory_order_acquire) != 0) relax();
+  // A worker that the system has put aside may hold its chunk for a while: then give it the core.
+  for (int spins = 0; s.running.load(std::memory_order_acquire) != 0; ++spins) {
+    if (spins < State::kSpins) {
+      relax();
+    } else {
+      std::this_thread::yield();
+    }
+  }
   if (s.error) std::rethrow_exception(s.error);
 }
 

@@ -103,14 +103,14 @@ void Parameters::initialise(double std, std::uint64_t seed) {
   for (RouterBias& b : biases_) std::fill(b.value.begin(), b.value.end(), 0.0F);
 }
 
-void Parameters::load(const io::Safetensors& file) {
+void Parameters::load(const io::Safetensors& file, const Config& source) {
   for (const Parameter& p : list_) {
-    const std::vector<float> read = read_floats(config_, file, p.name, p.shape());
+    const std::vector<float> read = read_floats(source, file, p.name, p.shape());
     std::copy(read.begin(), read.end(), value(p).begin());
   }
   for (RouterBias& b : biases_) {
     const auto n = static_cast<std::int64_t>(b.value.size());
-    b.value = read_floats(config_, file, b.name, {n});
+    b.value = read_floats(source, file, b.name, {n});
   }
   // The tree's spans point at the old bias vectors.
   Views<MatRef, nn::VecRef> views{list_, &biases_, values_.data()};

@@ -43,7 +43,9 @@ class Parameters {
   void initialise(double std, std::uint64_t seed);
   // From a checkpoint of the same shape: F32, BF16, F16, or F8_E4M3 with weight_scale_inv. Copies
   // of embedding and head in the MTP layer are ignored: training shares them.
-  void load(const io::Safetensors& file);
+  void load(const io::Safetensors& file) { load(file, config_); }
+  // `source`: the file's own config.json, which says how its FP8 blocks are cut.
+  void load(const io::Safetensors& file, const Config& source);
   // As published names; with the MTP layer's copies of embedding and head, as other tools expect.
   std::vector<io::TensorToWrite> tensors() const;
 

@@ -1,0 +1,92 @@
+#include "train/run_model.h"
+
+#include "io/safetensors.h"
+
+namespace cachalot::train {
+
+namespace {
+
+TopkMethod method_of(ModelRecipe::Topk method) {
+  switch (method) {
+    case ModelRecipe::Topk::kNoauxTc:
+      return TopkMethod::kNoauxTc;
+    case ModelRecipe::Topk::kGreedy:
+      return TopkMethod::kGreedy;
+    case ModelRecipe::Topk::kGroupLimitedGreedy:
+      return TopkMethod::kGroupLimitedGreedy;
+  }
+  return TopkMethod::kNoauxTc;
+}
+
+model::Config inline_config(const ModelRecipe& m) {
+  model::Config c;
+  const bool v3 = m.topk_method == ModelRecipe::Topk::kNoauxTc;
+  c.family = v3 ? model::Family::kDeepseekV3 : model::Family::kDeepseekV2;
+  c.hidden_size = m.hidden_size;
+  c.intermediate_size = m.intermediate_size;
+  c.moe_intermediate_size = m.moe_intermediate_size;
+  c.num_hidden_layers = m.num_hidden_layers;
+  c.first_k_dense_replace = m.first_k_dense_replace;
+  c.num_attention_heads = m.num_attention_heads;
+  c.q_lora_rank = m.q_lora_rank;
+  c.kv_lora_rank = m.kv_lora_rank;
+  c.qk_nope_head_dim = m.qk_nope_head_dim;
+  c.qk_rope_head_dim = m.qk_rope_head_dim;
+  c.v_head_dim = m.v_head_dim;
+  c.n_shared_experts = m.n_shared_experts;
+  c.num_nextn_predict_layers = m.num_nextn_predict_layers;
+  c.max_position_embeddings = m.max_position_embeddings;
+  c.rms_norm_eps = m.rms_norm_eps;
+  c.initializer_range = m.init_std;
+  c.rope.dim = m.qk_rope_head_dim;
+  c.rope.theta = m.rope_theta;
+  c.route.experts = m.n_routed_experts;
+  c.route.topk = m.num_experts_per_tok;
+  c.route.groups = m.n_group;
+  c.route.topk_groups = m.topk_group;
+  c.route.scoring =
+      m.scoring_func == ModelRecipe::Scoring::kSigmoid ? Scoring::kSigmoid : Scoring::kSoftmax;
+  c.route.method = method_of(m.topk_method);
+  c.route.norm_topk_prob = m.norm_topk_prob;
+  c.route.routed_scaling = m.routed_scaling_factor;
+  return c;
+}
+
+}  // namespace
+
+model::Config model_config(const Recipe& recipe, const TokenizerFacts& tokenizer) {
+  const ModelRecipe& m = recipe.model;
+  model::Config c;
+  if (!m.init_from.empty()) {
+    c = model::load_config(m.init_from);
+  } else if (!m.config.empty()) {
+    c = model::load_config(m.config);
+  } else {
+    c = inline_config(m);
+    c.vocab_size = m.vocab_size > 0 ? m.vocab_size : tokenizer.vocab_size;
+    c.bos_token_id = tokenizer.bos;
+    if (tokenizer.eos >= 0) c.eos_token_ids = {tokenizer.eos};
+  }
+  if (c.vocab_size < tokenizer.vocab_size) {
+    throw Error(
+        Code::kConfig,
+        cat("the model's vocab_size is ", c.vocab_size, ", but the tokenizer has ",
+            tokenizer.vocab_size,
+            " tokens: raise model.vocab_size, set it to 0, or use the model's own tokenizer"));
+  }
+  c.torch_dtype = "float32";  // checkpoints of a run hold the master weights
+  c.fp8 = {};
+  model::validate(c, m.has_inline_sizes() ? "the recipe's [model]" : "the model's config.json");
+  return c;
+}
+
+void initialise(const Recipe& recipe, model::Parameters& parameters) {
+  if (recipe.model.init_from.empty()) {
+    parameters.initialise(recipe.model.init_std, static_cast<std::uint64_t>(recipe.run.seed));
+    return;
+  }
+  const model::Config source = model::load_config(recipe.model.init_from);
+  parameters.load(io::Safetensors::open(recipe.model.init_from), source);
+}
+
+}  // namespace cachalot::train
