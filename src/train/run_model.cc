@@ -6,21 +6,9 @@ namespace cachalot::train {
 
 namespace {
 
-TopkMethod method_of(ModelRecipe::Topk method) {
-  switch (method) {
-    case ModelRecipe::Topk::kNoauxTc:
-      return TopkMethod::kNoauxTc;
-    case ModelRecipe::Topk::kGreedy:
-      return TopkMethod::kGreedy;
-    case ModelRecipe::Topk::kGroupLimitedGreedy:
-      return TopkMethod::kGroupLimitedGreedy;
-  }
-  return TopkMethod::kNoauxTc;
-}
-
 model::Config inline_config(const ModelRecipe& m) {
   model::Config c;
-  const bool v3 = m.topk_method == ModelRecipe::Topk::kNoauxTc;
+  const bool v3 = m.topk_method == TopkMethod::kNoauxTc;
   c.family = v3 ? model::Family::kDeepseekV3 : model::Family::kDeepseekV2;
   c.hidden_size = m.hidden_size;
   c.intermediate_size = m.intermediate_size;
@@ -44,9 +32,8 @@ model::Config inline_config(const ModelRecipe& m) {
   c.route.topk = m.num_experts_per_tok;
   c.route.groups = m.n_group;
   c.route.topk_groups = m.topk_group;
-  c.route.scoring =
-      m.scoring_func == ModelRecipe::Scoring::kSigmoid ? Scoring::kSigmoid : Scoring::kSoftmax;
-  c.route.method = method_of(m.topk_method);
+  c.route.scoring = m.scoring_func;
+  c.route.method = m.topk_method;
   c.route.norm_topk_prob = m.norm_topk_prob;
   c.route.routed_scaling = m.routed_scaling_factor;
   return c;

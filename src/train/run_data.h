@@ -1,0 +1,36 @@
+// The data of a run: its tokenizer and token files, made once and kept in the run folder.
+//
+// Layout:  RUN/tokenizer/ (tokenizer.json, tokenizer_config.json), RUN/data/train.tokens and
+//          validation.tokens. What is already there and fits the tokenizer is used as it is.
+// Errors:  kConfig (empty corpus, nothing left to validate on), kIo, kFormat.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "text/dataset.h"
+#include "text/tokenizer.h"
+#include "train/recipe.h"
+
+namespace cachalot::train {
+
+// what, done, total (bytes); from the calling thread.
+using DataProgress = std::function<void(const std::string&, std::uint64_t, std::uint64_t)>;
+
+struct RunData {
+  std::filesystem::path train;       // token files
+  std::filesystem::path validation;  // empty: the recipe holds nothing out
+  std::filesystem::path tokenizer;   // folder; empty where the recipe gives token files alone
+  int vocab_size = 0;
+  int bos = -1;
+  int eos = -1;
+  std::vector<std::filesystem::path> tokenizer_files() const;  // to copy into checkpoints
+};
+
+RunData prepare_data(const Recipe& recipe, const std::filesystem::path& run_dir, ThreadPool& pool,
+                     const DataProgress& progress);
+
+}  // namespace cachalot::train

@@ -1,0 +1,146 @@
+#include "train/run_state.h"
+
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/atomic_file.h"
+
+namespace cachalot::train {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+namespace {
+
+constexpr std::uint64_t kMostJson = 1 << 20;
+
+std::string generation_config(const model::Config& c) {
+  json j;
+  if (c.bos_token_id >= 0) j["bos_token_id"] = c.bos_token_id;
+  if (c.eos_token_ids.size() == 1) j["eos_token_id"] = c.eos_token_ids[0];
+  if (c.eos_token_ids.size() > 1) j["eos_token_id"] = c.eos_token_ids;
+  j["do_sample"] = true;
+  j["temperature"] = 0.8;
+  j["top_p"] = 0.95;
+  return j.dump(2) + "\n";
+}
+
+// The optimiser's arenas as one tensor per parameter and moment.
+std::vector<io::TensorToWrite> moments(const model::Parameters& parameters,
+                                       model::Optimizer& optimizer) {
+  std::vector<io::TensorToWrite> out;
+  for (const model::Parameter& p : parameters.list()) {
+    out.push_back({"m." + p.name, DType::kF32, p.shape(), optimizer.m().data() + p.offset});
+    out.push_back({"v." + p.name, DType::kF32, p.shape(), optimizer.v().data() + p.offset});
+  }
+  return out;
+}
+
+void load_moment(const io::Safetensors& file, const std::string& name, const model::Parameter& p,
+                 float* to) {
+  const io::TensorView& t = file.at(name);
+  if (t.dtype != DType::kF32 || t.shape != p.shape()) {
+    throw Error(Code::kFormat,
+                cat(t.file, ": tensor '", name, "' is ", cachalot::name(t.dtype), " ",
+                    to_string(t.shape), ", needed is F32 ", to_string(p.shape())));
+  }
+  std::memcpy(to, t.data, static_cast<std::size_t>(p.size()) * sizeof(float));
+}
+
+void point_at(const fs::path& link, const fs::path& target) {
+  const fs::path beside = link.string() + ".new";
+  std::error_code ignored;
+  fs::remove(beside, ignored);
+  fs::create_directory_symlink(target, beside);
+  fs::rename(beside, link);
+}
+
+}  // namespace
+
+FoundCheckpoint begin_run_folder(const Recipe& recipe, const TrainOptions& options,
+                                 const std::function<void(const std::string&)>& message) {
+  const fs::path stored = options.run_dir / "recipe.toml";
+  const bool has_run = fs::exists(stored);
+  if (!options.resume) {
+    if (has_run) {
+      throw Error(Code::kUsage, cat(options.run_dir.string(),
+                                    " already holds a run: continue it with --resume, or choose "
+                                    "another folder with --run"));
+    }
+    write_file_atomically(stored, to_toml(recipe));
+    return {};
+  }
+  if (!has_run) {
+    message("nothing to resume in " + options.run_dir.string() + ": starting from the beginning");
+    write_file_atomically(stored, to_toml(recipe));
+    return {};
+  }
+  const Recipe before =
+      parse_recipe(read_file(stored, kMostJson), stored.string(), {}, options.run_dir);
+  const std::vector<std::string> changed = differences(recipe, before);
+  if (!changed.empty()) {
+    std::string list;
+    for (const std::string& c : changed) list += "\n  " + c;
+    throw Error(
+        Code::kUsage,
+        cat("the run in ", options.run_dir.string(), " began with another recipe:", list,
+            "\nresume with the recipe it began with (", stored.string(), "), or start a new run"));
+  }
+  FoundCheckpoint found = find_newest_checkpoint(options.run_dir);
+  for (const SkippedCheckpoint& s : found.skipped) {
+    message("skipped " + s.path.string() + ": " + s.why);
+  }
+  message(found.path ? "resuming from " + found.path->string()
+                     : "no whole checkpoint in " + options.run_dir.string() +
+                           ": starting from the beginning");
+  return found;
+}
+
+fs::path save_state(const StateToSave& s) {
+  const std::vector<io::TensorToWrite> model = s.parameters.tensors();
+  const std::vector<io::TensorToWrite> optimizer = moments(s.parameters, s.optimizer);
+  CheckpointContent content;
+  content.model = model;
+  content.optimizer = optimizer;
+  content.config_json = model::to_json(s.config);
+  content.generation_config_json = generation_config(s.config);
+  json trainer;
+  trainer["step"] = s.state.step;
+  trainer["sequences"] = s.state.sequences;
+  trainer["optimizer_steps"] = s.optimizer.steps();
+  trainer["skipped_steps"] = s.state.skipped;
+  trainer["seconds"] = s.state.seconds;
+  trainer["seed"] = s.recipe.run.seed;
+  content.trainer_json = trainer.dump(2) + "\n";
+  content.other_files["recipe.toml"] = to_toml(s.recipe);
+  content.copied_files = s.tokenizer_files;
+  const fs::path folder =
+      write_checkpoint(s.run_dir, s.state.step, content, s.recipe.run.keep_last);
+  point_at(s.run_dir / "model", fs::path("checkpoints") / folder.filename());
+  return folder;
+}
+
+void load_state(const fs::path& checkpoint, model::Parameters& parameters,
+                model::Optimizer& optimizer, RunState& state) {
+  parameters.load(io::Safetensors::open(checkpoint));
+  const auto moments = io::Safetensors::open(checkpoint / "optimizer.safetensors");
+  for (const model::Parameter& p : parameters.list()) {
+    load_moment(moments, "m." + p.name, p, optimizer.m().data() + p.offset);
+    load_moment(moments, "v." + p.name, p, optimizer.v().data() + p.offset);
+  }
+  const fs::path file = checkpoint / "trainer.json";
+  try {
+    const json trainer = json::parse(read_file(file, kMostJson));
+    state.step = trainer.at("step");
+    state.sequences = trainer.at("sequences");
+    state.skipped = trainer.at("skipped_steps");
+    state.seconds = trainer.at("seconds");
+    optimizer.set_steps(trainer.at("optimizer_steps"));
+  } catch (const json::exception& e) {
+    throw Error(Code::kFormat, cat(file.string(), ": not what a trainer wrote: ", e.what()));
+  }
+}
+
+double measured_peak(const Context&, Precision) { return 0; }
+
+}  // namespace cachalot::train

@@ -1,0 +1,51 @@
+// What a run is besides its weights, and how it goes into a checkpoint and back.
+//
+// trainer.json in a checkpoint holds RunState; optimizer.safetensors the moments "m.<name>" and
+// "v.<name>"; model.safetensors the FP32 master weights under their published names.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "model/optimizer.h"
+#include "model/parameters.h"
+#include "train/checkpoint.h"
+#include "train/recipe.h"
+#include "train/trainer.h"
+
+namespace cachalot::train {
+
+struct RunState {
+  std::int64_t step = 0;       // steps done
+  std::int64_t sequences = 0;  // training sequences seen: the position in the data
+  std::int64_t skipped = 0;    // steps without a finite gradient
+  double seconds = 0;          // of training steps, over all resumes
+};
+
+// Checks the folder against what is asked (a new run in an empty folder; a resume with the recipe
+// the run began with), writes recipe.toml for a new run, finds the checkpoint to resume.
+FoundCheckpoint begin_run_folder(const Recipe& recipe, const TrainOptions& options,
+                                 const std::function<void(const std::string&)>& message);
+
+struct StateToSave {
+  const std::filesystem::path& run_dir;
+  const Recipe& recipe;
+  const model::Config& config;
+  model::Parameters& parameters;
+  model::Optimizer& optimizer;
+  const RunState& state;
+  std::vector<std::filesystem::path> tokenizer_files;
+};
+// Writes the checkpoint and points RUN/model at it.
+std::filesystem::path save_state(const StateToSave& s);
+void load_state(const std::filesystem::path& checkpoint, model::Parameters& parameters,
+                model::Optimizer& optimizer, RunState& state);
+
+// Register peak of the products' instruction on this context's threads, in FLOP/s: what MFU is
+// measured against. Takes some milliseconds.
+double measured_peak(const Context& ctx, Precision precision);
+
+}  // namespace cachalot::train

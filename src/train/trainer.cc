@@ -1,0 +1,338 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numbers>
+#include <numeric>
+
+#include "base/atomic_file.h"
+#include "cost/cost.h"
+#include "model/optimizer.h"
+#include "model/train_graph.h"
+#include "text/dataset.h"
+#include "train/checkpoint.h"
+#include "train/metrics.h"
+#include "train/run_data.h"
+#include "train/run_model.h"
+#include "train/run_state.h"
+#include "train/schedule.h"
+
+namespace cachalot::train {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr int kMostSkipsInARow = 10;
+
+double now_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double median(std::vector<double> v) {
+  if (v.empty()) return 0;
+  const auto middle = v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2);
+  std::nth_element(v.begin(), middle, v.end());
+  return *middle;
+}
+
+double imbalance_of(const std::vector<std::int64_t>& load) {
+  const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});
+  if (total == 0) return 0;
+  return static_cast<double>(*std::max_element(load.begin(), load.end())) *
+         static_cast<double>(load.size()) / static_cast<double>(total);
+}
+
+// One run from its beginning, or from a checkpoint, to its end.
+class Run {
+ public:
+  Run(const Recipe& recipe, const TrainOptions& options, const runtime::Runtime& runtime,
+      const TrainHooks& hooks)
+      : recipe_(recipe),
+        dir_(options.run_dir),
+        ctx_(runtime.context()),
+        hooks_(hooks),
+        lock_(options.run_dir),
+        resumed_(begin_run_folder(recipe, options, [&](const std::string& t) { message(t); })),
+        data_(prepare_data(recipe, dir_, *ctx_.pool,
+                           [&](const std::string& what, std::uint64_t done, std::uint64_t total) {
+                             if (hooks_.on_prepare) hooks_.on_prepare(what, done, total);
+                             if (stop_asked()) {
+                               throw Error(
+                                   Code::kInterrupted,
+                                   "stopped while the data was prepared; nothing was trained yet");
+                             }
+                           })),
+        config_(model_config(recipe, {data_.vocab_size, data_.bos, data_.eos})),
+        parameters_(config_),
+        optimizer_(parameters_),
+        graph_(ctx_, config_, recipe.run.kernel_precision()),
+        train_set_(data_.train, dataset_options(true)),
+        metrics_(dir_ / "metrics.jsonl", resumed_.path ? resumed_.step : -1) {
+    if (resumed_.path) {
+      load_state(*resumed_.path, parameters_, optimizer_, state_);
+    } else {
+      initialise(recipe_, parameters_);
+    }
+    flops_per_token_ = cost::training_flops_per_token(config_, recipe_.data.seq_len);
+    peak_flops_ = measured_peak(ctx_, recipe.run.kernel_precision());
+  }
+
+  TrainResult train();
+
+ private:
+  text::DatasetOptions dataset_options(bool shuffle) const {
+    text::DatasetOptions o;
+    o.seq_len = recipe_.data.seq_len;
+    o.seed = static_cast<std::uint64_t>(recipe_.run.seed);
+    o.shuffle = shuffle;
+    o.random_phase = shuffle;
+    return o;
+  }
+  void message(const std::string& text) const {
+    if (hooks_.on_message) hooks_.on_message(text);
+  }
+  bool stop_asked() const { return hooks_.stop != nullptr && hooks_.stop->load(); }
+
+  model::Losses micro_batches(std::int64_t step, int batch);
+  StepReport one_step(std::int64_t step);
+  EvalReport evaluate(std::int64_t step);
+  fs::path save();
+  void write_metrics(const StepReport& r);
+
+  const Recipe& recipe_;
+  fs::path dir_;
+  const Context& ctx_;
+  const TrainHooks& hooks_;
+  RunLock lock_;
+  FoundCheckpoint resumed_;
+  RunData data_;
+  model::Config config_;
+  model::Parameters parameters_;
+  model::Optimizer optimizer_;
+  model::TrainGraph graph_;
+  text::Dataset train_set_;
+  MetricsFile metrics_;
+  RunState state_;
+  Mat<std::int32_t> tokens_;
+  double flops_per_token_ = 0;
+  double peak_flops_ = 0;
+  int skips_in_a_row_ = 0;
+};
+
+// Gradients of one step, in as many passes as the recipe's micro_batch asks for.
+model::Losses Run::micro_batches(std::int64_t step, int batch) {
+  model::Losses sum;
+  const std::int64_t first = sequences_before(recipe_, step);
+  const int micro = micro_batch_size(recipe_, step);
+  const int length = recipe_.data.seq_len + 1;
+  for (int done = 0; done < batch; done += micro) {
+    const int n = std::min(micro, batch - done);
+    tokens_.resize(n, length);
+    for (int i = 0; i < n; ++i) {
+      train_set_.sample(first + done + i, {tokens_.row(i), static_cast<std::size_t>(length)});
+    }
+    model::LossOptions options;
+    options.mtp_lambda = static_cast<float>(mtp_lambda(recipe_, step));
+    options.balance_alpha = static_cast<float>(recipe_.loss.balance_alpha);
+    options.weight = static_cast<float>(n) / static_cast<float>(batch);
+    const model::Losses part = graph_.forward_backward(parameters_, tokens_.cview(), options);
+    const double w = static_cast<double>(n) / batch;
+    sum.main += w * part.main;
+    sum.mtp += w * part.mtp;
+    sum.balance += w * part.balance;
+    sum.total += w * part.total;
+    sum.expert_load.resize(part.expert_load.size());
+    for (std::size_t l = 0; l < part.expert_load.size(); ++l) {
+      sum.expert_load[l].resize(part.expert_load[l].size());
+      for (std::size_t e = 0; e < part.expert_load[l].size(); ++e) {
+        sum.expert_load[l][e] += part.expert_load[l][e];
+      }
+    }
+  }
+  return sum;
+}
+
+StepReport Run::one_step(std::int64_t step) {
+  const double start = now_s();
+  StepReport r;
+  r.step = step + 1;
+  r.steps = recipe_.schedule.steps;
+  r.batch = batch_size(recipe_, step);
+  r.lr = learning_rate(recipe_, step);
+  model::Optimizer::zero_gradients(parameters_);
+  const model::Losses losses = micro_batches(step, r.batch);
+  model::OptimizerStep options;
+  options.adamw = {r.lr, recipe_.optimizer.beta1, recipe_.optimizer.beta2, recipe_.optimizer.eps,
+                   recipe_.optimizer.weight_decay};
+  options.clip_norm = recipe_.optimizer.clip_norm;
+  options.bias_gamma = bias_gamma(recipe_, step);
+  model::OptimizerReport done;
+  if (std::isfinite(losses.total)) {
+    done = optimizer_.step(ctx_, parameters_, losses.expert_load, options);
+  } else {
+    done.skipped = true;
+    done.grad_norm = std::numeric_limits<double>::quiet_NaN();
+  }
+  r.loss = losses.main;
+  r.mtp_loss = losses.mtp;
+  r.balance_loss = losses.balance;
+  r.total_loss = losses.total;
+  r.grad_norm = done.grad_norm;
+  r.skipped = done.skipped;
+  for (const auto& load : losses.expert_load) r.imbalance.push_back(imbalance_of(load));
+
+  const double tokens = static_cast<double>(r.batch) * recipe_.data.seq_len;
+  r.seconds = now_s() - start;
+  r.tokens_per_s = tokens / r.seconds;
+  r.mfu = peak_flops_ > 0 ? flops_per_token_ * r.tokens_per_s / peak_flops_ : 0;
+  state_.step = step + 1;
+  state_.sequences += r.batch;
+  state_.seconds += r.seconds;
+  state_.skipped += done.skipped ? 1 : 0;
+  skips_in_a_row_ = done.skipped ? skips_in_a_row_ + 1 : 0;
+  r.elapsed_s = state_.seconds;
+  return r;
+}
+
+void Run::write_metrics(const StepReport& r) {
+  MetricsLine line(r.step);
+  line.add("loss", r.loss)
+      .add("mtp_loss", r.mtp_loss)
+      .add("balance_loss", r.balance_loss)
+      .add("total_loss", r.total_loss)
+      .add("grad_norm", r.grad_norm)
+      .add("lr", r.lr)
+      .add("batch", r.batch)
+      .add("tokens_per_s", r.tokens_per_s)
+      .add("mfu", r.mfu)
+      .add("expert_imbalance", std::span<const double>(r.imbalance))
+      .add("skipped", r.skipped ? 1 : 0)
+      .add("elapsed_s", r.elapsed_s);
+  metrics_.append(line);
+}
+
+EvalReport Run::evaluate(std::int64_t step) {
+  EvalReport e;
+  e.step = step;
+  if (data_.validation.empty()) return e;
+  const text::Dataset held_out(data_.validation, dataset_options(false));
+  const int length = recipe_.data.seq_len + 1;
+  const int batch = std::max(1, micro_batch_size(recipe_, recipe_.schedule.steps - 1));
+  const std::int64_t windows =
+      std::min<std::int64_t>(held_out.windows(), std::int64_t{recipe_.run.eval_batches} * batch);
+  model::LossOptions options;
+  options.balance_alpha = static_cast<float>(recipe_.loss.balance_alpha);
+  double main = 0;
+  double mtp = 0;
+  std::int64_t mtp_rows = 0;
+  std::int64_t accepted = 0;
+  for (std::int64_t at = 0; at < windows; at += batch) {
+    const int n = static_cast<int>(std::min<std::int64_t>(batch, windows - at));
+    tokens_.resize(n, length);
+    for (int i = 0; i < n; ++i) {
+      held_out.sample(at + i, {tokens_.row(i), static_cast<std::size_t>(length)});
+    }
+    const model::Losses l = graph_.evaluate(parameters_, tokens_.cview(), options);
+    main += l.main * static_cast<double>(l.main_rows);
+    mtp += l.mtp * static_cast<double>(l.mtp_rows);
+    e.tokens += l.main_rows;
+    mtp_rows += l.mtp_rows;
+    accepted += l.mtp_accepted;
+  }
+  e.loss = main / static_cast<double>(std::max<std::int64_t>(1, e.tokens));
+  if (mtp_rows > 0) {
+    e.mtp_loss = mtp / static_cast<double>(mtp_rows);
+    e.mtp_acceptance = static_cast<double>(accepted) / static_cast<double>(mtp_rows);
+  }
+  const auto& info = held_out.info();
+  if (info.text_bytes > 0) {
+    e.bits_per_byte = e.loss / std::numbers::ln2 * static_cast<double>(info.tokens) /
+                      static_cast<double>(info.text_bytes);
+  }
+  MetricsLine line(step);
+  line.add("validation_loss", e.loss)
+      .add("validation_bits_per_byte", e.bits_per_byte)
+      .add("validation_mtp_loss", e.mtp_loss)
+      .add("mtp_acceptance", e.mtp_acceptance)
+      .add("validation_tokens", e.tokens);
+  metrics_.append(line);
+  if (hooks_.on_eval) hooks_.on_eval(e);
+  return e;
+}
+
+fs::path Run::save() {
+  const fs::path saved = save_state(
+      {dir_, recipe_, config_, parameters_, optimizer_, state_, data_.tokenizer_files()});
+  message("saved " + saved.string());
+  return saved;
+}
+
+TrainResult Run::train() {
+  TrainResult result;
+  result.parameters = parameters_.count();
+  result.step = state_.step;
+  std::vector<double> seconds_per_token;
+  std::int64_t saved_at = resumed_.path ? resumed_.step : -1;
+  if (resumed_.path) result.checkpoint = *resumed_.path;
+  std::int64_t evaluated_at = -1;
+  const double started = now_s();
+  const auto out_of_time = [&] {
+    return recipe_.run.max_minutes > 0 && now_s() - started > 60 * recipe_.run.max_minutes;
+  };
+  std::int64_t step = state_.step;
+  for (; step < recipe_.schedule.steps; ++step) {
+    if (stop_asked()) result.ended = Ended::kStopped;
+    if (out_of_time()) result.ended = Ended::kTimeUp;
+    if (result.ended != Ended::kDone) break;
+    StepReport r = one_step(step);
+    seconds_per_token.push_back(1 / r.tokens_per_s);
+    const double left_tokens =
+        static_cast<double>(sequences_before(recipe_, recipe_.schedule.steps) -
+                            sequences_before(recipe_, step + 1)) *
+        recipe_.data.seq_len;
+    r.left_s = left_tokens * median(seconds_per_token);
+    result.loss = r.loss;
+    write_metrics(r);
+    if (hooks_.on_step) hooks_.on_step(r);
+    if (skips_in_a_row_ >= kMostSkipsInARow) {
+      throw Error(Code::kNumeric,
+                  cat("step ", step + 1, ": loss or gradient was not finite ", skips_in_a_row_,
+                      " steps in a row; the newest good checkpoint stands. Lower optimizer.lr, or "
+                      "use precision f32 to find the cause"));
+    }
+    const std::int64_t done = step + 1;
+    if (recipe_.run.eval_every > 0 && done % recipe_.run.eval_every == 0) {
+      result.validation = evaluate(done);
+      evaluated_at = done;
+    }
+    if (recipe_.run.checkpoint_every > 0 && done % recipe_.run.checkpoint_every == 0 &&
+        skips_in_a_row_ == 0) {
+      result.checkpoint = save();
+      saved_at = done;
+    }
+  }
+  result.step = state_.step;
+  if (evaluated_at != state_.step && result.ended != Ended::kStopped) {
+    result.validation = evaluate(state_.step);
+  }
+  if (saved_at != state_.step) result.checkpoint = save();
+  result.tokens = state_.sequences * recipe_.data.seq_len;
+  result.skipped_steps = state_.skipped;
+  result.seconds = state_.seconds;
+  if (!seconds_per_token.empty()) {
+    result.tokens_per_s = 1 / median(seconds_per_token);
+    if (peak_flops_ > 0) result.mfu = flops_per_token_ * result.tokens_per_s / peak_flops_;
+  }
+  return result;
+}
+
+}  // namespace
+
+TrainResult train(const Recipe& recipe, const TrainOptions& options,
+                  const runtime::Runtime& runtime, const TrainHooks& hooks) {
+  return Run(recipe, options, runtime, hooks).train();
+}
+
+}  // namespace cachalot::train

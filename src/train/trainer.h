@@ -1,0 +1,91 @@
+// Trains a model by a recipe in a run folder.
+//
+// RUN/recipe.toml       the recipe as resolved when the run began
+// RUN/metrics.jsonl     one line per step
+// RUN/checkpoints/      step-N, each a Hugging Face folder plus what a resume needs
+// RUN/model             a link to the newest checkpoint
+//
+// Owns:    parameters, optimiser state and activations for the time of the call.
+// Threads: one call at a time per run folder (a lock says so); `stop` may be set from a signal
+// handler. Errors:  kBusy (another trainer holds the folder), kUsage (the folder has a run already,
+// or a resume with a
+//          recipe that computes something else), kNumeric (too many steps in a row without a finite
+//          gradient), and those of recipe, data and files.
+// Results: for one build and CPU level the weights after step N do not depend on the number of
+// threads or on how
+//          often the run was stopped and resumed.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "runtime/runtime.h"
+#include "train/recipe.h"
+
+namespace cachalot::train {
+
+struct StepReport {
+  std::int64_t step = 0;  // steps done, this one included
+  std::int64_t steps = 0;
+  double loss = 0;  // main, mean over the step's tokens
+  double mtp_loss = 0;
+  double balance_loss = 0;
+  double total_loss = 0;
+  double grad_norm = 0;
+  double lr = 0;
+  int batch = 0;  // sequences
+  bool skipped = false;
+  double seconds = 0;  // of this step
+  double tokens_per_s = 0;
+  double mfu = 0;  // of the measured peak
+  double elapsed_s = 0;
+  double left_s = 0;
+  std::vector<double> imbalance;  // per MoE layer: largest expert load / mean load
+};
+
+struct EvalReport {
+  std::int64_t step = 0;
+  double loss = 0;           // nats per token of the held-out text
+  double bits_per_byte = 0;  // the same, by the bytes its tokens stand for
+  double mtp_loss = 0;
+  double mtp_acceptance = 0;  // drafts that equal the main model's own choice
+  std::int64_t tokens = 0;
+};
+
+struct TrainHooks {
+  std::function<void(const std::string& what, std::uint64_t done, std::uint64_t total)> on_prepare;
+  std::function<void(const StepReport&)> on_step;
+  std::function<void(const EvalReport&)> on_eval;
+  std::function<void(const std::string&)> on_message;  // resumed, saved, skipped a checkpoint, ...
+  const std::atomic<bool>* stop = nullptr;             // set: save and return
+};
+
+enum class Ended : std::uint8_t { kDone, kStopped, kTimeUp };
+
+struct TrainResult {
+  Ended ended = Ended::kDone;
+  std::int64_t step = 0;
+  std::int64_t tokens = 0;  // seen in all
+  std::int64_t skipped_steps = 0;
+  double seconds = 0;       // training, over all resumes
+  double tokens_per_s = 0;  // median of this call's steps
+  double mfu = 0;           // likewise
+  double loss = 0;          // of the last step
+  std::int64_t parameters = 0;
+  EvalReport validation;  // at the end; tokens 0 where nothing is held out
+  std::filesystem::path checkpoint;
+};
+
+struct TrainOptions {
+  std::filesystem::path run_dir;
+  bool resume = false;  // continue the newest whole checkpoint (from the start if there is none)
+};
+
+TrainResult train(const Recipe& recipe, const TrainOptions& options,
+                  const runtime::Runtime& runtime, const TrainHooks& hooks);
+
+}  // namespace cachalot::train
