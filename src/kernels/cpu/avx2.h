@@ -5,8 +5,12 @@
 
 namespace cachalot::cpu {
 
-namespace avx2 {}  // namespace avx2
+namespace avx2 {
 
-constexpr void add_avx2([[maybe_unused]] KernelTable& table) {}
+void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems);
+
+}  // namespace avx2
+
+constexpr void add_avx2(KernelTable& table) { table.gemm = avx2::gemm; }
 
 }  // namespace cachalot::cpu

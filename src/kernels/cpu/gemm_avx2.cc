@@ -1,0 +1,203 @@
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "kernels/cpu/avx2.h"
+#include "kernels/cpu/gemm_driver.h"
+#include "kernels/cpu/simd.h"
+
+#ifdef CACHALOT_X86
+CACHALOT_BEGIN_TARGET(CACHALOT_AVX2)
+namespace cachalot::cpu::avx2 {
+
+namespace {
+
+constexpr int kLanes = 8;
+constexpr int kRows = 6;  // x 2 vectors: 12 accumulators, 2 vectors of B, 1 broadcast of A
+constexpr int kVecs = 2;
+constexpr int kAhead = 8 * 16;  // floats of B fetched ahead, from L2 to L1
+
+template <int kTileRows, int kTileVecs>
+void tile_kernel(const TileJob& job) {
+  __m256 acc[kTileRows][kTileVecs];
+  CACHALOT_UNROLL
+  for (int i = 0; i < kTileRows; ++i) {
+    CACHALOT_UNROLL
+    for (int j = 0; j < kTileVecs; ++j) {
+      acc[i][j] =
+          job.load ? _mm256_loadu_ps(job.c + i * job.c_stride + j * kLanes) : _mm256_setzero_ps();
+    }
+  }
+  const auto* a = reinterpret_cast<const float*>(job.a);
+  const auto* b = reinterpret_cast<const float*>(job.b);
+  for (std::int64_t s = job.steps; s > 0; --s) {
+    _mm_prefetch(reinterpret_cast<const char*>(b + kAhead), _MM_HINT_T0);
+    __m256 bv[kTileVecs];
+    CACHALOT_UNROLL
+    for (int j = 0; j < kTileVecs; ++j) bv[j] = _mm256_loadu_ps(b + j * kLanes);
+    CACHALOT_UNROLL
+    for (int i = 0; i < kTileRows; ++i) {
+      const __m256 av = _mm256_broadcast_ss(a + i);
+      CACHALOT_UNROLL
+      for (int j = 0; j < kTileVecs; ++j) acc[i][j] = _mm256_fmadd_ps(av, bv[j], acc[i][j]);
+    }
+    a += kTileRows;
+    b += kTileVecs * kLanes;
+  }
+  CACHALOT_UNROLL
+  for (int i = 0; i < kTileRows; ++i) {
+    CACHALOT_UNROLL
+    for (int j = 0; j < kTileVecs; ++j) {
+      _mm256_storeu_ps(job.c + i * job.c_stride + j * kLanes, acc[i][j]);
+    }
+  }
+}
+
+using TileFn = void (*)(const TileJob&);
+template <int kTileVecs, std::size_t... kI>
+constexpr std::array<TileFn, sizeof...(kI)> tiles(std::index_sequence<kI...>) {
+  return {tile_kernel<static_cast<int>(kI) + 1, kTileVecs>...};
+}
+
+void tile(const TileJob& job) {
+  static constexpr auto kOne = tiles<1>(std::make_index_sequence<kRows>());
+  static constexpr auto kTwo = tiles<2>(std::make_index_sequence<kRows>());
+  const auto row = static_cast<std::size_t>(job.rows - 1);
+  (job.vecs == 1 ? kOne : kTwo)[row](job);
+}
+
+void store(const float* sums, std::ptrdiff_t stride, int rows, int cols, bool accumulate, float* c,
+           std::ptrdiff_t c_stride) {
+  for (int i = 0; i < rows; ++i, sums += stride, c += c_stride) {
+    for (int j = 0; j < cols; ++j) c[j] = accumulate ? c[j] + sums[j] : sums[j];
+  }
+}
+
+// 8 consecutive elements as floats, rounded to bf16 where the steps want it.
+template <bool kRound>
+inline __m256 load8(const float* p) {
+  const __m256 x = _mm256_loadu_ps(p);
+  if constexpr (!kRound) return x;
+  const __m256i bits = _mm256_castps_si256(x);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), odd);
+  const __m256 quiet =
+      _mm256_or_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x00400000)));  // NaN stays NaN
+  const __m256 nan = _mm256_cmp_ps(x, x, _CMP_UNORD_Q);
+  return _mm256_and_ps(_mm256_blendv_ps(_mm256_castsi256_ps(sum), quiet, nan),
+                       _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xFFFF0000u))));
+}
+template <bool kRound>
+inline __m256 load8(const Bf16* p) {
+  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+}
+template <bool kRound>
+inline float load1(const float* p) {
+  return kRound ? to_float(to_bf16(*p)) : *p;
+}
+template <bool kRound>
+inline float load1(const Bf16* p) {
+  return to_float(*p);
+}
+
+inline void transpose_8x8(__m256 (&v)[8]) {
+  __m256 t[8];
+  CACHALOT_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    t[2 * i] = _mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+    t[2 * i + 1] = _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+  }
+  CACHALOT_UNROLL
+  for (int q = 0; q < 2; ++q) {
+    v[4 * q + 0] = _mm256_shuffle_ps(t[4 * q], t[4 * q + 2], 0x44);
+    v[4 * q + 1] = _mm256_shuffle_ps(t[4 * q], t[4 * q + 2], 0xEE);
+    v[4 * q + 2] = _mm256_shuffle_ps(t[4 * q + 1], t[4 * q + 3], 0x44);
+    v[4 * q + 3] = _mm256_shuffle_ps(t[4 * q + 1], t[4 * q + 3], 0xEE);
+  }
+  CACHALOT_UNROLL
+  for (int c = 0; c < 4; ++c) {
+    t[c] = _mm256_permute2f128_ps(v[c], v[4 + c], 0x20);
+    t[4 + c] = _mm256_permute2f128_ps(v[c], v[4 + c], 0x31);
+  }
+  std::memcpy(v, t, sizeof(t));
+}
+
+// Step s of a bf16 panel holds element s ^ 1 of k.
+template <bool kRound, class T>
+void pack_lines(const PackJob& job, int line, int lines, int k_begin, int k_end) {
+  constexpr int kFlip = kRound ? 1 : 0;
+  const T* src = static_cast<const T*>(job.src);
+  auto* dst = reinterpret_cast<float*>(job.dst);
+  for (int k = k_begin; k < k_end; ++k) {
+    for (int l = line; l < lines; ++l) {
+      dst[static_cast<std::ptrdiff_t>(k ^ kFlip) * job.width + l] =
+          load1<kRound>(src + l * job.line_stride + k * job.k_stride);
+    }
+  }
+}
+
+template <bool kRound, class T>
+void pack_as(const PackJob& job) {
+  constexpr int kFlip = kRound ? 1 : 0;
+  const int k = job.k_end - job.k_begin;
+  const T* src = static_cast<const T*>(job.src);
+  auto* dst = reinterpret_cast<float*>(job.dst);
+  const std::int64_t steps = steps_of(kRound ? Steps::kWide : Steps::kFloat, k);
+  if (job.lines < job.width || steps != k) {  // what no line or element fills is zero
+    std::memset(dst, 0, static_cast<std::size_t>(steps * job.width) * sizeof(float));
+  }
+  const bool across = job.line_stride == 1 && job.k_stride != 1;
+  int line = 0;
+  for (; line + kLanes <= job.lines; line += kLanes) {
+    if (across) {
+      for (int i = 0; i < k; ++i) {
+        _mm256_storeu_ps(dst + static_cast<std::ptrdiff_t>(i ^ kFlip) * job.width + line,
+                         load8<kRound>(src + line + i * job.k_stride));
+      }
+      continue;
+    }
+    int i = 0;
+    for (; i + kLanes <= k; i += kLanes) {
+      __m256 v[8];
+      CACHALOT_UNROLL
+      for (int r = 0; r < 8; ++r) v[r] = load8<kRound>(src + (line + r) * job.line_stride + i);
+      transpose_8x8(v);
+      CACHALOT_UNROLL
+      for (int r = 0; r < 8; ++r) {
+        _mm256_storeu_ps(dst + static_cast<std::ptrdiff_t>(i + (r ^ kFlip)) * job.width + line,
+                         v[r]);
+      }
+    }
+    pack_lines<kRound, T>(job, line, line + kLanes, i, k);
+  }
+  pack_lines<kRound, T>(job, line, job.lines, 0, k);
+}
+
+void pack(const PackJob& job) {
+  if (job.steps == Steps::kFloat) {
+    return job.dtype == DType::kBF16 ? pack_as<false, Bf16>(job) : pack_as<false, float>(job);
+  }
+  return job.dtype == DType::kBF16 ? pack_as<true, Bf16>(job) : pack_as<true, float>(job);
+}
+
+}  // namespace
+
+void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems) {
+  static constexpr GemmIsa kIsa = {.lanes = kLanes,
+                                   .max_rows = kRows,
+                                   .max_vecs = kVecs,
+                                   .direct_rows = 0,
+                                   .bf16 = Steps::kWide,
+                                   .flush_denormals_in_bf16 = false,
+                                   .pack = pack,
+                                   .tile = tile,
+                                   .direct = nullptr,
+                                   .store = store};
+  run_gemm(kIsa, ctx, precision, problems);
+}
+
+}  // namespace cachalot::cpu::avx2
+CACHALOT_END_TARGET
+#endif
