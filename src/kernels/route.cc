@@ -95,6 +95,12 @@ RouteWeightRule route_weight_rule(const RouteConfig& c) noexcept {
 }
 
 template <class T>
+void select_experts_ref(const RouteConfig& config, std::span<T> selection, std::int32_t* index) {
+  mask_groups<T>(config, selection);
+  top_k<T>(selection, config.topk, index);
+}
+
+template <class T>
 void route_ref(const Context& ctx, const Route<T>& a) {
   const RouteConfig& c = a.config;
   const int n = c.experts;
@@ -106,9 +112,8 @@ void route_ref(const Context& ctx, const Route<T>& a) {
     if (!a.bias.empty()) {
       for (std::size_t e = 0; e < selection.size(); ++e) selection[e] += static_cast<T>(a.bias[e]);
     }
-    mask_groups<T>(c, selection);
     std::int32_t* index = a.index.row(t);  // [k]
-    top_k<T>(selection, c.topk, index);
+    select_experts_ref<T>(c, selection, index);
     double sum = 0;
     for (int j = 0; j < c.topk; ++j) sum += double{scores[index[j]]};
     const double factor = rule.normalise ? rule.scale / (sum + kRouteWeightEps) : rule.scale;
@@ -200,6 +205,8 @@ double balance_loss_ref(const Context& ctx, const BalanceLoss<T>& a) {
   return sum / a.sequences;
 }
 
+template void select_experts_ref(const RouteConfig&, std::span<float>, std::int32_t*);
+template void select_experts_ref(const RouteConfig&, std::span<double>, std::int32_t*);
 template void route_ref(const Context&, const Route<float>&);
 template void route_ref(const Context&, const Route<double>&);
 template void route_backward_ref(const Context&, const RouteBackward<float>&);

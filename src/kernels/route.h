@@ -65,6 +65,9 @@ struct RouteBackward {
   MatView<T> dlogits;                 // [T, E] overwritten
 };
 
+// The choice alone: selection scores [E] (masked in place) to index [k].
+template <class T>
+void select_experts_ref(const RouteConfig& config, std::span<T> selection, std::int32_t* index);
 template <class T>
 void route_ref(const Context& ctx, const Route<T>& a);
 template <class T>

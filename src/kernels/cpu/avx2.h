@@ -8,9 +8,39 @@ namespace cachalot::cpu {
 namespace avx2 {
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems);
+void rms_norm(const Context& ctx, const RmsNorm<float>& a);
+void rms_norm_backward(const Context& ctx, const RmsNormBackward<float>& a);
+void rope(const Context& ctx, const Rope<float>& a);
+void swiglu(const Context& ctx, const Swiglu<float>& a);
+void swiglu_backward(const Context& ctx, const SwigluBackward<float>& a);
+void embedding(const Context& ctx, const Embedding& a);
+void embedding_backward(const Context& ctx, const EmbeddingBackward<float>& a);
+double sum_squares(const Context& ctx, std::span<const float> x);
+void cross_entropy(const Context& ctx, const CrossEntropy<float>& a);
+void route(const Context& ctx, const Route<float>& a);
+void route_backward(const Context& ctx, const RouteBackward<float>& a);
+void combine(const Context& ctx, const Combine<float>& a);
+void combine_backward(const Context& ctx, const CombineBackward<float>& a);
+void adamw(const Context& ctx, const AdamW<float>& a);
 
 }  // namespace avx2
 
-constexpr void add_avx2(KernelTable& table) { table.gemm = avx2::gemm; }
+constexpr void add_avx2(KernelTable& table) {
+  table.gemm = avx2::gemm;
+  table.rms_norm = avx2::rms_norm;
+  table.rms_norm_backward = avx2::rms_norm_backward;
+  table.rope = avx2::rope;
+  table.swiglu = avx2::swiglu;
+  table.swiglu_backward = avx2::swiglu_backward;
+  table.embedding = avx2::embedding;
+  table.embedding_backward = avx2::embedding_backward;
+  table.sum_squares = avx2::sum_squares;
+  table.cross_entropy = avx2::cross_entropy;
+  table.route = avx2::route;
+  table.route_backward = avx2::route_backward;
+  table.combine = avx2::combine;
+  table.combine_backward = avx2::combine_backward;
+  table.adamw = avx2::adamw;
+}
 
 }  // namespace cachalot::cpu

@@ -10,12 +10,40 @@ namespace cachalot::cpu {
 namespace avx512 {
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems);
+void rms_norm(const Context& ctx, const RmsNorm<float>& a);
+void rms_norm_backward(const Context& ctx, const RmsNormBackward<float>& a);
+void rope(const Context& ctx, const Rope<float>& a);
+void swiglu(const Context& ctx, const Swiglu<float>& a);
+void swiglu_backward(const Context& ctx, const SwigluBackward<float>& a);
+void embedding(const Context& ctx, const Embedding& a);
+void embedding_backward(const Context& ctx, const EmbeddingBackward<float>& a);
+double sum_squares(const Context& ctx, std::span<const float> x);
+void cross_entropy(const Context& ctx, const CrossEntropy<float>& a);
+void route(const Context& ctx, const Route<float>& a);
+void route_backward(const Context& ctx, const RouteBackward<float>& a);
+void combine(const Context& ctx, const Combine<float>& a);
+void combine_backward(const Context& ctx, const CombineBackward<float>& a);
+void adamw(const Context& ctx, const AdamW<float>& a);
 
 }  // namespace avx512
 
 constexpr void add_avx512(KernelTable& table) {
   add_avx2(table);
   table.gemm = avx512::gemm;
+  table.rms_norm = avx512::rms_norm;
+  table.rms_norm_backward = avx512::rms_norm_backward;
+  table.rope = avx512::rope;
+  table.swiglu = avx512::swiglu;
+  table.swiglu_backward = avx512::swiglu_backward;
+  table.embedding = avx512::embedding;
+  table.embedding_backward = avx512::embedding_backward;
+  table.sum_squares = avx512::sum_squares;
+  table.cross_entropy = avx512::cross_entropy;
+  table.route = avx512::route;
+  table.route_backward = avx512::route_backward;
+  table.combine = avx512::combine;
+  table.combine_backward = avx512::combine_backward;
+  table.adamw = avx512::adamw;
 }
 
 }  // namespace cachalot::cpu

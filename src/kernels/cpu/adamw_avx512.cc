@@ -1,0 +1,14 @@
+#include "kernels/adamw.h"
+
+#include <cmath>
+
+#include "kernels/cpu/avx512.h"
+#include "kernels/cpu/vec_avx512.h"
+
+#ifdef CACHALOT_X86
+CACHALOT_BEGIN_TARGET(CACHALOT_AVX512)
+namespace cachalot::cpu::avx512 {
+#include "kernels/cpu/adamw_body.inc"
+}  // namespace cachalot::cpu::avx512
+CACHALOT_END_TARGET
+#endif

@@ -1,0 +1,15 @@
+#include "kernels/rms_norm.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu/avx512.h"
+#include "kernels/cpu/vec_avx512.h"
+
+#ifdef CACHALOT_X86
+CACHALOT_BEGIN_TARGET(CACHALOT_AVX512)
+namespace cachalot::cpu::avx512 {
+#include "kernels/cpu/rms_norm_body.inc"
+}  // namespace cachalot::cpu::avx512
+CACHALOT_END_TARGET
+#endif

@@ -1,0 +1,12 @@
+#include "kernels/rope.h"
+
+#include "kernels/cpu/avx2.h"
+#include "kernels/cpu/vec_avx2.h"
+
+#ifdef CACHALOT_X86
+CACHALOT_BEGIN_TARGET(CACHALOT_AVX2)
+namespace cachalot::cpu::avx2 {
+#include "kernels/cpu/rope_body.inc"
+}  // namespace cachalot::cpu::avx2
+CACHALOT_END_TARGET
+#endif

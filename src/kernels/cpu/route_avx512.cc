@@ -1,0 +1,17 @@
+#include "kernels/route.h"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <vector>
+
+#include "kernels/cpu/avx512.h"
+#include "kernels/cpu/vec_avx512.h"
+
+#ifdef CACHALOT_X86
+CACHALOT_BEGIN_TARGET(CACHALOT_AVX512)
+namespace cachalot::cpu::avx512 {
+#include "kernels/cpu/route_body.inc"
+}  // namespace cachalot::cpu::avx512
+CACHALOT_END_TARGET
+#endif
