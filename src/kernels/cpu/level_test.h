@@ -29,7 +29,7 @@ class LevelTest : public ::testing::TestWithParam<const KernelTable*> {
 
 inline constexpr double kUnit = 0x1p-24;  // one float rounding is off by at most this, relatively
 // Largest relative error of the levels' vector exp and sigmoid on normal results: vec_test.cc.
-inline constexpr double kExpError = 2.2 * kUnit;
+inline constexpr double kExpError = 1.5 * kUnit;
 inline constexpr double kSigmoidError = kExpError + 2.1 * kUnit;  // 1 + e and 1 / x round once each
 
 // |got - want| <= relative * size + the least normal float (results below it may be cut to zero),
