@@ -1,16 +1,13 @@
 #include "text/tokenizer.h"
 
 #include <mutex>
-#include <unordered_map>
-
-#include <xxhash.h>
 
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "text/added_tokens.h"
-#include "text/bpe.h"
 #include "text/byte_level.h"
 #include "text/pre_tokenizer.h"
+#include "text/token_tables.h"
 #include "text/tokenizer_json.h"
 #include "text/utf8.h"
 
@@ -48,119 +45,6 @@ class EncoderPool {
   std::vector<std::unique_ptr<Encoder>> idle_;
 };
 
-using TokenIds = std::unordered_map<std::string, std::int32_t>;
-
-// Everything a file promises about ids, checked.
-class Tables {
- public:
-  Tables(const TokenizerSpec& spec, const std::string& file);
-
-  std::vector<std::string> bytes;  // by id; "" for an id without a token
-  std::vector<char> special;
-  TokenIds ids;
-  std::array<std::int32_t, 256> byte_tokens{};
-  std::vector<Merge> merges;
-
- private:
-  void add_vocab(const TokenizerSpec& spec);
-  void add_added(const TokenizerSpec& spec);
-  void add_merges(const TokenizerSpec& spec);
-  std::int32_t id_of(const std::string& token, std::size_t merge) const;
-  [[noreturn]] void bad(const std::string& what) const {
-    throw Error(Code::kFormat, cat(file_, ": ", what));
-  }
-  const std::string& file_;
-};
-
-Tables::Tables(const TokenizerSpec& spec, const std::string& file) : file_(file) {
-  std::int64_t size = 0;
-  for (const auto& [token, id] : spec.vocab) size = std::max<std::int64_t>(size, id + 1);
-  for (const AddedToken& token : spec.added) size = std::max<std::int64_t>(size, token.id + 1);
-  if (size > kMaxTokenId + 1) bad(cat("token id ", size - 1, " is past ", kMaxTokenId));
-  bytes.resize(size);
-  special.assign(size, 0);
-  ids.reserve(spec.vocab.size() + spec.added.size());
-  add_vocab(spec);
-  add_added(spec);
-  add_merges(spec);
-}
-
-void Tables::add_vocab(const TokenizerSpec& spec) {
-  for (const auto& [token, id] : spec.vocab) {
-    if (token.empty()) bad("model.vocab has an empty token");
-    if (!ids.emplace(token, id).second) bad(cat("model.vocab has '", token, "' twice"));
-    if (!bytes[id].empty())
-      bad(cat("model.vocab gives id ", id, " to two tokens, one is '", token, "'"));
-    // A token outside the byte alphabet can only be an added one: it stands for its own text.
-    bytes[id] = from_byte_level(token).value_or(token);
-  }
-  const auto& alphabet = byte_alphabet();
-  for (int b = 0; b < 256; ++b) {
-    std::string token;
-    append_utf8(token, alphabet[b]);
-    const auto found = ids.find(token);
-    if (found == ids.end()) {
-      bad(cat("model.vocab lacks '", token, "', the token of byte ", b,
-              "; a byte-level vocabulary has all 256"));
-    }
-    byte_tokens[b] = found->second;
-  }
-}
-
-void Tables::add_added(const TokenizerSpec& spec) {
-  for (const AddedToken& token : spec.added) {
-    const auto [found, is_new] = ids.emplace(token.content, token.id);
-    if (found->second != token.id) {
-      bad(cat("added token '", token.content, "' has id ", token.id, " here and ", found->second,
-              " elsewhere"));
-    }
-    if (is_new && !bytes[token.id].empty()) {
-      bad(cat("added token '", token.content, "' takes id ", token.id, ", which is taken"));
-    }
-    bytes[token.id] = token.content;
-    special[token.id] = token.special ? 1 : 0;
-  }
-}
-
-std::int32_t Tables::id_of(const std::string& token, std::size_t merge) const {
-  const auto found = ids.find(token);
-  if (found == ids.end()) {
-    bad(cat("model.merges[", merge, "] names '", token, "', which is not in model.vocab"));
-  }
-  return found->second;
-}
-
-void Tables::add_merges(const TokenizerSpec& spec) {
-  merges.reserve(spec.merges.size());
-  for (std::size_t i = 0; i < spec.merges.size(); ++i) {
-    const auto& [left, right] = spec.merges[i];
-    merges.push_back({id_of(left, i), id_of(right, i), id_of(left + right, i)});
-  }
-}
-
-std::uint64_t hash_spec(const TokenizerSpec& spec) {
-  // Order in the vocab object says nothing, so tokens are summed, each hashed with its id.
-  std::uint64_t tokens = 0;
-  for (const auto& [token, id] : spec.vocab) tokens += XXH64(token.data(), token.size(), id);
-  XXH64_state_t* state = XXH64_createState();
-  if (state == nullptr) throw std::bad_alloc();
-  XXH64_reset(state, tokens);
-  const auto add = [&](const std::string& text) {
-    const std::uint64_t size = text.size();
-    XXH64_update(state, &size, sizeof size);
-    XXH64_update(state, text.data(), text.size());
-  };
-  for (const auto& [left, right] : spec.merges) add(left), add(right);
-  for (const AddedToken& a : spec.added) {
-    add(cat(a.id, ' ', a.special, a.single_word, a.lstrip, a.rstrip, a.normalized, ' ', a.content));
-  }
-  for (const std::string& pattern : spec.patterns) add(pattern);
-  add(spec.ignore_merges ? "ignore_merges" : "");
-  const std::uint64_t hash = XXH64_digest(state);
-  XXH64_freeState(state);
-  return hash;
-}
-
 // tokenizer.json of the largest vocabularies has tens of megabytes.
 constexpr std::uint64_t kMaxFile = 512u << 20;
 
@@ -197,7 +81,9 @@ struct Tokenizer::State {
                     std::vector<std::int32_t>& out) const {
     encoder.cache.get(piece, out, [&](std::string_view p, std::vector<std::int32_t>& to) {
       if (ignore_merges) {
-        if (const auto found = tables.ids.find(to_byte_level(p)); found != tables.ids.end()) {
+        const auto found = tables.ids.find(to_byte_level(p));
+        // An added token written like this piece's bytes stands for something else.
+        if (found != tables.ids.end() && tables.bytes[found->second] == p) {
           to.push_back(found->second);
           return;
         }
@@ -207,7 +93,7 @@ struct Tokenizer::State {
   }
   void encode(std::string_view text, bool plain, std::vector<std::int32_t>& out) const;
 
-  Tables tables;
+  TokenTables tables;
   AddedTokens added;
   PreTokenizer pre;
   Bpe bpe;
@@ -332,32 +218,6 @@ void Tokenizer::pre_tokenize(std::string_view text, std::vector<std::string_view
   auto encoder = state_->encoders.take();
   state_->pre.split(text, encoder->scratch, [&](std::string_view piece) { out.push_back(piece); });
   state_->encoders.give_back(std::move(encoder));
-}
-
-std::string StreamDecoder::push(std::int32_t id) {
-  const std::string_view token = tokenizer_->id_to_bytes(id);
-  if (skip_special_ && tokenizer_->is_special(id)) return "";
-  held_ += token;
-  std::string ready;
-  std::size_t at = 0;
-  while (at < held_.size()) {
-    const Utf8Step step = utf8_step(held_, at);
-    if (step.kind == Utf8Step::Kind::kIncomplete) break;
-    if (step.kind == Utf8Step::Kind::kValid) {
-      ready.append(held_, at, step.bytes);
-    } else {
-      ready += "\xEF\xBF\xBD";
-    }
-    at += step.bytes;
-  }
-  held_.erase(0, at);
-  return ready;
-}
-
-std::string StreamDecoder::flush() {
-  std::string rest = replace_invalid_utf8(held_);
-  held_.clear();
-  return rest;
 }
 
 }  // namespace cachalot::text
