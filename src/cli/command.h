@@ -35,6 +35,8 @@ void on_run(CLI::App* command, Globals& globals, std::shared_ptr<Options> option
   });
 }
 
+void add_bench(CLI::App& root, Globals& globals);
+void add_bench_kernels(CLI::App& bench, Globals& globals);
 void add_eval(CLI::App& root, Globals& globals);
 void add_forward(CLI::App& root, Globals& globals);
 void add_generate(CLI::App& root, Globals& globals);

@@ -56,6 +56,7 @@ int run(int argc, char** argv) {
   add_tokenize(app, globals);
   add_info(app, globals);
   add_plan(app, globals);
+  add_bench(app, globals);
 
   try {
     app.parse(argc, argv);

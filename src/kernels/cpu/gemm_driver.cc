@@ -20,14 +20,20 @@ namespace {
 // Summation steps of one block of B: an A panel of it (14 rows x 384 x 4 bytes = 21 KiB) stays in a
 // 32 or 48 KiB L1 cache while the panels of B stream by from L2.
 constexpr int kBlockK = 384;
-// Columns of one block of B: with kBlockK 192 KiB, a small part of L2; more columns would gain
-// nothing (A is read once per 128 columns: 1 GB/s) and leave fewer tasks.
+// Columns of one block of B, where a task packs it (few rows) and where it lies packed. 256 columns
+// x kBlockK are 384 KiB of an L2 cache; A is then read from L3 once per 256 columns (1 GB/s).
 constexpr int kBlockColumns = 128;
-// Packed A of the problems in flight. Larger ones are cut by rows; B is then packed once per cut.
-constexpr std::size_t kPackedABytes = std::size_t{48} << 20;
-// Rows are cut into tasks of at least this many: packing B costs about as much as 10 rows.
-constexpr int kMinTaskRows = 192;
-constexpr int kMaxTaskRows = 2048;
+constexpr int kSharedColumns = 256;
+// From so many rows on, B is packed once for all tasks: it is used often enough to be worth writing
+// to L3 and reading back.
+constexpr int kShareRows = 160;
+// Packed operands of the problems in flight. A larger A is cut by rows; a B that does not fit is
+// packed by its tasks.
+constexpr std::size_t kPackedBytes = std::size_t{64} << 20;
+// Rows of a task: enough to use a block of B while it is in L2, few enough that all threads have
+// work; sums between blocks of K (rows x columns) stay in L2 too.
+constexpr int kMinTaskRows = 112;
+constexpr int kMaxTaskRows = 1024;
 // Elements of k packed in one go where k is the far direction: bounds the pages in flight.
 constexpr int kPackK = 64;
 constexpr int kPackPanels = 8;
@@ -82,6 +88,8 @@ struct Part {
   int panels = 0;
   std::int64_t steps = 0;
   std::uint32_t* a = nullptr;  // packed: [panel][steps, rows of the panel]
+  std::uint32_t* b = nullptr;  // packed: [panel][steps, width], or null: the tasks do it
+  bool share_b = false;
   bool direct = false;
   Steps kind = Steps::kFloat;
 
@@ -93,6 +101,7 @@ struct Part {
 
 struct PackTask {
   int part = 0;
+  bool of_b = false;
   int panel = 0;
   int count = 0;
 };
@@ -162,7 +171,7 @@ class Run {
     const bool direct = isa_.direct != nullptr && g.m() <= isa_.direct_rows;
     const Steps kind = !bf16_ ? Steps::kFloat : direct ? Steps::kWide : isa_.bf16;
     const std::int64_t steps = steps_of(kind, g.k());
-    const std::int64_t limit = static_cast<std::int64_t>(kPackedABytes / sizeof(std::uint32_t));
+    const std::int64_t limit = static_cast<std::int64_t>(kPackedBytes / sizeof(std::uint32_t));
     const std::int64_t fit =
         std::max<std::int64_t>(isa_.max_rows, limit / std::max<std::int64_t>(steps, 1));
     for (int row = 0; row < g.m();) {
@@ -176,8 +185,10 @@ class Run {
       part.direct = direct;
       part.kind = kind;
       part.panels = (rows + isa_.max_rows - 1) / isa_.max_rows;
+      const std::int64_t b_words = steps * ((g.n() + isa_.lanes - 1) / isa_.lanes * isa_.lanes);
+      part.share_b = !direct && rows >= kShareRows && b_words <= limit - words_ - rows * steps;
       store().parts.push_back(part);
-      words_ += rows * steps;
+      words_ += rows * steps + (part.share_b ? b_words : 0);
       row += rows;
     }
   }
@@ -199,18 +210,40 @@ class Run {
       part.a = a;
       a += part.rows * part.steps;
       for (int p = 0; p < part.panels; p += kPackPanels) {
-        s.packs.push_back({static_cast<int>(i), p, std::min(kPackPanels, part.panels - p)});
+        s.packs.push_back({static_cast<int>(i), false, p, std::min(kPackPanels, part.panels - p)});
+      }
+      if (!part.share_b) continue;
+      part.b = a;
+      const int nr = isa_.lanes * isa_.max_vecs;
+      const int panels = (part.g->n() + nr - 1) / nr;
+      a += part.steps * ((part.g->n() + isa_.lanes - 1) / isa_.lanes * isa_.lanes);
+      for (int p = 0; p < panels; p += kPackPanels / 2) {
+        s.packs.push_back({static_cast<int>(i), true, p, std::min(kPackPanels / 2, panels - p)});
       }
     }
     const auto n = static_cast<std::int64_t>(s.packs.size());
     ctx_.for_range(n, words_ < kPackAlone ? n : 1, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i)
-        pack_a(s.parts, s.packs[static_cast<std::size_t>(i)]);
+      for (std::int64_t i = begin; i < end; ++i) {
+        const PackTask& task = s.packs[static_cast<std::size_t>(i)];
+        const Part& part = s.parts[static_cast<std::size_t>(task.part)];
+        if (task.of_b) {
+          pack_shared_b(part, task);
+        } else {
+          pack_a(part, task);
+        }
+      }
     });
   }
 
-  void pack_a(const std::vector<Part>& parts, const PackTask& task) const {
-    const Part& part = parts[static_cast<std::size_t>(task.part)];
+  void pack_shared_b(const Part& part, const PackTask& task) const {
+    const int nr = isa_.lanes * isa_.max_vecs;
+    Task columns;
+    columns.col = task.panel * nr;
+    columns.cols = std::min(task.count * nr, part.g->n() - columns.col);
+    pack_b(part, columns, 0, part.g->k(), part.b + columns.col * part.steps);
+  }
+
+  void pack_a(const Part& part, const PackTask& task) const {
     const Gemm& g = *part.g;
     const int k = g.k();
     const int chunk = g.trans_a ? kPackK : std::max(k, 1);
@@ -231,7 +264,7 @@ class Run {
     s.tasks.clear();
     std::int64_t column_tasks = 0;
     for (const Part& part : s.parts)
-      column_tasks += (part.g->n() + kBlockColumns - 1) / kBlockColumns;
+      column_tasks += (part.g->n() + columns_of(part) - 1) / columns_of(part);
     // Cores of a shared machine do not run equally fast: aim at several tasks per thread.
     const std::int64_t wanted = ctx_.threads() > 1 ? 6 * ctx_.threads() : 1;
     const std::int64_t cuts = (wanted + column_tasks - 1) / column_tasks;
@@ -253,10 +286,12 @@ class Run {
                    });
   }
 
+  static int columns_of(const Part& part) { return part.share_b ? kSharedColumns : kBlockColumns; }
+
   void add_tasks(int index, const Part& part, int cuts, std::vector<Task>& tasks) const {
     const int n = part.g->n();
     const int nr = isa_.lanes * isa_.max_vecs;
-    int block = kBlockColumns;
+    int block = columns_of(part);
     int task_panels = part.panels;
     if (part.direct) {
       block = std::max(nr, std::min(kBlockColumns, n / std::max(1, cuts) / nr * nr));
@@ -324,9 +359,10 @@ class Run {
     const int blocks = std::max(1, (k + kBlockK - 1) / kBlockK);
     // Blocks of equal length, even so that a pair of bf16 stays together.
     const int block = std::max(2, ((k + blocks - 1) / blocks + 1) / 2 * 2);
-    auto* b = static_cast<std::uint32_t*>(
-        kept_b.get(sizeof(std::uint32_t) * static_cast<std::size_t>(block) *
-                   static_cast<std::size_t>(panels * nr)));
+    auto* b = part.share_b ? nullptr
+                           : static_cast<std::uint32_t*>(kept_b.get(
+                                 sizeof(std::uint32_t) * static_cast<std::size_t>(block) *
+                                 static_cast<std::size_t>(panels * nr)));
     // Sums between the blocks of K: they may not lie in C, which an accumulating product still
     // needs. [row of the task, panels * nr]
     const int first_row = part.panel_row(task.panel);
@@ -338,8 +374,11 @@ class Run {
     for (int k0 = 0, first = 1; k0 < k || first != 0; k0 += block, first = 0) {
       const int k1 = std::min(k, k0 + block);
       const bool last = k1 >= k;
-      pack_b(part, task, k0, k1, b);
+      if (!part.share_b) pack_b(part, task, k0, k1, b);
       const std::int64_t block_steps = steps_of(part.kind, k1 - k0);
+      // Panel j of the block, whoever packed it.
+      const std::int64_t b_panel = nr * (part.share_b ? part.steps : block_steps);
+      const std::uint32_t* b_first = part.share_b ? part.b + task.col * part.steps : b;
       for (int p = task.panel; p < task.panel + task.panels; ++p) {
         const int row = part.panel_row(p);
         const int rows = part.panel_rows(p);
@@ -362,7 +401,8 @@ class Run {
           tile.load = first == 0;
           tile.steps = block_steps;
           tile.a = a;
-          tile.b = b + block_steps * nr * j;
+          tile.b = b_first + b_panel * j +
+                   (part.share_b ? steps_of(part.kind, k0) * panel_width(task.cols, j) : 0);
           const bool straight = blocks == 1 && !g.accumulate && cols == tile.vecs * isa_.lanes;
           tile.next = next + j * tiles_share;
           tile.next_step = next_step;

@@ -1,0 +1,12 @@
+// cachalot bench: what is measured, each in a file of its own.
+#include "cli/command.h"
+
+namespace cachalot::cli {
+
+void add_bench(CLI::App& root, Globals& globals) {
+  CLI::App* bench = root.add_subcommand("bench", "Measures this machine, ceilings beside it");
+  bench->require_subcommand(1);
+  add_bench_kernels(*bench, globals);
+}
+
+}  // namespace cachalot::cli
