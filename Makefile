@@ -52,7 +52,7 @@ tsan:  ## the tests under the thread sanitizer
 fuzz:  ## each parser's fuzzer, FUZZ_SECONDS (60) each
 	@tools/install_debian.sh build fuzz
 	cmake --preset fuzz
-	cmake --build build/fuzz -j $(JOBS)
+	cmake --build build/fuzz -j $(JOBS) --target fuzzers
 	tools/fuzz.sh build/fuzz $(or $(FUZZ_SECONDS),60)
 
 check:  ## layers, sizes, paths, format and clang-tidy over every file

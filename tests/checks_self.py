@@ -37,6 +37,9 @@ CASES = [
     ("sizes", {"src/base/error.cc": "namespace a {\nstruct S {\n  template <class T>\n  int f(T) const {\n    int x = 0;\n"
                                     + long_body(120) + "    return x;\n  }\n};\n}\n"}, "src/base/error.cc:3: a function of"),
     ("sizes", {"src/base/error.cc": "namespace a {\n" + "int f();\n" * 300 + "}\n"}, ""),
+    ("sizes", {"src/base/error.cc": "BEGIN_TARGET(\"avx2\")\nnamespace a {\n" + "int f();\n" * 300 + "}\n"}, ""),
+    ("sizes", {"src/base/error.cc": "struct S f(struct T t) {\n" + long_body(130) + "}\n"}, "a function of 132 lines"),
+    ("sizes", {"src/base/error.cc": "struct alignas(64) S {\n" + "  int f();\n" * 300 + "};\n"}, ""),
     ("sizes", {"src/base/error.cc": "const char* k = R\"(\n" + "{\n" * 200 + ")\";\nint f() { return 1; }\n"}, ""),
     ("paths", {}, ""),
     ("paths", {"README.md": "See /ho" "me/someone/notes.txt.\n"}, "is a path of one machine"),

@@ -103,7 +103,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("metrics", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--y", default="loss,val_loss", help="keys to draw, separated by commas")
+    parser.add_argument("--y", default="loss,validation_loss", help="keys to draw, separated by commas")
     parser.add_argument("--title", default="training")
     parser.add_argument("--y-label", default="nats per token")
     args = parser.parse_args()

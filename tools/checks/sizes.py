@@ -19,6 +19,12 @@ def blank(match):
     return "\n" * match.group(0).count("\n")
 
 
+def after_container(head):
+    """What follows the first `namespace`, `class`... of a head (macros may stand before), or all of it without one."""
+    found = CONTAINER.search(head)
+    return re.sub(r"alignas\s*\([^)]*\)", "", head[found.end():] if found else head)
+
+
 def long_functions(text):
     """(first line, lines) of every function body over the limit."""
     text = PREPROCESSOR.sub(blank, NOISE.sub(blank, text))
@@ -28,13 +34,10 @@ def long_functions(text):
     for char in text:
         if char == "{":
             before = TEMPLATE.sub("", "".join(head))
-            # Inside a function everything counts to it; a brace after "=" or without "(" is data or a container.
-            container = not any(kind == "function" for kind, _ in stack) and (
-                CONTAINER.search(before) is not None and "(" not in before.split("alignas")[0])
-            inside = any(kind == "function" for kind, _ in stack)
-            if inside:
+            # Inside a function everything counts to it; a brace without "(" before it is data or a container.
+            if any(kind == "function" for kind, _ in stack):
                 stack.append(("inner", line))
-            elif container or "(" not in before:
+            elif "(" not in after_container(before):
                 stack.append(("container", line))
             else:
                 stack.append(("function", head_line))
