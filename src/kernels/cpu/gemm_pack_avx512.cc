@@ -11,6 +11,7 @@ namespace cachalot::cpu::avx512 {
 namespace {
 
 constexpr int kLanes = 16;
+constexpr int kAhead = 512;  // bytes of a line fetched ahead
 
 // 16 elements as the bits of floats, rounded to bf16 where the steps want it.
 template <Steps kSteps>
@@ -96,7 +97,11 @@ void pack_along(const PackJob& job) {
       __m512i v[kLanes];
       if (lines == kLanes && n == kElements) {
         CACHALOT_UNROLL
-        for (int r = 0; r < kLanes; ++r) v[r] = load_words<kPairs>(src + r * job.line_stride + i);
+        for (int r = 0; r < kLanes; ++r) {
+          const T* p = src + r * job.line_stride + i;
+          _mm_prefetch(reinterpret_cast<const char*>(p) + kAhead, _MM_HINT_T0);
+          v[r] = load_words<kPairs>(p);
+        }
       } else {
         for (int r = 0; r < kLanes; ++r) {
           v[r] = r < lines ? load_words<kPairs>(src + r * job.line_stride + i, n)
