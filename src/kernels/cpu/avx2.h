@@ -22,6 +22,9 @@ void route_backward(const Context& ctx, const RouteBackward<float>& a);
 void combine(const Context& ctx, const Combine<float>& a);
 void combine_backward(const Context& ctx, const CombineBackward<float>& a);
 void adamw(const Context& ctx, const AdamW<float>& a);
+void attention(const Context& ctx, const Attention<float>& a);
+void attention_backward(const Context& ctx, const AttentionBackward<float>& a);
+void latent_attention(const Context& ctx, std::span<const LatentAttention> problems);
 
 }  // namespace avx2
 
@@ -41,6 +44,9 @@ constexpr void add_avx2(KernelTable& table) {
   table.combine = avx2::combine;
   table.combine_backward = avx2::combine_backward;
   table.adamw = avx2::adamw;
+  table.attention = avx2::attention;
+  table.attention_backward = avx2::attention_backward;
+  table.latent_attention = avx2::latent_attention;
 }
 
 }  // namespace cachalot::cpu

@@ -24,6 +24,9 @@ void route_backward(const Context& ctx, const RouteBackward<float>& a);
 void combine(const Context& ctx, const Combine<float>& a);
 void combine_backward(const Context& ctx, const CombineBackward<float>& a);
 void adamw(const Context& ctx, const AdamW<float>& a);
+void attention(const Context& ctx, const Attention<float>& a);
+void attention_backward(const Context& ctx, const AttentionBackward<float>& a);
+void latent_attention(const Context& ctx, std::span<const LatentAttention> problems);
 
 }  // namespace avx512
 
@@ -44,6 +47,9 @@ constexpr void add_avx512(KernelTable& table) {
   table.combine = avx512::combine;
   table.combine_backward = avx512::combine_backward;
   table.adamw = avx512::adamw;
+  table.attention = avx512::attention;
+  table.attention_backward = avx512::attention_backward;
+  table.latent_attention = avx512::latent_attention;
 }
 
 }  // namespace cachalot::cpu

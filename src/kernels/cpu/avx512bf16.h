@@ -10,12 +10,18 @@ namespace cachalot::cpu {
 namespace avx512bf16 {
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems);
+void attention(const Context& ctx, const Attention<float>& a);
+void attention_backward(const Context& ctx, const AttentionBackward<float>& a);
+void latent_attention(const Context& ctx, std::span<const LatentAttention> problems);
 
 }  // namespace avx512bf16
 
 constexpr void add_avx512bf16(KernelTable& table) {
   add_avx512(table);
   table.gemm = avx512bf16::gemm;
+  table.attention = avx512bf16::attention;
+  table.attention_backward = avx512bf16::attention_backward;
+  table.latent_attention = avx512bf16::latent_attention;
 }
 
 }  // namespace cachalot::cpu
