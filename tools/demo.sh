@@ -37,7 +37,7 @@ trained=("$cachalot" train "$recipe" --run "$run" --set "data.corpus=$data/bible
 # shellcheck disable=SC2206  # arguments are separated by blanks
 [[ -z "${DEMO_ARGS:-}" ]] || trained+=($DEMO_ARGS)
 # A demo that was interrupted goes on where it stopped; a finished one is not trained a second time.
-if compgen -G "$run/checkpoints/step-*" >/dev/null; then trained+=(--resume); fi
+if [[ -e $run/recipe.toml ]]; then trained+=(--resume); fi
 began=$SECONDS
 "${trained[@]}"
 echo $((SECONDS - began)) >"$run/training_seconds"

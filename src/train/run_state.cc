@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/atomic_file.h"
+#include "perf/peaks.h"
 
 namespace cachalot::train {
 
@@ -141,6 +142,9 @@ void load_state(const fs::path& checkpoint, model::Parameters& parameters,
   }
 }
 
-double measured_peak(const Context&, Precision) { return 0; }
+double measured_peak(const Context& ctx, Precision precision) {
+  const double bf16 = precision == Precision::kBF16 ? perf::bf16_gflops(ctx) : 0;
+  return 1e9 * (bf16 > 0 ? bf16 : perf::fma_gflops(ctx));
+}
 
 }  // namespace cachalot::train
