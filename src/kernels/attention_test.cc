@@ -5,7 +5,7 @@
 #include <cstring>
 #include <string>
 
-#include "kernels/attention_test_case.h"
+#include "kernels/attention_case_test.h"
 #include "kernels/cpu/level_test.h"
 #include "testing/finite_difference.h"
 

@@ -49,7 +49,7 @@ struct Case {
   }
 };
 
-// Naive softmax in double; bounds as in attention_test_case.h.
+// Naive softmax in double; bounds as in attention_case_test.h.
 void expect_right(const Case& b) {
   constexpr double kU = 0x1p-24;
   const Shape& s = b.shape;
