@@ -37,11 +37,15 @@ void on_run(CLI::App* command, Globals& globals, std::shared_ptr<Options> option
 
 void add_bench(CLI::App& root, Globals& globals);
 void add_bench_kernels(CLI::App& bench, Globals& globals);
+void add_chat(CLI::App& root, Globals& globals);
+void add_convert(CLI::App& root, Globals& globals);
 void add_eval(CLI::App& root, Globals& globals);
 void add_forward(CLI::App& root, Globals& globals);
 void add_generate(CLI::App& root, Globals& globals);
 void add_info(CLI::App& root, Globals& globals);
 void add_plan(CLI::App& root, Globals& globals);
 void add_tokenize(CLI::App& root, Globals& globals);
+void add_train(CLI::App& root, Globals& globals);
+void add_verify(CLI::App& root, Globals& globals);
 
 }  // namespace cachalot::cli

@@ -20,7 +20,7 @@ namespace {
 struct Options {
   std::string model, text;
   std::string precision = "f32";
-  int context = 4096;
+  int context = 1024;
   bool no_bos = false;
 };
 

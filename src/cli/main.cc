@@ -51,6 +51,7 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   add_shared_flags(app, globals);
   add_generate(app, globals);
+  add_chat(app, globals);
   add_eval(app, globals);
   add_forward(app, globals);
   add_tokenize(app, globals);

@@ -3,6 +3,7 @@
 #include "cli/command.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
+#include "text/chat.h"
 #include "text/tokenizer.h"
 
 namespace cachalot::cli {
@@ -15,6 +16,9 @@ struct Options {
   bool skip_special = false;
   bool bos = false;
   bool replace_invalid = false;
+  bool chat = false;
+  bool no_generation_prompt = false;
+  std::string format;
 };
 
 void decode(const Options& o, const text::Tokenizer& tokenizer, const Globals& globals) {
@@ -45,9 +49,26 @@ void encode(const Options& o, const text::Tokenizer& tokenizer, const Globals& g
   }
 }
 
+void render_chat(const Options& o, const text::Tokenizer& tokenizer, const Globals& globals) {
+  const std::vector<text::ChatMessage> messages = text::parse_messages(read_text("-"));
+  const text::ChatFormat format =
+      o.format.empty() ? text::ChatFormat::of(tokenizer) : text::ChatFormat::named(o.format);
+  const std::string text = format.render(messages, !o.no_generation_prompt, tokenizer);
+  if (globals.json) {
+    print_json({{"format", format.name()}, {"text", text}, {"tokens", tokenizer.encode(text)}});
+  } else {
+    print(text);
+  }
+}
+
 void run(const Options& o, const Globals& globals) {
+  if (o.decode && o.chat) {
+    throw Error(Code::kUsage, "tokenize got --decode and --chat, but they exclude each other");
+  }
   const text::Tokenizer tokenizer = text::Tokenizer::load(o.model);
-  if (o.decode) {
+  if (o.chat) {
+    render_chat(o, tokenizer, globals);
+  } else if (o.decode) {
     decode(o, tokenizer, globals);
   } else {
     encode(o, tokenizer, globals);
@@ -57,8 +78,9 @@ void run(const Options& o, const Globals& globals) {
 }  // namespace
 
 void add_tokenize(CLI::App& root, Globals& globals) {
-  CLI::App* command =
-      add_command(root, globals, "tokenize", "Text on stdin to token ids, or back with --decode");
+  CLI::App* command = add_command(root, globals, "tokenize",
+                                  "Text on stdin to token ids; --decode: ids to text; --chat: "
+                                  "messages (JSON) to the text a model is given");
   auto o = std::make_shared<Options>();
   command->add_option("model", o->model, "Folder with tokenizer.json")
       ->required()
@@ -68,6 +90,15 @@ void add_tokenize(CLI::App& root, Globals& globals) {
   command->add_flag("--bos", o->bos, "Put BOS before the text; otherwise nothing is added");
   command->add_flag("--replace-invalid", o->replace_invalid,
                     "Read bytes that are not UTF-8 as U+FFFD instead of refusing them");
+  command->add_flag("--chat", o->chat,
+                    "[{\"role\": \"user\", \"content\": \"...\"}, ...] on stdin to text");
+  command->add_flag("--no-generation-prompt", o->no_generation_prompt,
+                    "With --chat: end after the last message, without the opening of an answer");
+  command
+      ->add_option("--format", o->format,
+                   "With --chat: default is the one of tokenizer_config.json's chat_template")
+      ->check(CLI::IsMember({"v2", "v3", "r1"}))
+      ->type_name("v2|v3|r1");
   on_run(command, globals, o, run);
 }
 

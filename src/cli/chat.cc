@@ -1,0 +1,155 @@
+// cachalot chat: a conversation in the terminal. What the model has read stays in its latent cache
+// from turn to turn.
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <iostream>
+
+#include "base/error.h"
+#include "cli/command.h"
+#include "cli/generation_output.h"
+#include "cli/inputs.h"
+#include "cli/session.h"
+#include "infer/text_stream.h"
+#include "text/chat.h"
+
+namespace cachalot::cli {
+
+namespace {
+
+struct Options {
+  std::string model, system, format;
+  std::string precision = "f32";
+  std::string mtp = "auto";
+  int max_tokens = 1024;
+  bool timings = false;
+  std::vector<std::string> stop;
+  infer::SamplerConfig sampling{.temperature = 0.6, .top_p = 0.95};
+};
+
+class Conversation {
+ public:
+  Conversation(const Options& o, const Globals& globals, const Session& session)
+      : o_(o),
+        globals_(globals),
+        session_(session),
+        tokenizer_(session.need_tokenizer("chat", "")),
+        format_(o.format.empty() ? text::ChatFormat::of(tokenizer_)
+                                 : text::ChatFormat::named(o.format)),
+        eos_(session.eos()),
+        generator_(session.context(), session.model, {.mtp = parse_mtp(o.mtp)}),
+        sequence_(session.model) {
+    reset();
+  }
+
+  void reset() {
+    messages_.clear();
+    if (!o_.system.empty()) messages_.push_back({"system", o_.system});
+  }
+
+  void turn(const std::string& line) {
+    messages_.push_back({"user", line});
+    infer::Request request;
+    request.prompt = tokenizer_.encode(format_.render(messages_, true, tokenizer_));
+    request.sampling = o_.sampling;
+    request.stream = turns_.size();
+    request.max_tokens = o_.max_tokens;
+    request.eos = eos_;
+    infer::TextStream stream(tokenizer_, o_.stop);
+    std::string answer;
+    const auto emit = [&](const std::string& piece) {
+      answer += piece;
+      if (globals_.json || piece.empty()) return;
+      print(piece);
+      flush_output();
+    };
+    request.on_token = [&](std::int32_t token) {
+      if (tokenizer_.has(token)) emit(stream.push(token));
+      return !stream.stopped();
+    };
+    const infer::Result result = generator_.run(request, sequence_);
+    emit(stream.finish());
+    messages_.push_back({"assistant", answer});
+    turns_.push_back({{"finish", infer::name(result.finish)},
+                      {"timings", timings_json(result, session_.load_seconds)},
+                      {"mtp", mtp_json(result.mtp)}});
+    if (!globals_.json) print("\n");
+    flush_output();
+    if (o_.timings) spdlog::info("{}", summary(result));
+  }
+
+  Json to_json() const {
+    Json messages = Json::array();
+    for (const text::ChatMessage& m : messages_) {
+      messages.push_back({{"role", m.role}, {"content", m.content}});
+    }
+    return {{"format", format_.name()}, {"messages", messages}, {"turns", turns_}};
+  }
+
+ private:
+  const Options& o_;
+  const Globals& globals_;
+  const Session& session_;
+  const text::Tokenizer& tokenizer_;
+  text::ChatFormat format_;
+  std::vector<std::int32_t> eos_;
+  infer::Generator generator_;
+  infer::Sequence sequence_;
+  std::vector<text::ChatMessage> messages_;
+  Json turns_ = Json::array();
+};
+
+void run(const Options& o, const Globals& globals) {
+  infer::validate(o.sampling);
+  require_utf8(o.system, "--system");
+  const Session session(o.model, o.precision, globals.threads);
+  Conversation conversation(o, globals, session);
+  const bool terminal = ::isatty(STDIN_FILENO) != 0;
+  if (terminal) fmt::print(stderr, "One line is one message. /reset begins anew, /exit ends.\n");
+  for (std::string line;;) {
+    if (terminal) fmt::print(stderr, "> ");
+    if (!std::getline(std::cin, line) || line == "/exit") break;
+    if (line.empty()) continue;
+    if (line == "/reset") {
+      conversation.reset();
+      continue;
+    }
+    require_utf8(line, "standard input");
+    conversation.turn(line);
+  }
+  if (globals.json) print_json(conversation.to_json());
+}
+
+}  // namespace
+
+void add_chat(CLI::App& root, Globals& globals) {
+  CLI::App* command = add_command(
+      root, globals, "chat",
+      "Talk with a model: one line on stdin is one message, the answer streams to stdout.\n"
+      "/reset begins a new conversation, /exit (or the end of the input) ends. With --json one "
+      "object with all messages is printed at the end.");
+  auto o = std::make_shared<Options>();
+  add_model_folder(command, o->model);
+  command->add_option("--system", o->system, "System message to begin with")->type_name("TEXT");
+  command
+      ->add_option("--format", o->format,
+                   "Chat format; default: the one of tokenizer_config.json's chat_template")
+      ->check(CLI::IsMember({"v2", "v3", "r1"}))
+      ->type_name("v2|v3|r1");
+  command->add_option("--max-tokens", o->max_tokens, "New tokens per answer at most")
+      ->check(CLI::Range(1, 1 << 30))
+      ->type_name("N");
+  command->add_option("--stop", o->stop, "Text that ends an answer; may be given more than once")
+      ->allow_extra_args(false)
+      ->type_name("TEXT");
+  command->add_option("--mtp", o->mtp, "Draft with the MTP layer; auto: where the model has one")
+      ->check(CLI::IsMember({"on", "off", "auto"}))
+      ->type_name("on|off|auto");
+  command->add_flag("--timings", o->timings, "After each answer, say on stderr what it took");
+  add_precision(command, o->precision);
+  add_sampling(command, o->sampling);
+  on_run(command, globals, o, run);
+}
+
+}  // namespace cachalot::cli
