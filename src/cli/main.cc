@@ -50,6 +50,7 @@ int run(int argc, char** argv) {
                        "Print the version and exit");
   app.require_subcommand(1);
   add_shared_flags(app, globals);
+  add_train(app, globals);
   add_generate(app, globals);
   add_chat(app, globals);
   add_eval(app, globals);

@@ -1,0 +1,169 @@
+// cachalot train: a recipe carried out in a run folder, with a progress line.
+#include <fmt/format.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+
+#include "base/error.h"
+#include "cli/command.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+#include "train/trainer.h"
+
+namespace cachalot::cli {
+
+namespace {
+
+struct Options {
+  std::string recipe, run_dir;
+  std::vector<std::string> set;
+  bool resume = false;
+};
+
+std::atomic<bool> stop_asked{false};
+static_assert(std::atomic<bool>::is_always_lock_free, "set from a signal handler");
+
+// The first Ctrl-C or SIGTERM asks; the second one ends the process the usual way.
+void on_signal(int number) {
+  stop_asked = true;
+  std::signal(number, SIG_DFL);
+}
+
+std::string step_line(const train::StepReport& r) {
+  double imbalance = 0;
+  for (const double x : r.imbalance) imbalance = std::max(imbalance, x);
+  return fmt::format(
+      "{} step {}/{}  loss {:.4f}  mtp {:.4f}  grad {:.2f}{}  lr {:.2e}  {:.0f} tok/s  MFU {:.0f}% "
+      " "
+      "load {:.2f}  {} left",
+      bar(static_cast<double>(r.step), static_cast<double>(r.steps), 16), r.step, r.steps, r.loss,
+      r.mtp_loss, r.grad_norm, r.skipped ? " (skipped)" : "", r.lr, r.tokens_per_s, 100 * r.mfu,
+      imbalance, clock_text(r.left_s));
+}
+
+std::string eval_line(const train::EvalReport& r) {
+  return fmt::format(
+      "step {}: held out {:.4f} nats per token, {:.4f} bits per byte, MTP loss {:.4f}, MTP "
+      "acceptance {:.1f}%",
+      r.step, r.loss, r.bits_per_byte, r.mtp_loss, 100 * r.mtp_acceptance);
+}
+
+std::string_view name(train::Ended ended) {
+  switch (ended) {
+    case train::Ended::kDone:
+      return "done";
+    case train::Ended::kStopped:
+      return "stopped";
+    case train::Ended::kTimeUp:
+      return "time up";
+  }
+  return "done";
+}
+
+Json to_json(const train::TrainResult& r, const std::string& run_dir) {
+  Json validation = nullptr;
+  if (r.validation.tokens > 0) {
+    validation = {{"step", r.validation.step},
+                  {"nats_per_token", r.validation.loss},
+                  {"bits_per_byte", r.validation.bits_per_byte},
+                  {"mtp_loss", r.validation.mtp_loss},
+                  {"mtp_acceptance", r.validation.mtp_acceptance},
+                  {"tokens", r.validation.tokens}};
+  }
+  return {{"ended", name(r.ended)},
+          {"step", r.step},
+          {"tokens", r.tokens},
+          {"skipped_steps", r.skipped_steps},
+          {"seconds", r.seconds},
+          {"tokens_per_s", r.tokens_per_s},
+          {"mfu", r.mfu},
+          {"loss", r.loss},
+          {"parameters", r.parameters},
+          {"validation", validation},
+          {"run", run_dir},
+          {"checkpoint", r.checkpoint.string()}};
+}
+
+void print_text(const train::TrainResult& r, const std::string& run_dir) {
+  print_line(fmt::format("{}: {} steps, {} tokens in {}, {:.0f} tokens/s, MFU {:.1f}%",
+                         name(r.ended), r.step, human_count(static_cast<double>(r.tokens)),
+                         clock_text(r.seconds), r.tokens_per_s, 100 * r.mfu));
+  print_line(fmt::format("parameters  {}", human_count(static_cast<double>(r.parameters))));
+  print_line(fmt::format("loss        {:.4f} nats per token", r.loss));
+  if (r.validation.tokens > 0) print_line("held out    " + eval_line(r.validation));
+  if (r.skipped_steps > 0) print_line(fmt::format("skipped     {} steps", r.skipped_steps));
+  print_line("model       " + r.checkpoint.string());
+  if (r.ended == train::Ended::kStopped) {
+    print_line(fmt::format("continue    cachalot train ... --run {} --resume", run_dir));
+  }
+}
+
+void run(const Options& o, const Globals& globals) {
+  const train::Recipe recipe = train::load_recipe(o.recipe, o.set);
+  train::TrainOptions options;
+  options.resume = o.resume;
+  options.run_dir = o.run_dir.empty()
+                        ? std::filesystem::path("runs") / std::filesystem::path(o.recipe).stem()
+                        : std::filesystem::path(o.run_dir);
+  // The flag goes before the recipe; results do not depend on it.
+  const int threads = globals.threads != 0 ? globals.threads : recipe.run.threads;
+  const runtime::Runtime rt({.threads = threads, .cpu = {}});
+
+  Progress progress;
+  train::TrainHooks hooks;
+  hooks.stop = &stop_asked;
+  hooks.on_prepare = [&](const std::string& what, std::uint64_t done, std::uint64_t total) {
+    progress.show(
+        fmt::format(
+            "{} {} {:.0f}%", bar(static_cast<double>(done), static_cast<double>(total), 16), what,
+            total > 0 ? 100.0 * static_cast<double>(done) / static_cast<double>(total) : 100.0),
+        done >= total);
+  };
+  hooks.on_step = [&](const train::StepReport& r) {
+    progress.show(step_line(r), r.step == r.steps);
+  };
+  hooks.on_eval = [&](const train::EvalReport& r) { progress.message(eval_line(r)); };
+  hooks.on_message = [&](const std::string& text) { progress.message(text); };
+
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+  const train::TrainResult result = train::train(recipe, options, rt, hooks);
+  if (globals.json) {
+    print_json(to_json(result, options.run_dir.string()));
+  } else {
+    print_text(result, options.run_dir.string());
+  }
+}
+
+}  // namespace
+
+void add_train(CLI::App& root, Globals& globals) {
+  CLI::App* command = add_command(
+      root, globals, "train",
+      "Train a model by a recipe. Ctrl-C and SIGTERM save and stop; --resume goes on from there.");
+  auto o = std::make_shared<Options>();
+  command->add_option("recipe", o->recipe, "What to train, on what, and how (TOML)")
+      ->required()
+      ->type_name("RECIPE.toml");
+  command
+      ->add_option("--run", o->run_dir, "Folder of the run; default: runs/ and the recipe's name")
+      ->type_name("DIR");
+  command
+      ->add_option("--set", o->set, "Override a value of the recipe; may be given more than once")
+      ->allow_extra_args(false)
+      ->type_name("section.key=value");
+  command->add_flag("--resume", o->resume, "Continue from the newest whole checkpoint of the run");
+  command->add_flag_callback(
+      "--help-recipe",
+      [] {
+        print(train::recipe_help());
+        flush_output();
+        throw CLI::Success();
+      },
+      "Print every value a recipe may hold, with range and default, and exit");
+  on_run(command, globals, o, run);
+}
+
+}  // namespace cachalot::cli
