@@ -11,6 +11,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -73,15 +74,21 @@ struct TensorToWrite {
   const void* data;
 };
 
+// Makes the bytes of a tensor when its turn comes, valid until the next call; the `data` of the
+// list is not read. So a model is written that never is in memory as a whole.
+using TensorSource = std::function<const void*(const TensorToWrite& tensor)>;
+
 // Writes one file: data 64-byte aligned, synced to disk before it returns; kIo on a full disk (the
 // partial file is removed).
 void write_safetensors(const std::filesystem::path& file, std::span<const TensorToWrite> tensors,
-                       const std::map<std::string, std::string>& metadata = {});
+                       const std::map<std::string, std::string>& metadata = {},
+                       const TensorSource& source = nullptr);
 
 // Writes a Hugging Face folder's weights: model.safetensors, or shards of at most `shard_bytes`
 // with an index.
 void write_model_safetensors(const std::filesystem::path& folder,
                              std::span<const TensorToWrite> tensors,
-                             std::uint64_t shard_bytes = 5ull << 30);
+                             std::uint64_t shard_bytes = 5ull << 30,
+                             const TensorSource& source = nullptr);
 
 }  // namespace cachalot::io

@@ -75,17 +75,18 @@ std::string make_header(const std::vector<const TensorToWrite*>& tensors,
 }  // namespace
 
 void write_safetensors(const fs::path& file, std::span<const TensorToWrite> tensors,
-                       const std::map<std::string, std::string>& metadata) {
+                       const std::map<std::string, std::string>& metadata,
+                       const TensorSource& source) {
   const auto order = in_file_order(tensors);
   const std::string header = make_header(order, metadata);
   AtomicFile out(file);
   out.write(header);
-  for (const TensorToWrite* t : order) out.write(t->data, bytes_of(*t));
+  for (const TensorToWrite* t : order) out.write(source ? source(*t) : t->data, bytes_of(*t));
   out.commit();
 }
 
 void write_model_safetensors(const fs::path& folder, std::span<const TensorToWrite> tensors,
-                             std::uint64_t shard_bytes) {
+                             std::uint64_t shard_bytes, const TensorSource& source) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) {
@@ -116,7 +117,7 @@ void write_model_safetensors(const fs::path& folder, std::span<const TensorToWri
   // Other tools refuse a file that does not say which framework's layout it has.
   const std::map<std::string, std::string> metadata{{"format", "pt"}};
   if (shards.size() == 1) {
-    write_safetensors(folder / "model.safetensors", tensors, metadata);
+    write_safetensors(folder / "model.safetensors", tensors, metadata, source);
     return;
   }
   const auto number = [](std::size_t n) {
@@ -136,7 +137,7 @@ void write_model_safetensors(const fs::path& folder, std::span<const TensorToWri
       index += cat(first ? "" : ",\n", "  ", json_string(t.name), ": \"", file, "\"");
       first = false;
     }
-    write_safetensors(folder / file, shards[s], metadata);
+    write_safetensors(folder / file, shards[s], metadata, source);
   }
   write_file_atomically(folder / "model.safetensors.index.json", index + "\n }\n}\n");
 }

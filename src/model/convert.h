@@ -1,0 +1,68 @@
+// Converting a model folder to another precision, and comparing two folders tensor by tensor.
+//
+// A folder is converted one tensor at a time, so memory holds the largest tensor, not the model.
+// The new folder is written beside and renamed: it is whole or not there.
+//
+// Threads: one caller per Context; results do not depend on the number of threads.
+// Errors:  kUsage (the target is the source, or is there and not empty), kIo, and what reading a
+//          model folder throws.
+// Format:  FP8: F8_E4M3 codes and `<name>_scale_inv` F32 per block of 128 x 128 for the projections
+//          of attention, MLPs and experts; embedding, head, norms, router gate, `eh_proj` stay
+//          BF16; router biases stay F32 in every format.
+// Paper:   DeepSeek-V3 report, section 3.3.1 (what stays in higher precision).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/safetensors.h"
+#include "kernels/context.h"
+
+namespace cachalot::model {
+
+enum class WeightFormat : std::uint8_t { kF32, kBf16, kFp8 };
+std::string_view name(WeightFormat format) noexcept;            // "f32", "bf16", "fp8"
+WeightFormat parse_weight_format(std::string_view text);        // kUsage naming the three
+bool is_fp8_weight(std::string_view name, const Shape& shape);  // FP8 in published FP8 models
+
+struct ConvertOptions {
+  WeightFormat format = WeightFormat::kBf16;
+  std::uint64_t shard_bytes = 5ull << 30;
+  // Called after each tensor: how many are done, of how many.
+  std::function<void(std::size_t done, std::size_t all)> progress;
+};
+struct ConvertReport {
+  std::size_t tensors = 0;      // written, scales included
+  std::size_t fp8_tensors = 0;  // of them in FP8
+  std::uint64_t bytes = 0;      // of tensor data
+  std::vector<std::string> copied_files;
+};
+
+// Weights, config.json (quantization_config, torch_dtype; all other keys as they are) and the other
+// files of the folder: tokenizer, generation_config.json, licence. Weights that are FP8 already are
+// kept bit for bit where the target is fp8.
+ConvertReport convert_model(const Context& ctx, const std::filesystem::path& source,
+                            const std::filesystem::path& target, const ConvertOptions& options);
+
+// Values compared after FP8 blocks are multiplied out.
+struct TensorComparison {
+  std::string name;
+  bool in_a = false, in_b = false;
+  DType dtype_a = DType::kF32, dtype_b = DType::kF32;
+  Shape shape_a, shape_b;
+  bool compared = false;       // in both, with one shape
+  bool bit_identical = false;  // same type and bytes, scales too
+  double max_abs_error = 0;    // infinity where one is NaN or infinite and the other is not
+  double max_rel_error = 0;    // max_abs_error / largest |a|
+  double rms_error = 0;
+  double rms_a = 0;
+};
+std::vector<TensorComparison> compare_models(
+    const Context& ctx, const std::filesystem::path& a, const std::filesystem::path& b,
+    const std::function<void(std::size_t done, std::size_t all)>& progress = nullptr);
+
+}  // namespace cachalot::model
