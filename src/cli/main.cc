@@ -56,6 +56,8 @@ int run(int argc, char** argv) {
   add_eval(app, globals);
   add_forward(app, globals);
   add_tokenize(app, globals);
+  add_convert(app, globals);
+  add_verify(app, globals);
   add_info(app, globals);
   add_plan(app, globals);
   add_bench(app, globals);
