@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "kernels/elementwise.h"
+#include "kernels/route.h"
 
 namespace cachalot::model {
 
@@ -42,19 +42,9 @@ OptimizerReport Optimizer::step(const Context& ctx, Parameters& parameters,
   }
   std::vector<RouterBias>& biases = parameters.biases();
   for (std::size_t i = 0; i < biases.size() && i < expert_load.size(); ++i) {
-    update_router_bias(biases[i].value, expert_load[i], options.bias_gamma);
+    update_router_bias(expert_load[i], options.bias_gamma, biases[i].value);
   }
   return report;
-}
-
-void update_router_bias(std::span<float> bias, std::span<const std::int64_t> load, double gamma) {
-  const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});
-  const auto experts = static_cast<std::int64_t>(load.size());
-  for (std::size_t e = 0; e < bias.size(); ++e) {
-    const std::int64_t difference = total - load[e] * experts;  // sign of (mean - load)
-    if (difference > 0) bias[e] += static_cast<float>(gamma);
-    if (difference < 0) bias[e] -= static_cast<float>(gamma);
-  }
 }
 
 }  // namespace cachalot::model

@@ -46,7 +46,4 @@ class Optimizer {
   std::int64_t steps_ = 0;
 };
 
-// bias += gamma * sign(mean load - load), sign(0) = 0.
-void update_router_bias(std::span<float> bias, std::span<const std::int64_t> load, double gamma);
-
 }  // namespace cachalot::model

@@ -152,6 +152,8 @@ void RunRecipe::fields(FieldVisitor& f) {
     "steps between checkpoints; 0: only at the end");
   f("keep_last", keep_last, 1, 1 << 20, "checkpoints that are kept");
   f("max_minutes", max_minutes, 0.0, 1e9, "stop and save after this time; 0: no limit");
+  f("fit_minutes", fit_minutes, 0.0, 1e9,
+    "shorten schedule.steps, by the speed of the first steps, to end in this time; 0: do not");
 }
 
 Precision RunRecipe::kernel_precision() const {

@@ -116,6 +116,7 @@ struct RunRecipe {
   std::int64_t checkpoint_every = 0;
   int keep_last = 2;
   double max_minutes = 0.0;
+  double fit_minutes = 0.0;
 
   Precision kernel_precision() const;
   void fields(FieldVisitor& f);

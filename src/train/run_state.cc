@@ -48,6 +48,20 @@ void load_moment(const io::Safetensors& file, const std::string& name, const mod
   std::memcpy(to, t.data, static_cast<std::size_t>(p.size()) * sizeof(float));
 }
 
+bool has_checkpoints(const fs::path& run_dir) {
+  const fs::path folder = run_dir / "checkpoints";
+  return fs::exists(folder) && !fs::is_empty(folder);
+}
+
+// A run that never saved anything (a typing error in the recipe, an empty corpus) is begun anew;
+// what it prepared may come from another corpus.
+void begin_anew(const Recipe& recipe, const fs::path& run_dir) {
+  fs::remove_all(run_dir / "tokenizer");
+  fs::remove(run_dir / "data" / "train.tokens");
+  fs::remove(run_dir / "data" / "validation.tokens");
+  write_file_atomically(run_dir / "recipe.toml", to_toml(recipe));
+}
+
 void point_at(const fs::path& link, const fs::path& target) {
   const fs::path beside = link.string() + ".new";
   std::error_code ignored;
@@ -63,17 +77,17 @@ FoundCheckpoint begin_run_folder(const Recipe& recipe, const TrainOptions& optio
   const fs::path stored = options.run_dir / "recipe.toml";
   const bool has_run = fs::exists(stored);
   if (!options.resume) {
-    if (has_run) {
+    if (has_checkpoints(options.run_dir)) {
       throw Error(Code::kUsage, cat(options.run_dir.string(),
                                     " already holds a run: continue it with --resume, or choose "
                                     "another folder with --run"));
     }
-    write_file_atomically(stored, to_toml(recipe));
+    begin_anew(recipe, options.run_dir);
     return {};
   }
   if (!has_run) {
     message("nothing to resume in " + options.run_dir.string() + ": starting from the beginning");
-    write_file_atomically(stored, to_toml(recipe));
+    begin_anew(recipe, options.run_dir);
     return {};
   }
   const Recipe before =
@@ -111,6 +125,7 @@ fs::path save_state(const StateToSave& s) {
   trainer["optimizer_steps"] = s.optimizer.steps();
   trainer["skipped_steps"] = s.state.skipped;
   trainer["seconds"] = s.state.seconds;
+  trainer["fitted_steps"] = s.state.fitted_steps;
   trainer["seed"] = s.recipe.run.seed;
   content.trainer_json = trainer.dump(2) + "\n";
   content.other_files["recipe.toml"] = to_toml(s.recipe);
@@ -136,6 +151,7 @@ void load_state(const fs::path& checkpoint, model::Parameters& parameters,
     state.sequences = trainer.at("sequences");
     state.skipped = trainer.at("skipped_steps");
     state.seconds = trainer.at("seconds");
+    state.fitted_steps = trainer.at("fitted_steps");
     optimizer.set_steps(trainer.at("optimizer_steps"));
   } catch (const json::exception& e) {
     throw Error(Code::kFormat, cat(file.string(), ": not what a trainer wrote: ", e.what()));

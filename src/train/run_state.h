@@ -23,6 +23,8 @@ struct RunState {
   std::int64_t sequences = 0;  // training sequences seen: the position in the data
   std::int64_t skipped = 0;    // steps without a finite gradient
   double seconds = 0;          // of training steps, over all resumes
+  std::int64_t fitted_steps =
+      0;  // schedule.steps as fitted to run.fit_minutes; 0: not fitted (yet)
 };
 
 // Checks the folder against what is asked (a new run in an empty folder; a resume with the recipe

@@ -72,6 +72,7 @@ class Run {
         metrics_(dir_ / "metrics.jsonl", resumed_.path ? resumed_.step : -1) {
     if (resumed_.path) {
       load_state(*resumed_.path, parameters_, optimizer_, state_);
+      if (state_.fitted_steps > 0) recipe_.schedule.steps = state_.fitted_steps;
     } else {
       initialise(recipe_, parameters_);
     }
@@ -99,9 +100,10 @@ class Run {
   StepReport one_step(std::int64_t step);
   EvalReport evaluate(std::int64_t step);
   fs::path save();
+  void fit_steps(const std::vector<double>& seconds_per_token);
   void write_metrics(const StepReport& r);
 
-  const Recipe& recipe_;
+  Recipe recipe_;  // its schedule.steps may be shortened by fit_minutes
   fs::path dir_;
   const Context& ctx_;
   const TrainHooks& hooks_;
@@ -194,6 +196,27 @@ StepReport Run::one_step(std::int64_t step) {
   skips_in_a_row_ = done.skipped ? skips_in_a_row_ + 1 : 0;
   r.elapsed_s = state_.seconds;
   return r;
+}
+
+// Shortens the schedule once, when the speed is known, so that warm-up and decay fit the time. The
+// warm-up does not depend on the number of steps, so the steps taken so far are what they would
+// have been.
+void Run::fit_steps(const std::vector<double>& seconds_per_token) {
+  constexpr std::size_t kMeasured = 30;
+  if (recipe_.run.fit_minutes <= 0 || state_.fitted_steps > 0 ||
+      (seconds_per_token.size() < kMeasured && state_.step < recipe_.schedule.warmup_steps)) {
+    return;
+  }
+  const double tokens_per_step = static_cast<double>(recipe_.schedule.batch) * recipe_.data.seq_len;
+  const double left = 60 * recipe_.run.fit_minutes - state_.seconds;
+  const auto more = static_cast<std::int64_t>(left / (tokens_per_step * median(seconds_per_token)));
+  const std::int64_t least =
+      std::max(state_.step, recipe_.schedule.warmup_steps + recipe_.schedule.constant_steps) + 1;
+  state_.fitted_steps =
+      std::clamp(state_.step + more, least, std::max(least, recipe_.schedule.steps));
+  recipe_.schedule.steps = state_.fitted_steps;
+  message(cat("schedule.steps is ", state_.fitted_steps, " to end within ", recipe_.run.fit_minutes,
+              " minutes"));
 }
 
 void Run::write_metrics(const StepReport& r) {
@@ -294,7 +317,8 @@ TrainResult Run::train() {
         recipe_.data.seq_len;
     r.left_s = left_tokens * median(seconds_per_token);
     result.loss = r.loss;
-    write_metrics(r);
+    if (r.step % recipe_.run.log_every == 0) write_metrics(r);
+    fit_steps(seconds_per_token);
     if (hooks_.on_step) hooks_.on_step(r);
     if (skips_in_a_row_ >= kMostSkipsInARow) {
       throw Error(Code::kNumeric,
