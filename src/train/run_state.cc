@@ -1,5 +1,6 @@
 #include "train/run_state.h"
 
+#include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -160,7 +161,7 @@ void load_state(const fs::path& checkpoint, model::Parameters& parameters,
 
 double measured_peak(const Context& ctx, Precision precision) {
   const double bf16 = precision == Precision::kBF16 ? perf::bf16_gflops(ctx) : 0;
-  return 1e9 * (bf16 > 0 ? bf16 : perf::fma_gflops(ctx));
+  return 1e9 * std::max(bf16, perf::fma_gflops(ctx));
 }
 
 }  // namespace cachalot::train

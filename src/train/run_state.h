@@ -46,8 +46,8 @@ std::filesystem::path save_state(const StateToSave& s);
 void load_state(const std::filesystem::path& checkpoint, model::Parameters& parameters,
                 model::Optimizer& optimizer, RunState& state);
 
-// Register peak of the products' instruction on this context's threads, in FLOP/s: what MFU is
-// measured against. Takes some milliseconds.
+// Register peak on this context's threads in FLOP/s, of the faster instruction that the precision
+// may use: what MFU is measured against. Takes some milliseconds.
 double measured_peak(const Context& ctx, Precision precision);
 
 }  // namespace cachalot::train
