@@ -6,7 +6,7 @@ BUILD := build/$(PRESET)
 # Output of tests is kept short; a failing test prints everything.
 CTEST := ctest --test-dir $(BUILD) --output-on-failure --timeout 900 -j $(JOBS)
 
-.PHONY: help demo test build bench fuzz asan tsan tidy format check install clean
+.PHONY: help demo test slow build bench fuzz asan tsan tidy format check install clean
 
 help:  ## this list
 	@echo "Cachalot: trains, serves and plans DeepSeek-V3-class models. Targets:"
@@ -24,6 +24,9 @@ test:  ## installs what is missing, builds, runs the tests and the quick checks
 	cmake --build $(BUILD) -j $(JOBS)
 	@$(MAKE) --no-print-directory tokenizer
 	$(CTEST) -LE slow
+
+slow: build  ## the tests that take minutes: runs killed and resumed, dense sweeps
+	ctest --test-dir $(BUILD) --output-on-failure --timeout 1800 -L slow
 
 build:  ## installs what is missing, builds the program, the library and the tests
 	@tools/install_debian.sh build test
