@@ -73,7 +73,8 @@ def main():
     parser.add_argument("--precision", default="bf16")
     o = parser.parse_args()
     rng = random.Random(o.seed)
-    work = pathlib.Path(o.work)
+    work = pathlib.Path(o.work).resolve()
+    o.cachalot = str(pathlib.Path(o.cachalot).resolve())
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     (work / "corpus.txt").write_text(corpus(rng))
@@ -84,7 +85,8 @@ def main():
         return line + (["--resume"] if resume else [])
 
     began = time.monotonic()
-    subprocess.run(command("whole", 2, False), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(command("whole", 2, False), check=True, cwd=work,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     whole_s = time.monotonic() - began
     want = digest(work / "whole")
     print(f"left alone: {whole_s:.1f} s, {want[0]}, {want[1][:16]}", flush=True)
@@ -93,7 +95,7 @@ def main():
     reached = []
     for kill in range(o.kills):
         process = subprocess.Popen(command("killed", 1 + kill % 3, True), stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.PIPE, text=True)
+                                   stderr=subprocess.PIPE, text=True, cwd=work)
         try:
             process.wait(timeout=rng.uniform(0.02, 2.5 * whole_s / o.kills))
             if process.returncode != 0:
@@ -105,7 +107,7 @@ def main():
         steps = lines.read_text().count("\n") if lines.exists() else 0
         reached.append(steps)
     print("killed after steps:", " ".join(map(str, reached)), flush=True)
-    done = subprocess.run(command("killed", 2, True), capture_output=True, text=True)
+    done = subprocess.run(command("killed", 2, True), capture_output=True, text=True, cwd=work)
     if done.returncode != 0:
         sys.exit(f"the last resume failed: {done.stderr}")
     got = digest(work / "killed")
