@@ -260,7 +260,7 @@ TEST(CheckpointSlow, KilledAtRandomMomentsTheNewestIsWhole) {
         _exit(1);  // never back into the test program
       }
     }
-    const double writes = 4.0 * std::fmod(0.618 * round, 1.0);  // up to four, evenly spread
+    const double writes = 8.0 * std::fmod(0.618 * round, 1.0);  // up to eight, evenly spread
     std::this_thread::sleep_for(writes * one_write);
     kill(child, SIGKILL);
     int status = 0;
