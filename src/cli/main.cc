@@ -88,6 +88,7 @@ CLI::App* add_command(CLI::App& parent, Globals& globals, const std::string& nam
 int guarded_main(int argc, char** argv) {
   // A reader that goes away must not kill a run that also writes files; print() sees EPIPE.
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // past a file size limit: an error with a text, not a death
   set_up_log();
   try {
     return run(argc, argv);
