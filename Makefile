@@ -69,7 +69,8 @@ check:  ## layers, sizes, paths, format and clang-tidy over every file
 tidy:  ## clang-tidy, naming included (TIDY_BASE=main for changed files only)
 	@tools/install_debian.sh build test check
 	cmake --preset tidy >/dev/null
-	tools/checks/tidy.py --build build/tidy --jobs $(JOBS) $(if $(TIDY_BASE),--changed-since $(TIDY_BASE))
+	tools/checks/tidy.py --build build/tidy --jobs $(JOBS) $(if $(TIDY_BASE),--changed-since $(TIDY_BASE)) \
+	  $(if $(TIDY_BUDGET),--budget $(TIDY_BUDGET))
 
 format:  ## rewrites the sources with clang-format
 	@tools/install_debian.sh check

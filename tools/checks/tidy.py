@@ -23,6 +23,8 @@ def options(parser):
     parser.add_argument("--only", metavar="REGEX", help="only files whose path matches")
     parser.add_argument("--limit", type=float, default=3600, metavar="SECONDS",
                         help="fail if not done by then")
+    parser.add_argument("--budget", type=float, metavar="SECONDS",
+                        help="look at the files last changed first, and leave the rest when this time is over")
 
 
 def closure(path, src, seen):
@@ -42,6 +44,16 @@ def changed_files(root, revision):
     if out.returncode != 0:
         sys.exit(f"tidy: git diff against {revision}: {out.stderr.strip()}")
     return {root / line for line in out.stdout.split()}
+
+
+def last_changed(root):
+    """The place of each file in the history, newest first."""
+    out = subprocess.run(["git", "-C", str(root), "log", "--format=", "--name-only", "-n", "400"],
+                         capture_output=True, text=True)
+    place = {}
+    for line in out.stdout.splitlines():
+        place.setdefault(root / line, len(place))
+    return place
 
 
 def main():
@@ -73,11 +85,19 @@ def main():
             digest.update(part.read_bytes())
         todo.append((file, cache / digest.hexdigest()))
 
-    deadline = time.monotonic() + args.limit
+    if args.budget:
+        place = last_changed(root)
+        todo.sort(key=lambda item: place.get(item[0], len(place)))
+    began = time.monotonic()
+    deadline = began + args.limit
+    left_out = []
 
     def check(item):
         file, clean = item
         if clean.exists():
+            return []
+        if args.budget and time.monotonic() - began > args.budget:
+            left_out.append(file)
             return []
         left = deadline - time.monotonic()
         if left <= 0:
@@ -102,7 +122,9 @@ def main():
     if changed is not None and not todo:
         print(f"tidy: nothing differs from {args.changed_since}")
         return
-    finish("tidy", sorted(findings), len(todo))
+    if left_out:
+        print(f"tidy: {args.budget:.0f} s were over: {len(left_out)} older files are left to `make tidy`")
+    finish("tidy", sorted(findings), len(todo) - len(left_out))
 
 
 if __name__ == "__main__":
