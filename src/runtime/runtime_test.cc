@@ -46,7 +46,7 @@ TEST(Runtime, EverySupportedLevelCanBeForced) {
 
 TEST(Runtime, UnknownLevelNamesTheNearestAndWhatIsHere) {
   try {
-    Runtime({.threads = 1, .cpu = "avx215"});
+    const Runtime unknown({.threads = 1, .cpu = "avx215"});
     FAIL();
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), Code::kUsage);
@@ -61,7 +61,7 @@ TEST(Runtime, LevelThisMachineLacksIsUnsupported) {
     for (const cpu::Level l : cpu::supported_levels()) here |= l == level;
     if (here) continue;
     try {
-      Runtime({.threads = 1, .cpu = std::string(cpu::name(level))});
+      const Runtime lacking({.threads = 1, .cpu = std::string(cpu::name(level))});
       FAIL();
     } catch (const Error& e) {
       EXPECT_EQ(e.code(), Code::kUnsupported);

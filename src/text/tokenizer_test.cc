@@ -37,7 +37,7 @@ json small() {
 
 Tokenizer open(const json& file) { return Tokenizer::parse(file.dump(), "t.json"); }
 
-void add(json& file, const char* content, int id, json flags = json::object()) {
+void add(json& file, const char* content, int id, const json& flags = json::object()) {
   json token = {{"id", id}, {"content", content}, {"special", true}, {"normalized", false}};
   token.update(flags);
   file["added_tokens"].push_back(token);

@@ -228,7 +228,7 @@ TEST_F(TrainerTest, StopsWithAClearErrorWhenNothingIsFinite) {
 }
 
 TEST_F(TrainerTest, EmptyCorpusIsAConfigError) {
-  std::ofstream(dir_.path() / "empty.txt");
+  write_file_atomically(dir_.path() / "empty.txt", "");
   EXPECT_EQ(
       code_of([&] { run(recipe({"data.corpus=" + (dir_.path() / "empty.txt").string()}), "run"); }),
       Code::kConfig);
