@@ -1,102 +1,23 @@
-// Attention: GFLOP/s forward and backward of every level, beside the level's own peak of fused
-// multiply-adds in registers, measured in the same run; and the absorbed form over the cache.
+// Attention: GFLOP/s forward and backward of every level, beside the machine's peak of
+// multiply-adds from registers, measured right after each case; and the absorbed form over the
+// cache.
 //
 // FLOPs counted: causal, so half of the T x T block. Forward 2 products, backward 5 (the scores
 // again, dP, dV, dQ, dK): 2 (D + V) and 2 (3 D + 2 V) per pair of query and key, D = N + R.
 #include <benchmark/benchmark.h>
 
-#include <chrono>
+#include <algorithm>
 #include <cmath>
 #include <string>
 
 #include "kernels/attention.h"
 #include "kernels/cpu/levels.h"
-#include "kernels/cpu/simd.h"
 #include "kernels/latent_attention.h"
+#include "perf/peaks.h"
 #include "testing/random_mat.h"
-
-#ifdef CACHALOT_X86
-CACHALOT_BEGIN_TARGET(CACHALOT_AVX512BF16)
-namespace {
-// 24 independent chains, as in the kernels' register tile.
-void run_pairs(std::int64_t rounds) {
-  __m512 acc[24];
-  for (auto& x : acc) x = _mm512_setzero_ps();
-  const auto one = reinterpret_cast<__m512bh>(_mm512_set1_epi32(0x3f803f80));
-  for (std::int64_t i = 0; i < rounds; ++i) {
-#pragma GCC unroll 24
-    for (int j = 0; j < 24; ++j) {
-      acc[j] = _mm512_dpbf16_ps(acc[j], one, one);
-      asm volatile("" : "+v"(acc[j]));
-    }
-  }
-}
-}  // namespace
-CACHALOT_END_TARGET
-CACHALOT_BEGIN_TARGET(CACHALOT_AVX512)
-namespace {
-void run_floats_512(std::int64_t rounds) {
-  __m512 acc[24];
-  for (auto& x : acc) x = _mm512_setzero_ps();
-  const __m512 one = _mm512_set1_ps(1);
-  for (std::int64_t i = 0; i < rounds; ++i) {
-#pragma GCC unroll 24
-    for (int j = 0; j < 24; ++j) {
-      acc[j] = _mm512_fmadd_ps(one, one, acc[j]);
-      asm volatile("" : "+v"(acc[j]));
-    }
-  }
-}
-}  // namespace
-CACHALOT_END_TARGET
-CACHALOT_BEGIN_TARGET(CACHALOT_AVX2)
-namespace {
-void run_floats_256(std::int64_t rounds) {
-  __m256 acc[12];
-  for (auto& x : acc) x = _mm256_setzero_ps();
-  const __m256 one = _mm256_set1_ps(1);
-  for (std::int64_t i = 0; i < rounds; ++i) {
-#pragma GCC unroll 12
-    for (int j = 0; j < 12; ++j) {
-      acc[j] = _mm256_fmadd_ps(one, one, acc[j]);
-      asm volatile("" : "+x"(acc[j]));
-    }
-  }
-}
-}  // namespace
-CACHALOT_END_TARGET
-#endif
 
 namespace cachalot {
 namespace {
-
-// GFLOP/s of one thread; 0 where unknown. Best of five: a ceiling.
-double peak([[maybe_unused]] const std::string& level, [[maybe_unused]] Precision precision) {
-#ifdef CACHALOT_X86
-  constexpr std::int64_t kRounds = 200'000;
-  void (*run)(std::int64_t) = nullptr;
-  double flops = 0;
-  if (level == "avx512bf16" && precision == Precision::kBF16) {
-    run = run_pairs, flops = 24 * 64;
-  } else if (level == "avx512" || level == "avx512bf16") {
-    run = run_floats_512, flops = 24 * 32;
-  } else if (level == "avx2") {
-    run = run_floats_256, flops = 12 * 16;
-  } else {
-    return 0;
-  }
-  double best = 0;
-  for (int i = 0; i < 5; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    run(kRounds);
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    best = std::max(best, flops * kRounds / seconds.count() * 1e-9);
-  }
-  return best;
-#else
-  return 0;
-#endif
-}
 
 struct Buffers {
   AttentionDims dims;
@@ -125,12 +46,12 @@ struct Buffers {
   }
 };
 
-void report(benchmark::State& state, const KernelTable& table, Precision precision, double flops,
-            int threads) {
-  const double ceiling = peak(table.name, precision) * threads;
+void report(benchmark::State& state, const Context& ctx, Precision precision, double flops) {
+  const double fma = perf::fma_gflops(ctx);
   state.counters["GFLOP/s"] =
       benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
-  state.counters["peak"] = ceiling;
+  state.counters["peak"] =
+      precision == Precision::kBF16 ? std::max(fma, perf::bf16_gflops(ctx)) : fma;
 }
 
 void attention_case(benchmark::State& state, const KernelTable& table, Precision precision,
@@ -148,7 +69,7 @@ void attention_case(benchmark::State& state, const KernelTable& table, Precision
   }
   const double width = dims.nope + dims.rope, value = dims.value;
   const double per_pair = backward ? 2 * (3 * width + 2 * value) : 2 * (width + value);
-  report(state, table, precision, per_pair * dims.heads * rows * (rows + 1.0) / 2, threads);
+  report(state, ctx, precision, per_pair * dims.heads * rows * (rows + 1.0) / 2);
 }
 
 void latent_case(benchmark::State& state, const KernelTable& table, Precision precision, bool bf16,
@@ -166,7 +87,7 @@ void latent_case(benchmark::State& state, const KernelTable& table, Precision pr
                                 kRope,      0.07f,
                                 out.view(), precision};
   for (auto _ : state) latent_attention(ctx, {&problem, 1});
-  report(state, table, precision, 2.0 * (2 * kLatent + kRope) * queries * heads * rows, threads);
+  report(state, ctx, precision, 2.0 * (2 * kLatent + kRope) * queries * heads * rows);
   const double bytes = static_cast<double>(rows) * (kLatent + kRope) * (bf16 ? 2 : 4);
   state.counters["GB/s"] =
       benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsIterationInvariantRate);

@@ -15,6 +15,7 @@ struct Simd {
   using F = __m256;
   using W = __m256i;
   static constexpr int kLanes = 8, kRows = 6, kVecs = 2;
+  struct ProductMode {};  // lives while a product runs
 
   static F zero() { return _mm256_setzero_ps(); }
   static F set(float x) { return _mm256_set1_ps(x); }
@@ -62,6 +63,7 @@ struct Simd {
   static F keep_first(F x, int n, F rest) {
     return _mm256_blendv_ps(rest, x, _mm256_castsi256_ps(first(n)));
   }
+  static F swap_pairs(F x) { return _mm256_permute_ps(x, 0xB1); }
   // Nearest, ties to even, NaN stays NaN.
   static F round_bf16(F f) {
     const W x = _mm256_castps_si256(f);

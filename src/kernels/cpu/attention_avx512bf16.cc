@@ -1,4 +1,5 @@
-// Attention with vdpbf16ps; f32 precision stays with AVX-512's kernels.
+// Attention with vdpbf16ps, or with float FMAs that give the same bits where those are faster. f32
+// precision stays with AVX-512's kernels.
 #include "kernels/cpu/simd.h"
 
 #ifdef CACHALOT_X86
@@ -13,6 +14,7 @@ namespace {
 
 #include "kernels/cpu/attention_simd_avx512.inc"
 
+namespace pairs {
 struct Simd : Avx512 {
   template <bool kPair>
   static F step(F acc, W a, W b) {
@@ -30,12 +32,35 @@ struct Simd : Avx512 {
   }
 };
 #include "kernels/cpu/attention_body.inc"
+}  // namespace pairs
 
-constinit const AttentionKernels kPairs = attention_kernels<Steps::kPair>();
+namespace floats {
+struct Simd : Avx512 {
+  // Denormals count as zero, as vdpbf16ps has it.
+  struct ProductMode {
+    unsigned before = _mm_getcsr();
+    ProductMode() { _mm_setcsr(before | 0x8040u); }
+    ~ProductMode() { _mm_setcsr(before); }
+    ProductMode(const ProductMode&) = delete;
+    ProductMode& operator=(const ProductMode&) = delete;
+  };
+  static F round_bf16(F x) { return widen(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x))); }
+};
+#include "kernels/cpu/attention_body.inc"
+}  // namespace floats
 
-// f32 kernels are those of avx512: a copy of pointers, made where they are constant.
-AttentionIsa isa() { return {.f32 = avx512::kAttentionIsa.f32, .bf16 = kPairs}; }
+}  // namespace
 
+constinit const AttentionKernels kAttentionPairs = pairs::attention_kernels<pairs::Steps::kPair>();
+constinit const AttentionKernels kAttentionFloats =
+    floats::attention_kernels<floats::Steps::kWide>();
+
+namespace {
+// f32 kernels are those of avx512.
+AttentionIsa isa() {
+  return {.f32 = avx512::kAttentionIsa.f32,
+          .bf16 = pairs_are_faster() ? kAttentionPairs : kAttentionFloats};
+}
 }  // namespace
 
 void attention(const Context& ctx, const Attention<float>& a) { run_attention(isa(), ctx, a); }

@@ -36,9 +36,10 @@ struct ProductJob {
   std::ptrdiff_t c_stride = 0;
 };
 
-// Floats or bf16 into words. For pack_rows: [rows, cols] -> rows of words, zero from cols up to
-// `width` words. For pack_panel: rows become the summed dimension, [ceil(rows / pair), width], a
-// missing last row counts as zero.
+// Floats or bf16 into words; rounded floats that are no pairs lie in the order in which vdpbf16ps
+// sums a pair, the odd element first. For pack_rows: [rows, cols] -> rows of words, zero from cols
+// up to `width` words. For pack_panel: rows become the summed dimension, [ceil(rows / pair),
+// width], a missing last row counts as zero.
 struct PackJob {
   const void* src = nullptr;
   DType dtype = DType::kF32;
@@ -111,7 +112,10 @@ struct AttentionKernels {
   // dst = src * factor
   void (*scale)(const float* src, float factor, float* dst, int n) = nullptr;
 
-  int words(int elements) const noexcept { return (elements + pair - 1) / pair; }
+  // Of a sum over so many elements; floats that stand for pairs come in twos.
+  int words(int elements) const noexcept {
+    return exact ? elements : (elements + 1) / 2 * (2 / pair);
+  }
 };
 
 struct AttentionIsa {
@@ -132,5 +136,10 @@ void run_latent_attention(const AttentionIsa& isa, const Context& ctx,
 namespace avx512 {
 extern constinit const AttentionIsa kAttentionIsa;
 }
+namespace avx512bf16 {
+// The same bits by two instructions: vdpbf16ps, or float FMAs in its order.
+extern constinit const AttentionKernels kAttentionPairs;
+extern constinit const AttentionKernels kAttentionFloats;
+}  // namespace avx512bf16
 
 }  // namespace cachalot::cpu

@@ -9,6 +9,10 @@ namespace cachalot::cpu {
 
 namespace avx512bf16 {
 
+// vdpbf16ps does two products per lane, but not every core starts as many of them per cycle as
+// FMAs. Both ways give the same bits, so the faster one may be chosen by trying, once.
+bool pairs_are_faster();
+
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems);
 void attention(const Context& ctx, const Attention<float>& a);
 void attention_backward(const Context& ctx, const AttentionBackward<float>& a);

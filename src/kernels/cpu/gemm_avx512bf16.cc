@@ -100,19 +100,20 @@ double rate() {
   return (kPairs ? 2.0 : 1.0) / time.count();
 }
 
-// vdpbf16ps does two products per lane, but not every core starts as many of them per cycle as
-// FMAs. Both ways give the same bits, so the faster one may be chosen by trying.
-bool pairs_are_faster() {
-  double pairs = 0;
-  double floats = 0;
-  for (int i = 0; i < 5; ++i) {
-    pairs = std::max(pairs, rate<true>());
-    floats = std::max(floats, rate<false>());
-  }
-  return pairs > 1.1 * floats;
-}
-
 }  // namespace
+
+bool pairs_are_faster() {
+  static const bool faster = [] {
+    double pairs = 0;
+    double floats = 0;
+    for (int i = 0; i < 5; ++i) {
+      pairs = std::max(pairs, rate<true>());
+      floats = std::max(floats, rate<false>());
+    }
+    return pairs > 1.1 * floats;
+  }();
+  return faster;
+}
 
 void gemm_floats(const Context& ctx, Precision precision, std::span<const Gemm> problems) {
   static constexpr GemmIsa kIsa = {.lanes = kLanes,
@@ -143,8 +144,7 @@ void gemm_pairs(const Context& ctx, std::span<const Gemm> problems) {
 }
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems) {
-  static const bool pairs = pairs_are_faster();
-  if (pairs && precision == Precision::kBF16) {
+  if (precision == Precision::kBF16 && pairs_are_faster()) {
     gemm_pairs(ctx, problems);
   } else {
     gemm_floats(ctx, precision, problems);

@@ -1,8 +1,9 @@
 // Absorbed attention over the latent cache, for every level: see attention_kernels.h.
 //
 // Rows are (query, head) pairs: they all read the same cache rows, so a group of up to kGroup rows
-// shares one packed block of 64 cache rows, and a decoding step reads the cache once for all heads.
-// The context is cut into chunks of kContextChunk rows at absolute positions; each gives a partial
+// shares one block of 64 cache rows, and a decoding step reads the cache once for all heads. A
+// block is packed a slice at a time, so that what is packed never leaves the first cache. The
+// context is cut into chunks of kContextChunk rows at absolute positions; each gives a partial
 // softmax (max, sum, weighted rows), and a row's partials are merged in the order of the chunks.
 // Where there are fewer groups than threads, chunks run in parallel and are merged at the end;
 // otherwise each task merges its own as it goes. Both do the same arithmetic, bit for bit.
@@ -20,7 +21,7 @@ namespace {
 
 constexpr int kGroup = 128;
 constexpr int kContextChunk = 1024;  // a multiple of kKeyBlock
-constexpr int kRowBlock = 24;        // rows whose scores stay in the first cache
+constexpr int kSlice = 64;           // words of keys, columns of values packed at once: 16 KiB each
 constexpr std::ptrdiff_t kPartialBytes = std::ptrdiff_t{64} << 20;  // of a wave of parallel chunks
 constexpr double kLog2E = 1.4426950408889634;
 
@@ -82,14 +83,14 @@ class ChunkTask {
         value_(group.value()),
         memory_([this, merged](Scratch& s) {
           s.take(q_, g_.rows, row_words_);
-          s.take(key_rows_, kKeyBlock, row_words_);
-          s.take(keys_, row_words_, kKeyBlock);
-          s.take(values_, kKeyBlock, value_);
-          s.take(scores_, kRowBlock, kKeyBlock);
-          s.take(p_, kRowBlock, kKeyBlock);
+          s.take(key_rows_, kKeyBlock, kSlice);
+          s.take(keys_, kSlice, kKeyBlock);
+          s.take(values_, kKeyBlock, kSlice);
+          s.take(scores_, g_.rows, kKeyBlock);
+          s.take(p_, g_.rows, kKeyBlock);
           s.take(lanes_, g_.rows, kLaneBlock);
-          s.take(alpha_, round_up(kRowBlock, kLaneBlock));
-          s.take(live_, kRowBlock);
+          s.take(alpha_, round_up(g_.rows, kLaneBlock));
+          s.take(live_, g_.rows);
           take(s, part_);
           if (merged) take(s, whole_);
         }) {
@@ -118,12 +119,9 @@ class ChunkTask {
     std::fill_n(lanes_, g_.rows * kLaneBlock, 0.0f);
     for (int key = begin; key < end; key += kKeyBlock) {
       const int keys = std::min(kKeyBlock, end - key);
-      const Panel values = pack(key, keys);
       int row = first;
       while (row < g_.rows && g_.seen(row) <= key) ++row;
-      for (; row < g_.rows; row += kRowBlock) {
-        visit(key, row, std::min(kRowBlock, g_.rows - row), values, key > begin, to);
-      }
+      visit(a_.cache.sub_rows(key, keys), key, row, g_.rows - row, key > begin, to);
     }
     for (int row = first; row < g_.rows; ++row) {
       float sum = 0;
@@ -144,33 +142,17 @@ class ChunkTask {
     s.take(p.rows, g_.rows, value_);
   }
 
-  // Keys into keys_, values into the panel returned: float rows serve as they lie.
-  Panel pack(int key, int keys) {
-    const MatRef rows = a_.cache.sub_rows(key, keys);
-    k_.pack_rows(
-        {rows.data, rows.dtype, rows.stride, keys, width_, key_rows_, row_words_, row_words_});
-    k_.transpose({key_rows_, row_words_, round_up(keys, kLaneBlock), row_words_, keys_, kKeyBlock});
-    if (rows.dtype == DType::kF32 && k_.exact && a_.latent % kLaneBlock == 0) {
-      return {static_cast<const std::uint32_t*>(rows.data), rows.stride};
-    }
-    k_.pack_panel({rows.data, rows.dtype, rows.stride, keys, a_.latent, values_, value_, value_});
-    return {values_, value_};
+  static const void* column(const MatRef& m, int col) {
+    return static_cast<const char*>(m.data) + static_cast<std::size_t>(col) * size_of(m.dtype);
   }
 
-  void visit(int key, int row, int rows, const Panel& values, bool add, const Partial& to) {
+  // Rows [row, row + rows) of the group against one block of the cache.
+  void visit(const MatRef& block, int key, int row, int rows, bool add, const Partial& to) {
     for (int i = 0; i < rows; ++i) live_[i] = std::min(kKeyBlock, g_.seen(row + i) - key);
-    const int seen = live_[rows - 1];
-    k_.product({.rows = rows,
-                .cols = round_up(seen, kLaneBlock),
-                .words = words_,
-                .a = q_ + static_cast<std::ptrdiff_t>(row) * row_words_,
-                .a_stride = row_words_,
-                .b = keys_,
-                .b_stride = kKeyBlock,
-                .c = scores_,
-                .c_stride = kKeyBlock});
+    const int seen = live_[rows - 1], cols = round_up(seen, kLaneBlock);
+    for (int word = 0; word < words_; word += kSlice) score_slice(block, row, rows, word, cols);
     k_.softmax({.rows = rows,
-                .cols = round_up(seen, kLaneBlock),
+                .cols = cols,
                 .live_of_row = live_,
                 .factor = static_cast<float>(double{a_.scale} * kLog2E),
                 .scores = scores_,
@@ -180,17 +162,50 @@ class ChunkTask {
                 .sum = lanes_ + row * kLaneBlock,
                 .p = p_,
                 .p_stride = kKeyBlock});
+    for (int col = 0; col < a_.latent; col += kSlice) {
+      const Panel values = pack_values(block, col);
+      k_.product({.rows = rows,
+                  .cols = round_up(std::min(kSlice, a_.latent - col), kLaneBlock),
+                  .words = k_.words(seen),
+                  .add = add,
+                  .row_scale = add ? alpha_ : nullptr,
+                  .a = p_,
+                  .a_stride = kKeyBlock,
+                  .b = values.data,
+                  .b_stride = values.stride,
+                  .c = to.rows + static_cast<std::ptrdiff_t>(row) * value_ + col,
+                  .c_stride = value_});
+    }
+  }
+
+  // scores_ (+)= the words [word, word + kSlice) of queries and keys.
+  void score_slice(const MatRef& block, int row, int rows, int word, int cols) {
+    const int words = std::min(kSlice, words_ - word), width = round_up(words, kLaneBlock);
+    const int first = word * k_.pair;  // column of the cache
+    k_.pack_rows({column(block, first), block.dtype, block.stride, block.rows,
+                  std::min(width_ - first, words * k_.pair), key_rows_, kSlice, width});
+    k_.transpose({key_rows_, kSlice, round_up(block.rows, kLaneBlock), width, keys_, kKeyBlock});
     k_.product({.rows = rows,
-                .cols = value_,
-                .words = k_.words(seen),
-                .add = add,
-                .row_scale = add ? alpha_ : nullptr,
-                .a = p_,
-                .a_stride = kKeyBlock,
-                .b = values.data,
-                .b_stride = values.stride,
-                .c = to.rows + static_cast<std::ptrdiff_t>(row) * value_,
-                .c_stride = value_});
+                .cols = cols,
+                .words = words,
+                .add = word > 0,
+                .a = q_ + static_cast<std::ptrdiff_t>(row) * row_words_ + word,
+                .a_stride = row_words_,
+                .b = keys_,
+                .b_stride = kKeyBlock,
+                .c = scores_,
+                .c_stride = kKeyBlock});
+  }
+
+  // Columns [col, col + kSlice) of the values; float rows serve as they lie.
+  Panel pack_values(const MatRef& block, int col) {
+    if (block.dtype == DType::kF32 && k_.exact && a_.latent % kLaneBlock == 0) {
+      return {static_cast<const std::uint32_t*>(column(block, col)), block.stride};
+    }
+    const int cols = std::min(kSlice, a_.latent - col);
+    k_.pack_panel({column(block, col), block.dtype, block.stride, block.rows, cols, values_, kSlice,
+                   round_up(cols, kLaneBlock)});
+    return {values_, kSlice};
   }
 
   const AttentionKernels& k_;
