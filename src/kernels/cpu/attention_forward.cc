@@ -1,6 +1,6 @@
 // Causal attention over blocks, for every level: see attention_kernels.h.
 //
-// A task is (span, head, kQueryChunk queries). It walks the key blocks from position 0; each is
+// A task is (span, head, chunk of queries). It walks the key blocks from position 0; each is
 // packed once (keys transposed, values by pairs) and stays in the first cache while the chunk's
 // queries pass over it a few at a time: scores, online softmax, weighted values. Rows never see
 // each other, so neither the chunk nor the number of threads changes a bit.
@@ -16,8 +16,9 @@ namespace cachalot::cpu {
 
 namespace {
 
-constexpr int kQueryChunk = 256;  // rows whose sums (x V floats) stay in the second cache
-constexpr int kRowBlock = 24;     // rows whose scores (x 64 floats = 6 KiB) stay in the first
+constexpr int kMaxChunk = 1024;  // rows whose queries and sums stay in the second cache
+constexpr int kMinChunk = 128;   // below it, packing keys would cost as much as using them
+constexpr int kRowBlock = 24;    // rows whose scores (x 64 floats = 6 KiB) stay in the first
 constexpr double kLog2E = 1.4426950408889634;
 constexpr double kLn2 = 0.6931471805599453;
 
@@ -79,14 +80,9 @@ class ForwardTask {
     const AttentionDims& d = a_.dims;
     const int first = chunk_.span.kv_begin + key;
     const float* kv = a_.kv.row(first) + chunk_.head * (d.nope + d.value);
-    for (int i = 0; i < keys; ++i) {
-      float* to = key_floats_ + static_cast<std::ptrdiff_t>(i) * width_;
-      std::copy_n(kv + i * a_.kv.stride, d.nope, to);
-      if (d.rope > 0) std::copy_n(a_.k_rope.row(first + i), d.rope, to + d.nope);
-    }
+    cachalot::cpu::pack_keys(k_, d, a_.kv, a_.k_rope, chunk_.head, first, keys, key_floats_,
+                             key_rows_, padded_words_);
     // Rows past `keys` hold what was there before: no query sees those columns.
-    k_.pack_rows(
-        {key_floats_, DType::kF32, width_, keys, width_, key_rows_, padded_words_, padded_words_});
     k_.transpose(
         {key_rows_, padded_words_, round_up(keys, kLaneBlock), padded_words_, keys_, kKeyBlock});
     k_.pack_panel({kv + d.nope, DType::kF32, a_.kv.stride, keys, d.value, values_, value_, value_});
@@ -150,16 +146,45 @@ class ForwardTask {
   Scratch memory_;
 };
 
+int count_chunks(const Attention<float>& a, int size) {
+  int count = 0;
+  for (const AttentionSpan& s : a.spans) count += (s.q_rows + size - 1) / size * a.dims.heads;
+  return count;
+}
+
 }  // namespace
 
+void pack_keys(const AttentionKernels& kernels, const AttentionDims& d, MatView<const float> kv,
+               MatView<const float> k_rope, int head, int first, int keys, float* joined,
+               std::uint32_t* rows, int row_words) {
+  const float* nope = kv.row(first) + head * (d.nope + d.value);
+  const int whole = kLaneBlock * kernels.pair, width = d.nope + d.rope;
+  if (d.nope % whole == 0 && d.rope % whole == 0) {
+    const int nope_words = d.nope / kernels.pair, rope_words = d.rope / kernels.pair;
+    kernels.pack_rows({nope, DType::kF32, kv.stride, keys, d.nope, rows, row_words, nope_words});
+    if (d.rope == 0) return;
+    kernels.pack_rows({k_rope.row(first), DType::kF32, k_rope.stride, keys, d.rope,
+                       rows + nope_words, row_words, rope_words});
+    return;
+  }
+  for (int i = 0; i < keys; ++i) {
+    float* to = joined + static_cast<std::ptrdiff_t>(i) * width;
+    std::copy_n(nope + i * kv.stride, d.nope, to);
+    if (d.rope > 0) std::copy_n(k_rope.row(first + i), d.rope, to + d.nope);
+  }
+  kernels.pack_rows({joined, DType::kF32, width, keys, width, rows, row_words, row_words});
+}
+
 void run_attention(const AttentionIsa& isa, const Context& ctx, const Attention<float>& a) {
+  // Large chunks pack keys less often; small ones keep all threads busy.
+  int size = kMaxChunk;
+  while (size > kMinChunk && count_chunks(a, size) < 4 * ctx.threads()) size /= 2;
   std::vector<Chunk> chunks;
   for (const AttentionSpan& span : a.spans) {
     // The last queries of a span see the most keys: the longest tasks start first.
-    for (int begin = (span.q_rows - 1) / kQueryChunk * kQueryChunk; begin >= 0;
-         begin -= kQueryChunk) {
+    for (int begin = (span.q_rows - 1) / size * size; begin >= 0; begin -= size) {
       for (int head = 0; head < a.dims.heads; ++head) {
-        chunks.push_back({span, head, begin, std::min(kQueryChunk, span.q_rows - begin)});
+        chunks.push_back({span, head, begin, std::min(size, span.q_rows - begin)});
       }
     }
   }

@@ -125,6 +125,12 @@ struct AttentionIsa {
   }
 };
 
+// Keys [first, first + keys) of a head as rows of words, nope and rope parts joined. `joined`
+// [keys, N + R] is needed where a part does not fill whole vectors of words; it gets the floats.
+void pack_keys(const AttentionKernels& kernels, const AttentionDims& dims, MatView<const float> kv,
+               MatView<const float> k_rope, int head, int first, int keys, float* joined,
+               std::uint32_t* rows, int row_words);
+
 constexpr int round_up(int n, int to) noexcept { return (n + to - 1) / to * to; }
 
 void run_attention(const AttentionIsa& isa, const Context& ctx, const Attention<float>& a);
