@@ -23,7 +23,8 @@ inline void relax() {
 // One job at a time. `generation` announces a job; workers spin on it briefly (a training step
 // starts thousands of ranges, a futex each would cost more than the short ones) and then sleep.
 struct ThreadPool::State {
-  static constexpr int kSpins = 500;  // some 20 us: longer than the gap between two ops of a step
+  static constexpr int kSpins = 500;   // some 20 us: longer than the gap between most ops of a step
+  static constexpr int kYields = 300;  // some 200 us more, in which others may have the core
 
   std::vector<std::thread> workers;
   std::mutex mutex;
@@ -64,6 +65,10 @@ struct ThreadPool::State {
       while (generation.load(std::memory_order_acquire) == seen) {
         if (++spins < kSpins) {
           relax();
+          continue;
+        }
+        if (spins < kSpins + kYields) {
+          std::this_thread::yield();
           continue;
         }
         std::unique_lock lock(mutex);
