@@ -158,8 +158,8 @@ class NaiveAttention {
     double total = 0;
     for (const Score& t : scores) total += std::exp(t.value - max);
     // Rescaling by the running maximum adds a factor per block of keys.
-    const double relative =
-        2 * error + (seen + 16) * kU + 3.0 * static_cast<double>(seen / 64 + 1) * kU;
+    const int blocks = seen / 64 + 1;
+    const double relative = 2 * error + (seen + 16) * kU + 3.0 * blocks * kU;
     for (int c = 0; c < d.value; ++c) {
       double sum = 0, size = 0;
       for (int j = 0; j < seen; ++j) {
