@@ -72,8 +72,7 @@ void expect_right(const Case& b) {
         error = std::max(error, (width + 6) * kU * double{b.scale} * size);
       }
       for (double& x : p) total += x = std::exp(x - max);
-      const double relative =
-          2 * error + (seen + 16 + 3.0 * static_cast<double>(seen / 64 + 1)) * kU;
+      const double relative = 2 * error + (seen + 16 + 3.0 * (std::floor(seen / 64.0) + 1)) * kU;
       const double step = b.precision == Precision::kBF16 ? 0x1p-8 : 0;
       for (int c = 0; c < s.latent; ++c) {
         double sum = 0, size = 0;
