@@ -1,0 +1,120 @@
+// Matrices of E4M3 codes with their scales: value = code * scale of its tile.
+//
+// Fp8View is passed by value, Fp8Mat owns. A tile never crosses the beginning of a group of rows
+// (the rows of one expert), so that each group can be quantised and multiplied by itself.
+// Threads: plain memory; the caller keeps writers apart.
+// Paper:   DeepSeek-V3 report, section 3.3.2.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "tensor/mat.h"
+
+namespace cachalot {
+
+// What shares one scale; shorter at the edges of a matrix or group.
+enum class ScaleTile : std::uint8_t {
+  kRow,     // 1 x 128: activations and gradients as products along a row need them
+  kColumn,  // 128 x 1: the same for products along the rows (weight gradients)
+  kBlock,   // 128 x 128: weights
+  kTensor,  // the whole matrix: what the report compares with
+};
+inline constexpr int kScaleTileSize = 128;
+
+constexpr int scale_rows(ScaleTile tile, int rows) {
+  if (tile == ScaleTile::kRow) return rows;
+  return tile == ScaleTile::kTensor ? 1 : (rows + kScaleTileSize - 1) / kScaleTileSize;
+}
+constexpr int scale_cols(ScaleTile tile, int cols) {
+  if (tile == ScaleTile::kColumn) return cols;
+  return tile == ScaleTile::kTensor ? 1 : (cols + kScaleTileSize - 1) / kScaleTileSize;
+}
+
+// Code: std::uint8_t and float to be written, const of both to be read.
+template <class Code, class Scale>
+struct BasicFp8View {
+  Code* codes = nullptr;
+  int rows = 0;
+  int cols = 0;
+  std::ptrdiff_t stride = 0;
+  Scale* scales = nullptr;  // [scale_rows, scale_cols]
+  std::ptrdiff_t scale_stride = 0;
+  ScaleTile tile = ScaleTile::kRow;
+
+  Code* row(std::ptrdiff_t i) const noexcept { return codes + i * stride; }
+  Scale* scale_row(std::ptrdiff_t i) const noexcept { return scales + i * scale_stride; }
+  Scale& scale_at(int i, int j) const noexcept {
+    const int r = tile == ScaleTile::kRow ? i : tile == ScaleTile::kTensor ? 0 : i / kScaleTileSize;
+    const int c = tile == ScaleTile::kColumn   ? j
+                  : tile == ScaleTile::kTensor ? 0
+                                               : j / kScaleTileSize;
+    return scales[r * scale_stride + c];
+  }
+  // kRow: any rows. kTensor: likewise. Otherwise `begin` has to be where a tile begins.
+  BasicFp8View sub_rows(int begin, int count) const noexcept {
+    BasicFp8View v = *this;
+    v.codes = row(begin);
+    v.rows = count;
+    if (tile == ScaleTile::kRow) v.scales = scale_row(begin);
+    if (tile == ScaleTile::kColumn || tile == ScaleTile::kBlock) {
+      v.scales = scale_row(begin / kScaleTileSize);
+    }
+    return v;
+  }
+  bool empty() const noexcept { return rows == 0 || cols == 0; }
+  operator BasicFp8View<const Code, const Scale>() const noexcept requires(!std::is_const_v<Code>) {
+    return {codes, rows, cols, stride, scales, scale_stride, tile};
+  }
+};
+using Fp8View = BasicFp8View<const std::uint8_t, const float>;
+using Fp8Out = BasicFp8View<std::uint8_t, float>;
+
+// Memory for one matrix, or for groups of rows that lie one after the other. `resize` reuses it.
+class Fp8Mat {
+ public:
+  void resize(int rows, int cols, ScaleTile tile) {
+    const std::int32_t begin[] = {0, rows};
+    resize(begin, cols, tile);
+  }
+  // begin [groups + 1]: first row of each group, then the number of rows.
+  void resize(std::span<const std::int32_t> begin, int cols, ScaleTile tile) {
+    tile_ = tile;
+    groups_.clear();
+    int scales = 0;
+    for (std::size_t g = 0; g + 1 < begin.size(); ++g) {
+      groups_.push_back({begin[g], begin[g + 1] - begin[g], scales});
+      scales += scale_rows(tile, begin[g + 1] - begin[g]);
+    }
+    codes_.resize(begin.back(), cols);
+    scales_.resize(scales, scale_cols(tile, cols));
+  }
+  std::size_t groups() const noexcept { return groups_.size(); }
+  int rows() const noexcept { return codes_.rows(); }
+  int cols() const noexcept { return codes_.cols(); }
+  ScaleTile tile() const noexcept { return tile_; }
+  std::size_t bytes() const noexcept { return codes_.bytes() + scales_.bytes(); }
+
+  Fp8Out out(std::size_t group = 0) noexcept {
+    const Group& g = groups_[group];
+    return {codes_.row(g.row),        g.rows,         codes_.cols(), codes_.cols(),
+            scales_.row(g.scale_row), scales_.cols(), tile_};
+  }
+  Fp8View view(std::size_t group = 0) const noexcept {
+    const Group& g = groups_[group];
+    return {codes_.row(g.row),        g.rows,         codes_.cols(), codes_.cols(),
+            scales_.row(g.scale_row), scales_.cols(), tile_};
+  }
+
+ private:
+  struct Group {
+    int row, rows, scale_row;
+  };
+  Mat<std::uint8_t> codes_;
+  Mat<float> scales_;
+  std::vector<Group> groups_;
+  ScaleTile tile_ = ScaleTile::kRow;
+};
+
+}  // namespace cachalot
