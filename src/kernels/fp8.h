@@ -35,10 +35,11 @@ struct RequantizeFp8 {
 };
 void requantize_fp8_ref(const Context& ctx, std::span<const RequantizeFp8> jobs);
 
-// x = code * scale.
+// x = code * scale, as floats, or rounded to bf16, or both.
 struct DequantizeFp8 {
   Fp8View x;
-  MatView<float> out;
+  MatView<float> out;  // no rows: not wanted
+  MatView<Bf16> half;  // likewise
 };
 void dequantize_fp8_ref(const Context& ctx, const DequantizeFp8& a);
 
@@ -73,5 +74,16 @@ void quantize_fp8(const Context& ctx, std::span<const QuantizeFp8> jobs);
 void requantize_fp8(const Context& ctx, std::span<const RequantizeFp8> jobs);
 void dequantize_fp8(const Context& ctx, const DequantizeFp8& a);
 void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems);
+
+// One of each.
+inline void quantize_fp8(const Context& ctx, const QuantizeFp8& a) {
+  quantize_fp8(ctx, std::span<const QuantizeFp8>(&a, 1));
+}
+inline void requantize_fp8(const Context& ctx, const RequantizeFp8& a) {
+  requantize_fp8(ctx, std::span<const RequantizeFp8>(&a, 1));
+}
+inline void gemm_fp8(const Context& ctx, const Fp8Gemm& problem) {
+  gemm_fp8(ctx, std::span<const Fp8Gemm>(&problem, 1));
+}
 
 }  // namespace cachalot

@@ -9,6 +9,7 @@
 #include "kernels/attention.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/elementwise.h"
+#include "kernels/fp8.h"
 #include "kernels/gemm.h"
 #include "kernels/latent_attention.h"
 #include "kernels/permute.h"
@@ -21,6 +22,10 @@ namespace cachalot {
 struct KernelTable {
   const char* name = "ref";
   void (*gemm)(const Context&, Precision, std::span<const Gemm>) = gemm_ref;
+  void (*gemm_fp8)(const Context&, std::span<const Fp8Gemm>) = gemm_fp8_ref;
+  void (*quantize_fp8)(const Context&, std::span<const QuantizeFp8>) = quantize_fp8_ref;
+  void (*requantize_fp8)(const Context&, std::span<const RequantizeFp8>) = requantize_fp8_ref;
+  void (*dequantize_fp8)(const Context&, const DequantizeFp8&) = dequantize_fp8_ref;
   void (*rms_norm)(const Context&, const RmsNorm<float>&) = rms_norm_ref<float>;
   void (*rms_norm_backward)(const Context&,
                             const RmsNormBackward<float>&) = rms_norm_backward_ref<float>;

@@ -39,6 +39,10 @@ std::vector<SlotInfo> slots_of(const KernelTable& t) {
   const KernelTable& r = kReferenceTable;
   return {
       {"gemm", t.gemm != r.gemm},
+      {"gemm_fp8", t.gemm_fp8 != r.gemm_fp8},
+      {"quantize_fp8", t.quantize_fp8 != r.quantize_fp8},
+      {"requantize_fp8", t.requantize_fp8 != r.requantize_fp8},
+      {"dequantize_fp8", t.dequantize_fp8 != r.dequantize_fp8},
       {"rms_norm", t.rms_norm != r.rms_norm},
       {"rms_norm_backward", t.rms_norm_backward != r.rms_norm_backward},
       {"rope", t.rope != r.rope},
