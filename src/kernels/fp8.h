@@ -22,7 +22,7 @@ struct QuantizeFp8 {
   MatRef x;  // F32 or BF16
   numeric::ScaleKind kind = numeric::ScaleKind::kPow2;
   Fp8Out out;
-  Fp8Out also;  // no rows: not wanted
+  Fp8Out also = {};  // no rows: not wanted
 };
 void quantize_fp8_ref(const Context& ctx, std::span<const QuantizeFp8> jobs);
 
@@ -38,8 +38,8 @@ void requantize_fp8_ref(const Context& ctx, std::span<const RequantizeFp8> jobs)
 // x = code * scale, as floats, or rounded to bf16, or both.
 struct DequantizeFp8 {
   Fp8View x;
-  MatView<float> out;  // no rows: not wanted
-  MatView<Bf16> half;  // likewise
+  MatView<float> out;       // no rows: not wanted
+  MatView<Bf16> half = {};  // likewise
 };
 void dequantize_fp8_ref(const Context& ctx, const DequantizeFp8& a);
 
