@@ -39,22 +39,42 @@ std::uint32_t encode_ieee(float x) noexcept {
   return sign | (code < kInfinity ? code : kInfinity);
 }
 
+// All exponents are finite; the one code with every magnitude bit set is NaN.
+template <int kExponentBits, int kFractionBits>
+std::uint32_t encode_saturating(float x, float largest) noexcept {
+  constexpr int kBits = kExponentBits + kFractionBits;
+  constexpr std::uint32_t kNan = (1u << kBits) - 1;
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  const std::uint32_t sign = (bits >> 31) << kBits;
+  const std::uint32_t u = bits & 0x7FFFFFFFu;
+  if (u > kInfinityBits) return sign | kNan;
+  if (u >= std::bit_cast<std::uint32_t>(largest)) return sign | (kNan - 1);
+  return sign | round_magnitude<kFractionBits, (1 << (kExponentBits - 1)) - 1>(u);
+}
+
 }  // namespace
 
 std::uint8_t encode_e4m3(float x) noexcept {
-  const auto bits = std::bit_cast<std::uint32_t>(x);
-  const std::uint32_t sign = (bits >> 31) << 7;
-  const std::uint32_t u = bits & 0x7FFFFFFFu;
-  if (u > kInfinityBits) return static_cast<std::uint8_t>(sign | 0x7Fu);
-  constexpr std::uint32_t kLargest = 0x7Eu;  // 448
-  if (u >= std::bit_cast<std::uint32_t>(kE4M3Max)) {
-    return static_cast<std::uint8_t>(sign | kLargest);
-  }
-  return static_cast<std::uint8_t>(sign | round_magnitude<3, 7>(u));
+  return static_cast<std::uint8_t>(encode_saturating<4, 3>(x, kE4M3Max));
 }
 
 std::uint8_t encode_e5m2(float x) noexcept {
   return static_cast<std::uint8_t>(encode_ieee<5, 2>(x));
+}
+
+std::uint16_t encode_e5m6(float x) noexcept {
+  return static_cast<std::uint16_t>(encode_saturating<5, 6>(x, kE5M6Max));
+}
+
+float decode_e5m6(std::uint16_t code) noexcept {
+  const std::uint32_t sign = (code & 0x800u) << 20;
+  const std::uint32_t magnitude = code & 0x7FFu;
+  if (magnitude == 0x7FFu) return std::bit_cast<float>(sign | 0x7FC00000u);
+  if (magnitude < 0x40u) {
+    const float value = static_cast<float>(magnitude) * 0x1p-20f;
+    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) | sign);
+  }
+  return std::bit_cast<float>(sign | ((magnitude + ((127u - 15u) << 6)) << 17));
 }
 
 std::uint16_t encode_f16(float x) noexcept {

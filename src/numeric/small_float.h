@@ -1,8 +1,10 @@
-// Scalar codecs of the small floats: E4M3, E5M2, F16. Exact rules, no speed; every kernel that
-// packs or unpacks them is tested against these.
+// Scalar codecs of the small floats: E4M3, E5M2, E5M6, F16. Exact rules, no speed; every kernel
+// that packs or unpacks them is tested against these.
 //
 // E4M3 (the "FN" variant: no infinities, NaN is 0x7F and 0xFF, largest value 448) saturates,
 // infinities too, as FP8 training wants. E5M2 and F16 follow IEEE 754: overflow becomes infinity.
+// E5M6 (12 bits, for the attention output) is made like E4M3: bias 15, subnormals, no infinities,
+// NaN is 0x7FF and 0xFFF, largest value 129024; the report names only its field widths.
 // All round to nearest, ties to even, and keep the sign of zero and of NaN.
 //
 // Threads: pure functions.
@@ -16,11 +18,25 @@
 namespace cachalot::numeric {
 
 inline constexpr float kE4M3Max = 448.0f;
+inline constexpr float kE5M2Max = 57344.0f;
+inline constexpr float kE5M6Max = 129024.0f;  // (2 - 2^-5) 2^16
 
 std::uint8_t encode_e4m3(float x) noexcept;
 std::uint8_t encode_e5m2(float x) noexcept;
+std::uint16_t encode_e5m6(float x) noexcept;     // 12 bits
+float decode_e5m6(std::uint16_t code) noexcept;  // the upper 4 bits are ignored
 std::uint16_t encode_f16(float x) noexcept;
 float decode_f16(std::uint16_t code) noexcept;
+
+// The smallest e >= -126 with amax <= largest * 2^e, for finite amax > 0 and normal `largest`.
+constexpr int fitting_exponent(float amax, float largest) noexcept {
+  // The exponents' difference, or one more where amax has the larger fraction: the carry of a sum.
+  constexpr std::uint32_t kFraction = 0x007FFFFFu;
+  const auto fits = std::bit_cast<std::uint32_t>(largest);
+  const std::uint32_t up = std::bit_cast<std::uint32_t>(amax) + kFraction - (fits & kFraction);
+  const int e = static_cast<int>(up >> 23) - static_cast<int>(fits >> 23);
+  return e < -126 ? -126 : e;
+}
 
 namespace detail {
 

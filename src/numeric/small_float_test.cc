@@ -62,6 +62,10 @@ const Nearest& e5m2() {
   static const Nearest nearest(magnitudes(2, 15, 0x7C), false, 0x80, 0x7E);
   return nearest;
 }
+const Nearest& e5m6() {
+  static const Nearest nearest(magnitudes(6, 15, 0x7FF), true, 0x800, 0x7FF);
+  return nearest;
+}
 const Nearest& f16() {
   static const Nearest nearest(magnitudes(10, 15, 0x7C00), false, 0x8000, 0x7E00);
   return nearest;
@@ -70,6 +74,7 @@ const Nearest& f16() {
 void expect_same(float x) {
   ASSERT_EQ(e4m3()(x), encode_e4m3(x)) << "E4M3 of " << x << " bits " << bits_of(x);
   ASSERT_EQ(e5m2()(x), encode_e5m2(x)) << "E5M2 of " << x << " bits " << bits_of(x);
+  ASSERT_EQ(e5m6()(x), encode_e5m6(x)) << "E5M6 of " << x << " bits " << bits_of(x);
   ASSERT_EQ(f16()(x), encode_f16(x)) << "F16 of " << x << " bits " << bits_of(x);
 }
 
@@ -105,6 +110,23 @@ TEST(SmallFloat, EveryE5M2CodeDecodesAndComesBack) {
   }
 }
 
+TEST(SmallFloat, EveryE5M6CodeDecodesAndComesBack) {
+  const auto expected = magnitudes(6, 15, 0x7FF);
+  for (unsigned code = 0; code < 4096; ++code) {
+    const float value = decode_e5m6(static_cast<std::uint16_t>(code));
+    ASSERT_EQ((code & 0x800) != 0, std::signbit(value)) << code;
+    if ((code & 0x7FF) == 0x7FF) {
+      ASSERT_TRUE(std::isnan(value)) << code;
+    } else {
+      ASSERT_EQ(expected[code & 0x7FF], std::fabs(value)) << code;
+    }
+    ASSERT_EQ(code, encode_e5m6(value));
+  }
+  EXPECT_EQ(kE5M6Max, decode_e5m6(0x7FE));
+  EXPECT_EQ(0x1p-20f, decode_e5m6(0x001));
+  EXPECT_EQ(0x1p-14f, decode_e5m6(0x040));
+}
+
 TEST(SmallFloat, EveryF16CodeDecodesAndComesBack) {
   const auto expected = magnitudes(10, 15, 0x7C00);
   for (unsigned code = 0; code < 65536; ++code) {
@@ -128,6 +150,12 @@ TEST(SmallFloat, SpecialValues) {
   EXPECT_EQ(0xFF, encode_e4m3(-kNan));
   EXPECT_EQ(0x80, encode_e4m3(-0.0f));
   EXPECT_EQ(0x80, encode_e4m3(-1e-40f));
+  EXPECT_EQ(0x7FE, encode_e5m6(kInf));
+  EXPECT_EQ(0xFFE, encode_e5m6(-1e30f));
+  EXPECT_EQ(0x7FF, encode_e5m6(kNan));
+  EXPECT_EQ(0xFFF, encode_e5m6(-kNan));
+  EXPECT_EQ(0x800, encode_e5m6(-0.0f));
+  EXPECT_EQ(kE5M2Max, decode_e5m2(0x7B));
   EXPECT_EQ(0x7C, encode_e5m2(kInf));
   EXPECT_EQ(0xFC, encode_e5m2(-1e30f));  // IEEE: overflow is infinity
   EXPECT_EQ(0x7BFF, encode_f16(65519.996f));
@@ -138,8 +166,8 @@ TEST(SmallFloat, SpecialValues) {
 
 // The floats around every midpoint and every value of each format: where rounding can go wrong.
 TEST(SmallFloat, RoundsToNearestEvenAroundEveryMidpoint) {
-  for (const auto& grid :
-       {magnitudes(3, 7, 0x80), magnitudes(2, 15, 0x7D), magnitudes(10, 15, 0x7C01)}) {
+  for (const auto& grid : {magnitudes(3, 7, 0x80), magnitudes(2, 15, 0x7D),
+                           magnitudes(6, 15, 0x800), magnitudes(10, 15, 0x7C01)}) {
     for (std::size_t i = 0; i + 1 < grid.size(); ++i) {
       for (const double point : {grid[i], (grid[i] + grid[i + 1]) / 2}) {
         const auto middle = static_cast<float>(point);

@@ -62,6 +62,11 @@ std::vector<SlotInfo> slots_of(const KernelTable& t) {
       {"combine", t.combine != r.combine},
       {"combine_backward", t.combine_backward != r.combine_backward},
       {"adamw", t.adamw != r.adamw},
+      {"store_bf16", t.store_bf16 != r.store_bf16},
+      {"load_bf16", t.load_bf16 != r.load_bf16},
+      {"store_e5m6", t.store_e5m6 != r.store_e5m6},
+      {"load_e5m6", t.load_e5m6 != r.load_e5m6},
+      {"payload_round_trip", t.payload_round_trip != r.payload_round_trip},
   };
 }
 
