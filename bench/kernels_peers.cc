@@ -9,6 +9,7 @@
 #ifdef CACHALOT_HAS_OPENBLAS
 #include <cblas-openblas.h>
 extern "C" void openblas_set_num_threads(int threads);
+extern "C" char* openblas_get_corename(void);
 #endif
 #ifdef CACHALOT_HAS_ONEDNN
 #include <omp.h>
@@ -87,6 +88,7 @@ extern "C" void cachalot_make_peers([[maybe_unused]] const PeerProduct& product,
 #endif
 #ifdef CACHALOT_HAS_OPENBLAS
   if (product.precision == Precision::kF32) {
+    notes.push_back(cat("openblas runs its ", openblas_get_corename(), " kernels"));
     peers.push_back({"openblas", [p = product] {
                        openblas_set_num_threads(p.threads);
                        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, p.y.rows, p.y.cols,

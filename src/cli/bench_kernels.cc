@@ -1,4 +1,5 @@
-// cachalot bench kernels: the matrix products beside this machine's ceilings and other libraries.
+// cachalot bench kernels: each kernel beside this machine's ceiling, products beside other
+// libraries.
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
@@ -19,11 +20,19 @@ struct Options {
 Json to_json(const runtime::Description& d, const perf::KernelReport& report) {
   Json cases = Json::array();
   for (const perf::CaseResult& c : report.cases) {
+    const perf::Measured& m = c.measured;
     Json peers = Json::object();
-    for (const perf::PeerResult& p : c.peers) peers[p.name] = p.value;
-    Json one = {{"name", c.name},       {"precision", c.precision}, {c.unit, c.value},
-                {"ceiling", c.ceiling}, {"fraction", c.fraction},   {"peers", peers}};
-    if (c.vdpbf16ps > 0) one["fraction_of_vdpbf16ps"] = c.vdpbf16ps;
+    for (const perf::PeerResult& p : c.peers) {
+      peers[p.name] = {{c.unit, p.measured.value},
+                       {"fraction", p.measured.fraction},
+                       {"valid_turns", p.measured.valid}};
+    }
+    Json one = {{"name", c.name},           {"group", c.group},
+                {"precision", c.precision}, {c.unit, m.value},
+                {"ceiling", m.ceiling},     {"fraction", m.fraction},
+                {"predicted", c.predicted}, {"valid_turns", m.valid},
+                {"turns", m.turns},         {"peers", peers}};
+    if (m.of_second > 0) one["fraction_of_vdpbf16ps"] = m.of_second;
     cases.push_back(std::move(one));
   }
   return {{"machine",
@@ -42,17 +51,25 @@ void print_table(const runtime::Description& d, const perf::KernelReport& report
   print_line(fmt::format(
       "peaks from registers: float FMA {:.0f} GFLOP/s, vdpbf16ps {:.0f} GFLOP/s; read {:.1f} GB/s",
       report.fma_gflops, report.vdpbf16ps_gflops, report.read_gbps));
+  print_line(
+      "fraction: median over turns of measured / ceiling just before and after; ceilings of a turn "
+      "agree, or it does not count");
   print_line("");
-  print_line(fmt::format("{:<30} {:<5} {:>16} {:>9} {:>9} {:>13}  {}", "case", "prec", "measured",
-                         "ceiling", "fraction", "of vdpbf16ps", "others"));
+  print_line(fmt::format("{:<50} {:<5} {:>14} {:>8} {:>9} {:>10} {:>7}  {}", "case", "prec",
+                         "measured", "ceiling", "fraction", "vdpbf16ps", "turns",
+                         "others (fraction)"));
   for (const perf::CaseResult& c : report.cases) {
+    const perf::Measured& m = c.measured;
     std::string peers;
-    for (const perf::PeerResult& p : c.peers) peers += fmt::format("{} {:.0f}  ", p.name, p.value);
-    const bool memory = c.unit == "gbps";
-    print_line(
-        fmt::format("{:<30} {:<5} {:>9.1f} {:<6} {:>9.1f} {:>8.0f}% {:>13}  {}", c.name,
-                    c.precision, c.value, memory ? "GB/s" : "GF/s", c.ceiling, 100 * c.fraction,
-                    c.vdpbf16ps > 0 ? fmt::format("{:.0f}%", 100 * c.vdpbf16ps) : "", peers));
+    for (const perf::PeerResult& p : c.peers) {
+      peers +=
+          fmt::format("{} {:.0f} ({:.0f}%)  ", p.name, p.measured.value, 100 * p.measured.fraction);
+    }
+    print_line(fmt::format("{:<50} {:<5} {:>9.1f} {} {:>8.1f} {:>8.0f}% {:>10} {:>7}  {}",
+                           c.group + "/" + c.name, c.precision, m.value,
+                           c.unit == "gbps" ? "GB/s" : "GF/s", m.ceiling, 100 * m.fraction,
+                           m.of_second > 0 ? fmt::format("{:.0f}%", 100 * m.of_second) : "",
+                           fmt::format("{}/{}", m.valid, m.turns), peers));
   }
   for (const std::string& note : report.notes) print_line("note: " + note);
 }
@@ -73,13 +90,23 @@ void run(const Options& options, const Globals& globals) {
 
 void add_bench_kernels(CLI::App& bench, Globals& globals) {
   CLI::App* command = add_command(bench, globals, "kernels",
-                                  "Matrix products beside this machine's ceilings, oneDNN and "
-                                  "OpenBLAS, measured in turns");
+                                  "Kernels beside this machine's ceilings, products beside oneDNN "
+                                  "and OpenBLAS, measured in turns");
   auto options = std::make_shared<Options>();
-  command->add_option("--turns", options->bench.turns, "Turns; the median of them counts")
+  perf::TurnOptions& turns = options->bench.turns;
+  command
+      ->add_option("--turns", turns.turns,
+                   "Turns per case whose ceilings agree; their median counts")
       ->check(CLI::Range(1, 1000))
       ->type_name("N");
-  command->add_option("--only", options->bench.filter, "Only cases whose name contains this")
+  command
+      ->add_option("--limit", turns.limit_seconds,
+                   "Seconds after which a case ends with the turns it has")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->type_name("SECONDS");
+  command
+      ->add_option("--only", options->bench.only,
+                   "Only cases whose `group/name precision` contains this; may be repeated")
       ->type_name("TEXT");
   on_run(command, globals, options, run);
 }

@@ -1,31 +1,31 @@
-// Measures the matrix products beside the machine's ceilings and, where they were found at build
-// time, beside oneDNN and OpenBLAS: all in turns, in one run, medians of the turns.
+// Measures the kernels beside the machine's ceilings and, for products, beside oneDNN and OpenBLAS
+// where they were found at build time: see turns.h for how.
 //
-// Every product is compared with exact sums of sampled elements before it is timed.
-// Errors: kNumeric where a product is wrong.
+// Every kernel is compared with exact sums or with the reference before it is timed.
+// Errors: kNumeric where a kernel is wrong.
 #pragma once
 
 #include <functional>
 #include <string>
 #include <vector>
 
+#include "perf/turns.h"
 #include "runtime/runtime.h"
 
 namespace cachalot::perf {
 
 struct PeerResult {
   std::string name;
-  double value = 0;
+  Measured measured;
 };
 
 struct CaseResult {
+  std::string group;
   std::string name;
   std::string precision;
   std::string unit;      // "gflops" or "gbps"
-  double value = 0;      // ours
-  double ceiling = 0;    // the best this machine can do
-  double fraction = 0;   // value / ceiling
-  double vdpbf16ps = 0;  // bf16: value / the peak of that instruction; 0: no such instruction
+  Measured measured;     // ours; of_second: of the peak of vdpbf16ps, where there is one
+  double predicted = 0;  // by the roofline: the ceiling, or what reading the operands once allows
   std::vector<PeerResult> peers;
 };
 
@@ -38,8 +38,8 @@ struct KernelReport {
 };
 
 struct KernelBenchOptions {
-  int turns = 7;
-  std::string filter;  // only cases whose name contains it
+  TurnOptions turns;
+  std::vector<std::string> only;  // only cases whose "group/name precision" contains one of them
 };
 
 // `progress` hears the name of each case before it runs.

@@ -1,5 +1,6 @@
 #include "perf/peaks.h"
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <chrono>
@@ -13,9 +14,10 @@ namespace cachalot::perf {
 
 namespace {
 
-// Long enough that starting the threads does not count, short enough to be repeated often.
-constexpr int kChunksPerThread = 10;
-constexpr int kTurns = 30000;  // of 12 instructions: about 70 us
+// 1.5 ms: long enough that starting the threads does not count, short enough to be repeated often.
+// Small chunks, so that the threads end together.
+constexpr int kChunksPerThread = 100;
+constexpr int kTurns = 7000;  // of 12 instructions: about 16 us
 constexpr std::size_t kReadBytes = std::size_t{512} << 20;
 
 bool has(cpu::Level level) {
@@ -65,6 +67,7 @@ void bf16_512() {
 
 double rate(const Context& ctx, void (*loop)(), double flops_per_instruction) {
   const std::int64_t chunks = std::int64_t{kChunksPerThread} * ctx.threads();
+  ctx.for_each(ctx.threads(), 1, [](std::int64_t) { zeros(); });  // they are awake
   const double time = seconds([&] {
     ctx.for_each(chunks, 1, [&](std::int64_t) {
       zeros();
@@ -122,6 +125,77 @@ double ReadProbe::gbps(const Context& ctx) const {
     });
   });
   return static_cast<double>(kReadBytes) / time * 1e-9;
+}
+
+namespace {
+
+using Vec = float __attribute__((vector_size(16)));
+
+// Floats [begin, end) of each array, 64 bytes at a time: their sum goes to the written ones.
+template <int kReads, int kWrites>
+void stream(float* const* in, float* const* out, std::size_t begin, std::size_t end) {
+  for (std::size_t i = begin; i < end; i += 16) {
+    for (std::size_t v = 0; v < 16; v += 4) {
+      Vec sum = *reinterpret_cast<const Vec*>(in[0] + i + v);
+      for (int r = 1; r < kReads; ++r) sum += *reinterpret_cast<const Vec*>(in[r] + i + v);
+      for (int w = 0; w < kWrites; ++w) *reinterpret_cast<Vec*>(out[w] + i + v) = sum;
+      if (kWrites == 0) __asm__ volatile("" : : "x"(sum));
+    }
+  }
+}
+
+using StreamFn = void (*)(float* const*, float* const*, std::size_t, std::size_t);
+
+StreamFn stream_of(int reads, int writes) {
+  static constexpr StreamFn kFns[8][4] = {
+      {stream<1, 0>, stream<1, 1>, stream<1, 2>, stream<1, 3>},
+      {stream<2, 0>, stream<2, 1>, stream<2, 2>, stream<2, 3>},
+      {stream<3, 0>, stream<3, 1>, stream<3, 2>, stream<3, 3>},
+      {stream<4, 0>, stream<4, 1>, stream<4, 2>, stream<4, 3>},
+      {stream<5, 0>, stream<5, 1>, stream<5, 2>, stream<5, 3>},
+      {stream<6, 0>, stream<6, 1>, stream<6, 2>, stream<6, 3>},
+      {stream<7, 0>, stream<7, 1>, stream<7, 2>, stream<7, 3>},
+      {stream<8, 0>, stream<8, 1>, stream<8, 2>, stream<8, 3>},
+  };
+  return kFns[reads - 1][writes];
+}
+
+}  // namespace
+
+StreamProbe::StreamProbe(int reads, int writes, bool in_place, std::size_t bytes)
+    : reads_(reads), writes_(writes), in_place_(in_place), floats_(bytes / 64 * 16) {
+  const int arrays = in_place ? reads : reads + writes;
+  // 1088 bytes more each, so that the arrays do not lie a power of two apart.
+  const std::size_t pitch = floats_ + 272;
+  const std::size_t all = (pitch * static_cast<std::size_t>(arrays) * sizeof(float) + 4095) / 4096;
+  data_.reset(static_cast<float*>(std::aligned_alloc(4096, all * 4096)));
+  if (!data_) throw std::bad_alloc();
+  std::fill_n(data_.get(), pitch * static_cast<std::size_t>(arrays), 0.0f);
+  for (int i = 0; i < arrays; ++i) {
+    arrays_.push_back(data_.get() + pitch * static_cast<std::size_t>(i));
+  }
+}
+
+double StreamProbe::gbps(const Context& ctx) const {
+  constexpr std::size_t kChunk = 4096;  // floats of each array per task, as the ops have it
+  const StreamFn run = stream_of(reads_, writes_);
+  float* const* in = arrays_.data();
+  float* const* out = in_place_ ? in : in + reads_;
+  const double bytes = static_cast<double>(floats_) * sizeof(float) * (reads_ + writes_);
+  const auto pass = [&] {
+    ctx.for_range(static_cast<std::int64_t>((floats_ + kChunk - 1) / kChunk), 4,
+                  [&](std::int64_t begin, std::int64_t end) {
+                    run(in, out, static_cast<std::size_t>(begin) * kChunk,
+                        std::min(floats_, static_cast<std::size_t>(end) * kChunk));
+                  });
+  };
+  // As the op finds its operands: in whatever cache the pass before left them.
+  pass();
+  const int times = 2 + static_cast<int>(5e7 / (1 + bytes));
+  const double time = seconds([&] {
+    for (int t = 0; t < times; ++t) pass();
+  });
+  return bytes * times / time * 1e-9;
 }
 
 }  // namespace cachalot::perf

@@ -4,7 +4,12 @@
 // Threads: runs on those of the Context.
 #pragma once
 
+#include <cstddef>
+#include <memory>
+#include <vector>
+
 #include "kernels/context.h"
+#include "tensor/mat.h"
 
 namespace cachalot::perf {
 
@@ -23,6 +28,22 @@ class ReadProbe {
 
  private:
   float* data_;
+};
+
+// Passes over memory as an op makes them: reads `reads` arrays, writes `writes` arrays, of `bytes`
+// each; in place the written ones are the first of those read. GB/s of what is read and written;
+// that a plain store fetches its line first is not counted, here or for the ops.
+class StreamProbe {
+ public:
+  StreamProbe(int reads, int writes, bool in_place, std::size_t bytes);
+  double gbps(const Context& ctx) const;
+
+ private:
+  int reads_, writes_;
+  bool in_place_;
+  std::size_t floats_;  // of one array
+  std::unique_ptr<float, FreeDeleter> data_;
+  std::vector<float*> arrays_;
 };
 
 }  // namespace cachalot::perf

@@ -1,8 +1,7 @@
 // The products of other libraries, for comparison only: y[M, N] = x[M, K] w[N, K]^T. A library that
 // was not found at build time gives no peers.
 //
-// Threads: each library brings its own; the caller pauses after them, because their workers spin on
-//          for a while.
+// Threads: each library brings its own, told to sleep soon after a product.
 #pragma once
 
 #include <functional>
