@@ -11,6 +11,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/fp8.h"
 #include "kernels/gemm.h"
+#include "kernels/hopper.h"
 #include "kernels/latent_attention.h"
 #include "kernels/permute.h"
 #include "kernels/rms_norm.h"
@@ -24,6 +25,7 @@ struct KernelTable {
   const char* name = "ref";
   void (*gemm)(const Context&, Precision, std::span<const Gemm>) = gemm_ref;
   void (*gemm_fp8)(const Context&, std::span<const Fp8Gemm>) = gemm_fp8_ref;
+  void (*gemm_fp8_hopper)(const Context&, int, std::span<const Fp8Gemm>) = gemm_fp8_hopper_ref;
   void (*quantize_fp8)(const Context&, std::span<const QuantizeFp8>) = quantize_fp8_ref;
   void (*requantize_fp8)(const Context&, std::span<const RequantizeFp8>) = requantize_fp8_ref;
   void (*dequantize_fp8)(const Context&, const DequantizeFp8&) = dequantize_fp8_ref;

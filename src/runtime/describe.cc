@@ -40,6 +40,7 @@ std::vector<SlotInfo> slots_of(const KernelTable& t) {
   return {
       {"gemm", t.gemm != r.gemm},
       {"gemm_fp8", t.gemm_fp8 != r.gemm_fp8},
+      {"gemm_fp8_hopper", t.gemm_fp8_hopper != r.gemm_fp8_hopper},
       {"quantize_fp8", t.quantize_fp8 != r.quantize_fp8},
       {"requantize_fp8", t.requantize_fp8 != r.requantize_fp8},
       {"dequantize_fp8", t.dequantize_fp8 != r.dequantize_fp8},

@@ -27,6 +27,7 @@ void adamw(const Context& ctx, const AdamW<float>& a);
 void attention(const Context& ctx, const Attention<float>& a);
 void attention_backward(const Context& ctx, const AttentionBackward<float>& a);
 void latent_attention(const Context& ctx, std::span<const LatentAttention> problems);
+void gemm_fp8_hopper(const Context& ctx, int interval, std::span<const Fp8Gemm> problems);
 
 }  // namespace avx512
 
@@ -50,6 +51,7 @@ constexpr void add_avx512(KernelTable& table) {
   table.attention = avx512::attention;
   table.attention_backward = avx512::attention_backward;
   table.latent_attention = avx512::latent_attention;
+  table.gemm_fp8_hopper = avx512::gemm_fp8_hopper;
 }
 
 }  // namespace cachalot::cpu
