@@ -45,9 +45,10 @@ std::string step_line(const train::StepReport& r) {
 
 std::string eval_line(const train::EvalReport& r) {
   return fmt::format(
-      "step {}: held out {:.4f} nats per token, {:.4f} bits per byte, MTP loss {:.4f}, MTP "
+      "step {}: held out{} {:.4f} nats per token, {:.4f} bits per byte, MTP loss {:.4f}, MTP "
       "acceptance {:.1f}%",
-      r.step, r.loss, r.bits_per_byte, r.mtp_loss, 100 * r.mtp_acceptance);
+      r.step, r.of_average ? " (mean of the weights)" : "", r.loss, r.bits_per_byte, r.mtp_loss,
+      100 * r.mtp_acceptance);
 }
 
 std::string_view name(train::Ended ended) {
@@ -62,16 +63,17 @@ std::string_view name(train::Ended ended) {
   return "done";
 }
 
+Json to_json(const train::EvalReport& r) {
+  if (r.tokens == 0) return nullptr;
+  return {{"step", r.step},
+          {"nats_per_token", r.loss},
+          {"bits_per_byte", r.bits_per_byte},
+          {"mtp_loss", r.mtp_loss},
+          {"mtp_acceptance", r.mtp_acceptance},
+          {"tokens", r.tokens}};
+}
+
 Json to_json(const train::TrainResult& r, const std::string& run_dir) {
-  Json validation = nullptr;
-  if (r.validation.tokens > 0) {
-    validation = {{"step", r.validation.step},
-                  {"nats_per_token", r.validation.loss},
-                  {"bits_per_byte", r.validation.bits_per_byte},
-                  {"mtp_loss", r.validation.mtp_loss},
-                  {"mtp_acceptance", r.validation.mtp_acceptance},
-                  {"tokens", r.validation.tokens}};
-  }
   return {{"ended", name(r.ended)},
           {"step", r.step},
           {"tokens", r.tokens},
@@ -81,7 +83,9 @@ Json to_json(const train::TrainResult& r, const std::string& run_dir) {
           {"mfu", r.mfu},
           {"loss", r.loss},
           {"parameters", r.parameters},
-          {"validation", validation},
+          {"optimizer_bytes_per_parameter", r.optimizer_bytes_per_parameter},
+          {"validation", to_json(r.validation)},
+          {"validation_of_ema", to_json(r.average)},
           {"run", run_dir},
           {"checkpoint", r.checkpoint.string()}};
 }
@@ -91,8 +95,11 @@ void print_text(const train::TrainResult& r, const std::string& run_dir) {
                          name(r.ended), r.step, human_count(static_cast<double>(r.tokens)),
                          clock_text(r.seconds), r.tokens_per_s, 100 * r.mfu));
   print_line(fmt::format("parameters  {}", human_count(static_cast<double>(r.parameters))));
+  print_line(fmt::format("optimizer   {:.2f} bytes per parameter: FP32 master weights and moments",
+                         r.optimizer_bytes_per_parameter));
   print_line(fmt::format("loss        {:.4f} nats per token", r.loss));
   if (r.validation.tokens > 0) print_line("held out    " + eval_line(r.validation));
+  if (r.average.tokens > 0) print_line("            " + eval_line(r.average));
   if (r.skipped_steps > 0) print_line(fmt::format("skipped     {} steps", r.skipped_steps));
   print_line("model       " + r.checkpoint.string());
   if (r.ended == train::Ended::kStopped) {

@@ -56,6 +56,97 @@ TEST_P(AdamWTest, NothingToDoAndWrongLengths) {
   EXPECT_THROW(adamw(context(), AdamW<float>{{}, 0, 1, one, one, one, one}), Error);
 }
 
+TEST_P(AdamWTest, AverageTakesItsShare) {
+  const std::vector<float> p{4, -2};
+  std::vector<float> ema{0, 0};
+  weight_average(context(), {0.75, p, ema});
+  EXPECT_EQ(ema, (std::vector<float>{1, -0.5}));
+  weight_average(context(), {0, p, ema});
+  EXPECT_EQ(ema, p);
+  std::vector<float> one(1);
+  EXPECT_THROW(weight_average(context(), {0.5, p, one}), Error);
+}
+
+// ---- moments in bf16
+
+// The second moment after `steps` of the gradient `grad`, from `start`.
+template <class M>
+M second_moment(const Context& ctx, double beta2, M start, float grad, int steps) {
+  const std::vector<float> g{grad};
+  std::vector<float> p(1);
+  std::vector<M> m(1), v{start};
+  for (int step = 1; step <= steps; ++step) {
+    adamw(ctx, AdamW<float, M>{{.beta2 = beta2}, step, 1, g, p, m, v});
+  }
+  return v[0];
+}
+
+TEST(MomentsInBf16, WhichDecaysCanBeKept) {
+  EXPECT_TRUE(moments_can_decay(DType::kBF16, 0.9));
+  EXPECT_TRUE(moments_can_decay(DType::kBF16, 0.95));
+  EXPECT_TRUE(moments_can_decay(DType::kBF16, 0.99));
+  EXPECT_TRUE(moments_can_decay(DType::kBF16, 1 - 0x1p-8));
+  EXPECT_FALSE(moments_can_decay(DType::kBF16, 0.9962));
+  EXPECT_FALSE(moments_can_decay(DType::kBF16, 0.999));
+  EXPECT_TRUE(moments_can_decay(DType::kF32, 0.999));
+}
+
+TEST_P(AdamWTest, Bf16MomentsFallToZeroWhereTheyMay) {
+  // From every significand: with the largest decay that is allowed, none stands still.
+  for (int mantissa = 0; mantissa < 128; ++mantissa) {
+    const Bf16 start{static_cast<std::uint16_t>(0x3F80 + mantissa)};
+    const Bf16 next = second_moment(context(), 1 - 0x1p-8, start, 0.0F, 1);
+    EXPECT_LT(next.bits, start.bits) << mantissa;
+  }
+  EXPECT_LT(to_float(second_moment(context(), 0.95, to_bf16(1), 0.0F, 400)), 1e-8F);
+  // 0.999: every significand stands still, so the moment never forgets. This is why it is refused.
+  for (int mantissa = 0; mantissa < 128; ++mantissa) {
+    const Bf16 start{static_cast<std::uint16_t>(0x3F80 + mantissa)};
+    EXPECT_EQ(second_moment(context(), 0.999, start, 0.0F, 1000).bits, start.bits);
+  }
+}
+
+TEST_P(AdamWTest, Bf16MomentsFindTheirLevel) {
+  // A constant gradient: v should come to g^2. It stops once a step changes it by less than half a
+  // bf16 step: |v - g^2| (1 - beta2) <= v 2^-8.
+  for (const double beta2 : {0.9, 0.95, 0.99}) {
+    for (const float grad : {1.0F, 0.3F, 7.7e-4F, 1e-9F}) {
+      const double want = double{grad} * grad;
+      const double most = 0x1p-8 / (1 - beta2);
+      for (const double start : {0.0, 30 * want}) {
+        const auto v = second_moment(context(), beta2, to_bf16(static_cast<float>(start)), grad,
+                                     static_cast<int>(20 / (1 - beta2)));
+        EXPECT_NEAR(to_float(v), want, 1.01 * most / (1 - most) * want) << beta2 << " " << grad;
+      }
+    }
+  }
+}
+
+TEST_P(AdamWTest, Bf16MomentsAreAsGoodAsFloatOnNoise) {
+  // Gradients of a random size each step, as training has them: the mean ratio of the two second
+  // moments must be 1, or rounding would scale every step of the run.
+  const std::size_t n = 512;
+  std::vector<float> p(n), q(n);
+  std::vector<float> m(n), v(n);
+  std::vector<Bf16> mb(n), vb(n);
+  for (int step = 1; step <= 300; ++step) {
+    const auto grad = testing::random_vec<float>(n, static_cast<std::uint64_t>(step));
+    adamw(context(), AdamW<float>{{}, step, 1, grad, p, m, v});
+    adamw(context(), AdamW<float, Bf16>{{}, step, 1, grad, q, mb, vb});
+  }
+  double ratio = 0, squares = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double r = to_float(vb[i]) / v[i];
+    ratio += r / n;
+    squares += (r - 1) * (r - 1) / n;
+  }
+  // Each step rounds by at most 2^-8, evenly to both sides, and forgets with 0.95: a random walk
+  // with a standard deviation of 2^-8 / sqrt(3) / sqrt(1 - 0.95^2).
+  const double deviation = 0x1p-8 / std::sqrt(3 * (1 - 0.95 * 0.95));
+  EXPECT_LT(std::sqrt(squares), 1.2 * deviation);
+  EXPECT_NEAR(ratio, 1, 5 * deviation / std::sqrt(n));
+}
+
 // ---- fixtures
 
 template <class T>

@@ -52,13 +52,15 @@ struct KernelTable {
   void (*combine)(const Context&, const Combine<float>&) = combine_ref<float>;
   void (*combine_backward)(const Context&,
                            const CombineBackward<float>&) = combine_backward_ref<float>;
-  void (*adamw)(const Context&, const AdamW<float>&) = adamw_ref<float>;
   void (*store_bf16)(const Context&, MatView<const float>, MatView<Bf16>) = store_bf16_ref;
   void (*load_bf16)(const Context&, MatView<const Bf16>, MatView<float>) = load_bf16_ref;
   void (*store_e5m6)(const Context&, MatView<const float>, E5m6Mat&) = store_e5m6_ref;
   void (*load_e5m6)(const Context&, const E5m6Mat&, MatView<float>) = load_e5m6_ref;
   void (*payload_round_trip)(const Context&, numeric::Payload,
                              MatView<float>) = payload_round_trip_ref;
+  void (*adamw)(const Context&, const AdamW<float>&) = adamw_ref<float, float>;
+  void (*adamw_bf16)(const Context&, const AdamW<float, Bf16>&) = adamw_ref<float, Bf16>;
+  void (*weight_average)(const Context&, const WeightAverage&) = weight_average_ref;
 };
 
 extern constinit const KernelTable kReferenceTable;

@@ -1,10 +1,14 @@
-// The end of a training step: gradient norm, clipping, AdamW, the routers' balance biases.
+// The end of a training step: gradient norm, clipping, AdamW, the routers' balance biases, and the
+// running mean of the weights.
 //
-// Owns:    the moments m and v, laid out as the parameters' arena.
+// Owns:    the moments m and v and, where asked for, the mean of the weights, all laid out as the
+//          parameters' arena.
 // Threads: one caller.
-// Paper:   V3 report 4.2 (AdamW, clipping at 1.0), 2.1.2 (bias += gamma * sign(mean load - load)).
+// Paper:   V3 report 4.2 (AdamW, clipping at 1.0), 3.3.3 (moments in bf16), 2.1.2 (bias += gamma *
+//          sign(mean load - load)), 3.2.3 (EMA of the parameters).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -13,6 +17,13 @@
 #include "model/parameters.h"
 
 namespace cachalot::model {
+
+struct OptimizerOptions {
+  DType moments = DType::kF32;  // or kBF16
+  // Of the mean of the weights, kept in float; 0: none. bf16 would stand still: a step of (1 -
+  // decay) is below half a bf16 step for every decay of use.
+  double ema_decay = 0;
+};
 
 struct OptimizerStep {
   AdamWConfig adamw;  // weight decay is applied to matrices only
@@ -23,12 +34,12 @@ struct OptimizerStep {
 struct OptimizerReport {
   double grad_norm = 0;  // before clipping
   double clip_scale = 1;
-  bool skipped = false;  // the norm was not finite: nothing was changed
+  bool skipped = false;  // the norm was not finite, or too large to square: nothing was changed
 };
 
 class Optimizer {
  public:
-  explicit Optimizer(const Parameters& parameters);
+  explicit Optimizer(const Parameters& parameters, const OptimizerOptions& options = {});
 
   static void zero_gradients(Parameters& parameters);
   // `expert_load` per MoE layer, of the whole batch, in the order of parameters.biases().
@@ -38,11 +49,41 @@ class Optimizer {
 
   std::int64_t steps() const noexcept { return steps_; }  // taken so far
   void set_steps(std::int64_t steps) noexcept { steps_ = steps; }
-  std::span<float> m() noexcept { return m_.span(); }
-  std::span<float> v() noexcept { return v_.span(); }
+
+  // The moments of one parameter, elements of moment_type(): what a checkpoint holds.
+  DType moment_type() const noexcept { return options_.moments; }
+  void* m(const Parameter& p) noexcept { return at(m_, p); }
+  void* v(const Parameter& p) noexcept { return at(v_, p); }
+
+  // The mean of the weights (and router biases): ema += (1 - d) (weights - ema) after each step
+  // that was taken, with d = min(ema_decay, (1 + step) / (10 + step)), so that a short run's mean
+  // is not one of its beginning.
+  bool has_average() const noexcept { return options_.ema_decay > 0; }
+  void begin_average(const Parameters& parameters);  // the mean is these values from now on
+  // Exchanges the parameters with their mean: to evaluate the mean, and back again.
+  void swap_average(Parameters& parameters);
+  // Parameters::tensors() of the mean.
+  std::vector<io::TensorToWrite> average_tensors(const Parameters& parameters) const;
+
+  // Master weights and both moments, without the mean: what AdamW keeps of a parameter. The gaps
+  // between tensors are not counted.
+  static std::int64_t state_bytes(const Parameters& parameters, DType moments);
 
  private:
-  Mat<float> m_, v_;
+  void* at(Mat<std::byte>& moments, const Parameter& p) noexcept;
+  template <class M>
+  std::span<M> slice(Mat<std::byte>& moments, const Parameter& p) noexcept {
+    return {static_cast<M*>(at(moments, p)), static_cast<std::size_t>(p.size())};
+  }
+  template <class M>
+  void adamw_all(const Context& ctx, Parameters& parameters, const AdamWConfig& config,
+                 double clip_scale);
+  void update_average(const Context& ctx, const Parameters& parameters);
+
+  OptimizerOptions options_;
+  Mat<std::byte> m_, v_;
+  Mat<float> average_;
+  std::vector<std::vector<float>> average_biases_;
   std::int64_t steps_ = 0;
 };
 

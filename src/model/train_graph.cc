@@ -67,7 +67,21 @@ double TrainGraph::head_loss(MatView<const float> normed, MatRef head,
                             dnormed.sub_rows(begin, rows), false}});
     }
   }
-  return std::accumulate(loss.begin(), loss.end(), 0.0);
+  double sum = 0;
+  for (std::size_t i = 0; i < loss.size(); ++i) {
+    if (is_scored(i, loss.size(), options)) sum += loss[i];
+  }
+  return sum;
+}
+
+// Row `i` of `rows`, as many in each sequence.
+bool TrainGraph::is_scored(std::size_t i, std::size_t rows, const LossOptions& options) const {
+  return i % (rows / static_cast<std::size_t>(sequences_)) >=
+         static_cast<std::size_t>(options.score_from);
+}
+
+std::int64_t TrainGraph::scored_rows(std::size_t rows, const LossOptions& options) const {
+  return static_cast<std::int64_t>(rows) - std::int64_t{sequences_} * options.score_from;
 }
 
 Losses TrainGraph::forward_backward(Parameters& parameters, MatView<const std::int32_t> tokens,
@@ -206,13 +220,13 @@ double TrainGraph::balance_of(const nn::BlockActs& acts) const {
   return balance_loss(ctx_, {acts.moe.scores.cview(), sequences_, dims_.route.topk, 0.0F, {}});
 }
 
-void TrainGraph::count_hits(Losses& out) const {
-  out.main_rows = static_cast<std::int64_t>(targets_.size());
-  out.mtp_rows = static_cast<std::int64_t>(mtp_targets_.size());
+void TrainGraph::count_hits(const LossOptions& options, Losses& out) const {
   for (std::size_t i = 0; i < targets_.size(); ++i) {
+    if (!is_scored(i, targets_.size(), options)) continue;
     out.main_correct += argmax_[i] == targets_[i] ? 1 : 0;
   }
   for (std::size_t i = 0; i < mtp_targets_.size(); ++i) {
+    if (!is_scored(i, mtp_targets_.size(), options)) continue;
     out.mtp_correct += mtp_argmax_[i] == mtp_targets_[i] ? 1 : 0;
     // Row i drafted the token after next; the main model says it one row later.
     const auto next = static_cast<std::size_t>(mtp_rows_[i]) + 1;
@@ -226,10 +240,11 @@ Losses TrainGraph::run(Parameters& parameters, MatView<const std::int32_t> token
   const nn::Gradients& g = parameters.gradient_tree();
   const bool mtp = !w.mtp.empty() && tokens.cols > 2;
   prepare(tokens, mtp);
-  const auto rows = static_cast<float>(targets_.size());
-  const auto mtp_rows = static_cast<float>(mtp_targets_.size());
-
   Losses out;
+  out.main_rows = scored_rows(targets_.size(), options);
+  out.mtp_rows = mtp ? scored_rows(mtp_targets_.size(), options) : 0;
+  const auto rows = static_cast<float>(out.main_rows);
+  const auto mtp_rows = static_cast<float>(std::max<std::int64_t>(out.mtp_rows, 1));
   forward_main(w, out);
   out.main = head_loss(normed_.cview(), w.head, targets_, options.weight / rows, backward, options,
                        dnormed_.view(), g.head, argmax_) /
@@ -241,7 +256,7 @@ Losses TrainGraph::run(Parameters& parameters, MatView<const std::int32_t> token
                         mtp_dnormed_.view(), g.mtp.front().head, mtp_argmax_) /
               mtp_rows;
   }
-  count_hits(out);
+  count_hits(options, out);
 
   std::vector<double> layer_balance(layers_.size());
   double mtp_balance = 0;

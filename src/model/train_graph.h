@@ -25,6 +25,8 @@ struct LossOptions {
   // it, gradients are.
   float weight = 1.0F;
   int head_rows = 512;  // rows of logits in memory at a time
+  // evaluate only: the first rows of each sequence are context; losses and counts are of the rest.
+  int score_from = 0;
 };
 
 struct Losses {
@@ -67,7 +69,9 @@ class TrainGraph {
   void backward_main(const nn::Weights& w, const nn::Gradients& g, const nn::BalanceTerm& balance,
                      std::vector<double>& layer_balance);
   double balance_of(const nn::BlockActs& acts) const;
-  void count_hits(Losses& out) const;
+  bool is_scored(std::size_t i, std::size_t rows, const LossOptions& options) const;
+  std::int64_t scored_rows(std::size_t rows, const LossOptions& options) const;
+  void count_hits(const LossOptions& options, Losses& out) const;
   // Cross entropy of normed rows against targets in pieces of head_rows; with backward, dnormed
   // [T, D] and dhead get their gradients. Returns the sum of the losses.
   double head_loss(MatView<const float> normed, MatRef head, std::span<const std::int32_t> targets,

@@ -68,6 +68,8 @@ std::vector<SlotInfo> slots_of(const KernelTable& t) {
       {"store_e5m6", t.store_e5m6 != r.store_e5m6},
       {"load_e5m6", t.load_e5m6 != r.load_e5m6},
       {"payload_round_trip", t.payload_round_trip != r.payload_round_trip},
+      {"adamw_bf16", t.adamw_bf16 != r.adamw_bf16},
+      {"weight_average", t.weight_average != r.weight_average},
   };
 }
 

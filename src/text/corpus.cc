@@ -1,5 +1,7 @@
 #include "text/corpus.h"
 
+#include <optional>
+
 #include "base/error.h"
 #include "base/rng.h"
 #include "text/utf8.h"
@@ -89,12 +91,14 @@ std::uint64_t Corpus::bytes() const noexcept {
   return sum;
 }
 
-// Where to divide a document near `at`: behind the next newline, if one is near, else between
-// characters.
-static std::size_t cut_point(std::string_view text, std::size_t at) {
+// Where to divide a document near `at`: behind the next newline, if one is near and asked for, else
+// between characters.
+static std::size_t cut_point(std::string_view text, std::size_t at, bool at_line_ends) {
   if (at == 0) return 0;
-  const std::size_t newline = text.substr(0, at + 4096).find('\n', at - 1);
-  if (newline != std::string_view::npos) return newline + 1;
+  if (at_line_ends) {
+    const std::size_t newline = text.substr(0, at + 4096).find('\n', at - 1);
+    if (newline != std::string_view::npos) return newline + 1;
+  }
   while (at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80) ++at;
   return at;
 }
@@ -123,8 +127,9 @@ CorpusSplit split_corpus(std::span<const std::string_view> documents, const Spli
   if (options.validation_fraction == 0) train_left = total;
   CorpusSplit split;
   for (const std::string_view document : documents) {
-    const std::size_t cut =
-        document.size() <= train_left ? document.size() : cut_point(document, train_left);
+    const std::size_t cut = document.size() <= train_left
+                                ? document.size()
+                                : cut_point(document, train_left, options.at_line_ends);
     if (cut > 0) split.train.push_back(document.substr(0, cut));
     if (cut < document.size()) split.validation.push_back(document.substr(cut));
     train_left -= std::min<std::uint64_t>(train_left, document.size());
@@ -142,7 +147,8 @@ struct Part {
 
 class GroupEncoder {
  public:
-  GroupEncoder(const Tokenizer& tokenizer, std::int32_t eos, ThreadPool& pool,
+  // `eos` stands behind each document, if it is a token.
+  GroupEncoder(const Tokenizer& tokenizer, std::optional<std::int32_t> eos, ThreadPool& pool,
                TokenFileWriter& writer)
       : tokenizer_(tokenizer), eos_(eos), pool_(pool), writer_(writer) {}
 
@@ -157,7 +163,7 @@ class GroupEncoder {
     auto encode = [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
         tokenizer_.encode(parts_[i].text, ids[i]);
-        if (parts_[i].document_bytes != 0) ids[i].push_back(eos_);
+        if (parts_[i].document_bytes != 0 && eos_) ids[i].push_back(*eos_);
       }
     };
     pool_.run(static_cast<std::int64_t>(parts_.size()), /*grain=*/1, encode);
@@ -173,7 +179,7 @@ class GroupEncoder {
   static constexpr std::uint64_t kGroupBytes = 8 << 20;
   static constexpr std::size_t kGroupParts = 1 << 14;
   const Tokenizer& tokenizer_;
-  std::int32_t eos_;
+  std::optional<std::int32_t> eos_;
   ThreadPool& pool_;
   TokenFileWriter& writer_;
   std::vector<Part> parts_;
@@ -185,8 +191,8 @@ class GroupEncoder {
 TokenFileInfo encode_documents(const Tokenizer& tokenizer,
                                std::span<const std::string_view> documents,
                                const std::filesystem::path& token_file, ThreadPool& pool,
-                               const Progress& progress) {
-  if (!tokenizer.eos_id()) {
+                               const Progress& progress, bool end_documents) {
+  if (end_documents && !tokenizer.eos_id()) {
     throw Error(Code::kConfig,
                 "the tokenizer names no end-of-sentence token to put between documents: "
                 "tokenizer_config.json needs \"eos_token\"");
@@ -194,7 +200,7 @@ TokenFileInfo encode_documents(const Tokenizer& tokenizer,
   std::uint64_t done = 0, total = 0;
   for (const std::string_view document : documents) total += document.size();
   TokenFileWriter writer(token_file, tokenizer.vocab_size(), tokenizer.fingerprint());
-  GroupEncoder group(tokenizer, *tokenizer.eos_id(), pool, writer);
+  GroupEncoder group(tokenizer, end_documents ? tokenizer.eos_id() : std::nullopt, pool, writer);
   const auto flush = [&] {
     done += group.flush();
     if (progress) progress(done, total);

@@ -49,6 +49,7 @@ class Corpus {
 struct SplitOptions {
   double validation_fraction = 0.1;  // in [0, 1)
   bool by_document = false;  // seeded choice of whole documents; else the last bytes of the corpus
+  bool at_line_ends = true;  // false: at the very byte (or the next one that begins a character)
   std::uint64_t seed = 0;
 };
 struct CorpusSplit {
@@ -60,10 +61,11 @@ CorpusSplit split_corpus(std::span<const std::string_view> documents, const Spli
 // Called now and then from the calling thread; throwing from it stops the work.
 using Progress = std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)>;
 
-// Every document's ids, each document followed by the end-of-sentence token, in order.
+// Every document's ids in order, each document followed by the end-of-sentence token unless
+// `end_documents` is false.
 TokenFileInfo encode_documents(const Tokenizer& tokenizer,
                                std::span<const std::string_view> documents,
                                const std::filesystem::path& token_file, ThreadPool& pool,
-                               const Progress& progress = {});
+                               const Progress& progress = {}, bool end_documents = true);
 
 }  // namespace cachalot::text

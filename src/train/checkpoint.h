@@ -1,5 +1,6 @@
 // Checkpoints of a run: folders `checkpoints/step-N/`, each a Hugging Face model folder plus
-// `optimizer.safetensors`, `trainer.json` and `checksums.json` (size and XXH3-128 of every file).
+// `optimizer.safetensors`, `trainer.json` and `checksums.json` (size and XXH3-128 of every file);
+// with a mean of the weights also the folder `ema/`, a model folder of its own.
 //
 // A checkpoint is written into a hidden folder beside, every file and the folder synced, and then
 // renamed: killed at any instant, the newest complete checkpoint is whole and the half-written one
@@ -24,6 +25,8 @@
 
 namespace cachalot::train {
 
+inline constexpr const char* kAverageFolder = "ema";
+
 // Creates the run folder where it is missing, and holds it: `run_dir/lock`.
 class RunLock {
  public:
@@ -35,7 +38,8 @@ class RunLock {
 
 struct CheckpointContent {
   std::span<const io::TensorToWrite> model;      // model.safetensors, or shards
-  std::span<const io::TensorToWrite> optimizer;  // m, v, master weights
+  std::span<const io::TensorToWrite> optimizer;  // m, v
+  std::span<const io::TensorToWrite> ema;        // of the model's tensors; empty: none is kept
   std::string config_json;
   std::string generation_config_json;
   std::string trainer_json;                         // step, data position, counters, ...

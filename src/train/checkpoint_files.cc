@@ -65,6 +65,13 @@ static bool is_plain_name(const std::string& name) {
          name.find_first_of(std::string_view("/\0", 2)) == std::string::npos;
 }
 
+// A file of the checkpoint, or of a folder in it: nothing that leads out of it.
+static bool is_inside(const std::string& name) {
+  const std::size_t slash = name.find('/');
+  if (slash == std::string::npos) return is_plain_name(name);
+  return is_plain_name(name.substr(0, slash)) && is_plain_name(name.substr(slash + 1));
+}
+
 Checksums read_checksums(const fs::path& file) {
   constexpr std::uint64_t kMostBytes = 16 << 20;
   const std::string text = read_file(file, kMostBytes);
@@ -80,7 +87,7 @@ Checksums read_checksums(const fs::path& file) {
   if (files == json.end() || !files->is_object()) refuse("'files' is not an object");
   Checksums checksums;
   for (const auto& [name, entry] : files->items()) {
-    if (!is_plain_name(name)) refuse(cat("'", printable(name), "' is not a file name"));
+    if (!is_inside(name)) refuse(cat("'", printable(name), "' is not a file name"));
     const bool good = entry.is_object() && entry.contains("bytes") && entry.contains("xxh3_128") &&
                       entry["bytes"].is_number_unsigned() && entry["xxh3_128"].is_string();
     if (!good) refuse(cat("the entry of ", printable(name), " lacks bytes or xxh3_128"));

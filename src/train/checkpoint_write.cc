@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <set>
+#include <map>
 
 #include "train/checkpoint.h"
 #include "train/checkpoint_files.h"
@@ -59,21 +59,44 @@ std::string bytes_of(const fs::path& file) {
   return read_file(file, kMostBytes);
 }
 
-void write_files(const fs::path& folder, const CheckpointContent& content) {
-  io::write_model_safetensors(folder, content.model);
-  io::write_safetensors(folder / "optimizer.safetensors", content.optimizer);
-  std::map<std::string, std::string> texts = content.other_files;
+using Texts = std::map<std::string, std::string>;
+
+// What makes a folder a Hugging Face model, beside its weights.
+Texts model_texts(const CheckpointContent& content) {
+  Texts texts;
   for (const fs::path& file : content.copied_files) {
     texts[file.filename().string()] = bytes_of(file);
   }
   texts["config.json"] = content.config_json;
   texts["generation_config.json"] = content.generation_config_json;
-  texts["trainer.json"] = content.trainer_json;
+  return texts;
+}
+
+void write_model(const fs::path& folder, std::span<const io::TensorToWrite> tensors,
+                 const Texts& texts) {
+  io::write_model_safetensors(folder, tensors);
   for (const auto& [name, text] : texts) write_file_atomically(folder / name, text);
+}
+
+void write_files(const fs::path& folder, const CheckpointContent& content) {
+  Texts texts = model_texts(content);
+  if (!content.ema.empty()) {
+    const fs::path ema = folder / kAverageFolder;
+    checked("create the folder", ema,
+            [&](std::error_code& error) { fs::create_directory(ema, error); });
+    write_model(ema, content.ema, texts);
+    sync_folder(ema);
+  }
+  texts.insert(content.other_files.begin(), content.other_files.end());
+  texts["trainer.json"] = content.trainer_json;
+  write_model(folder, content.model, texts);
+  io::write_safetensors(folder / "optimizer.safetensors", content.optimizer);
 
   Checksums checksums;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    checksums[entry.path().filename().string()] = io::file_checksum(entry.path());
+  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+    if (!entry.is_regular_file()) continue;
+    const std::string name = entry.path().lexically_relative(folder).generic_string();
+    checksums[name] = io::file_checksum(entry.path());
   }
   write_file_atomically(folder / kChecksumsFile, to_json(checksums));
   sync_folder(folder);

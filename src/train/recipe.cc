@@ -97,7 +97,11 @@ void DataRecipe::fields(FieldVisitor& f) {
   f("corpus", corpus, "UTF-8 text files to train on");
   f("tokens", tokens, "token files to train on, instead of corpus");
   f("tokenizer", tokenizer, "folder with tokenizer.json");
-  f("train_bpe", train_bpe, 0, 1 << 24, "train a BPE of this size on the corpus; 0: do not");
+  f("train_bpe", train_bpe, 0, 1 << 24,
+    "train a BPE of this size on the corpus; 256: tokens are bytes; 0: do not");
+  f("random_tokens", random_tokens, 0, 1 << 30,
+    "no text: so many random tokens of model.vocab_size, to measure speed with");
+  f("end_documents", end_documents, "an end-of-sentence token behind each document");
   f("document_separator", document_separator,
     "text between documents of a corpus file; empty: a file is one document");
   f("validation_fraction", validation_fraction, 0.0, 0.9, "last part of the data, held out");
@@ -111,6 +115,11 @@ void OptimizerRecipe::fields(FieldVisitor& f) {
   f("eps", eps, 0.0, 1.0, "added to the root of the second moment");
   f("weight_decay", weight_decay, 0.0, 10.0, "decoupled decay of matrices, times lr");
   f("clip_norm", clip_norm, 0.0, 1e9, "largest global gradient norm; 0: no clipping");
+  f("moments", moments,
+    {{"auto", MomentType::kAuto}, {"f32", MomentType::kF32}, {"bf16", MomentType::kBf16}},
+    "type the moments are kept in; auto: f32 where run.precision is f32, else bf16");
+  f("ema_decay", ema_decay, 0.0, 0.999999,
+    "keep a running mean of the weights with this decay per step; 0: do not");
 }
 
 void ScheduleRecipe::fields(FieldVisitor& f) {
@@ -147,10 +156,14 @@ void RunRecipe::fields(FieldVisitor& f) {
   f("threads", threads, 0, 4096, "threads; 0: all cores");
   f("log_every", log_every, 1, kMostSteps, "steps from one line of metrics.jsonl to the next");
   f("eval_every", eval_every, 0, kMostSteps, "steps between validations; 0: only at the end");
-  f("eval_batches", eval_batches, 1, 1 << 24, "batches of a validation");
+  f("eval_batches", eval_batches, 1, 1 << 24, "batches of windows of a validation, at most");
+  f("eval_stride", eval_stride, 0, 1 << 24,
+    "tokens from one validation window to the next; 0: half of data.seq_len");
   f("checkpoint_every", checkpoint_every, 0, kMostSteps,
     "steps between checkpoints; 0: only at the end");
   f("keep_last", keep_last, 1, 1 << 20, "checkpoints that are kept");
+  f("max_skips", max_skips, 1, 1 << 20,
+    "stop after so many steps in a row without a finite loss and gradient");
   f("max_minutes", max_minutes, 0.0, 1e9, "stop and save after this time; 0: no limit");
   f("fit_minutes", fit_minutes, 0.0, 1e9,
     "shorten schedule.steps, by the speed of the first steps, to end in this time; 0: do not");
@@ -158,6 +171,13 @@ void RunRecipe::fields(FieldVisitor& f) {
 
 Precision RunRecipe::kernel_precision() const {
   return precision == RecipePrecision::kF32 ? Precision::kF32 : Precision::kBF16;
+}
+
+DType Recipe::moment_type() const {
+  if (optimizer.moments == MomentType::kAuto) {
+    return run.precision == RecipePrecision::kF32 ? DType::kF32 : DType::kBF16;
+  }
+  return optimizer.moments == MomentType::kF32 ? DType::kF32 : DType::kBF16;
 }
 
 void Recipe::fields(FieldVisitor& f) {
@@ -205,8 +225,9 @@ std::string to_json(const Recipe& recipe) {
 
 std::vector<std::string> differences(const Recipe& now, const Recipe& before) {
   static const std::set<std::string_view> kFree{
-      "run.threads",          "run.log_every", "run.eval_every",  "run.eval_batches",
-      "run.checkpoint_every", "run.keep_last", "run.max_minutes",
+      "run.threads",      "run.log_every",        "run.eval_every",
+      "run.eval_batches", "run.checkpoint_every", "run.keep_last",
+      "run.max_minutes",  "run.eval_stride",      "run.max_skips",
   };
   Recipe a = now, b = before;
   const auto left = fields_of(a), right = fields_of(b);

@@ -18,6 +18,7 @@
 #include "base/fields.h"
 #include "kernels/context.h"
 #include "kernels/route.h"
+#include "tensor/dtype.h"
 
 namespace cachalot::train {
 
@@ -63,11 +64,20 @@ struct DataRecipe {
   std::vector<std::string> tokens;  // or files already tokenized
   std::string tokenizer;            // folder with tokenizer.json
   int train_bpe = 0;                // or the size of a vocabulary to train on the corpus
+  std::int64_t random_tokens = 0;   // or no text: random tokens, to measure speed with
+  bool end_documents = true;        // an end-of-sentence token behind each document
   std::string document_separator;   // "": a file is one document
   double validation_fraction = 0.1;
   int seq_len = 256;
   void fields(FieldVisitor& f);
 };
+
+// kAuto: what the report does where it trains in low precision, bf16; f32 where run.precision is
+// f32, the oracle path.
+enum class MomentType : std::uint8_t { kAuto, kF32, kBf16 };
+
+// data.train_bpe of this size is no BPE: tokens are bytes.
+inline constexpr int kByteVocabulary = 256;
 
 struct OptimizerRecipe {
   double lr = 1e-3;
@@ -76,6 +86,8 @@ struct OptimizerRecipe {
   double eps = 1e-8;
   double weight_decay = 0.1;
   double clip_norm = 1.0;
+  MomentType moments = MomentType::kAuto;
+  double ema_decay = 0.0;
   void fields(FieldVisitor& f);
 };
 
@@ -113,8 +125,10 @@ struct RunRecipe {
   std::int64_t log_every = 1;
   std::int64_t eval_every = 0;
   int eval_batches = 8;
+  int eval_stride = 0;
   std::int64_t checkpoint_every = 0;
   int keep_last = 2;
+  int max_skips = 10;
   double max_minutes = 0.0;
   double fit_minutes = 0.0;
 
@@ -130,6 +144,9 @@ struct Recipe {
   LossRecipe loss;
   RunRecipe run;
   void fields(FieldVisitor& f);
+
+  DType moment_type() const;  // optimizer.moments, resolved
+  bool byte_tokens() const { return data.train_bpe == kByteVocabulary; }
 };
 
 // Reads, applies the overrides ("section.key=value", as after --set) in their order, makes file

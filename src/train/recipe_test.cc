@@ -96,6 +96,15 @@ TEST(Recipe, ContradictionsAreRefused) {
            {"data.tokenizer=tok"},
            {"data.train_bpe=0"},
            {"data.train_bpe=100"},
+           {"data.train_bpe=257"},
+           {"data.random_tokens=1000"},
+           {"data.corpus=", "data.train_bpe=0", "data.random_tokens=1000"},
+           {"data.corpus=", "data.random_tokens=1000", "model.vocab_size=50"},
+           {"data.corpus=", "data.train_bpe=0", "data.tokens=t", "data.tokenizer=tok",
+            "data.end_documents=false"},
+           {"optimizer.moments=bf16", "optimizer.beta2=0.999"},
+           {"optimizer.beta2=0.999"},  // bf16 runs keep bf16 moments
+           {"optimizer.beta1=0.998"},
            {"model.config=c", "model.init_from=m"},
            {"model.config=c", "model.hidden_size=64"},
            {"model.init_from=m", "data.train_bpe=1000"},
@@ -117,6 +126,14 @@ TEST(Recipe, ContradictionsAreRefused) {
   }
   EXPECT_EQ(Code::kConfig, error_of("[data]\ncorpus = [\"a\\u0000b\"]\ntrain_bpe = 1000\n").code());
   parse(kMinimal, {"model.n_routed_experts=0", "model.num_experts_per_tok=9"});  // all dense
+  parse(kMinimal, {"optimizer.beta2=0.999", "run.precision=f32"});
+  parse(kMinimal, {"optimizer.beta2=0.999", "optimizer.moments=f32"});
+  parse(kMinimal, {"optimizer.beta2=0.99"});
+  parse(kMinimal, {"data.train_bpe=256", "data.end_documents=false"});
+  parse(kMinimal,
+        {"data.corpus=", "data.train_bpe=0", "data.random_tokens=9", "model.vocab_size=5"});
+  const Error stalls = error_of(kMinimal, {"optimizer.beta2=0.999"});
+  EXPECT_NE(std::string::npos, std::string(stalls.what()).find("optimizer.moments"));
 }
 
 TEST(Recipe, DifferencesNameWhatChangesTheResult) {

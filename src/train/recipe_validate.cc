@@ -1,5 +1,8 @@
 // What a recipe's single ranges cannot say: values that contradict each other.
+#include <utility>
+
 #include "base/error.h"
+#include "kernels/adamw.h"
 #include "train/recipe.h"
 
 namespace cachalot::train {
@@ -54,10 +57,15 @@ void check_model(const ModelRecipe& m, const Checker& check) {
 void check_data(const Recipe& recipe, const Checker& check) {
   const DataRecipe& d = recipe.data;
   check_name(d.tokenizer, check);
-  check.need(!d.corpus.empty() || !d.tokens.empty(),
+  const int sources =
+      (d.corpus.empty() ? 0 : 1) + (d.tokens.empty() ? 0 : 1) + (d.random_tokens > 0 ? 1 : 0);
+  check.need(sources > 0,
              "nothing to train on; name text files in data.corpus or token files in data.tokens");
-  check.need(d.corpus.empty() || d.tokens.empty(),
-             "data.corpus and data.tokens are both given; give one");
+  check.need(sources == 1,
+             "of data.corpus, data.tokens and data.random_tokens more than one is given; give one");
+  check.need(
+      d.random_tokens == 0 || (recipe.model.vocab_size > 0 && recipe.model.has_inline_sizes()),
+      "data.random_tokens needs the model's sizes in the recipe, model.vocab_size among them");
   for (const auto* names : {&d.corpus, &d.tokens}) {
     for (const std::string& name : *names) {
       check.need(!name.empty(), "data has an empty file name");
@@ -68,10 +76,17 @@ void check_data(const Recipe& recipe, const Checker& check) {
              "data.tokenizer and data.train_bpe are both given; give one");
   check.need(d.train_bpe == 0 || !d.corpus.empty(),
              "data.train_bpe needs text in data.corpus to train on");
-  // Byte-level BPE starts from the 256 bytes.
-  check.need(d.train_bpe == 0 || d.train_bpe >= 260, "data.train_bpe = ", d.train_bpe,
-             "; a byte-level vocabulary has at least 260 entries");
-  if (recipe.model.init_from.empty()) {
+  // Byte-level BPE starts from the 256 bytes, 3 special tokens and 2 of the chat.
+  check.need(d.train_bpe == 0 || d.train_bpe == kByteVocabulary || d.train_bpe >= 261,
+             "data.train_bpe = ", d.train_bpe,
+             "; a byte-level vocabulary has at least 261 entries, or is 256: the bytes alone");
+  check.need(d.end_documents || !d.corpus.empty(),
+             "data.end_documents is about text, and data.corpus names none");
+  if (d.random_tokens > 0) {
+    check.need(d.tokenizer.empty() && d.train_bpe == 0,
+               "data.random_tokens has no text, so no tokenizer: leave data.tokenizer and "
+               "data.train_bpe out");
+  } else if (recipe.model.init_from.empty()) {
     check.need(!d.tokenizer.empty() || d.train_bpe > 0,
                "no tokenizer; give data.tokenizer (a folder) or data.train_bpe (a size)");
   } else {
@@ -82,6 +97,17 @@ void check_data(const Recipe& recipe, const Checker& check) {
     check.need(
         d.seq_len <= recipe.model.max_position_embeddings, "data.seq_len = ", d.seq_len,
         " is more than model.max_position_embeddings = ", recipe.model.max_position_embeddings);
+  }
+}
+
+void check_optimizer(const Recipe& recipe, const Checker& check) {
+  const OptimizerRecipe& o = recipe.optimizer;
+  const DType moments = recipe.moment_type();
+  for (const auto& [name, beta] : {std::pair{"beta1", o.beta1}, std::pair{"beta2", o.beta2}}) {
+    check.need(moments_can_decay(moments, beta), "optimizer.", name, " = ", beta,
+               " with moments kept in bf16: a step would change them by less than bf16 can hold, "
+               "and they would never fall. At most 0.99609375 is possible (1 - 2^-8); else set "
+               "optimizer.moments = \"f32\"");
   }
 }
 
@@ -109,6 +135,7 @@ void validate(const Recipe& recipe, const std::string& file_name) {
   }
   check_model(recipe.model, check);
   check_data(recipe, check);
+  check_optimizer(recipe, check);
   check_schedule(recipe.schedule, check);
 }
 

@@ -1,6 +1,8 @@
 #include "train/run_data.h"
 
+#include "base/rng.h"
 #include "text/bpe_train.h"
+#include "text/byte_tokenizer.h"
 #include "text/corpus.h"
 #include "text/tokenizer_write.h"
 
@@ -40,6 +42,11 @@ fs::path tokenizer_folder(const Recipe& recipe, const fs::path& run_dir,
   if (fs::exists(folder / "tokenizer.json") && fs::exists(folder / "tokenizer_config.json"))
     return folder;
   fs::create_directories(folder);
+  if (recipe.byte_tokens()) {
+    const bool eos = recipe.data.end_documents;
+    text::write_tokenizer(folder, text::byte_tokenizer(eos), text::byte_tokenizer_config(eos));
+    return folder;
+  }
   text::BpeTrainOptions options;
   options.vocab_size = recipe.data.train_bpe;
   // Only the training part: a vocabulary that has seen the held-out text would flatter the result.
@@ -66,6 +73,31 @@ RunData from_token_files(const Recipe& recipe) {
   return data;
 }
 
+// As many tokens, and as evenly drawn, as the recipe asks for: nothing to learn, all to compute.
+RunData from_random_tokens(const Recipe& recipe, const fs::path& run_dir) {
+  constexpr std::uint64_t kStream = 0x5241'4E44'544F'4Bull;  // apart from weights and windows
+  constexpr std::int64_t kPiece = 1 << 16;
+  RunData data;
+  data.vocab_size = recipe.model.vocab_size;
+  data.train = run_dir / "data" / "train.tokens";
+  fs::create_directories(data.train.parent_path());
+  const Rng rng(static_cast<std::uint64_t>(recipe.run.seed), kStream);
+  text::TokenFileWriter writer(data.train, data.vocab_size, /*tokenizer_fingerprint=*/0);
+  std::vector<std::int32_t> piece;
+  for (std::int64_t at = 0; at < recipe.data.random_tokens; ++at) {
+    const auto index = static_cast<std::uint64_t>(at);
+    const auto words = static_cast<std::uint64_t>(data.vocab_size);
+    piece.push_back(static_cast<std::int32_t>(rng.below(index, words)));
+    if (at + 1 == recipe.data.random_tokens || std::ssize(piece) == kPiece) {
+      writer.append(piece);
+      piece.clear();
+    }
+  }
+  writer.count_document(0);
+  writer.commit();
+  return data;
+}
+
 }  // namespace
 
 std::vector<fs::path> RunData::tokenizer_files() const {
@@ -80,9 +112,11 @@ std::vector<fs::path> RunData::tokenizer_files() const {
 RunData prepare_data(const Recipe& recipe, const fs::path& run_dir, ThreadPool& pool,
                      const DataProgress& progress) {
   if (!recipe.data.tokens.empty()) return from_token_files(recipe);
+  if (recipe.data.random_tokens > 0) return from_random_tokens(recipe, run_dir);
   const text::Corpus corpus(corpus_options(recipe.data));
   text::SplitOptions split_options;
   split_options.validation_fraction = recipe.data.validation_fraction;
+  split_options.at_line_ends = !recipe.byte_tokens();
   const text::CorpusSplit split = text::split_corpus(corpus.documents(), split_options);
 
   RunData data;
@@ -95,18 +129,22 @@ RunData prepare_data(const Recipe& recipe, const fs::path& run_dir, ThreadPool& 
   fs::create_directories(run_dir / "data");
   data.train = run_dir / "data" / "train.tokens";
   if (!usable(data.train, tokenizer)) {
-    text::encode_documents(tokenizer, split.train, data.train, pool,
-                           [&](std::uint64_t done, std::uint64_t total) {
-                             progress("encoding the training text", done, total);
-                           });
+    text::encode_documents(
+        tokenizer, split.train, data.train, pool,
+        [&](std::uint64_t done, std::uint64_t total) {
+          progress("encoding the training text", done, total);
+        },
+        recipe.data.end_documents);
   }
   if (!split.validation.empty()) {
     data.validation = run_dir / "data" / "validation.tokens";
     if (!usable(data.validation, tokenizer)) {
-      text::encode_documents(tokenizer, split.validation, data.validation, pool,
-                             [&](std::uint64_t done, std::uint64_t total) {
-                               progress("encoding the held-out text", done, total);
-                             });
+      text::encode_documents(
+          tokenizer, split.validation, data.validation, pool,
+          [&](std::uint64_t done, std::uint64_t total) {
+            progress("encoding the held-out text", done, total);
+          },
+          recipe.data.end_documents);
     }
   }
   return data;

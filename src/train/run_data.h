@@ -2,6 +2,8 @@
 //
 // Layout:  RUN/tokenizer/ (tokenizer.json, tokenizer_config.json), RUN/data/train.tokens and
 //          validation.tokens. What is already there and fits the tokenizer is used as it is.
+// The held-out part is the end of the corpus: from the next line on where the tokenizer is a BPE,
+// from the very byte on where tokens are bytes (as others cut it for losses per character).
 // Errors:  kConfig (empty corpus, nothing left to validate on), kIo, kFormat.
 #pragma once
 

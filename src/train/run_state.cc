@@ -32,21 +32,28 @@ std::vector<io::TensorToWrite> moments(const model::Parameters& parameters,
                                        model::Optimizer& optimizer) {
   std::vector<io::TensorToWrite> out;
   for (const model::Parameter& p : parameters.list()) {
-    out.push_back({"m." + p.name, DType::kF32, p.shape(), optimizer.m().data() + p.offset});
-    out.push_back({"v." + p.name, DType::kF32, p.shape(), optimizer.v().data() + p.offset});
+    out.push_back({"m." + p.name, optimizer.moment_type(), p.shape(), optimizer.m(p)});
+    out.push_back({"v." + p.name, optimizer.moment_type(), p.shape(), optimizer.v(p)});
   }
   return out;
 }
 
 void load_moment(const io::Safetensors& file, const std::string& name, const model::Parameter& p,
-                 float* to) {
+                 DType type, void* to) {
   const io::TensorView& t = file.at(name);
-  if (t.dtype != DType::kF32 || t.shape != p.shape()) {
-    throw Error(Code::kFormat,
-                cat(t.file, ": tensor '", name, "' is ", cachalot::name(t.dtype), " ",
-                    to_string(t.shape), ", needed is F32 ", to_string(p.shape())));
+  if (t.shape != p.shape()) {
+    throw Error(Code::kFormat, cat(t.file, ": tensor '", name, "' is ", to_string(t.shape),
+                                   ", needed is ", to_string(p.shape())));
   }
-  std::memcpy(to, t.data, static_cast<std::size_t>(p.size()) * sizeof(float));
+  if (t.dtype != type) {
+    throw Error(Code::kUsage,
+                cat(t.file, ": the moments are ", cachalot::name(t.dtype), ", but this run keeps ",
+                    cachalot::name(type),
+                    ". The type of a run's moments cannot change: set "
+                    "optimizer.moments to what it began with, or start a new run (model.init_from "
+                    "takes the weights alone)"));
+  }
+  std::memcpy(to, t.data, static_cast<std::size_t>(p.size()) * size_of(type));
 }
 
 bool has_checkpoints(const fs::path& run_dir) {
@@ -118,6 +125,9 @@ fs::path save_state(const StateToSave& s) {
   CheckpointContent content;
   content.model = model;
   content.optimizer = optimizer;
+  std::vector<io::TensorToWrite> average;
+  if (s.optimizer.has_average()) average = s.optimizer.average_tensors(s.parameters);
+  content.ema = average;
   content.config_json = model::to_json(s.config);
   content.generation_config_json = generation_config(s.config);
   json trainer;
@@ -125,6 +135,7 @@ fs::path save_state(const StateToSave& s) {
   trainer["sequences"] = s.state.sequences;
   trainer["optimizer_steps"] = s.optimizer.steps();
   trainer["skipped_steps"] = s.state.skipped;
+  trainer["skipped_in_a_row"] = s.state.skipped_in_a_row;
   trainer["seconds"] = s.state.seconds;
   trainer["fitted_steps"] = s.state.fitted_steps;
   trainer["seed"] = s.recipe.run.seed;
@@ -139,11 +150,15 @@ fs::path save_state(const StateToSave& s) {
 
 void load_state(const fs::path& checkpoint, model::Parameters& parameters,
                 model::Optimizer& optimizer, RunState& state) {
+  if (optimizer.has_average()) {
+    parameters.load(io::Safetensors::open(checkpoint / kAverageFolder));
+    optimizer.begin_average(parameters);
+  }
   parameters.load(io::Safetensors::open(checkpoint));
   const auto moments = io::Safetensors::open(checkpoint / "optimizer.safetensors");
   for (const model::Parameter& p : parameters.list()) {
-    load_moment(moments, "m." + p.name, p, optimizer.m().data() + p.offset);
-    load_moment(moments, "v." + p.name, p, optimizer.v().data() + p.offset);
+    load_moment(moments, "m." + p.name, p, optimizer.moment_type(), optimizer.m(p));
+    load_moment(moments, "v." + p.name, p, optimizer.moment_type(), optimizer.v(p));
   }
   const fs::path file = checkpoint / "trainer.json";
   try {
@@ -151,6 +166,7 @@ void load_state(const fs::path& checkpoint, model::Parameters& parameters,
     state.step = trainer.at("step");
     state.sequences = trainer.at("sequences");
     state.skipped = trainer.at("skipped_steps");
+    state.skipped_in_a_row = trainer.value("skipped_in_a_row", 0);
     state.seconds = trainer.at("seconds");
     state.fitted_steps = trainer.at("fitted_steps");
     optimizer.set_steps(trainer.at("optimizer_steps"));

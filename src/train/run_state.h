@@ -1,7 +1,8 @@
 // What a run is besides its weights, and how it goes into a checkpoint and back.
 //
 // trainer.json in a checkpoint holds RunState; optimizer.safetensors the moments "m.<name>" and
-// "v.<name>"; model.safetensors the FP32 master weights under their published names.
+// "v.<name>" in the type they are kept in; model.safetensors the FP32 master weights under their
+// published names; ema/, where the recipe asks for it, their mean as a model folder of its own.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,8 @@ namespace cachalot::train {
 struct RunState {
   std::int64_t step = 0;       // steps done
   std::int64_t sequences = 0;  // training sequences seen: the position in the data
-  std::int64_t skipped = 0;    // steps without a finite gradient
+  std::int64_t skipped = 0;    // steps without a finite loss or gradient
+  int skipped_in_a_row = 0;    // up to and with the last step
   double seconds = 0;          // of training steps, over all resumes
   std::int64_t fitted_steps =
       0;  // schedule.steps as fitted to run.fit_minutes; 0: not fitted (yet)

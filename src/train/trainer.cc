@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <numbers>
 #include <numeric>
 
 #include "base/atomic_file.h"
@@ -12,6 +11,7 @@
 #include "model/train_graph.h"
 #include "text/dataset.h"
 #include "train/checkpoint.h"
+#include "train/evaluate.h"
 #include "train/metrics.h"
 #include "train/run_data.h"
 #include "train/run_model.h"
@@ -23,8 +23,6 @@ namespace cachalot::train {
 namespace fs = std::filesystem;
 
 namespace {
-
-constexpr int kMostSkipsInARow = 10;
 
 double now_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -66,15 +64,16 @@ class Run {
                            })),
         config_(model_config(recipe, {data_.vocab_size, data_.bos, data_.eos})),
         parameters_(config_),
-        optimizer_(parameters_),
+        optimizer_(parameters_, {recipe.moment_type(), recipe.optimizer.ema_decay}),
         graph_(ctx_, config_, recipe.run.kernel_precision()),
-        train_set_(data_.train, dataset_options(true)),
+        train_set_(data_.train, dataset_options()),
         metrics_(dir_ / "metrics.jsonl", resumed_.path ? resumed_.step : -1) {
     if (resumed_.path) {
       load_state(*resumed_.path, parameters_, optimizer_, state_);
       if (state_.fitted_steps > 0) recipe_.schedule.steps = state_.fitted_steps;
     } else {
       initialise(recipe_, parameters_);
+      optimizer_.begin_average(parameters_);
     }
     flops_per_token_ = cost::training_flops_per_token(config_, recipe_.data.seq_len);
     peak_flops_ = measured_peak(ctx_, recipe.run.kernel_precision());
@@ -83,12 +82,10 @@ class Run {
   TrainResult train();
 
  private:
-  text::DatasetOptions dataset_options(bool shuffle) const {
+  text::DatasetOptions dataset_options() const {
     text::DatasetOptions o;
     o.seq_len = recipe_.data.seq_len;
     o.seed = static_cast<std::uint64_t>(recipe_.run.seed);
-    o.shuffle = shuffle;
-    o.random_phase = shuffle;
     return o;
   }
   void message(const std::string& text) const {
@@ -98,7 +95,9 @@ class Run {
 
   model::Losses micro_batches(std::int64_t step, int batch);
   StepReport one_step(std::int64_t step);
-  EvalReport evaluate(std::int64_t step);
+  void skip_or_stop(const StepReport& r, const fs::path& checkpoint) const;
+  void evaluate(std::int64_t step, TrainResult& result);
+  EvalReport evaluate_weights(std::int64_t step, bool of_average);
   fs::path save();
   void fit_steps(const std::vector<double>& seconds_per_token);
   void write_metrics(const StepReport& r);
@@ -120,7 +119,6 @@ class Run {
   Mat<std::int32_t> tokens_;
   double flops_per_token_ = 0;
   double peak_flops_ = 0;
-  int skips_in_a_row_ = 0;
 };
 
 // Gradients of one step, in as many passes as the recipe's micro_batch asks for.
@@ -193,7 +191,7 @@ StepReport Run::one_step(std::int64_t step) {
   state_.sequences += r.batch;
   state_.seconds += r.seconds;
   state_.skipped += done.skipped ? 1 : 0;
-  skips_in_a_row_ = done.skipped ? skips_in_a_row_ + 1 : 0;
+  state_.skipped_in_a_row = done.skipped ? state_.skipped_in_a_row + 1 : 0;
   r.elapsed_s = state_.seconds;
   return r;
 }
@@ -236,53 +234,49 @@ void Run::write_metrics(const StepReport& r) {
   metrics_.append(line);
 }
 
-EvalReport Run::evaluate(std::int64_t step) {
-  EvalReport e;
-  e.step = step;
-  if (data_.validation.empty()) return e;
-  const text::Dataset held_out(data_.validation, dataset_options(false));
-  const int length = recipe_.data.seq_len + 1;
-  const int batch = std::max(1, micro_batch_size(recipe_, recipe_.schedule.steps - 1));
-  const std::int64_t windows =
-      std::min<std::int64_t>(held_out.windows(), std::int64_t{recipe_.run.eval_batches} * batch);
-  model::LossOptions options;
-  options.balance_alpha = static_cast<float>(recipe_.loss.balance_alpha);
-  double main = 0;
-  double mtp = 0;
-  std::int64_t mtp_rows = 0;
-  std::int64_t accepted = 0;
-  for (std::int64_t at = 0; at < windows; at += batch) {
-    const int n = static_cast<int>(std::min<std::int64_t>(batch, windows - at));
-    tokens_.resize(n, length);
-    for (int i = 0; i < n; ++i) {
-      held_out.sample(at + i, {tokens_.row(i), static_cast<std::size_t>(length)});
-    }
-    const model::Losses l = graph_.evaluate(parameters_, tokens_.cview(), options);
-    main += l.main * static_cast<double>(l.main_rows);
-    mtp += l.mtp * static_cast<double>(l.mtp_rows);
-    e.tokens += l.main_rows;
-    mtp_rows += l.mtp_rows;
-    accepted += l.mtp_accepted;
-  }
-  e.loss = main / static_cast<double>(std::max<std::int64_t>(1, e.tokens));
-  if (mtp_rows > 0) {
-    e.mtp_loss = mtp / static_cast<double>(mtp_rows);
-    e.mtp_acceptance = static_cast<double>(accepted) / static_cast<double>(mtp_rows);
-  }
-  const auto& info = held_out.info();
-  if (info.text_bytes > 0) {
-    e.bits_per_byte = e.loss / std::numbers::ln2 * static_cast<double>(info.tokens) /
-                      static_cast<double>(info.text_bytes);
-  }
+// Says that a step was skipped; throws after too many in a row.
+void Run::skip_or_stop(const StepReport& r, const fs::path& checkpoint) const {
+  if (!r.skipped) return;
+  const int row = state_.skipped_in_a_row;
+  message(cat("step ", r.step, " skipped: its loss is ", r.total_loss, ", its gradient norm ",
+              r.grad_norm, " (", row, " in a row, run.max_skips = ", recipe_.run.max_skips, ")"));
+  if (row < recipe_.run.max_skips) return;
+  const std::string stands = checkpoint.empty()
+                                 ? "no checkpoint was written yet"
+                                 : cat("the newest good checkpoint is ", checkpoint.string());
+  throw Error(Code::kNumeric,
+              cat("step ", r.step, ": loss or gradient was not finite ", row,
+                  " steps in a row; none of them changed the weights, and ", stands,
+                  ". Lower optimizer.lr, or use run.precision = \"f32\" to find the cause"));
+}
+
+EvalReport Run::evaluate_weights(std::int64_t step, bool of_average) {
+  EvalReport e = train::evaluate(graph_, parameters_, recipe_, data_.validation, step);
+  e.of_average = of_average;
+  const std::string prefix = of_average ? "ema_" : "";
   MetricsLine line(step);
-  line.add("validation_loss", e.loss)
-      .add("validation_bits_per_byte", e.bits_per_byte)
-      .add("validation_mtp_loss", e.mtp_loss)
-      .add("mtp_acceptance", e.mtp_acceptance)
-      .add("validation_tokens", e.tokens);
+  line.add(prefix + "validation_loss", e.loss)
+      .add(prefix + "validation_bits_per_byte", e.bits_per_byte)
+      .add(prefix + "validation_mtp_loss", e.mtp_loss)
+      .add(prefix + "mtp_acceptance", e.mtp_acceptance)
+      .add(prefix + "validation_tokens", e.tokens);
   metrics_.append(line);
   if (hooks_.on_eval) hooks_.on_eval(e);
   return e;
+}
+
+void Run::evaluate(std::int64_t step, TrainResult& result) {
+  if (data_.validation.empty()) return;
+  result.validation = evaluate_weights(step, false);
+  if (!optimizer_.has_average()) return;
+  optimizer_.swap_average(parameters_);
+  try {
+    result.average = evaluate_weights(step, true);
+  } catch (...) {
+    optimizer_.swap_average(parameters_);
+    throw;
+  }
+  optimizer_.swap_average(parameters_);
 }
 
 fs::path Run::save() {
@@ -295,6 +289,9 @@ fs::path Run::save() {
 TrainResult Run::train() {
   TrainResult result;
   result.parameters = parameters_.count();
+  result.optimizer_bytes_per_parameter =
+      static_cast<double>(model::Optimizer::state_bytes(parameters_, recipe_.moment_type())) /
+      static_cast<double>(std::max<std::int64_t>(result.parameters, 1));
   result.step = state_.step;
   std::vector<double> seconds_per_token;
   std::int64_t saved_at = resumed_.path ? resumed_.step : -1;
@@ -320,26 +317,21 @@ TrainResult Run::train() {
     if (r.step % recipe_.run.log_every == 0) write_metrics(r);
     fit_steps(seconds_per_token);
     if (hooks_.on_step) hooks_.on_step(r);
-    if (skips_in_a_row_ >= kMostSkipsInARow) {
-      throw Error(Code::kNumeric,
-                  cat("step ", step + 1, ": loss or gradient was not finite ", skips_in_a_row_,
-                      " steps in a row; the newest good checkpoint stands. Lower optimizer.lr, or "
-                      "use precision f32 to find the cause"));
-    }
+    skip_or_stop(r, result.checkpoint);
     const std::int64_t done = step + 1;
     if (recipe_.run.eval_every > 0 && done % recipe_.run.eval_every == 0) {
-      result.validation = evaluate(done);
+      evaluate(done, result);
       evaluated_at = done;
     }
     if (recipe_.run.checkpoint_every > 0 && done % recipe_.run.checkpoint_every == 0 &&
-        skips_in_a_row_ == 0) {
+        state_.skipped_in_a_row == 0) {
       result.checkpoint = save();
       saved_at = done;
     }
   }
   result.step = state_.step;
   if (evaluated_at != state_.step && result.ended != Ended::kStopped) {
-    result.validation = evaluate(state_.step);
+    evaluate(state_.step, result);
   }
   if (saved_at != state_.step) result.checkpoint = save();
   result.tokens = state_.sequences * recipe_.data.seq_len;

@@ -5,6 +5,9 @@
 // RUN/checkpoints/      step-N, each a Hugging Face folder plus what a resume needs
 // RUN/model             a link to the newest checkpoint
 //
+// A step whose loss or gradient is not finite changes nothing and is counted; after run.max_skips
+// of them in a row the run ends with kNumeric, and its newest checkpoint is that of a good step.
+//
 // Owns:    parameters, optimiser state and activations for the time of the call.
 // Threads: one call at a time per run folder (a lock says so); `stop` may be set from a signal
 // handler. Errors:  kBusy (another trainer holds the folder), kUsage (the folder has a run already,
@@ -54,6 +57,7 @@ struct EvalReport {
   double mtp_loss = 0;
   double mtp_acceptance = 0;  // drafts that equal the main model's own choice
   std::int64_t tokens = 0;
+  bool of_average = false;  // of the running mean of the weights
 };
 
 struct TrainHooks {
@@ -76,7 +80,10 @@ struct TrainResult {
   double mfu = 0;           // likewise
   double loss = 0;          // of the last step
   std::int64_t parameters = 0;
+  // FP32 master weights and both moments; gradients and the mean of the weights are not in it.
+  double optimizer_bytes_per_parameter = 0;
   EvalReport validation;  // at the end; tokens 0 where nothing is held out
+  EvalReport average;     // of the mean of the weights; tokens 0 where none is kept
   std::filesystem::path checkpoint;
 };
 

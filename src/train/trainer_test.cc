@@ -5,16 +5,20 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <tuple>
 
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/rng.h"
 #include "io/safetensors.h"
 #include "testing/fixtures.h"
+#include "text/token_file.h"
 #include "train/checkpoint.h"
 
 namespace cachalot::train {
@@ -138,6 +142,139 @@ TEST_F(TrainerTest, ResumeGivesTheSameBitsWhereverItStopped) {
   }
 }
 
+TEST_F(TrainerTest, MomentsAreWrittenInTheirTypeAndResumeToTheSameBits) {
+  for (const auto& [type, dtype, bytes] :
+       {std::tuple{"f32", DType::kF32, 12.0}, std::tuple{"bf16", DType::kBF16, 8.0}}) {
+    const Recipe r = recipe({std::string("optimizer.moments=") + type, "optimizer.ema_decay=0.9"});
+    const std::string name = std::string("moments-") + type;
+    const TrainResult whole = run(r, name);
+    EXPECT_EQ(whole.optimizer_bytes_per_parameter, bytes);
+    const auto file = io::Safetensors::open(whole.checkpoint / "optimizer.safetensors");
+    for (const std::string moment : {"m.", "v."}) {
+      EXPECT_EQ(file.at(moment + "model.layers.1.self_attn.o_proj.weight").dtype, dtype) << type;
+    }
+    std::atomic<bool> stop{false};
+    TrainHooks hooks;
+    hooks.stop = &stop;
+    hooks.on_step = [&](const StepReport& report) { stop = report.step == 5; };
+    run(r, name + "-stopped", false, 1, hooks);
+    const TrainResult second = run(r, name + "-stopped", true, 2);
+    EXPECT_TRUE(weights(second.checkpoint) == weights(whole.checkpoint)) << type;
+    EXPECT_TRUE(read_file(second.checkpoint / "ema" / "model.safetensors", 1 << 28) ==
+                read_file(whole.checkpoint / "ema" / "model.safetensors", 1 << 28));
+  }
+  // f32 runs keep float moments, the others bf16, unless the recipe says otherwise.
+  EXPECT_EQ(recipe().moment_type(), DType::kF32);
+  EXPECT_EQ(recipe({"run.precision=bf16"}).moment_type(), DType::kBF16);
+  EXPECT_EQ(recipe({"optimizer.moments=bf16"}).moment_type(), DType::kBF16);
+}
+
+Code code_of(const std::function<void()>& what) {
+  try {
+    what();
+  } catch (const Error& e) {
+    return e.code();
+  }
+  return Code::kInternal;
+}
+
+std::string text_of_error(const std::function<void()>& what) {
+  try {
+    what();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+TEST_F(TrainerTest, TheTypeOfTheMomentsCannotChange) {
+  run(recipe({"schedule.steps=3"}), "run");
+  const std::string other = text_of_error([&] {
+    run(recipe({"schedule.steps=3", "optimizer.moments=bf16"}), "run", true);
+  });
+  EXPECT_NE(other.find("optimizer.moments"), std::string::npos) << other;
+  // Someone edits the stored recipe too: the file itself says it.
+  const fs::path stored = dir_.path() / "run" / "recipe.toml";
+  std::string toml = read_file(stored, 1 << 20);
+  const std::string was = "moments = \"auto\"";
+  ASSERT_NE(toml.find(was), std::string::npos) << toml;
+  write_file_atomically(stored, toml.replace(toml.find(was), was.size(), "moments = \"bf16\""));
+  const std::string file = text_of_error([&] {
+    run(recipe({"schedule.steps=3", "optimizer.moments=bf16"}), "run", true);
+  });
+  EXPECT_NE(file.find("the moments are F32, but this run keeps BF16"), std::string::npos) << file;
+}
+
+TEST_F(TrainerTest, TheMeanOfTheWeightsIsAModelOfItsOwn) {
+  const Recipe r = recipe({"optimizer.ema_decay=0.8", "schedule.steps=20"});
+  const TrainResult result = run(r, "run");
+  EXPECT_GT(result.average.tokens, 0);
+  EXPECT_EQ(result.average.tokens, result.validation.tokens);
+  EXPECT_NE(result.average.loss, result.validation.loss);
+  const fs::path ema = result.checkpoint / "ema";
+  for (const char* file : {"config.json", "tokenizer.json", "tokenizer_config.json",
+                           "generation_config.json", "model.safetensors"}) {
+    EXPECT_TRUE(fs::exists(ema / file)) << file;
+  }
+  EXPECT_EQ(check_checkpoint(result.checkpoint), "");
+  // Trained on for no step from the mean, a run finds the loss that was reported for it.
+  Recipe again = recipe(
+      {"schedule.steps=1", "schedule.warmup_steps=0", "optimizer.lr=0", "loss.bias_gamma=0"});
+  again.model = ModelRecipe{};
+  again.model.init_from = ema.string();
+  again.data.train_bpe = 0;
+  EXPECT_NEAR(run(again, "again").validation.loss, result.average.loss, 1e-6);
+  // The weights themselves are those of a run without a mean.
+  EXPECT_TRUE(weights(run(recipe({"schedule.steps=20"}), "plain").checkpoint) ==
+              weights(result.checkpoint));
+  // Damage in the folder shows like any other.
+  fs::resize_file(ema / "model.safetensors", 100);
+  EXPECT_NE(check_checkpoint(result.checkpoint).find("ema/model.safetensors"), std::string::npos);
+}
+
+TEST_F(TrainerTest, ByteTokensAreCutAtTheByteAndHaveNoEnd) {
+  const Recipe r = recipe({"data.train_bpe=256", "data.end_documents=false", "schedule.steps=1",
+                           "run.eval_batches=100000"});
+  const TrainResult result = run(r, "run");
+  const std::string text = read_file(dir_.path() / "corpus.txt", 1 << 20);
+  const std::size_t cut = text.size() * 9 / 10;
+  const text::TokenFile training(dir_.path() / "run" / "data" / "train.tokens");
+  const text::TokenFile held_out(dir_.path() / "run" / "data" / "validation.tokens");
+  EXPECT_EQ(training.info().tokens, cut);
+  EXPECT_EQ(held_out.info().tokens, text.size() - cut);
+  EXPECT_EQ(held_out.info().vocab_size, 256U);
+  std::vector<std::int32_t> ids(held_out.info().tokens);
+  held_out.read(0, ids);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    ASSERT_EQ(ids[i], static_cast<unsigned char>(text[cut + i])) << i;
+  }
+  EXPECT_EQ(result.validation.tokens, static_cast<std::int64_t>(ids.size()) - 1)
+      << "each but the first is predicted once";
+  EXPECT_NEAR(result.validation.bits_per_byte, result.validation.loss / std::log(2.0), 1e-9);
+  // With ends there is one token more, and it is in the vocabulary.
+  run(recipe({"data.train_bpe=256", "schedule.steps=1"}), "ends");
+  const text::TokenFile ended(dir_.path() / "ends" / "data" / "validation.tokens");
+  EXPECT_EQ(ended.info().tokens, ids.size() + 1);
+  EXPECT_EQ(ended.info().vocab_size, 257U);
+}
+
+TEST_F(TrainerTest, RandomTokensNeedNoText) {
+  Recipe r = recipe({"data.corpus=", "data.train_bpe=0", "data.random_tokens=3000",
+                     "model.vocab_size=77", "schedule.steps=2"});
+  const TrainResult result = run(r, "run");
+  EXPECT_EQ(result.step, 2);
+  EXPECT_EQ(result.validation.tokens, 0);
+  EXPECT_NEAR(result.loss, std::log(77.0), 0.5);
+  const text::TokenFile file(dir_.path() / "run" / "data" / "train.tokens");
+  EXPECT_EQ(file.info().tokens, 3000U);
+  std::vector<std::int32_t> ids(3000), count(77);
+  file.read(0, ids);
+  for (const std::int32_t id : ids) ++count[static_cast<std::size_t>(id)];
+  // 39 each with a standard deviation of 6.2: seven of them would be one in 10^11.
+  for (const std::int32_t n : count) EXPECT_NEAR(n, 39, 44);
+  EXPECT_GT(*std::min_element(count.begin(), count.end()), 0);
+}
+
 TEST_F(TrainerTest, ADamagedCheckpointIsSkippedAndTheRunEndsTheSame) {
   const Recipe r = recipe();
   const TrainResult whole = run(r, "whole");
@@ -156,15 +293,6 @@ TEST_F(TrainerTest, ADamagedCheckpointIsSkippedAndTheRunEndsTheSame) {
   EXPECT_TRUE(std::any_of(said.begin(), said.end(), [](const std::string& s) {
     return s.find("skipped") != std::string::npos && s.find("step-7") != std::string::npos;
   }));
-}
-
-Code code_of(const std::function<void()>& what) {
-  try {
-    what();
-  } catch (const Error& e) {
-    return e.code();
-  }
-  return Code::kInternal;
 }
 
 TEST_F(TrainerTest, RefusesWhatWouldMixTwoRuns) {
@@ -225,6 +353,66 @@ TEST_F(TrainerTest, StopsWithAClearErrorWhenNothingIsFinite) {
   EXPECT_EQ(code_of([&] { run(r, "run", false, 1, hooks); }), Code::kNumeric);
   EXPECT_EQ(skipped, 10);
   EXPECT_FALSE(find_newest_checkpoint(dir_.path() / "run").path);
+}
+
+// lr * weight_decay of 100 multiplies every matrix by -99 a step, until products overflow: a run
+// that diverges by its recipe alone, after steps that were good.
+TEST_F(TrainerTest, ADivergingRunStopsAndItsLastGoodCheckpointStands) {
+  for (const std::string precision : {"f32", "bf16"}) {
+    const std::vector<std::string> wild{"optimizer.lr=10",         "optimizer.weight_decay=10",
+                                        "schedule.warmup_steps=0", "schedule.decay=none",
+                                        "schedule.steps=200",      "run.checkpoint_every=1",
+                                        "run.max_skips=4",         "run.precision=" + precision};
+    const std::string name = "wild-" + precision;
+    std::int64_t first_skipped = 0, steps = 0;
+    std::vector<std::string> said;
+    TrainHooks hooks;
+    hooks.on_step = [&](const StepReport& report) {
+      steps = report.step;
+      if (report.skipped && first_skipped == 0) first_skipped = report.step;
+    };
+    hooks.on_message = [&](const std::string& text) { said.push_back(text); };
+    const Recipe r = recipe(wild);
+    const std::string error = text_of_error([&] { run(r, name, false, 1, hooks); });
+    EXPECT_GT(first_skipped, 2) << "it began well";
+    EXPECT_EQ(steps, first_skipped + 3) << "four skipped in a row";
+    EXPECT_NE(error.find("4 steps in a row"), std::string::npos) << error;
+    EXPECT_NE(error.find("step-" + std::to_string(first_skipped - 1)), std::string::npos) << error;
+    EXPECT_NE(error.find("optimizer.lr"), std::string::npos) << error;
+    EXPECT_EQ(std::count_if(said.begin(), said.end(),
+                            [](const auto& s) { return s.find("skipped") != std::string::npos; }),
+              4);
+    const FoundCheckpoint found = find_newest_checkpoint(dir_.path() / name);
+    ASSERT_TRUE(found.path) << "the last good one stands";
+    EXPECT_EQ(found.step, first_skipped - 1);
+    const auto model = io::Safetensors::open(*found.path / "model.safetensors");
+    for (const float x : model.at("lm_head.weight").to_floats()) ASSERT_TRUE(std::isfinite(x));
+    // Resumed, it meets the same end at the same step: nothing was lost, nothing made up.
+    std::int64_t again = 0;
+    hooks.on_step = [&](const StepReport& report) { again = report.step; };
+    EXPECT_EQ(code_of([&] { run(r, name, true, 2, hooks); }), Code::kNumeric);
+    EXPECT_EQ(again, steps);
+  }
+}
+
+// Stopped between two skipped steps and resumed, the count in a row goes on.
+TEST_F(TrainerTest, SkippedStepsAreCountedOverAResume) {
+  const Recipe r = recipe({"optimizer.lr=10", "optimizer.weight_decay=10", "schedule.decay=none",
+                           "schedule.warmup_steps=0", "schedule.steps=200", "run.max_skips=6"});
+  std::int64_t skipped = 0;
+  std::atomic<bool> stop{false};
+  TrainHooks hooks;
+  hooks.stop = &stop;
+  hooks.on_step = [&](const StepReport& report) {
+    skipped += report.skipped ? 1 : 0;
+    if (skipped == 2 && report.skipped) stop = true;
+  };
+  const TrainResult first = run(r, "run", false, 1, hooks);
+  EXPECT_EQ(first.ended, Ended::kStopped);
+  EXPECT_EQ(first.skipped_steps, 2);
+  stop = false;
+  EXPECT_EQ(code_of([&] { run(r, "run", true, 1, hooks); }), Code::kNumeric);
+  EXPECT_EQ(skipped, 6);
 }
 
 TEST_F(TrainerTest, EmptyCorpusIsAConfigError) {

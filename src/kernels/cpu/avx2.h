@@ -22,6 +22,8 @@ void route_backward(const Context& ctx, const RouteBackward<float>& a);
 void combine(const Context& ctx, const Combine<float>& a);
 void combine_backward(const Context& ctx, const CombineBackward<float>& a);
 void adamw(const Context& ctx, const AdamW<float>& a);
+void adamw_bf16(const Context& ctx, const AdamW<float, Bf16>& a);
+void weight_average(const Context& ctx, const WeightAverage& a);
 void attention(const Context& ctx, const Attention<float>& a);
 void attention_backward(const Context& ctx, const AttentionBackward<float>& a);
 void latent_attention(const Context& ctx, std::span<const LatentAttention> problems);
@@ -44,6 +46,8 @@ constexpr void add_avx2(KernelTable& table) {
   table.combine = avx2::combine;
   table.combine_backward = avx2::combine_backward;
   table.adamw = avx2::adamw;
+  table.adamw_bf16 = avx2::adamw_bf16;
+  table.weight_average = avx2::weight_average;
   table.attention = avx2::attention;
   table.attention_backward = avx2::attention_backward;
   table.latent_attention = avx2::latent_attention;

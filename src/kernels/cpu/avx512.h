@@ -24,6 +24,8 @@ void route_backward(const Context& ctx, const RouteBackward<float>& a);
 void combine(const Context& ctx, const Combine<float>& a);
 void combine_backward(const Context& ctx, const CombineBackward<float>& a);
 void adamw(const Context& ctx, const AdamW<float>& a);
+void adamw_bf16(const Context& ctx, const AdamW<float, Bf16>& a);
+void weight_average(const Context& ctx, const WeightAverage& a);
 void attention(const Context& ctx, const Attention<float>& a);
 void attention_backward(const Context& ctx, const AttentionBackward<float>& a);
 void latent_attention(const Context& ctx, std::span<const LatentAttention> problems);
@@ -48,6 +50,8 @@ constexpr void add_avx512(KernelTable& table) {
   table.combine = avx512::combine;
   table.combine_backward = avx512::combine_backward;
   table.adamw = avx512::adamw;
+  table.adamw_bf16 = avx512::adamw_bf16;
+  table.weight_average = avx512::weight_average;
   table.attention = avx512::attention;
   table.attention_backward = avx512::attention_backward;
   table.latent_attention = avx512::latent_attention;

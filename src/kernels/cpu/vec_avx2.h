@@ -43,6 +43,24 @@ inline Vec load_bf16(const void* p, First f) {
   for (std::ptrdiff_t i = 0; i < f.n; ++i) few[i] = static_cast<const std::uint16_t*>(p)[i];
   return widen_bf16(_mm_load_si128(reinterpret_cast<const __m128i*>(few)));
 }
+// To nearest, ties to even; NaN stays NaN: the bits of to_bf16.
+inline __m128i narrow_to_bf16(Vec v) {
+  const __m256i u = _mm256_castps_si256(v);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+  const __m256i up = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+  const __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+  const __m256i high = _mm256_srli_epi32(_mm256_blendv_epi8(up, quiet, nan), 16);
+  return _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
+}
+inline void store_bf16(void* p, Vec v, All) {
+  _mm_storeu_si128(static_cast<__m128i*>(p), narrow_to_bf16(v));
+}
+inline void store_bf16(void* p, Vec v, First f) {
+  alignas(16) std::uint16_t few[8];
+  _mm_store_si128(reinterpret_cast<__m128i*>(few), narrow_to_bf16(v));
+  for (std::ptrdiff_t i = 0; i < f.n; ++i) static_cast<std::uint16_t*>(p)[i] = few[i];
+}
 // Lanes that are not live take `other`.
 inline Vec or_else(Vec v, float, All) { return v; }
 inline Vec or_else(Vec v, float other, First f) {

@@ -37,6 +37,21 @@ inline Vec load_bf16(const void* p, First f) {
   const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(f.mask, p));
   return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
+// To nearest, ties to even; NaN stays NaN: the bits of to_bf16.
+inline __m256i narrow_to_bf16(Vec v) {
+  const __m512i u = _mm512_castps_si512(v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
+  const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+  const __m512i quiet = _mm512_set1_epi32(0x400000);
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_or_epi32(up, nan, u, quiet), 16));
+}
+inline void store_bf16(void* p, Vec v, All) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), narrow_to_bf16(v));
+}
+inline void store_bf16(void* p, Vec v, First f) {
+  _mm256_mask_storeu_epi16(p, f.mask, narrow_to_bf16(v));
+}
 // Lanes that are not live take `other`.
 inline Vec or_else(Vec v, float, All) { return v; }
 inline Vec or_else(Vec v, float other, First f) {
