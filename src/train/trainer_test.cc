@@ -233,7 +233,7 @@ TEST_F(TrainerTest, TheMeanOfTheWeightsIsAModelOfItsOwn) {
 }
 
 TEST_F(TrainerTest, ByteTokensAreCutAtTheByteAndHaveNoEnd) {
-  const Recipe r = recipe({"data.train_bpe=256", "data.end_documents=false", "schedule.steps=1",
+  const Recipe r = recipe({"data.train_bpe=256", "data.end_documents=false", "schedule.steps=2",
                            "run.eval_batches=100000"});
   const TrainResult result = run(r, "run");
   const std::string text = read_file(dir_.path() / "corpus.txt", 1 << 20);
@@ -252,7 +252,7 @@ TEST_F(TrainerTest, ByteTokensAreCutAtTheByteAndHaveNoEnd) {
       << "each but the first is predicted once";
   EXPECT_NEAR(result.validation.bits_per_byte, result.validation.loss / std::log(2.0), 1e-9);
   // With ends there is one token more, and it is in the vocabulary.
-  run(recipe({"data.train_bpe=256", "schedule.steps=1"}), "ends");
+  run(recipe({"data.train_bpe=256", "schedule.steps=2"}), "ends");
   const text::TokenFile ended(dir_.path() / "ends" / "data" / "validation.tokens");
   EXPECT_EQ(ended.info().tokens, ids.size() + 1);
   EXPECT_EQ(ended.info().vocab_size, 257U);
