@@ -8,6 +8,7 @@ namespace cachalot::cpu {
 namespace avx2 {
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems);
+void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems);
 void rms_norm(const Context& ctx, const RmsNorm<float>& a);
 void rms_norm_backward(const Context& ctx, const RmsNormBackward<float>& a);
 void rope(const Context& ctx, const Rope<float>& a);
@@ -32,6 +33,7 @@ void latent_attention(const Context& ctx, std::span<const LatentAttention> probl
 
 constexpr void add_avx2(KernelTable& table) {
   table.gemm = avx2::gemm;
+  table.gemm_fp8 = avx2::gemm_fp8;
   table.rms_norm = avx2::rms_norm;
   table.rms_norm_backward = avx2::rms_norm_backward;
   table.rope = avx2::rope;

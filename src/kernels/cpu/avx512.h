@@ -10,6 +10,7 @@ namespace cachalot::cpu {
 namespace avx512 {
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems);
+void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems);
 void rms_norm(const Context& ctx, const RmsNorm<float>& a);
 void rms_norm_backward(const Context& ctx, const RmsNormBackward<float>& a);
 void rope(const Context& ctx, const Rope<float>& a);
@@ -36,6 +37,7 @@ void gemm_fp8_hopper(const Context& ctx, int interval, std::span<const Fp8Gemm> 
 constexpr void add_avx512(KernelTable& table) {
   add_avx2(table);
   table.gemm = avx512::gemm;
+  table.gemm_fp8 = avx512::gemm_fp8;
   table.rms_norm = avx512::rms_norm;
   table.rms_norm_backward = avx512::rms_norm_backward;
   table.rope = avx512::rope;

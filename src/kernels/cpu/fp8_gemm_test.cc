@@ -5,6 +5,7 @@
 #include <ostream>
 
 #include "kernels/cpu/fp8_case_test.h"
+#include "kernels/cpu/gemm_avx512.h"
 #include "kernels/cpu/level_test.h"
 #include "kernels/fp8.h"
 
@@ -266,6 +267,17 @@ TEST_P(Fp8GemmTest, WhatIsNotFiniteReachesItsRowAndColumnOnly) {
   }
 }
 
+TEST_P(Fp8GemmTest, NanCodesWhereLinesLieSideBySide) {
+  Fp8Operand a(300, 20, ScaleTile::kColumn, 1), b(300, 40, ScaleTile::kColumn, 2);
+  a.out.row(7)[2] = 0x7F;
+  b.out.row(250)[35] = 0xFF;
+  Mat<float> got(20, 40);
+  gemm_fp8(context(), {a.view(), b.view(), got.view(), true, false, false});
+  for (int i = 0; i < 20; ++i) {
+    for (int j = 0; j < 40; ++j) EXPECT_EQ(std::isnan(got.at(i, j)), i == 2 || j == 35);
+  }
+}
+
 // In a block of 128 x 128 one infinity has to spoil every row of the block.
 TEST_P(Fp8GemmTest, AnInfinityInABlockIsNotHidden) {
   Mat<float> w(40, 200);
@@ -291,6 +303,27 @@ TEST_P(Fp8GemmTest, TinyAndHugeScales) {
     EXPECT_EQ(-1, first_difference(got.span(), want.span())) << exponent;
   }
 }
+
+#if defined(__x86_64__)
+// The level may use vdpbf16ps or float multiply-adds: the same bits.
+TEST(Fp8GemmPairs, BothWaysAgree) {
+  if (cpu::supported_levels().back() != cpu::Level::kAvx512Bf16) GTEST_SKIP() << "no vdpbf16ps";
+  const Context ctx{&cpu::table(cpu::Level::kAvx512Bf16), nullptr};
+  for (const int m : {1, 14, 15, 60}) {
+    for (const int k : {1, 2, 31, 128, 129, 401, 900}) {
+      for (const Case& c : layouts(m, 41, k)) {
+        const Data d(c, 3);
+        std::vector<float> x, y;
+        const Fp8Gemm gx = d.gemm(x);
+        cpu::avx512bf16::gemm_fp8_pairs(ctx, std::span<const Fp8Gemm>(&gx, 1));
+        const Fp8Gemm gy = d.gemm(y);
+        cpu::avx512bf16::gemm_fp8_floats(ctx, std::span<const Fp8Gemm>(&gy, 1));
+        ASSERT_EQ(-1, first_difference(x, y)) << c;
+      }
+    }
+  }
+}
+#endif
 
 TEST(Fp8GemmShapes, ErrorsNameTheShapes) {
   const Context ctx{&kReferenceTable, nullptr};

@@ -6,6 +6,7 @@
 #include "kernels/cpu/avx2.h"
 #include "kernels/cpu/gemm_driver.h"
 #include "kernels/cpu/simd.h"
+#include "numeric/small_float.h"
 
 #ifdef CACHALOT_X86
 CACHALOT_BEGIN_TARGET(CACHALOT_AVX2)
@@ -19,19 +20,12 @@ constexpr int kVecs = 2;
 constexpr int kAhead = 8 * 16;  // floats of B fetched ahead, from L2 to L1
 
 template <int kTileRows, int kTileVecs>
-void tile_kernel(const TileJob& job) {
-  __m256 acc[kTileRows][kTileVecs];
-  CACHALOT_UNROLL
-  for (int i = 0; i < kTileRows; ++i) {
-    CACHALOT_UNROLL
-    for (int j = 0; j < kTileVecs; ++j) {
-      acc[i][j] =
-          job.load ? _mm256_loadu_ps(job.c + i * job.c_stride + j * kLanes) : _mm256_setzero_ps();
-    }
-  }
-  const auto* a = reinterpret_cast<const float*>(job.a);
-  const auto* b = reinterpret_cast<const float*>(job.b);
-  for (std::int64_t s = job.steps; s > 0; --s) {
+using Sums = __m256[kTileRows][kTileVecs];
+
+template <int kTileRows, int kTileVecs>
+[[gnu::always_inline]] inline void add_steps(Sums<kTileRows, kTileVecs>& acc, const float*& a,
+                                             const float*& b, std::int64_t steps) {
+  for (std::int64_t s = steps; s > 0; --s) {
     _mm_prefetch(reinterpret_cast<const char*>(b + kAhead), _MM_HINT_T0);
     __m256 bv[kTileVecs];
     CACHALOT_UNROLL
@@ -45,6 +39,22 @@ void tile_kernel(const TileJob& job) {
     a += kTileRows;
     b += kTileVecs * kLanes;
   }
+}
+
+template <int kTileRows, int kTileVecs>
+void tile_kernel(const TileJob& job) {
+  Sums<kTileRows, kTileVecs> acc;
+  CACHALOT_UNROLL
+  for (int i = 0; i < kTileRows; ++i) {
+    CACHALOT_UNROLL
+    for (int j = 0; j < kTileVecs; ++j) {
+      acc[i][j] =
+          job.load ? _mm256_loadu_ps(job.c + i * job.c_stride + j * kLanes) : _mm256_setzero_ps();
+    }
+  }
+  const auto* a = reinterpret_cast<const float*>(job.a);
+  const auto* b = reinterpret_cast<const float*>(job.b);
+  add_steps<kTileRows, kTileVecs>(acc, a, b, job.steps);
   CACHALOT_UNROLL
   for (int i = 0; i < kTileRows; ++i) {
     CACHALOT_UNROLL
@@ -54,15 +64,61 @@ void tile_kernel(const TileJob& job) {
   }
 }
 
+// As in gemm_tile_avx512.inc.
+template <int kTileRows, int kTileVecs>
+void scaled_kernel(const TileJob& job) {
+  const auto* a = reinterpret_cast<const float*>(job.a);
+  const auto* b = reinterpret_cast<const float*>(job.b);
+  std::int64_t left = job.steps;
+  bool load = job.load;
+  do {
+    Sums<kTileRows, kTileVecs> acc;
+    CACHALOT_UNROLL
+    for (int i = 0; i < kTileRows; ++i) {
+      CACHALOT_UNROLL
+      for (int j = 0; j < kTileVecs; ++j) acc[i][j] = _mm256_setzero_ps();
+    }
+    const std::int64_t run = left > job.scaled_steps ? job.scaled_steps : left - 1;
+    add_steps<kTileRows, kTileVecs>(acc, a, b, run);
+    CACHALOT_UNROLL
+    for (int i = 0; i < kTileRows; ++i) {
+      const __m256 scale_a = run < 0 ? _mm256_setzero_ps() : _mm256_broadcast_ss(a + i);
+      CACHALOT_UNROLL
+      for (int j = 0; j < kTileVecs; ++j) {
+        float* c = job.c + i * job.c_stride + j * kLanes;
+        const __m256 sum = load ? _mm256_loadu_ps(c) : _mm256_setzero_ps();
+        // A sum over nothing has no scales either.
+        const __m256 scale_b = run < 0 ? _mm256_setzero_ps() : _mm256_loadu_ps(b + j * kLanes);
+        _mm256_storeu_ps(c, _mm256_fmadd_ps(acc[i][j], _mm256_mul_ps(scale_a, scale_b), sum));
+      }
+    }
+    a += kTileRows;
+    b += kTileVecs * kLanes;
+    left -= run + 1;
+    load = true;
+  } while (left > 0);
+}
+
 using TileFn = void (*)(const TileJob&);
 template <int kTileVecs, std::size_t... kI>
 constexpr std::array<TileFn, sizeof...(kI)> tiles(std::index_sequence<kI...>) {
   return {tile_kernel<static_cast<int>(kI) + 1, kTileVecs>...};
 }
+template <int kTileVecs, std::size_t... kI>
+constexpr std::array<TileFn, sizeof...(kI)> scaled_tiles(std::index_sequence<kI...>) {
+  return {scaled_kernel<static_cast<int>(kI) + 1, kTileVecs>...};
+}
 
 void tile(const TileJob& job) {
   static constexpr auto kOne = tiles<1>(std::make_index_sequence<kRows>());
   static constexpr auto kTwo = tiles<2>(std::make_index_sequence<kRows>());
+  const auto row = static_cast<std::size_t>(job.rows - 1);
+  (job.vecs == 1 ? kOne : kTwo)[row](job);
+}
+
+void scaled_tile(const TileJob& job) {
+  static constexpr auto kOne = scaled_tiles<1>(std::make_index_sequence<kRows>());
+  static constexpr auto kTwo = scaled_tiles<2>(std::make_index_sequence<kRows>());
   const auto row = static_cast<std::size_t>(job.rows - 1);
   (job.vecs == 1 ? kOne : kTwo)[row](job);
 }
@@ -93,6 +149,16 @@ inline __m256 load8(const Bf16* p) {
   const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
 }
+// Codes of E4M3: the bits of a half-precision float, but for 2^8 and for NaN.
+template <bool kRound>
+inline __m256 load8(const std::uint8_t* p) {
+  const __m128i code = _mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  const __m128i half = _mm_and_si128(_mm_slli_epi16(code, 7), _mm_set1_epi16(-0x4001));
+  const __m256 x = _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0f));
+  const __m256 size = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+  const __m256 nan = _mm256_cmp_ps(size, _mm256_set1_ps(480.0f), _CMP_EQ_OQ);
+  return _mm256_or_ps(x, _mm256_and_ps(nan, _mm256_castsi256_ps(_mm256_set1_epi32(0x7FC00000))));
+}
 template <bool kRound>
 inline float load1(const float* p) {
   return kRound ? to_float(to_bf16(*p)) : *p;
@@ -100,6 +166,11 @@ inline float load1(const float* p) {
 template <bool kRound>
 inline float load1(const Bf16* p) {
   return to_float(*p);
+}
+
+template <bool kRound>
+inline float load1(const std::uint8_t* p) {
+  return numeric::decode_e4m3(*p);
 }
 
 inline void transpose_8x8(__m256 (&v)[8]) {
@@ -176,6 +247,7 @@ void pack_as(const PackJob& job) {
 }
 
 void pack(const PackJob& job) {
+  if (job.dtype == DType::kF8E4M3) return pack_as<true, std::uint8_t>(job);
   if (job.steps == Steps::kFloat) {
     return job.dtype == DType::kBF16 ? pack_as<false, Bf16>(job) : pack_as<false, float>(job);
   }
@@ -184,18 +256,24 @@ void pack(const PackJob& job) {
 
 }  // namespace
 
+static constexpr GemmIsa kIsa = {.lanes = kLanes,
+                                 .max_rows = kRows,
+                                 .max_vecs = kVecs,
+                                 .direct_rows = 0,
+                                 .bf16 = Steps::kWide,
+                                 .flush_denormals_in_bf16 = false,
+                                 .pack = pack,
+                                 .tile = tile,
+                                 .scaled_tile = scaled_tile,
+                                 .direct = nullptr,
+                                 .store = store};
+
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems) {
-  static constexpr GemmIsa kIsa = {.lanes = kLanes,
-                                   .max_rows = kRows,
-                                   .max_vecs = kVecs,
-                                   .direct_rows = 0,
-                                   .bf16 = Steps::kWide,
-                                   .flush_denormals_in_bf16 = false,
-                                   .pack = pack,
-                                   .tile = tile,
-                                   .direct = nullptr,
-                                   .store = store};
   run_gemm(kIsa, ctx, precision, problems);
+}
+
+void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems) {
+  run_gemm_fp8(kIsa, ctx, problems);
 }
 
 }  // namespace cachalot::cpu::avx2

@@ -17,63 +17,17 @@ namespace {
 using avx512::kGemmRows;
 using avx512::kGemmVecs;
 constexpr int kLanes = 16;
-constexpr int kAhead = 8 * 32;  // words of B fetched ahead, as in the float kernel
+using Words = __m512bh;  // a word: a pair
 
-// The float kernel's tile, two elements of k to a step.
-template <int kRows, int kVecs>
-void tile_kernel(const TileJob& job) {
-  __m512 acc[kRows][kVecs];
-  CACHALOT_UNROLL
-  for (int i = 0; i < kRows; ++i) {
-    CACHALOT_UNROLL
-    for (int j = 0; j < kVecs; ++j) {
-      acc[i][j] =
-          job.load ? _mm512_loadu_ps(job.c + i * job.c_stride + j * kLanes) : _mm512_setzero_ps();
-    }
-  }
-  const std::uint32_t* a = job.a;
-  const std::uint32_t* b = job.b;
-  const char* next = static_cast<const char*>(job.next);
-  for (std::int64_t s = job.steps; s > 0; --s) {
-    _mm_prefetch(reinterpret_cast<const char*>(b + kAhead), _MM_HINT_T0);
-    if (kVecs > 1) _mm_prefetch(reinterpret_cast<const char*>(b + kAhead + kLanes), _MM_HINT_T0);
-    _mm_prefetch(next, _MM_HINT_T1);
-    next += job.next_step;
-    __m512bh bv[kVecs];
-    CACHALOT_UNROLL
-    for (int j = 0; j < kVecs; ++j) {
-      bv[j] = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b + j * kLanes));
-    }
-    CACHALOT_UNROLL
-    for (int i = 0; i < kRows; ++i) {
-      const auto av = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(a[i])));
-      CACHALOT_UNROLL
-      for (int j = 0; j < kVecs; ++j) acc[i][j] = _mm512_dpbf16_ps(acc[i][j], av, bv[j]);
-    }
-    a += kRows;
-    b += kVecs * kLanes;
-  }
-  CACHALOT_UNROLL
-  for (int i = 0; i < kRows; ++i) {
-    CACHALOT_UNROLL
-    for (int j = 0; j < kVecs; ++j) {
-      _mm512_storeu_ps(job.c + i * job.c_stride + j * kLanes, acc[i][j]);
-    }
-  }
+inline Words row_words(const std::uint32_t* p) {
+  return reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(*p)));
 }
+inline Words column_words(const std::uint32_t* p) {
+  return reinterpret_cast<__m512bh>(_mm512_loadu_si512(p));
+}
+inline __m512 multiply_add(__m512 sum, Words a, Words b) { return _mm512_dpbf16_ps(sum, a, b); }
 
-using TileFn = void (*)(const TileJob&);
-template <int kVecs, std::size_t... kI>
-constexpr std::array<TileFn, sizeof...(kI)> tiles(std::index_sequence<kI...>) {
-  return {tile_kernel<static_cast<int>(kI) + 1, kVecs>...};
-}
-
-void tile(const TileJob& job) {
-  static constexpr auto kOne = tiles<1>(std::make_index_sequence<kGemmRows>());
-  static constexpr auto kTwo = tiles<2>(std::make_index_sequence<kGemmRows>());
-  const auto row = static_cast<std::size_t>(job.rows - 1);
-  (job.vecs == 1 ? kOne : kTwo)[row](job);
-}
+#include "kernels/cpu/gemm_tile_avx512.inc"
 
 // One step of each kind, on the same 12 accumulators: which does more per second here?
 template <bool kPairs>
@@ -115,32 +69,40 @@ bool pairs_are_faster() {
   return faster;
 }
 
-void gemm_floats(const Context& ctx, Precision precision, std::span<const Gemm> problems) {
-  static constexpr GemmIsa kIsa = {.lanes = kLanes,
-                                   .max_rows = kGemmRows,
-                                   .max_vecs = kGemmVecs,
-                                   .direct_rows = kDirectRowsLimit,
-                                   .bf16 = Steps::kWide,
-                                   .flush_denormals_in_bf16 = true,
-                                   .pack = avx512::gemm_pack,
-                                   .tile = avx512::gemm_tile,
-                                   .direct = avx512::gemm_direct,
-                                   .store = avx512::gemm_store};
-  run_gemm(kIsa, ctx, precision, problems);
-}
-
-void gemm_pairs(const Context& ctx, std::span<const Gemm> problems) {
-  static constexpr GemmIsa kIsa = {.lanes = kLanes,
+static constexpr GemmIsa kFloats = {.lanes = kLanes,
+                                    .max_rows = kGemmRows,
+                                    .max_vecs = kGemmVecs,
+                                    .direct_rows = kDirectRowsLimit,
+                                    .bf16 = Steps::kWide,
+                                    .flush_denormals_in_bf16 = true,
+                                    .pack = avx512::gemm_pack,
+                                    .tile = avx512::gemm_tile,
+                                    .scaled_tile = avx512::gemm_scaled_tile,
+                                    .direct = avx512::gemm_direct,
+                                    .store = avx512::gemm_store};
+static constexpr GemmIsa kPairs = {.lanes = kLanes,
                                    .max_rows = kGemmRows,
                                    .max_vecs = kGemmVecs,
                                    .direct_rows = kDirectRowsLimit,
                                    .bf16 = Steps::kPair,
                                    .flush_denormals_in_bf16 = true,
                                    .pack = avx512::gemm_pack,
-                                   .tile = tile,
+                                   .tile = run_tile,
+                                   .scaled_tile = run_scaled_tile,
                                    .direct = avx512::gemm_direct,
                                    .store = avx512::gemm_store};
-  run_gemm(kIsa, ctx, Precision::kBF16, problems);
+
+void gemm_floats(const Context& ctx, Precision precision, std::span<const Gemm> problems) {
+  run_gemm(kFloats, ctx, precision, problems);
+}
+void gemm_pairs(const Context& ctx, std::span<const Gemm> problems) {
+  run_gemm(kPairs, ctx, Precision::kBF16, problems);
+}
+void gemm_fp8_floats(const Context& ctx, std::span<const Fp8Gemm> problems) {
+  run_gemm_fp8(kFloats, ctx, problems);
+}
+void gemm_fp8_pairs(const Context& ctx, std::span<const Fp8Gemm> problems) {
+  run_gemm_fp8(kPairs, ctx, problems);
 }
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems) {
@@ -148,6 +110,14 @@ void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problem
     gemm_pairs(ctx, problems);
   } else {
     gemm_floats(ctx, precision, problems);
+  }
+}
+
+void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems) {
+  if (pairs_are_faster()) {
+    gemm_fp8_pairs(ctx, problems);
+  } else {
+    gemm_fp8_floats(ctx, problems);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -83,6 +84,7 @@ class FlushDenormals {
 // A problem, or a run of rows of one, as it was cut to fit the packing buffer.
 struct Part {
   const Gemm* g = nullptr;
+  const Fp8Gemm* scaled = nullptr;  // the block-scaled problem, whose codes are g's operands
   int row = 0;
   int rows = 0;
   int panels = 0;
@@ -97,6 +99,16 @@ struct Part {
   int panel_row(int p) const { return p * (rows / panels) + std::min(p, rows % panels); }
   int panel_rows(int p) const { return panel_row(p + 1) - panel_row(p); }
   std::uint32_t* panel(int p) const { return a + panel_row(p) * steps; }
+  // Words of k elements: the steps, and one of scales after each 128.
+  std::int64_t words(std::int64_t k) const {
+    return steps_of(kind, k) +
+           (scaled != nullptr ? numeric::blocks_of(static_cast<int>(k), kScaleTileSize) : 0);
+  }
+  // Elements of k to be packed in one go, of `k`.
+  int chunk(bool k_is_row, int k) const {
+    if (scaled != nullptr) return kScaleTileSize;
+    return k_is_row ? kPackK : std::max(k, 1);
+  }
 };
 
 struct PackTask {
@@ -132,6 +144,24 @@ PackJob lines_of(const MatRef& m, bool k_is_row, int line, int lines, int k0, in
   return job;
 }
 
+// The step of scales of the lines of an operand [lines, K] or, k_is_row, [K, lines].
+void put_scales(const Fp8View& m, bool k_is_row, int line, int lines, int width, int k0,
+                std::uint32_t* dst) {
+  for (int i = 0; i < lines; ++i) {
+    dst[i] = std::bit_cast<std::uint32_t>(k_is_row ? m.scale_at(k0, line + i)
+                                                   : m.scale_at(line + i, k0));
+  }
+  std::fill(dst + lines, dst + width, 0u);
+}
+
+// The same product of the codes themselves.
+Gemm codes_of(const Fp8Gemm& g) {
+  const auto ref = [](const Fp8View& m) {
+    return MatRef(m.codes, DType::kF8E4M3, m.rows, m.cols, m.stride);
+  };
+  return {ref(g.a), ref(g.b), g.c, g.trans_a, g.trans_b, g.accumulate};
+}
+
 class Run {
  public:
   Run(const GemmIsa& isa, const Context& ctx, Precision precision)
@@ -144,7 +174,19 @@ class Run {
     clear();
     for (const Gemm& g : problems) {
       if (g.c.empty()) continue;
-      add(g);
+      add(g, nullptr);
+    }
+    flush_parts();
+  }
+  void all(std::span<const Fp8Gemm> problems) {
+    clear();
+    std::vector<Gemm>& codes = store().codes;
+    codes.clear();
+    codes.reserve(problems.size());  // parts point into it
+    for (const Fp8Gemm& g : problems) {
+      if (g.c.empty()) continue;
+      codes.push_back(codes_of(g));
+      add(codes.back(), &g);
     }
     flush_parts();
   }
@@ -155,6 +197,7 @@ class Run {
     std::vector<Part> parts;
     std::vector<PackTask> packs;
     std::vector<Task> tasks;
+    std::vector<Gemm> codes;
     Scratch a;
   };
   static Store& store() {
@@ -167,26 +210,25 @@ class Run {
     words_ = 0;
   }
 
-  void add(const Gemm& g) {
-    const bool direct = isa_.direct != nullptr && g.m() <= isa_.direct_rows;
-    const Steps kind = !bf16_ ? Steps::kFloat : direct ? Steps::kWide : isa_.bf16;
-    const std::int64_t steps = steps_of(kind, g.k());
+  void add(const Gemm& g, const Fp8Gemm* scaled) {
+    Part part;
+    part.g = &g;
+    part.scaled = scaled;
+    part.direct = scaled == nullptr && isa_.direct != nullptr && g.m() <= isa_.direct_rows;
+    part.kind = !bf16_ ? Steps::kFloat : part.direct ? Steps::kWide : isa_.bf16;
+    const std::int64_t steps = part.words(g.k());
+    part.steps = steps;
     const std::int64_t limit = static_cast<std::int64_t>(kPackedBytes / sizeof(std::uint32_t));
     const std::int64_t fit =
         std::max<std::int64_t>(isa_.max_rows, limit / std::max<std::int64_t>(steps, 1));
     for (int row = 0; row < g.m();) {
       const int rows = static_cast<int>(std::min<std::int64_t>(g.m() - row, fit));
       if (words_ > 0 && words_ + rows * steps > limit) flush_parts();
-      Part part;
-      part.g = &g;
       part.row = row;
       part.rows = rows;
-      part.steps = steps;
-      part.direct = direct;
-      part.kind = kind;
       part.panels = (rows + isa_.max_rows - 1) / isa_.max_rows;
       const std::int64_t b_words = steps * ((g.n() + isa_.lanes - 1) / isa_.lanes * isa_.lanes);
-      part.share_b = !direct && rows >= kShareRows && b_words <= limit - words_ - rows * steps;
+      part.share_b = !part.direct && rows >= kShareRows && b_words <= limit - words_ - rows * steps;
       store().parts.push_back(part);
       words_ += rows * steps + (part.share_b ? b_words : 0);
       row += rows;
@@ -246,15 +288,18 @@ class Run {
   void pack_a(const Part& part, const PackTask& task) const {
     const Gemm& g = *part.g;
     const int k = g.k();
-    const int chunk = g.trans_a ? kPackK : std::max(k, 1);
+    const int chunk = part.chunk(g.trans_a, k);
     for (int k0 = 0; k0 < k; k0 += chunk) {
       for (int p = task.panel; p < task.panel + task.count; ++p) {
+        const int row = part.row + part.panel_row(p);
         const int rows = part.panel_rows(p);
-        PackJob job = lines_of(g.a, g.trans_a, part.row + part.panel_row(p), rows, k0,
-                               std::min(k, k0 + chunk), part.kind);
+        PackJob job = lines_of(g.a, g.trans_a, row, rows, k0, std::min(k, k0 + chunk), part.kind);
         job.width = rows;
-        job.dst = part.panel(p) + steps_of(part.kind, k0) * rows;
+        job.dst = part.panel(p) + part.words(k0) * rows;
         isa_.pack(job);
+        if (part.scaled == nullptr) continue;
+        put_scales(part.scaled->a, g.trans_a, row, rows, rows, k0,
+                   job.dst + steps_of(part.kind, job.k_end - k0) * rows);
       }
     }
   }
@@ -336,15 +381,19 @@ class Run {
     const Gemm& g = *part.g;
     const int nr = isa_.lanes * isa_.max_vecs;
     const int panels = (task.cols + nr - 1) / nr;
-    const int chunk = g.trans_b ? k1 - k0 : kPackK;
-    const std::int64_t block_steps = steps_of(part.kind, k1 - k0);
+    const int chunk = part.chunk(!g.trans_b, k1 - k0);
+    const std::int64_t block_steps = part.words(k1 - k0);
     for (int k = k0; k < k1; k += chunk) {
       for (int j = 0; j < panels; ++j) {
-        PackJob job = lines_of(g.b, !g.trans_b, task.col + j * nr, std::min(nr, task.cols - j * nr),
-                               k, std::min(k1, k + chunk), part.kind);
+        const int col = task.col + j * nr;
+        PackJob job = lines_of(g.b, !g.trans_b, col, std::min(nr, task.cols - j * nr), k,
+                               std::min(k1, k + chunk), part.kind);
         job.width = panel_width(task.cols, j);
-        job.dst = dst + block_steps * nr * j + steps_of(part.kind, k - k0) * job.width;
+        job.dst = dst + block_steps * nr * j + part.words(k - k0) * job.width;
         isa_.pack(job);
+        if (part.scaled == nullptr) continue;
+        put_scales(part.scaled->b, !g.trans_b, col, job.lines, job.width, k,
+                   job.dst + steps_of(part.kind, job.k_end - k) * job.width);
       }
     }
   }
@@ -357,12 +406,15 @@ class Run {
     const int nr = isa_.lanes * isa_.max_vecs;
     const int panels = (task.cols + nr - 1) / nr;
     const int blocks = std::max(1, (k + kBlockK - 1) / kBlockK);
-    // Blocks of equal length, even so that a pair of bf16 stays together.
-    const int block = std::max(2, ((k + blocks - 1) / blocks + 1) / 2 * 2);
-    auto* b = part.share_b ? nullptr
-                           : static_cast<std::uint32_t*>(kept_b.get(
-                                 sizeof(std::uint32_t) * static_cast<std::size_t>(block) *
-                                 static_cast<std::size_t>(panels * nr)));
+    // Blocks of equal length, even so that a pair of bf16 stays together; or of whole scales.
+    const int unit = part.scaled != nullptr ? kScaleTileSize : 2;
+    const int block = std::max(unit, ((k + blocks - 1) / blocks + unit - 1) / unit * unit);
+    const auto tile_of = part.scaled != nullptr ? isa_.scaled_tile : isa_.tile;
+    auto* b = part.share_b
+                  ? nullptr
+                  : static_cast<std::uint32_t*>(kept_b.get(
+                        sizeof(std::uint32_t) * static_cast<std::size_t>(part.words(block)) *
+                        static_cast<std::size_t>(panels * nr)));
     // Sums between the blocks of K: they may not lie in C, which an accumulating product still
     // needs. [row of the task, panels * nr]
     const int first_row = part.panel_row(task.panel);
@@ -375,22 +427,22 @@ class Run {
       const int k1 = std::min(k, k0 + block);
       const bool last = k1 >= k;
       if (!part.share_b) pack_b(part, task, k0, k1, b);
-      const std::int64_t block_steps = steps_of(part.kind, k1 - k0);
+      const std::int64_t block_steps = part.words(k1 - k0);
       // Panel j of the block, whoever packed it.
       const std::int64_t b_panel = nr * (part.share_b ? part.steps : block_steps);
       const std::uint32_t* b_first = part.share_b ? part.b + task.col * part.steps : b;
       for (int p = task.panel; p < task.panel + task.panels; ++p) {
         const int row = part.panel_row(p);
         const int rows = part.panel_rows(p);
-        const std::uint32_t* a = part.panel(p) + steps_of(part.kind, k0) * rows;
+        const std::uint32_t* a = part.panel(p) + part.words(k0) * rows;
         float* sum = sums + (blocks > 1 ? (row - first_row) * pitch : 0);
         // While a panel is worked on, the next one comes from L3 to L2.
         const std::ptrdiff_t next_step = (rows * 4 + panels - 1) / panels;
         const std::ptrdiff_t tiles_share = next_step * block_steps;
         const char* next = reinterpret_cast<const char*>(
             p + 1 < task.panel + task.panels
-                ? part.panel(p + 1) + steps_of(part.kind, k0) * part.panel_rows(p + 1)
-                : part.panel(task.panel) + steps_of(part.kind, k1) * part.panel_rows(task.panel));
+                ? part.panel(p + 1) + part.words(k0) * part.panel_rows(p + 1)
+                : part.panel(task.panel) + part.words(k1) * part.panel_rows(task.panel));
         for (int j = 0; j < panels; ++j) {
           const int col = j * nr;
           const int cols = std::min(nr, task.cols - col);
@@ -400,15 +452,16 @@ class Run {
           tile.vecs = panel_width(task.cols, j) / isa_.lanes;
           tile.load = first == 0;
           tile.steps = block_steps;
+          tile.scaled_steps = steps_of(part.kind, kScaleTileSize);
           tile.a = a;
           tile.b = b_first + b_panel * j +
-                   (part.share_b ? steps_of(part.kind, k0) * panel_width(task.cols, j) : 0);
+                   (part.share_b ? part.words(k0) * panel_width(task.cols, j) : 0);
           const bool straight = blocks == 1 && !g.accumulate && cols == tile.vecs * isa_.lanes;
           tile.next = next + j * tiles_share;
           tile.next_step = next_step;
           tile.c = straight ? c : sum + col;
           tile.c_stride = straight ? g.c.stride : pitch;
-          isa_.tile(tile);
+          tile_of(tile);
           if (last && !straight) {
             isa_.store(sum + col, pitch, rows, cols, g.accumulate, c, g.c.stride);
           }
@@ -429,6 +482,14 @@ class Run {
 void run_gemm(const GemmIsa& isa, const Context& ctx, Precision precision,
               std::span<const Gemm> problems) {
   Run(isa, ctx, precision).all(problems);
+}
+
+void run_gemm_fp8(const GemmIsa& isa, const Context& ctx, std::span<const Fp8Gemm> problems) {
+  // Sums of products of codes are multiples of 2^-18: there are no denormals to flush, and those
+  // of the scales are kept.
+  GemmIsa exact = isa;
+  exact.flush_denormals_in_bf16 = false;
+  Run(exact, ctx, Precision::kBF16).all(problems);
 }
 
 }  // namespace cachalot::cpu

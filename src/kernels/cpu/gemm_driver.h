@@ -7,15 +7,19 @@
 //
 // Everything is in words of 32 bits, one per summation step: a float, or a pair of bf16. A panel is
 // [steps, width] words: all lines (rows of A, columns of B) of one register tile, step by step.
+// Codes of E4M3 become such words too. A panel of a block-scaled operand has one more step after
+// each 128 elements of k: the scale of each line there.
 //
 // Threads: tasks own disjoint parts of C; each element has one accumulator, so neither the split
 //          nor the tile shape changes a bit.
-// Paper:   Goto & van de Geijn, "Anatomy of high-performance matrix multiplication" (TOMS 2008).
+// Paper:   Goto & van de Geijn, "Anatomy of high-performance matrix multiplication" (TOMS 2008);
+//          DeepSeek-V3 report, section 3.3.2, for the scaled kind.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/fp8.h"
 #include "kernels/gemm.h"
 
 namespace cachalot::cpu {
@@ -28,7 +32,7 @@ enum class Steps : std::uint8_t {
 };
 
 // Lines of an operand to be packed: element (line, k) is src[line * line_stride + k * k_stride].
-// One of the strides is 1.
+// One of the strides is 1. F32, BF16, or F8_E4M3 (kWide and kPair only).
 struct PackJob {
   const void* src = nullptr;
   DType dtype = DType::kF32;
@@ -43,11 +47,14 @@ struct PackJob {
 };
 
 // c[rows, vecs * lanes] (+)= panel a times panel b over `steps` words; `load`: sums go on from c.
+// Of a scaled product, `scaled_steps` words and one of scales, again and again: each run is summed
+// from zero and joins c by c = fma(part, scale of a * scale of b, c).
 struct TileJob {
   int rows = 0;
   int vecs = 0;  // of `lanes` columns
   bool load = false;
   std::int64_t steps = 0;
+  std::int64_t scaled_steps = 0;
   const std::uint32_t* a = nullptr;  // [steps, rows]
   const std::uint32_t* b = nullptr;  // [steps, vecs * lanes]
   float* c = nullptr;
@@ -82,6 +89,7 @@ struct GemmIsa {
   bool flush_denormals_in_bf16 = false;  // as vdpbf16ps does, whatever kernel runs
   void (*pack)(const PackJob&) = nullptr;
   void (*tile)(const TileJob&) = nullptr;
+  void (*scaled_tile)(const TileJob&) = nullptr;
   void (*direct)(const DirectJob&) = nullptr;
   // c (+)= the top left [rows, cols] of a tile with `stride` floats per row.
   void (*store)(const float* tile, std::ptrdiff_t stride, int rows, int cols, bool accumulate,
@@ -97,5 +105,7 @@ inline std::int64_t steps_of(Steps kind, std::int64_t k) {
 
 void run_gemm(const GemmIsa& isa, const Context& ctx, Precision precision,
               std::span<const Gemm> problems);
+// Block-scaled products, in the steps of `isa.bf16`.
+void run_gemm_fp8(const GemmIsa& isa, const Context& ctx, std::span<const Fp8Gemm> problems);
 
 }  // namespace cachalot::cpu

@@ -126,6 +126,7 @@ void pack(const PackJob& job) {
 }  // namespace
 
 void gemm_pack(const PackJob& job) {
+  if (job.dtype == DType::kF8E4M3) return gemm_pack_fp8(job);
   switch (job.steps) {
     case Steps::kFloat:
       return pack<Steps::kFloat>(job);
