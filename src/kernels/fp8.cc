@@ -103,28 +103,6 @@ void product_rows(const Fp8Gemm& g, int begin, int end) {
   }
 }
 
-template <class View>
-void require_fp8(std::string_view op, std::string_view operand, const View& m) {
-  require_shape(m.rows >= 0 && m.cols >= 0 && (m.rows <= 1 || m.stride >= m.cols), op, ": ",
-                operand, " is [", m.rows, ", ", m.cols, "] with stride ", m.stride,
-                "; a stride covers a row");
-  if (m.empty()) return;
-  require_shape(m.codes != nullptr && m.scales != nullptr, op, ": ", operand, " [", m.rows, ", ",
-                m.cols, "] has no memory for its ", m.codes == nullptr ? "codes" : "scales");
-  const int rows = scale_rows(m.tile, m.rows);
-  const int cols = scale_cols(m.tile, m.cols);
-  require_shape(rows <= 1 || m.scale_stride >= cols, op, ": scales of ", operand, " are [", rows,
-                ", ", cols, "] but their rows lie ", m.scale_stride,
-                " apart; the stride has to cover a row");
-}
-
-void require_same(std::string_view op, std::string_view operand, const Fp8Out& out, int rows,
-                  int cols) {
-  require_fp8(op, operand, out);
-  require_shape(out.rows == rows && out.cols == cols, op, ": ", operand, " is [", out.rows, ", ",
-                out.cols, "] but x is [", rows, ", ", cols, "]; make them the same");
-}
-
 // Along the summed dimension one scale has to cover 128 elements, or all.
 void require_tile(std::string_view operand, const Fp8View& m, bool k_is_row) {
   const ScaleTile bad = k_is_row ? ScaleTile::kRow : ScaleTile::kColumn;
@@ -173,6 +151,20 @@ void gemm_fp8_ref(const Context& ctx, std::span<const Fp8Gemm> problems) {
   }
 }
 
+void require_fp8(std::string_view op, std::string_view operand, const Fp8View& m, int rows,
+                 int cols) {
+  require_size(op, operand, m, rows, cols);
+  if (m.empty()) return;
+  require_shape(m.codes != nullptr && m.scales != nullptr, op, ": ", operand, " [", m.rows, ", ",
+                m.cols, "] has no memory for its ", m.codes == nullptr ? "codes" : "scales",
+                "; give it some");
+  const int tiles = scale_rows(m.tile, m.rows);
+  const int width = scale_cols(m.tile, m.cols);
+  require_shape(tiles <= 1 || m.scale_stride >= width, op, ": scales of ", operand, " are [", tiles,
+                ", ", width, "] but their rows lie ", m.scale_stride,
+                " apart; the stride has to cover a row");
+}
+
 void check_shapes(const QuantizeFp8& a) {
   constexpr std::string_view kOp = "quantize_fp8";
   require_shape(a.x.dtype == DType::kF32 || a.x.dtype == DType::kBF16, kOp, ": x is ",
@@ -181,27 +173,27 @@ void check_shapes(const QuantizeFp8& a) {
                 " elements apart but hold ", a.x.cols, "; the stride has to be at least that");
   require_shape(a.x.empty() || a.x.data != nullptr, kOp, ": x [", a.x.rows, ", ", a.x.cols,
                 "] has no memory");
-  require_same(kOp, "out", a.out, a.x.rows, a.x.cols);
-  if (!a.also.empty()) require_same(kOp, "also", a.also, a.x.rows, a.x.cols);
+  require_fp8(kOp, "out", a.out, a.x.rows, a.x.cols);
+  if (!a.also.empty()) require_fp8(kOp, "also", a.also, a.x.rows, a.x.cols);
 }
 
 void check_shapes(const RequantizeFp8& a) {
   constexpr std::string_view kOp = "requantize_fp8";
-  require_fp8(kOp, "x", a.x);
-  require_same(kOp, "out", a.out, a.x.rows, a.x.cols);
+  require_fp8(kOp, "x", a.x, a.x.rows, a.x.cols);
+  require_fp8(kOp, "out", a.out, a.x.rows, a.x.cols);
 }
 
 void check_shapes(const DequantizeFp8& a) {
   constexpr std::string_view kOp = "dequantize_fp8";
-  require_fp8(kOp, "x", a.x);
+  require_fp8(kOp, "x", a.x, a.x.rows, a.x.cols);
   if (!a.out.empty() || a.half.empty()) require_size(kOp, "out", a.out, a.x.rows, a.x.cols);
   if (!a.half.empty()) require_size(kOp, "half", a.half, a.x.rows, a.x.cols);
 }
 
 void check_shapes(const Fp8Gemm& g) {
   constexpr std::string_view kOp = "gemm_fp8";
-  require_fp8(kOp, "a", g.a);
-  require_fp8(kOp, "b", g.b);
+  require_fp8(kOp, "a", g.a, g.a.rows, g.a.cols);
+  require_fp8(kOp, "b", g.b, g.b.rows, g.b.cols);
   const int a_m = g.trans_a ? g.a.cols : g.a.rows;
   const int a_k = g.trans_a ? g.a.rows : g.a.cols;
   const int b_k = g.trans_b ? g.b.cols : g.b.rows;

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "kernels/context.h"
 #include "numeric/quantize.h"
@@ -65,6 +66,9 @@ struct Fp8Gemm {
 };
 void gemm_fp8_ref(const Context& ctx, std::span<const Fp8Gemm> problems);
 
+// Throws unless the operand is [rows, cols] and has memory for its codes and scales.
+void require_fp8(std::string_view op, std::string_view operand, const Fp8View& m, int rows,
+                 int cols);
 void check_shapes(const QuantizeFp8& a);
 void check_shapes(const RequantizeFp8& a);
 void check_shapes(const DequantizeFp8& a);

@@ -10,6 +10,7 @@
 #include "kernels/cross_entropy.h"
 #include "kernels/elementwise.h"
 #include "kernels/fp8.h"
+#include "kernels/fp8_fused.h"
 #include "kernels/gemm.h"
 #include "kernels/hopper.h"
 #include "kernels/latent_attention.h"
@@ -29,6 +30,9 @@ struct KernelTable {
   void (*quantize_fp8)(const Context&, std::span<const QuantizeFp8>) = quantize_fp8_ref;
   void (*requantize_fp8)(const Context&, std::span<const RequantizeFp8>) = requantize_fp8_ref;
   void (*dequantize_fp8)(const Context&, const DequantizeFp8&) = dequantize_fp8_ref;
+  void (*rms_norm_fp8)(const Context&, const RmsNormFp8&) = rms_norm_fp8_ref;
+  void (*swiglu_fp8)(const Context&, std::span<const SwigluFp8>) = swiglu_fp8_ref;
+  void (*swiglu_backward_fp8)(const Context&, const SwigluBackwardFp8&) = swiglu_backward_fp8_ref;
   void (*rms_norm)(const Context&, const RmsNorm<float>&) = rms_norm_ref<float>;
   void (*rms_norm_backward)(const Context&,
                             const RmsNormBackward<float>&) = rms_norm_backward_ref<float>;

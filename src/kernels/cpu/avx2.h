@@ -9,6 +9,12 @@ namespace avx2 {
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems);
 void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems);
+void quantize_fp8(const Context& ctx, std::span<const QuantizeFp8> jobs);
+void requantize_fp8(const Context& ctx, std::span<const RequantizeFp8> jobs);
+void dequantize_fp8(const Context& ctx, const DequantizeFp8& a);
+void rms_norm_fp8(const Context& ctx, const RmsNormFp8& a);
+void swiglu_fp8(const Context& ctx, std::span<const SwigluFp8> jobs);
+void swiglu_backward_fp8(const Context& ctx, const SwigluBackwardFp8& a);
 void rms_norm(const Context& ctx, const RmsNorm<float>& a);
 void rms_norm_backward(const Context& ctx, const RmsNormBackward<float>& a);
 void rope(const Context& ctx, const Rope<float>& a);
@@ -34,6 +40,12 @@ void latent_attention(const Context& ctx, std::span<const LatentAttention> probl
 constexpr void add_avx2(KernelTable& table) {
   table.gemm = avx2::gemm;
   table.gemm_fp8 = avx2::gemm_fp8;
+  table.quantize_fp8 = avx2::quantize_fp8;
+  table.requantize_fp8 = avx2::requantize_fp8;
+  table.dequantize_fp8 = avx2::dequantize_fp8;
+  table.rms_norm_fp8 = avx2::rms_norm_fp8;
+  table.swiglu_fp8 = avx2::swiglu_fp8;
+  table.swiglu_backward_fp8 = avx2::swiglu_backward_fp8;
   table.rms_norm = avx2::rms_norm;
   table.rms_norm_backward = avx2::rms_norm_backward;
   table.rope = avx2::rope;

@@ -11,6 +11,12 @@ namespace avx512 {
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems);
 void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems);
+void quantize_fp8(const Context& ctx, std::span<const QuantizeFp8> jobs);
+void requantize_fp8(const Context& ctx, std::span<const RequantizeFp8> jobs);
+void dequantize_fp8(const Context& ctx, const DequantizeFp8& a);
+void rms_norm_fp8(const Context& ctx, const RmsNormFp8& a);
+void swiglu_fp8(const Context& ctx, std::span<const SwigluFp8> jobs);
+void swiglu_backward_fp8(const Context& ctx, const SwigluBackwardFp8& a);
 void rms_norm(const Context& ctx, const RmsNorm<float>& a);
 void rms_norm_backward(const Context& ctx, const RmsNormBackward<float>& a);
 void rope(const Context& ctx, const Rope<float>& a);
@@ -38,6 +44,12 @@ constexpr void add_avx512(KernelTable& table) {
   add_avx2(table);
   table.gemm = avx512::gemm;
   table.gemm_fp8 = avx512::gemm_fp8;
+  table.quantize_fp8 = avx512::quantize_fp8;
+  table.requantize_fp8 = avx512::requantize_fp8;
+  table.dequantize_fp8 = avx512::dequantize_fp8;
+  table.rms_norm_fp8 = avx512::rms_norm_fp8;
+  table.swiglu_fp8 = avx512::swiglu_fp8;
+  table.swiglu_backward_fp8 = avx512::swiglu_backward_fp8;
   table.rms_norm = avx512::rms_norm;
   table.rms_norm_backward = avx512::rms_norm_backward;
   table.rope = avx512::rope;

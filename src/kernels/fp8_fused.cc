@@ -1,0 +1,105 @@
+#include "kernels/fp8_fused.h"
+
+#include "kernels/shape_check.h"
+#include "kernels/table.h"
+
+namespace cachalot {
+
+namespace {
+
+bool kept(const SwigluFp8& a) { return a.gate.rows == 0 && a.kept_gate.rows > 0; }
+
+Mat<float> multiplied_out(const Context& ctx, const Fp8View& x) {
+  Mat<float> values(x.rows, x.cols);
+  ctx.ops().dequantize_fp8(ctx, {x, values.view(), {}});
+  return values;
+}
+
+void quantize_one(const Context& ctx, const QuantizeFp8& a) {
+  ctx.ops().quantize_fp8(ctx, std::span<const QuantizeFp8>(&a, 1));
+}
+
+}  // namespace
+
+void rms_norm_fp8_ref(const Context& ctx, const RmsNormFp8& a) {
+  RmsNorm<float> norm = a.norm;
+  Mat<float> y;
+  if (norm.y.rows == 0) {
+    y.resize(norm.x.rows, norm.x.cols);
+    norm.y = y.view();
+  }
+  ctx.ops().rms_norm(ctx, norm);
+  quantize_one(ctx, {norm.y, a.kind, a.out, {}});
+}
+
+void swiglu_fp8_ref(const Context& ctx, std::span<const SwigluFp8> jobs) {
+  for (const SwigluFp8& a : jobs) {
+    if (a.out.empty()) continue;
+    Mat<float> gate, up, hidden(a.out.rows, a.out.cols);
+    Swiglu<float> op{a.gate, a.up, hidden.view()};
+    if (kept(a)) {
+      gate = multiplied_out(ctx, a.kept_gate);
+      up = multiplied_out(ctx, a.kept_up);
+      op.gate = gate.cview();
+      op.up = up.cview();
+    }
+    ctx.ops().swiglu(ctx, op);
+    quantize_one(ctx, {hidden.cview(), a.kind, a.out, a.also});
+  }
+}
+
+void swiglu_backward_fp8_ref(const Context& ctx, const SwigluBackwardFp8& a) {
+  const Mat<float> gate = multiplied_out(ctx, a.gate), up = multiplied_out(ctx, a.up);
+  ctx.ops().swiglu_backward(ctx, {gate.cview(), up.cview(), a.dout, a.dgate, a.dup});
+}
+
+void check_shapes(const RmsNormFp8& a) {
+  constexpr std::string_view kOp = "rms_norm_fp8";
+  RmsNorm<float> norm = a.norm;
+  if (norm.y.rows == 0) norm.y = {nullptr, norm.x.rows, norm.x.cols, norm.x.cols};
+  check_shapes(norm);
+  require_fp8(kOp, "out", a.out, norm.x.rows, norm.x.cols);
+  require_shape(a.out.empty() || a.out.tile == ScaleTile::kRow, kOp,
+                ": out has tiles that span rows, but rows are quantised one by one; give it tiles "
+                "of 1 x 128, and requantise those");
+}
+
+void check_shapes(const SwigluFp8& a) {
+  constexpr std::string_view kOp = "swiglu_fp8";
+  const int rows = a.out.rows, cols = a.out.cols;
+  if (kept(a)) {
+    require_fp8(kOp, "kept_gate", a.kept_gate, rows, cols);
+    require_fp8(kOp, "kept_up", a.kept_up, rows, cols);
+  } else {
+    require_size(kOp, "gate", a.gate, rows, cols);
+    require_size(kOp, "up", a.up, rows, cols);
+  }
+  require_fp8(kOp, "out", a.out, rows, cols);
+  if (!a.also.empty()) require_fp8(kOp, "also", a.also, rows, cols);
+}
+
+void check_shapes(const SwigluBackwardFp8& a) {
+  constexpr std::string_view kOp = "swiglu_backward_fp8";
+  const int rows = a.dout.rows, cols = a.dout.cols;
+  require_fp8(kOp, "gate", a.gate, rows, cols);
+  require_fp8(kOp, "up", a.up, rows, cols);
+  require_size(kOp, "dgate", a.dgate, rows, cols);
+  require_size(kOp, "dup", a.dup, rows, cols);
+}
+
+void rms_norm_fp8(const Context& ctx, const RmsNormFp8& a) {
+  check_shapes(a);
+  ctx.ops().rms_norm_fp8(ctx, a);
+}
+
+void swiglu_fp8(const Context& ctx, std::span<const SwigluFp8> jobs) {
+  for (const SwigluFp8& a : jobs) check_shapes(a);
+  ctx.ops().swiglu_fp8(ctx, jobs);
+}
+
+void swiglu_backward_fp8(const Context& ctx, const SwigluBackwardFp8& a) {
+  check_shapes(a);
+  ctx.ops().swiglu_backward_fp8(ctx, a);
+}
+
+}  // namespace cachalot
