@@ -42,7 +42,7 @@ fi
 
 inside() {
   chroot "$root" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
-    LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@" </dev/null
+    LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive NODE_EXTRA_CA_CERTS=/etc/ssl/certs/of-the-host.crt "$@" </dev/null
 }
 
 for target in "${targets[@]}"; do
@@ -51,6 +51,8 @@ for target in "${targets[@]}"; do
   mkdir "$root"
   tar -C "$root" -I xz -xpf "$folder/base.tar.xz"
   cp -L /etc/resolv.conf "$root/etc/resolv.conf"
+  # Behind a proxy that signs with its own authority, npm has to know it as this machine does.
+  cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/of-the-host.crt"
   echo "deb $mirror bookworm main" >"$root/etc/apt/sources.list"
   [[ -z "$proxy" ]] || echo "$proxy" >"$root/etc/apt/apt.conf.d/01proxy"
   for place in proc sys dev dev/pts; do mount --bind "/$place" "$root/$place"; done

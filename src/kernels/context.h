@@ -11,10 +11,12 @@
 namespace cachalot {
 
 struct KernelTable;
+class Profile;
 
 struct Context {
   const KernelTable* table = nullptr;
   ThreadPool* pool = nullptr;
+  Profile* profile = nullptr;  // where time goes (kernels/profile.h), or nobody asks
 
   const KernelTable& ops() const noexcept { return *table; }
   int threads() const noexcept { return pool != nullptr ? pool->size() : 1; }

@@ -33,12 +33,18 @@ void swiglu_backward_ref(const Context& ctx, const SwigluBackward<T>& a) {
     const T* dout = a.dout.row(t);
     T* dgate = a.dgate.row(t);
     T* dup = a.dup.row(t);
+    const double weight = a.weight.empty() ? 1.0 : double{a.weight[static_cast<std::size_t>(t)]};
+    double dweight = 0;
     for (int j = 0; j < a.dout.cols; ++j) {
       const double g = double{gate[j]}, u = double{up[j]}, d = double{dout[j]};
       const double s = sigmoid(g);
-      dgate[j] = static_cast<T>(d * u * s * (1 + g * (1 - s)));
-      dup[j] = static_cast<T>(d * g * s);
+      const double hidden = g * s * u;
+      dweight += d * hidden;
+      dgate[j] = static_cast<T>(weight * d * u * s * (1 + g * (1 - s)));
+      dup[j] = static_cast<T>(weight * d * g * s);
+      if (a.hidden.rows > 0) a.hidden.row(t)[j] = static_cast<T>(weight * hidden);
     }
+    if (!a.dweight.empty()) a.dweight[static_cast<std::size_t>(t)] = static_cast<T>(dweight);
   });
 }
 
@@ -104,6 +110,12 @@ void check_shapes(const SwigluBackward<float>& a) {
   require_size(kOp, "dout", a.dout, a.gate.rows, a.gate.cols);
   require_size(kOp, "dgate", a.dgate, a.gate.rows, a.gate.cols);
   require_size(kOp, "dup", a.dup, a.gate.rows, a.gate.cols);
+  const auto rows = static_cast<std::size_t>(a.gate.rows);
+  require_shape(a.weight.empty() || a.weight.size() == rows, kOp, ": ", a.weight.size(),
+                " weights for ", rows, " rows; give one for each, or none");
+  require_shape(a.dweight.empty() || a.dweight.size() == rows, kOp, ": room for ", a.dweight.size(),
+                " gradients of weights of ", rows, " rows; give one for each");
+  if (a.hidden.rows > 0) require_size(kOp, "hidden", a.hidden, a.gate.rows, a.gate.cols);
 }
 
 void check_shapes(const Embedding& a) {

@@ -20,7 +20,10 @@ struct Swiglu {
 template <class T>
 struct SwigluBackward {
   MatView<const T> gate, up, dout;
-  MatView<T> dgate, dup;  // may be gate and up themselves
+  MatView<T> dgate, dup;           // may be gate and up themselves
+  std::span<const T> weight = {};  // [T] dout counts times this (an expert's share); empty: ones
+  std::span<T> dweight = {};       // [T] or empty: sum over the row of dout * silu(gate) * up
+  MatView<T> hidden = {};  // [T, F] or empty: weight * silu(gate) * up, for the next gradient
 };
 template <class T>
 void swiglu_ref(const Context& ctx, const Swiglu<T>& a);

@@ -58,6 +58,39 @@ TEST_P(ElementwiseTest, SwigluBackwardMayOverwriteItsInputs) {
   EXPECT_THAT(u.span(), ::testing::ElementsAreArray(dup.span()));
 }
 
+// The loss of rows that count by a weight: its gradient in gate, up and weight.
+TEST(Elementwise, SwigluBackwardOfWeightedRowsMatchesFiniteDifferences) {
+  const Context ctx;
+  Mat<double> gate = random_mat<double>(3, 7, 1), up = random_mat<double>(3, 7, 2);
+  const Mat<double> dout = random_mat<double>(3, 7, 3);
+  std::vector<double> weight{0.3, -1.25, 2.0};
+  Mat<double> out(3, 7);
+  const auto loss = [&] {
+    swiglu_ref(ctx, Swiglu<double>{gate.cview(), up.cview(), out.view()});
+    double sum = 0;
+    for (int t = 0; t < 3; ++t) {
+      for (int j = 0; j < 7; ++j) {
+        sum += weight[static_cast<std::size_t>(t)] * out.at(t, j) * dout.at(t, j);
+      }
+    }
+    return sum;
+  };
+  Mat<double> dgate(3, 7), dup(3, 7), hidden(3, 7);
+  std::vector<double> dweight(3);
+  swiglu_backward_ref(
+      ctx, SwigluBackward<double>{gate.cview(), up.cview(), dout.cview(), dgate.view(), dup.view(),
+                                  weight, dweight, hidden.view()});
+  testing::expect_gradient("dgate", loss, gate.span(), dgate.span());
+  testing::expect_gradient("dup", loss, up.span(), dup.span());
+  testing::expect_gradient("dweight", loss, std::span<double>(weight), std::span<double>(dweight));
+  loss();
+  for (int t = 0; t < 3; ++t) {
+    for (int j = 0; j < 7; ++j) {
+      EXPECT_NEAR(hidden.at(t, j), weight[static_cast<std::size_t>(t)] * out.at(t, j), 1e-15);
+    }
+  }
+}
+
 TEST_P(ElementwiseTest, EmbeddingCopiesRowsOfBothTypes) {
   Mat<float> table = random_mat<float>(5, 19, 1);
   Mat<Bf16> half(5, 19);

@@ -41,7 +41,7 @@ Forward::Forward(const Context& ctx, const Model& model, AttentionMode mode)
       model_(model),
       mode_(mode),
       dims_(block_dims(model.config())),
-      precision_(model.precision()) {}
+      num_(nn::Numerics::inference(model.precision())) {}
 
 void Forward::check(std::span<const Chunk> chunks, bool mtp) const {
   const Config& c = model_.config();
@@ -78,8 +78,7 @@ void Forward::angles(std::span<const Chunk> chunks, bool mtp) {
 
 void Forward::attention(const nn::MlaWeights& w, int layer, std::span<const Chunk> chunks,
                         bool mtp) {
-  const Precision p = precision_;
-  nn::mla_project(ctx_, p, dims_, w, h_.cview(), {cos_.cview(), sin_.cview()}, mla_);
+  nn::mla_project(ctx_, num_, dims_, w, h_operand_, {cos_.cview(), sin_.cview()}, mla_);
   int row = 0;
   int cached = 0;
   bool fresh = true;  // no sequence has earlier rows
@@ -106,7 +105,7 @@ void Forward::attention(const nn::MlaWeights& w, int layer, std::span<const Chun
       spans.push_back({row, n, chunk.cache->rows(layer, begin_of(*chunk.cache, mtp) + n)});
       row += n;
     }
-    nn::mla_absorbed(ctx_, p, dims_, w, spans, mla_);
+    nn::mla_absorbed(ctx_, num_, dims_, w, spans, mla_);
     return;
   }
   // Expanded over what the caches hold (not over this pass's unrounded rows), so that a prompt
@@ -124,29 +123,34 @@ void Forward::attention(const nn::MlaWeights& w, int layer, std::span<const Chun
     row += n;
     key += rows;
   }
-  nn::mla_expanded(ctx_, p, dims_, w, latent_rows_.cview(), k_rope_rows_.cview(), spans, false,
+  nn::mla_expanded(ctx_, num_, dims_, w, latent_rows_.cview(), k_rope_rows_.cview(), spans, {},
                    mla_);
 }
 
 void Forward::block(const nn::BlockWeights& w, int layer, std::span<const Chunk> chunks, bool mtp,
                     LayerTap* tap) {
   rstd_.resize(static_cast<std::size_t>(x_.rows()));
-  rms_norm(ctx_, {x_.cview(), w.input_norm, dims_.eps, h_.view(), rstd_});
+  const auto norm = [&](nn::VecRef weight) {
+    rms_norm(ctx_, {x_.cview(), weight, dims_.eps, h_.view(), rstd_});
+    h_operand_.set(ctx_, num_, h_.cview(), num_.activation_tile, nn::Operand::Use::kRows);
+  };
+  norm(w.input_norm);
   attention(w.mla, layer, chunks, mtp);
-  nn::mla_output(ctx_, precision_, w.mla, mla_, x_.view());
-  rms_norm(ctx_, {x_.cview(), w.post_norm, dims_.eps, h_.view(), rstd_});
+  nn::mla_output(ctx_, num_, w.mla, mla_, x_.view());
+  norm(w.post_norm);
   if (w.is_moe) {
-    nn::moe_forward(ctx_, precision_, dims_, w.moe, h_.cview(), x_.view(), moe_);
+    nn::moe_forward(ctx_, num_, dims_, w.moe, h_operand_, h_.cview(), x_.view(), moe_, route_,
+                    nullptr);
   } else {
-    nn::mlp_forward(ctx_, precision_, w.mlp, h_.cview(), x_.view(), mlp_);
+    nn::mlp_forward(ctx_, num_, w.mlp, h_operand_, x_.view(), mlp_, nullptr, products_);
   }
   if (tap == nullptr) return;
   tap->kv_c = mla_.c_kv.clone();
   tap->k_rope = copy_of(mla_.k_rope());
   if (w.is_moe) {
-    tap->scores = moe_.scores.clone();
-    tap->topk_idx = moe_.index.clone();
-    tap->topk_weight = moe_.weight.clone();
+    tap->scores = route_.scores.clone();
+    tap->topk_idx = route_.index.clone();
+    tap->topk_weight = route_.weight.clone();
   }
 }
 
@@ -212,7 +216,7 @@ MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<con
   angles(chunks, true);
   embedding(ctx_, {w.embed, ids_, x_.view()});
   rms_norm(ctx_, {x_.cview(), w.enorm, dims_.eps, joined_.view().sub_cols(0, dims_.hidden), rstd_});
-  gemm(ctx_, precision_, linear(joined_.cview(), w.eh_proj, x_.view()));
+  gemm(ctx_, num_.products, linear(joined_.cview(), w.eh_proj, x_.view()));
   if (taps != nullptr) {
     taps->hidden.clear();
     taps->layers.clear();
@@ -228,7 +232,7 @@ MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<con
 }
 
 void Forward::logits(MatView<const float> normed, MatView<float> out) {
-  gemm(ctx_, precision_, linear(normed, model_.weights().head, out));
+  gemm(ctx_, num_.products, linear(normed, model_.weights().head, out));
 }
 
 void Forward::mtp_logits(MatView<const float> rows, MatView<float> out) {
@@ -237,7 +241,7 @@ void Forward::mtp_logits(MatView<const float> rows, MatView<float> out) {
   normed.resize(rows.rows, rows.cols);
   std::vector<float> rstd(static_cast<std::size_t>(rows.rows));
   rms_norm(ctx_, {rows, w.head_norm, dims_.eps, normed.view(), rstd});
-  gemm(ctx_, precision_, linear(normed.cview(), w.head, out));
+  gemm(ctx_, num_.products, linear(normed.cview(), w.head, out));
 }
 
 }  // namespace cachalot::model

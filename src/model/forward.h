@@ -13,7 +13,7 @@
 #include "model/latent_cache.h"
 #include "model/weights.h"
 #include "nn/mla.h"
-#include "nn/mlp.h"
+#include "nn/moe.h"
 
 namespace cachalot::model {
 
@@ -74,14 +74,17 @@ class Forward {
   const Model& model_;
   AttentionMode mode_;
   nn::BlockDims dims_;
-  Precision precision_;
+  nn::Numerics num_;
 
   Mat<float> x_, h_, cos_, sin_, joined_;
   std::vector<std::int32_t> ids_;
   std::vector<float> rstd_;
   nn::MlaActs mla_;
-  nn::MlpActs mlp_;
+  nn::Operand h_operand_;
+  nn::FfnActs mlp_;
   nn::MoeActs moe_;
+  nn::MoeRoute route_;
+  nn::Products products_;
   // Naive attention over caches: the latent and rope rows of all sequences of the pass, joined.
   Mat<float> latent_rows_, k_rope_rows_;
 };

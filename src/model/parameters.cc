@@ -4,7 +4,10 @@
 #include <limits>
 
 #include "base/rng.h"
+#include "kernels/fp8.h"
+#include "kernels/profile.h"
 #include "model/binding.h"
+#include "model/convert.h"
 #include "model/weights.h"
 
 namespace cachalot::model {
@@ -23,7 +26,7 @@ struct Planner {
     list.push_back({name, rows, cols, end});
     end += (list.back().size() + kAlign - 1) / kAlign * kAlign;
   }
-  MatRef matrix(const std::string& name, int rows, int cols) {
+  nn::WeightRef matrix(const std::string& name, int rows, int cols) {
     add(name, rows, cols);
     return {};
   }
@@ -37,7 +40,7 @@ struct Planner {
     biases.push_back({name, layer, std::vector<float>(static_cast<std::size_t>(n), 0.0F)});
     return {};
   }
-  MatRef shared_copy(const std::string&, int, int, MatRef main) { return main; }
+  nn::WeightRef shared_copy(const std::string&, int, int, nn::WeightRef main) { return main; }
 };
 
 // Hands the arena's pieces out in the order they were planned.
@@ -46,12 +49,18 @@ struct Views {
   const std::vector<Parameter>& list;
   const std::vector<RouterBias>* biases;  // null: gradients, which biases have none of
   float* arena;
+  const std::vector<Fp8Mat>* codes = nullptr;
   std::size_t next = 0;
   std::size_t next_bias = 0;
 
   M matrix(const std::string&, int rows, int cols) {
-    const Parameter& p = list[next++];
-    return M(MatView<float>{arena + p.offset, rows, cols, cols});
+    const Parameter& p = list[next];
+    M m(MatView<float>{arena + p.offset, rows, cols, cols});
+    if constexpr (std::is_same_v<M, nn::WeightRef>) {
+      if (codes != nullptr && (*codes)[next].groups() > 0) m.fp8 = (*codes)[next].view();
+    }
+    ++next;
+    return m;
   }
   V vector(const std::string&, int n) {
     const Parameter& p = list[next++];
@@ -70,7 +79,7 @@ struct Views {
 
 Parameters::Parameters(const Config& config) : config_(config) {
   Planner planner{list_, biases_};
-  bind<MatRef, nn::VecRef>(config_, planner);
+  bind<nn::WeightRef, nn::VecRef>(config_, planner);
   for (const Parameter& p : list_) count_ += p.size();
   constexpr std::int64_t kRow = 1 << 12;  // a Mat counts rows and columns in ints
   const std::int64_t rows = (planner.end + kRow - 1) / kRow;
@@ -79,10 +88,39 @@ Parameters::Parameters(const Config& config) : config_(config) {
   }
   values_ = Mat<float>(static_cast<int>(rows), kRow);
   gradients_ = Mat<float>(static_cast<int>(rows), kRow);
-  Views<MatRef, nn::VecRef> values{list_, &biases_, values_.data()};
-  weights_ = bind<MatRef, nn::VecRef>(config_, values);
-  Views<MatView<float>, nn::VecView> gradients{list_, nullptr, gradients_.data()};
+  bind_weights();
+  Views<MatView<float>, nn::VecView> gradients{list_, nullptr, gradients_.data(), nullptr};
   gradient_tree_ = bind<MatView<float>, nn::VecView>(config_, gradients);
+}
+
+void Parameters::bind_weights() {
+  Views<nn::WeightRef, nn::VecRef> views{list_, &biases_, values_.data(),
+                                         codes_.empty() ? nullptr : &codes_};
+  weights_ = bind<nn::WeightRef, nn::VecRef>(config_, views);
+}
+
+void Parameters::quantize(const Context& ctx, const nn::Numerics& num) {
+  if (codes_version_ == version_) return;
+  const PartScope part(ctx, Part::kQuantize);
+  const bool first = codes_.empty();
+  codes_.resize(list_.size());
+  std::vector<QuantizeFp8> jobs;
+  for (std::size_t i = 0; i < list_.size(); ++i) {
+    const Parameter& p = list_[i];
+    if (!p.is_matrix() || !is_fp8_weight(p.name, p.shape())) continue;
+    codes_[i].resize(p.rows, p.cols, num.weight_tile);
+    const MatView<const float> values{values_.data() + p.offset, p.rows, p.cols, p.cols};
+    jobs.push_back({values, num.scale, codes_[i].out(), {}});
+  }
+  quantize_fp8(ctx, jobs);
+  if (first) bind_weights();
+  codes_version_ = version_;
+}
+
+std::size_t Parameters::code_bytes() const noexcept {
+  std::size_t bytes = 0;
+  for (const Fp8Mat& m : codes_) bytes += m.bytes();
+  return bytes;
 }
 
 void Parameters::initialise(double std, std::uint64_t seed) {
@@ -113,8 +151,7 @@ void Parameters::load(const io::Safetensors& file, const Config& source) {
     b.value = read_floats(source, file, b.name, {n});
   }
   // The tree's spans point at the old bias vectors.
-  Views<MatRef, nn::VecRef> views{list_, &biases_, values_.data()};
-  weights_ = bind<MatRef, nn::VecRef>(config_, views);
+  bind_weights();
 }
 
 std::vector<io::TensorToWrite> Parameters::tensors() const {

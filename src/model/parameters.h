@@ -1,6 +1,7 @@
 // All parameters of a model in one float arena, with gradients beside them: what training works on.
 //
-// Owns:    values, gradients and router biases. Every tensor starts at a multiple of 16 floats; the
+// Owns:    values, gradients, router biases, and codes of the values for FP8 products. Every tensor
+// starts at a multiple of 16 floats; the
 //          gaps stay zero, so that the arena can be summed as one vector.
 // Threads: plain memory; one writer at a time.
 // Errors:  kFormat / kShape from `load`, naming the tensor.
@@ -14,6 +15,7 @@
 
 #include "io/safetensors.h"
 #include "model/config.h"
+#include "nn/numerics.h"
 #include "nn/params.h"
 
 namespace cachalot::model {
@@ -55,16 +57,29 @@ class Parameters {
   const std::vector<RouterBias>& biases() const noexcept { return biases_; }
   std::int64_t count() const noexcept { return count_; }  // without padding and biases
 
-  std::span<float> values() noexcept { return values_.span(); }
+  // Whoever asks for values to write may change them: codes made before are stale from then on.
+  std::span<float> values() noexcept {
+    ++version_;
+    return values_.span();
+  }
   std::span<const float> values() const noexcept { return values_.span(); }
   std::span<float> gradients() noexcept { return gradients_.span(); }
-  std::span<float> value(const Parameter& p) noexcept { return slice(values_, p); }
+  std::span<float> value(const Parameter& p) noexcept {
+    ++version_;
+    return slice(values_, p);
+  }
   std::span<float> gradient(const Parameter& p) noexcept { return slice(gradients_, p); }
+
+  // Gives the weights of every Linear that FP8 products may read their codes, unless those it has
+  // are of these very values.
+  void quantize(const Context& ctx, const nn::Numerics& num);
+  std::size_t code_bytes() const noexcept;
 
   const nn::Weights& weights() const noexcept { return weights_; }
   const nn::Gradients& gradient_tree() const noexcept { return gradient_tree_; }
 
  private:
+  void bind_weights();
   static std::span<float> slice(Mat<float>& arena, const Parameter& p) {
     return {arena.data() + p.offset, static_cast<std::size_t>(p.size())};
   }
@@ -73,6 +88,9 @@ class Parameters {
   std::vector<RouterBias> biases_;
   std::int64_t count_ = 0;
   Mat<float> values_, gradients_;
+  std::vector<Fp8Mat> codes_;  // one per parameter, empty where there are none
+  std::uint64_t version_ = 1;
+  std::uint64_t codes_version_ = 0;
   nn::Weights weights_;
   nn::Gradients gradient_tree_;
 };

@@ -7,9 +7,9 @@
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 #include "kernels/permute.h"
+#include "kernels/profile.h"
 #include "kernels/rms_norm.h"
 #include "model/binding.h"
-#include "nn/linear.h"
 
 namespace cachalot::model {
 
@@ -24,7 +24,11 @@ std::vector<std::int64_t> load_of(const ExpertOrder& order) {
 }  // namespace
 
 TrainGraph::TrainGraph(const Context& ctx, const Config& config, Precision precision)
-    : ctx_(ctx), config_(config), dims_(block_dims(config)), precision_(precision) {
+    : TrainGraph(ctx, config,
+                 precision == Precision::kF32 ? nn::Numerics::f32() : nn::Numerics::bf16()) {}
+
+TrainGraph::TrainGraph(const Context& ctx, const Config& config, const nn::Numerics& numerics)
+    : ctx_(ctx), config_(config), dims_(block_dims(config)), num_(numerics) {
   if (config.num_nextn_predict_layers > 1) {
     throw Error(Code::kUnsupported,
                 cat("num_nextn_predict_layers is ", config.num_nextn_predict_layers,
@@ -51,6 +55,7 @@ double TrainGraph::head_loss(MatView<const float> normed, MatRef head,
                              std::span<const std::int32_t> targets, float grad_scale, bool backward,
                              const LossOptions& options, MatView<float> dnormed,
                              MatView<float> dhead, std::vector<std::int32_t>& argmax) {
+  const PartScope part(ctx_, Part::kHead);
   argmax.resize(targets.size());
   std::vector<double> loss(targets.size());
   for (int begin = 0; begin < normed.rows; begin += options.head_rows) {
@@ -58,13 +63,14 @@ double TrainGraph::head_loss(MatView<const float> normed, MatRef head,
     const auto from = static_cast<std::size_t>(begin);
     const auto n = static_cast<std::size_t>(rows);
     logits_.resize(rows, head.rows);
-    gemm(ctx_, precision_, linear(normed.sub_rows(begin, rows), head, logits_.view()));
+    gemm(ctx_, num_.products, linear(normed.sub_rows(begin, rows), head, logits_.view()));
     cross_entropy(ctx_, {logits_.view(), targets.subspan(from, n), std::span(loss).subspan(from, n),
                          std::span(argmax).subspan(from, n), backward, grad_scale});
     if (backward) {
-      nn::linear_backward(ctx_, precision_,
-                          {{logits_.cview(), normed.sub_rows(begin, rows), head, dhead,
-                            dnormed.sub_rows(begin, rows), false}});
+      const Gemm back[] = {
+          {logits_.cview(), head, dnormed.sub_rows(begin, rows), false, false, false},
+          {logits_.cview(), normed.sub_rows(begin, rows), dhead, true, false, true}};
+      gemm(ctx_, num_.products, back);
     }
   }
   double sum = 0;
@@ -133,46 +139,53 @@ void TrainGraph::prepare(MatView<const std::int32_t> tokens, bool mtp) {
 void TrainGraph::forward_main(const nn::Weights& w, Losses& out) {
   const int rows = static_cast<int>(inputs_.size());
   const int d = dims_.hidden;
-  layers_.front().x.resize(rows, d);
-  embedding(ctx_, {w.embed, inputs_, layers_.front().x.view()});
-  x_out_.resize(rows, d);
+  x_.resize(rows, d);
+  {
+    const PartScope part(ctx_, Part::kElementwise);
+    embedding(ctx_, {w.embed, inputs_, x_.view()});
+  }
   for (std::size_t l = 0; l < layers_.size(); ++l) {
-    const bool last = l + 1 == layers_.size();
-    if (!last) layers_[l + 1].x.resize(rows, d);
-    nn::block_forward(ctx_, precision_, dims_, w.layers[l], rope_, spans_,
-                      last ? x_out_.view() : layers_[l + 1].x.view(), layers_[l]);
-    if (w.layers[l].is_moe) out.expert_load.push_back(load_of(layers_[l].moe.order));
+    nn::block_forward(ctx_, num_, dims_, w.layers[l], rope_, spans_, x_.view(), layers_[l],
+                      scratch_);
+    if (w.layers[l].is_moe) out.expert_load.push_back(load_of(layers_[l].moe.route.order));
   }
   normed_.resize(rows, d);
   dnormed_.resize(rows, d);
   norm_rstd_.resize(static_cast<std::size_t>(rows));
-  rms_norm(ctx_, {x_out_.cview(), w.norm, dims_.eps, normed_.view(), norm_rstd_});
+  const PartScope part(ctx_, Part::kElementwise);
+  rms_norm(ctx_, {x_.cview(), w.norm, dims_.eps, normed_.view(), norm_rstd_});
 }
 
 void TrainGraph::forward_mtp(const nn::MtpWeights& w, Losses& out) {
   const int rows = static_cast<int>(mtp_inputs_.size());
   const int d = dims_.hidden;
-  mtp_block_.x.resize(rows, d);
   mtp_embed_.resize(rows, d);
   mtp_hidden_.resize(rows, d);
   mtp_joined_.resize(rows, 2 * d);
-  mtp_out_.resize(rows, d);
+  mtp_x_.resize(rows, d);
   mtp_normed_.resize(rows, d);
   mtp_dnormed_.resize(rows, d);
   for (std::vector<float>* rstd : {&enorm_rstd_, &hnorm_rstd_, &mtp_rstd_}) {
     rstd->resize(mtp_inputs_.size());
   }
-  embedding(ctx_, {w.embed, mtp_inputs_, mtp_embed_.view()});
-  gather_rows(ctx_, {normed_.cview(), mtp_rows_, mtp_hidden_.view()});
-  rms_norm(ctx_, {mtp_embed_.cview(), w.enorm, dims_.eps, mtp_joined_.view().sub_cols(0, d),
-                  enorm_rstd_});
-  rms_norm(ctx_, {mtp_hidden_.cview(), w.hnorm, dims_.eps, mtp_joined_.view().sub_cols(d, d),
-                  hnorm_rstd_});
-  gemm(ctx_, precision_, linear(mtp_joined_.cview(), w.eh_proj, mtp_block_.x.view()));
-  nn::block_forward(ctx_, precision_, dims_, w.block, mtp_rope_, mtp_spans_, mtp_out_.view(),
-                    mtp_block_);
-  if (w.block.is_moe) out.expert_load.push_back(load_of(mtp_block_.moe.order));
-  rms_norm(ctx_, {mtp_out_.cview(), w.head_norm, dims_.eps, mtp_normed_.view(), mtp_rstd_});
+  {
+    const PartScope part(ctx_, Part::kElementwise);
+    embedding(ctx_, {w.embed, mtp_inputs_, mtp_embed_.view()});
+    gather_rows(ctx_, {normed_.cview(), mtp_rows_, mtp_hidden_.view()});
+    rms_norm(ctx_, {mtp_embed_.cview(), w.enorm, dims_.eps, mtp_joined_.view().sub_cols(0, d),
+                    enorm_rstd_});
+    rms_norm(ctx_, {mtp_hidden_.cview(), w.hnorm, dims_.eps, mtp_joined_.view().sub_cols(d, d),
+                    hnorm_rstd_});
+  }
+  {
+    const PartScope part(ctx_, Part::kDense);
+    gemm(ctx_, num_.products, linear(mtp_joined_.cview(), w.eh_proj, mtp_x_.view()));
+  }
+  nn::block_forward(ctx_, num_, dims_, w.block, mtp_rope_, mtp_spans_, mtp_x_.view(), mtp_block_,
+                    scratch_);
+  if (w.block.is_moe) out.expert_load.push_back(load_of(mtp_block_.moe.route.order));
+  const PartScope part(ctx_, Part::kElementwise);
+  rms_norm(ctx_, {mtp_x_.cview(), w.head_norm, dims_.eps, mtp_normed_.view(), mtp_rstd_});
 }
 
 double TrainGraph::backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients& g,
@@ -181,13 +194,17 @@ double TrainGraph::backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients&
   const int d = dims_.hidden;
   mtp_dx_.resize(rows, d);
   mtp_djoined_.resize(rows, 2 * d);
-  rms_norm_backward(ctx_, {mtp_out_.cview(), w.head_norm, mtp_rstd_, mtp_dnormed_.cview(),
+  rms_norm_backward(ctx_, {mtp_x_.cview(), w.head_norm, mtp_rstd_, mtp_dnormed_.cview(),
                            mtp_dx_.view(), false, g.head_norm});
-  const double loss = nn::block_backward(ctx_, precision_, dims_, w.block, g.block, mtp_rope_,
-                                         mtp_spans_, balance, mtp_dx_.view(), mtp_block_, scratch_);
-  nn::linear_backward(
-      ctx_, precision_,
-      {{mtp_dx_.cview(), mtp_joined_.cview(), w.eh_proj, g.eh_proj, mtp_djoined_.view(), false}});
+  const double loss = nn::block_backward(ctx_, num_, dims_, w.block, g.block, mtp_rope_, mtp_spans_,
+                                         balance, mtp_dx_.view(), mtp_block_, scratch_);
+  {
+    const PartScope part(ctx_, Part::kDense);
+    const Gemm back[] = {{mtp_dx_.cview(), w.eh_proj, mtp_djoined_.view(), false, false, false},
+                         {mtp_dx_.cview(), mtp_joined_.cview(), g.eh_proj, true, false, true}};
+    gemm(ctx_, num_.products, back);
+  }
+  const PartScope part(ctx_, Part::kElementwise);
   // mtp_dx_ and mtp_dnormed_ are free again: the gradients of the embedding and of the hidden rows.
   rms_norm_backward(ctx_, {mtp_embed_.cview(), w.enorm, enorm_rstd_,
                            mtp_djoined_.cview().sub_cols(0, d), mtp_dx_.view(), false, g.enorm});
@@ -205,19 +222,24 @@ double TrainGraph::backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients&
 
 void TrainGraph::backward_main(const nn::Weights& w, const nn::Gradients& g,
                                const nn::BalanceTerm& balance, std::vector<double>& layer_balance) {
-  dx_.resize(x_out_.rows(), x_out_.cols());
-  rms_norm_backward(
-      ctx_, {x_out_.cview(), w.norm, norm_rstd_, dnormed_.cview(), dx_.view(), false, g.norm});
+  dx_.resize(x_.rows(), x_.cols());
+  {
+    const PartScope part(ctx_, Part::kElementwise);
+    rms_norm_backward(
+        ctx_, {x_.cview(), w.norm, norm_rstd_, dnormed_.cview(), dx_.view(), false, g.norm});
+  }
   layer_balance.assign(layers_.size(), 0.0);
   for (std::size_t l = layers_.size(); l-- > 0;) {
-    layer_balance[l] = nn::block_backward(ctx_, precision_, dims_, w.layers[l], g.layers[l], rope_,
+    layer_balance[l] = nn::block_backward(ctx_, num_, dims_, w.layers[l], g.layers[l], rope_,
                                           spans_, balance, dx_.view(), layers_[l], scratch_);
   }
+  const PartScope part(ctx_, Part::kElementwise);
   embedding_backward(ctx_, {inputs_, dx_.cview(), g.embed});
 }
 
-double TrainGraph::balance_of(const nn::BlockActs& acts) const {
-  return balance_loss(ctx_, {acts.moe.scores.cview(), sequences_, dims_.route.topk, 0.0F, {}});
+double TrainGraph::balance_of(const nn::BlockSaved& saved) const {
+  return balance_loss(ctx_,
+                      {saved.moe.route.scores.cview(), sequences_, dims_.route.topk, 0.0F, {}});
 }
 
 void TrainGraph::count_hits(const LossOptions& options, Losses& out) const {
@@ -240,6 +262,8 @@ Losses TrainGraph::run(Parameters& parameters, MatView<const std::int32_t> token
   const nn::Gradients& g = parameters.gradient_tree();
   const bool mtp = !w.mtp.empty() && tokens.cols > 2;
   prepare(tokens, mtp);
+  if (num_.fp8) parameters.quantize(ctx_, num_);
+
   Losses out;
   out.main_rows = scored_rows(targets_.size(), options);
   out.mtp_rows = mtp ? scored_rows(mtp_targets_.size(), options) : 0;
@@ -280,21 +304,9 @@ Losses TrainGraph::run(Parameters& parameters, MatView<const std::int32_t> token
   return out;
 }
 
-std::size_t TrainGraph::activation_bytes() const {
-  const auto mla = [](const nn::MlaActs& a) {
-    return a.q_a.bytes() + a.q_an.bytes() + a.q.bytes() + a.kv_a.bytes() + a.c_kv.bytes() +
-           a.kv.bytes() + a.out.bytes() + a.lse.bytes();
-  };
-  const auto mlp = [](const nn::MlpActs& a) {
-    return a.gate.bytes() + a.up.bytes() + a.hidden.bytes();
-  };
-  const auto block = [&](const nn::BlockActs& a) {
-    return a.x.bytes() + a.h_attn.bytes() + mla(a.mla) + a.x_mid.bytes() + a.h_ffn.bytes() +
-           mlp(a.mlp) + a.moe.scores.bytes() + a.moe.x.bytes() + a.moe.gate.bytes() +
-           a.moe.up.bytes() + a.moe.hidden.bytes() + a.moe.y.bytes() + mlp(a.moe.shared);
-  };
-  std::size_t total = block(mtp_block_);
-  for (const nn::BlockActs& layer : layers_) total += block(layer);
+nn::KeptBytes TrainGraph::kept_bytes() const {
+  nn::KeptBytes total = nn::kept_bytes(mtp_block_);
+  for (const nn::BlockSaved& layer : layers_) total += nn::kept_bytes(layer);
   return total;
 }
 

@@ -45,6 +45,8 @@ struct Losses {
 
 class TrainGraph {
  public:
+  TrainGraph(const Context& ctx, const Config& config, const nn::Numerics& numerics);
+  // Numerics::f32() or Numerics::bf16().
   TrainGraph(const Context& ctx, const Config& config, Precision precision);
 
   // tokens [B, T + 1]. Adds the gradients of the weighted total to the parameters' gradients.
@@ -54,7 +56,9 @@ class TrainGraph {
   Losses evaluate(Parameters& parameters, MatView<const std::int32_t> tokens,
                   const LossOptions& options);
 
-  std::size_t activation_bytes() const;
+  // Bytes kept between forward and backward of the last micro-batch, by kind; and its tokens.
+  nn::KeptBytes kept_bytes() const;
+  std::int64_t tokens() const noexcept { return static_cast<std::int64_t>(inputs_.size()); }
 
  private:
   Losses run(Parameters& parameters, MatView<const std::int32_t> tokens, const LossOptions& options,
@@ -68,7 +72,7 @@ class TrainGraph {
                       const nn::BalanceTerm& balance);
   void backward_main(const nn::Weights& w, const nn::Gradients& g, const nn::BalanceTerm& balance,
                      std::vector<double>& layer_balance);
-  double balance_of(const nn::BlockActs& acts) const;
+  double balance_of(const nn::BlockSaved& saved) const;
   bool is_scored(std::size_t i, std::size_t rows, const LossOptions& options) const;
   std::int64_t scored_rows(std::size_t rows, const LossOptions& options) const;
   void count_hits(const LossOptions& options, Losses& out) const;
@@ -81,7 +85,7 @@ class TrainGraph {
   const Context& ctx_;
   Config config_;
   nn::BlockDims dims_;
-  Precision precision_;
+  nn::Numerics num_;
 
   nn::RopeRows rope_, mtp_rope_;
   Mat<float> cos_, sin_, mtp_cos_, mtp_sin_;
@@ -89,14 +93,14 @@ class TrainGraph {
   int sequences_ = 0;
   int length_ = 0;
 
-  std::vector<nn::BlockActs> layers_;
+  std::vector<nn::BlockSaved> layers_;
   nn::BlockScratch scratch_;
-  Mat<float> x_out_, normed_, dnormed_, dx_, logits_;
+  Mat<float> x_, normed_, dnormed_, dx_, logits_;
   std::vector<float> norm_rstd_;
   std::vector<std::int32_t> inputs_, targets_, argmax_;
 
-  nn::BlockActs mtp_block_;
-  Mat<float> mtp_embed_, mtp_hidden_, mtp_joined_, mtp_out_, mtp_normed_, mtp_dnormed_, mtp_dx_,
+  nn::BlockSaved mtp_block_;
+  Mat<float> mtp_embed_, mtp_hidden_, mtp_joined_, mtp_x_, mtp_normed_, mtp_dnormed_, mtp_dx_,
       mtp_djoined_;
   std::vector<float> enorm_rstd_, hnorm_rstd_, mtp_rstd_;
   std::vector<std::int32_t> mtp_inputs_, mtp_targets_, mtp_rows_, mtp_argmax_;

@@ -113,7 +113,7 @@ Model Model::load(const std::filesystem::path& folder, Precision precision) {
   if (state->config.num_nextn_predict_layers > 0 && state->file.find(mtp) == nullptr) {
     state->config.num_nextn_predict_layers = 0;
   }
-  state->weights = bind<MatRef, nn::VecRef>(state->config, *state);
+  state->weights = bind<nn::WeightRef, nn::VecRef>(state->config, *state);
   return Model(std::move(state));
 }
 

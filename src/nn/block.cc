@@ -1,63 +1,114 @@
 #include "nn/block.h"
 
-#include <cstring>
+#include <numeric>
 
+#include "kernels/profile.h"
 #include "kernels/rms_norm.h"
 
 namespace cachalot::nn {
 
-static void copy_rows(const Context& ctx, MatView<const float> from, MatView<float> to) {
-  ctx.for_each(from.rows, 64, [&](std::int64_t i) {
-    std::memcpy(to.row(i), from.row(i), static_cast<std::size_t>(from.cols) * sizeof(float));
-  });
+namespace {
+
+// The normed input of attention or of the feed-forward part: floats in s.h, codes in s.h_operand.
+void norm(const Context& ctx, const Numerics& num, const BlockDims& dims, MatView<const float> x,
+          VecRef weight, std::vector<float>& rstd, BlockScratch& s) {
+  {
+    const PartScope part(ctx, Part::kElementwise);
+    s.h.resize(x.rows, x.cols);
+    rstd.resize(static_cast<std::size_t>(x.rows));
+    rms_norm(ctx, {x, weight, dims.eps, s.h.view(), rstd});
+  }
+  s.h_operand.set(ctx, num, s.h.cview(), num.activation_tile, Operand::Use::kRows);
 }
 
-void block_forward(const Context& ctx, Precision precision, const BlockDims& dims,
-                   const BlockWeights& w, const RopeRows& rope,
-                   std::span<const AttentionSpan> spans, MatView<float> y, BlockActs& acts) {
-  const int t = acts.x.rows();
-  const int d = dims.hidden;
-  acts.in_rstd.resize(static_cast<std::size_t>(t));
-  acts.post_rstd.resize(static_cast<std::size_t>(t));
-  acts.h_attn.resize(t, d);
-  acts.x_mid.resize(t, d);
-  acts.h_ffn.resize(t, d);
-
-  rms_norm(ctx, {acts.x.cview(), w.input_norm, dims.eps, acts.h_attn.view(), acts.in_rstd});
-  mla_project(ctx, precision, dims, w.mla, acts.h_attn.cview(), rope, acts.mla);
-  mla_expanded(ctx, precision, dims, w.mla, acts.mla.c_kv.cview(), acts.mla.k_rope(), spans, true,
-               acts.mla);
-  copy_rows(ctx, acts.x.cview(), acts.x_mid.view());
-  mla_output(ctx, precision, w.mla, acts.mla, acts.x_mid.view());
-
-  rms_norm(ctx, {acts.x_mid.cview(), w.post_norm, dims.eps, acts.h_ffn.view(), acts.post_rstd});
-  copy_rows(ctx, acts.x_mid.cview(), y);
-  if (w.is_moe) {
-    moe_forward(ctx, precision, dims, w.moe, acts.h_ffn.cview(), y, acts.moe);
+// The same for the backward: computed again from the kept x, or what was kept of it. Its gradient
+// products need tiles along the columns.
+void norm_again(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                MatView<const float> x, VecRef weight, std::vector<float>& rstd,
+                const Saved& kept_h, BlockScratch& s) {
+  if (num.recompute_norms) {
+    norm(ctx, num, dims, x, weight, rstd, s);
   } else {
-    mlp_forward(ctx, precision, w.mlp, acts.h_ffn.cview(), y, acts.mlp);
+    kept_h.load_into(ctx, s.h);
+    s.h_operand.set(ctx, num, s.h.cview(), num.activation_tile, Operand::Use::kRows);
+  }
+  s.h_operand.add_columns(ctx, num);
+}
+
+}  // namespace
+
+std::size_t KeptBytes::total() const noexcept {
+  return std::accumulate(bytes.begin(), bytes.end(), std::size_t{0});
+}
+KeptBytes& KeptBytes::operator+=(const KeptBytes& other) noexcept {
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] += other.bytes[i];
+  return *this;
+}
+
+KeptBytes kept_bytes(const BlockSaved& s) {
+  const auto ffn = [](const FfnSaved& f) {
+    return f.gate.bytes() + f.up.bytes() + f.hidden.bytes();
+  };
+  const auto& order = s.moe.route.order;
+  KeptBytes k;
+  k.bytes = {s.x.bytes() + s.x_mid.bytes(),
+             s.h_attn.bytes() + s.h_ffn.bytes() + s.mla.q_a.bytes() + s.mla.kv_a.bytes() +
+                 (s.in_rstd.size() + s.post_rstd.size()) * sizeof(float),
+             s.mla.q.bytes() + s.mla.kv.bytes(),
+             s.mla.out.bytes() + s.mla.lse.bytes(),
+             ffn(s.mlp) + ffn(s.moe.experts) + ffn(s.moe.shared),
+             s.moe.route.scores.bytes() + s.moe.route.index.bytes() + s.moe.route.weight.bytes() +
+                 order.slot.bytes() +
+                 (order.begin.size() + order.token.size()) * sizeof(std::int32_t)};
+  return k;
+}
+
+void block_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                   const BlockWeights& w, const RopeRows& rope,
+                   std::span<const AttentionSpan> spans, MatView<float> x, BlockSaved& saved,
+                   BlockScratch& s) {
+  saved.x.store(ctx, num.stream, x);
+  norm(ctx, num, dims, x, w.input_norm, saved.in_rstd, s);
+  if (!num.recompute_norms) saved.h_attn.store(ctx, num.linear_input, s.h.cview(), num.scale);
+  mla_forward(ctx, num, dims, w.mla, s.h_operand, rope, spans, x, s.mla, saved.mla);
+
+  saved.x_mid.store(ctx, num.stream, x);
+  norm(ctx, num, dims, x, w.post_norm, saved.post_rstd, s);
+  if (!num.recompute_norms) saved.h_ffn.store(ctx, num.linear_input, s.h.cview(), num.scale);
+  if (w.is_moe) {
+    moe_forward(ctx, num, dims, w.moe, s.h_operand, s.h.cview(), x, s.moe, saved.moe.route,
+                &saved.moe);
+  } else {
+    mlp_forward(ctx, num, w.mlp, s.h_operand, x, s.mlp, &saved.mlp, s.products);
   }
 }
 
-double block_backward(const Context& ctx, Precision precision, const BlockDims& dims,
+double block_backward(const Context& ctx, const Numerics& num, const BlockDims& dims,
                       const BlockWeights& w, const BlockGradients& g, const RopeRows& rope,
                       std::span<const AttentionSpan> spans, const BalanceTerm& balance,
-                      MatView<float> dx, BlockActs& acts, BlockScratch& s) {
+                      MatView<float> dx, BlockSaved& saved, BlockScratch& s) {
   s.dh.resize(dx.rows, dx.cols);
   double loss = 0;
-  if (w.is_moe) {
-    loss = moe_backward(ctx, precision, dims, w.moe, g.moe, acts.h_ffn.cview(), balance, dx,
-                        s.dh.view(), acts.moe, s.moe);
-  } else {
-    mlp_backward(ctx, precision, w.mlp, g.mlp, acts.h_ffn.cview(), dx, s.dh.view(), false, acts.mlp,
-                 s.mlp);
+  {
+    const auto x = saved.x_mid.load(ctx, s.x);
+    norm_again(ctx, num, dims, x, w.post_norm, saved.post_rstd, saved.h_ffn, s);
+    s.dy.set(ctx, num, dx, num.gradient_tile, Operand::Use::kBoth);
+    if (w.is_moe) {
+      loss = moe_backward(ctx, num, dims, w.moe, g.moe, s.h_operand, s.h.cview(), balance, s.dy,
+                          s.dh.view(), s.moe, saved.moe, s.moe_back);
+    } else {
+      mlp_backward(ctx, num, w.mlp, g.mlp, s.h_operand, s.dy, s.dh.view(), s.mlp, saved.mlp,
+                   s.products);
+    }
+    const PartScope part(ctx, Part::kElementwise);
+    rms_norm_backward(ctx, {x, w.post_norm, saved.post_rstd, s.dh.cview(), dx, true, g.post_norm});
   }
-  rms_norm_backward(
-      ctx, {acts.x_mid.cview(), w.post_norm, acts.post_rstd, s.dh.cview(), dx, true, g.post_norm});
-  mla_backward(ctx, precision, dims, w.mla, g.mla, acts.h_attn.cview(), rope, spans, acts.mla, dx,
-               s.dh.view(), s.mla);
-  rms_norm_backward(
-      ctx, {acts.x.cview(), w.input_norm, acts.in_rstd, s.dh.cview(), dx, true, g.input_norm});
+  const auto x = saved.x.load(ctx, s.x);
+  norm_again(ctx, num, dims, x, w.input_norm, saved.in_rstd, saved.h_attn, s);
+  mla_backward(ctx, num, dims, w.mla, g.mla, s.h_operand, rope, spans, saved.mla, s.mla, dx,
+               s.dh.view(), s.mla_back);
+  const PartScope part(ctx, Part::kElementwise);
+  rms_norm_backward(ctx, {x, w.input_norm, saved.in_rstd, s.dh.cview(), dx, true, g.input_norm});
   return loss;
 }
 

@@ -1,45 +1,70 @@
 // One transformer block for training: x' = x + attention(norm(x)); x'' = x' + ffn(norm(x')).
 //
+// The forward computes in buffers that all layers share and keeps, per layer, what the numerics
+// say; the backward loads that, computes the rest again, and goes on from there.
+//
 // Symbols: T = B sequences of equal length, D hidden.
 // Threads: one caller; the ops inside use the context's threads.
 #pragma once
 
+#include <array>
+#include <cstddef>
+#include <string_view>
 #include <vector>
 
 #include "nn/mla.h"
-#include "nn/mlp.h"
+#include "nn/moe.h"
 
 namespace cachalot::nn {
 
-struct BlockActs {
-  Mat<float> x;                // [T, D] the block's input
+// What one layer keeps.
+struct BlockSaved {
+  Saved x;                     // [T, D] the block's input
+  Saved h_attn;                // [T, D] normed, unless norms are computed again
   std::vector<float> in_rstd;  // [T]
-  Mat<float> h_attn;           // [T, D] normed input of attention
-  MlaActs mla;
-  Mat<float> x_mid;              // [T, D] after attention
+  MlaSaved mla;
+  Saved x_mid;                   // [T, D] after attention
+  Saved h_ffn;                   // [T, D] normed, unless norms are computed again
   std::vector<float> post_rstd;  // [T]
-  Mat<float> h_ffn;              // [T, D] normed input of the feed-forward part
-  MlpActs mlp;
-  MoeActs moe;
+  FfnSaved mlp;                  // dense layers
+  MoeSaved moe;                  // the others
 };
 
+// Bytes kept for the backward, by what they are.
+struct KeptBytes {
+  static constexpr std::array<std::string_view, 6> kNames = {
+      "residual stream", "norms and latents", "queries, keys, values", "attention output", "SwiGLU",
+      "routing"};
+  std::array<std::size_t, kNames.size()> bytes{};
+
+  std::size_t total() const noexcept;
+  KeptBytes& operator+=(const KeptBytes& other) noexcept;
+};
+KeptBytes kept_bytes(const BlockSaved& saved);
+
+// Shared by all layers.
 struct BlockScratch {
-  Mat<float> dh;
-  MlaScratch mla;
-  MlpScratch mlp;
-  MoeScratch moe;
+  Mat<float> x, h, dh;
+  Operand h_operand, dy;
+  MlaActs mla;
+  MlaScratch mla_back;
+  FfnActs mlp;
+  MoeActs moe;
+  MoeScratch moe_back;
+  Products products;
 };
 
-// acts.x holds the input; y [T, D] is overwritten.
-void block_forward(const Context& ctx, Precision precision, const BlockDims& dims,
+// x [T, D] is the residual stream: the block's input, then its result.
+void block_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
                    const BlockWeights& w, const RopeRows& rope,
-                   std::span<const AttentionSpan> spans, MatView<float> y, BlockActs& acts);
+                   std::span<const AttentionSpan> spans, MatView<float> x, BlockSaved& saved,
+                   BlockScratch& scratch);
 
-// dx holds the gradient of y and becomes that of acts.x. Returns the balance loss before alpha (0
-// in a dense block).
-double block_backward(const Context& ctx, Precision precision, const BlockDims& dims,
+// dx holds the gradient of the block's result and becomes that of its input. Returns the balance
+// loss before alpha (0 in a dense block).
+double block_backward(const Context& ctx, const Numerics& num, const BlockDims& dims,
                       const BlockWeights& w, const BlockGradients& g, const RopeRows& rope,
                       std::span<const AttentionSpan> spans, const BalanceTerm& balance,
-                      MatView<float> dx, BlockActs& acts, BlockScratch& scratch);
+                      MatView<float> dx, BlockSaved& saved, BlockScratch& scratch);
 
 }  // namespace cachalot::nn

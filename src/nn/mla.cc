@@ -4,8 +4,8 @@
 
 #include "kernels/gemm.h"
 #include "kernels/latent_attention.h"
+#include "kernels/profile.h"
 #include "kernels/rms_norm.h"
-#include "nn/linear.h"
 
 namespace cachalot::nn {
 
@@ -31,50 +31,87 @@ MatRef w_uv(const BlockDims& d, const MlaWeights& w, int head) {
   return w.kv_b.sub_rows(head * (d.heads.nope + d.heads.value) + d.heads.nope, d.heads.value);
 }
 
-}  // namespace
-
-void mla_project(const Context& ctx, Precision precision, const BlockDims& d, const MlaWeights& w,
-                 MatView<const float> h, const RopeRows& rows, MlaActs& acts) {
-  const int t = h.rows;
-  acts.q.resize(t, d.q_width());
+// The latents before their norms; queries too where they have none. The key's rope part is rotated.
+void down(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+          const Operand& h, const RopeRows& rows, MlaActs& acts) {
+  const PartScope part(ctx, Part::kDense);
+  const int t = h.rows();
   acts.kv_a.resize(t, d.cache_width());
   acts.c_kv.resize(t, d.kv_lora);
-  acts.kv_rstd.resize(static_cast<std::size_t>(t));
   if (d.q_lora > 0) {
     acts.q_a.resize(t, d.q_lora);
-    acts.q_an.resize(t, d.q_lora);
-    acts.q_rstd.resize(static_cast<std::size_t>(t));
-    const Gemm down[] = {linear(h, w.q_a, acts.q_a.view()), linear(h, w.kv_a, acts.kv_a.view())};
-    gemm(ctx, precision, down);
-    rms_norm(ctx, {acts.q_a.cview(), w.q_norm, d.eps, acts.q_an.view(), acts.q_rstd});
-    gemm(ctx, precision, linear(acts.q_an.cview(), w.q_b, acts.q.view()));
-  } else {
-    const Gemm both[] = {linear(h, w.q_proj, acts.q.view()), linear(h, w.kv_a, acts.kv_a.view())};
-    gemm(ctx, precision, both);
+    acts.products.forward(h, 0, w.q_a, acts.q_a.view());
   }
-  rms_norm(ctx, {acts.kv_a.cview().sub_cols(0, d.kv_lora), w.kv_norm, d.eps, acts.c_kv.view(),
-                 acts.kv_rstd});
-  rotate_queries(ctx, d, rows, acts.q.view(), false);
+  acts.products.forward(h, 0, w.kv_a, acts.kv_a.view());
+  acts.products.run(ctx, num);
   rotate_key(ctx, d, rows, acts.kv_a.view().sub_cols(d.kv_lora, d.heads.rope), false);
 }
 
-void mla_expanded(const Context& ctx, Precision precision, const BlockDims& d, const MlaWeights& w,
-                  MatRef latent, MatView<const float> k_rope, std::span<const AttentionSpan> spans,
-                  bool want_lse, MlaActs& acts) {
-  const int t = acts.q.rows();
-  acts.kv.resize(latent.rows, d.kv_width());
-  acts.out.resize(t, d.out_width());
-  gemm(ctx, precision, linear(latent, w.kv_b, acts.kv.view()));
-  MatView<float> lse;
-  if (want_lse) {
-    acts.lse.resize(t, d.heads.heads);
-    lse = acts.lse.view();
+// The normed latents.
+void norms(const Context& ctx, const BlockDims& d, const MlaWeights& w, MlaActs& acts) {
+  const PartScope part(ctx, Part::kElementwise);
+  const auto t = static_cast<std::size_t>(acts.kv_a.rows());
+  if (d.q_lora > 0) {
+    acts.q_an.resize(acts.q_a.rows(), d.q_lora);
+    acts.q_rstd.resize(t);
+    rms_norm(ctx, {acts.q_a.cview(), w.q_norm, d.eps, acts.q_an.view(), acts.q_rstd});
   }
-  attention(ctx, Attention<float>{acts.q.cview(), acts.kv.cview(), k_rope, spans, d.heads,
-                                  d.softmax_scale, precision, acts.out.view(), lse});
+  acts.c_kv.resize(acts.kv_a.rows(), d.kv_lora);
+  acts.kv_rstd.resize(t);
+  rms_norm(ctx, {acts.kv_a.cview().sub_cols(0, d.kv_lora), w.kv_norm, d.eps, acts.c_kv.view(),
+                 acts.kv_rstd});
 }
 
-void mla_absorbed(const Context& ctx, Precision precision, const BlockDims& d, const MlaWeights& w,
+// Rotated queries, from their normed latent or from h.
+void queries(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+             const Operand& h, const RopeRows& rows, MlaActs& acts) {
+  const PartScope part(ctx, Part::kDense);
+  acts.q.resize(acts.kv_a.rows(), d.q_width());
+  if (d.q_lora > 0) {
+    acts.q_an_operand.set(ctx, num, acts.q_an.cview(), num.activation_tile, Operand::Use::kRows);
+    acts.products.forward(acts.q_an_operand, 0, w.q_b, acts.q.view());
+  } else {
+    acts.products.forward(h, 0, w.q_proj, acts.q.view());
+  }
+  acts.products.run(ctx, num);
+  rotate_queries(ctx, d, rows, acts.q.view(), false);
+}
+
+void expand(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+            MatRef latent, MlaActs& acts) {
+  const PartScope part(ctx, Part::kDense);
+  acts.kv.resize(latent.rows, d.kv_width());
+  acts.latent_operand.set(ctx, num, latent, num.activation_tile, Operand::Use::kRows);
+  acts.products.forward(acts.latent_operand, 0, w.kv_b, acts.kv.view());
+  acts.products.run(ctx, num);
+}
+
+void attend(const Context& ctx, const Numerics& num, const BlockDims& d,
+            MatView<const float> k_rope, std::span<const AttentionSpan> spans, MatView<float> lse,
+            MlaActs& acts) {
+  const PartScope part(ctx, Part::kAttention);
+  acts.out.resize(acts.q.rows(), d.out_width());
+  attention(ctx, Attention<float>{acts.q.cview(), acts.kv.cview(), k_rope, spans, d.heads,
+                                  d.softmax_scale, num.products, acts.out.view(), lse});
+}
+
+}  // namespace
+
+void mla_project(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+                 const Operand& h, const RopeRows& rows, MlaActs& acts) {
+  down(ctx, num, d, w, h, rows, acts);
+  norms(ctx, d, w, acts);
+  queries(ctx, num, d, w, h, rows, acts);
+}
+
+void mla_expanded(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+                  MatRef latent, MatView<const float> k_rope, std::span<const AttentionSpan> spans,
+                  MatView<float> lse, MlaActs& acts) {
+  expand(ctx, num, d, w, latent, acts);
+  attend(ctx, num, d, k_rope, spans, lse, acts);
+}
+
+void mla_absorbed(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
                   std::span<const LatentSpan> spans, MlaActs& acts) {
   const int t = acts.q.rows();
   const int heads = d.heads.heads;
@@ -93,7 +130,7 @@ void mla_absorbed(const Context& ctx, Precision precision, const BlockDims& d, c
                                              false,
                                              false};
   }
-  gemm(ctx, precision, per_head);
+  gemm(ctx, num.products, per_head);
   ctx.for_each(t, 16, [&](std::int64_t row) {
     for (int i = 0; i < heads; ++i) {
       const float* from = acts.q.row(row) + i * q_head + d.heads.nope;
@@ -115,49 +152,107 @@ void mla_absorbed(const Context& ctx, Precision precision, const BlockDims& d, c
         linear(acts.context.cview().sub_cols(i * d.kv_lora, d.kv_lora), w_uv(d, w, i),
                acts.out.view().sub_cols(i * d.heads.value, d.heads.value));
   }
-  gemm(ctx, precision, per_head);
+  gemm(ctx, num.products, per_head);
 }
 
-void mla_output(const Context& ctx, Precision precision, const MlaWeights& w, const MlaActs& acts,
+void mla_output(const Context& ctx, const Numerics& num, const MlaWeights& w, MlaActs& acts,
                 MatView<float> x) {
-  gemm(ctx, precision, linear(acts.out.cview(), w.o, x, /*accumulate=*/true));
+  const PartScope part(ctx, Part::kDense);
+  acts.out_operand.set(ctx, num, acts.out.cview(), num.activation_tile, Operand::Use::kRows);
+  acts.products.forward(acts.out_operand, 0, w.o, x, /*add=*/true);
+  acts.products.run(ctx, num);
 }
 
-void mla_backward(const Context& ctx, Precision precision, const BlockDims& d, const MlaWeights& w,
-                  const MlaGradients& g, MatView<const float> h, const RopeRows& rows,
-                  std::span<const AttentionSpan> spans, const MlaActs& acts,
+void mla_forward(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+                 const Operand& h, const RopeRows& rows, std::span<const AttentionSpan> spans,
+                 MatView<float> x, MlaActs& acts, MlaSaved& saved) {
+  down(ctx, num, d, w, h, rows, acts);
+  if (d.q_lora > 0) saved.q_a.store_rounded(ctx, num.stream, acts.q_a.view());
+  saved.kv_a.store_rounded(ctx, num.stream, acts.kv_a.view());
+  norms(ctx, d, w, acts);
+  queries(ctx, num, d, w, h, rows, acts);
+  saved.lse.resize(h.rows(), d.heads.heads);
+  expand(ctx, num, d, w, acts.c_kv.cview(), acts);
+  attend(ctx, num, d, acts.k_rope(), spans, saved.lse.view(), acts);
+  if (!num.recompute_up_projections) {
+    saved.q.store(ctx, num.attention_input, acts.q.cview());
+    saved.kv.store(ctx, num.attention_input, acts.kv.cview());
+  }
+  saved.out.store_rounded(ctx, num.attention_output, acts.out.view());
+  mla_output(ctx, num, w, acts, x);
+}
+
+void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+                  const MlaGradients& g, const Operand& h, const RopeRows& rows,
+                  std::span<const AttentionSpan> spans, const MlaSaved& saved, MlaActs& acts,
                   MatView<const float> dy, MatView<float> dh, MlaScratch& s) {
-  const int t = h.rows;
+  using Use = Operand::Use;
+  const PartScope part(ctx, Part::kDense);
+  const int t = h.rows();
   s.dout.resize(t, d.out_width());
   s.dq.resize(t, d.q_width());
   s.dkv.resize(t, d.kv_width());
   s.dkv_a.resize(t, d.cache_width());
   s.dc_kv.resize(t, d.kv_lora);
 
-  linear_backward(ctx, precision, {{dy, acts.out.cview(), w.o, g.o, s.dout.view(), false}});
+  // What the forward had.
+  if (d.q_lora > 0) saved.q_a.load_into(ctx, acts.q_a);
+  saved.kv_a.load_into(ctx, acts.kv_a);
+  norms(ctx, d, w, acts);
+  if (num.recompute_up_projections) {
+    queries(ctx, num, d, w, h, rows, acts);
+    expand(ctx, num, d, w, acts.c_kv.cview(), acts);
+  }
+  const auto q = num.recompute_up_projections ? acts.q.cview() : saved.q.load(ctx, acts.q);
+  const auto kv = num.recompute_up_projections ? acts.kv.cview() : saved.kv.load(ctx, acts.kv);
+  const auto out = saved.out.load(ctx, s.out);
+
+  s.dy.set(ctx, num, dy, num.gradient_tile, Use::kBoth);
+  acts.out_operand.set(ctx, num, out, num.activation_tile, Use::kColumns);
+  s.products.input_gradient(s.dy, 0, w.o, s.dout.view());
+  s.products.weight_gradient(s.dy, acts.out_operand, 0, g.o);
+  s.products.run(ctx, num);
   const MatView<float> dk_rope = s.dkv_a.view().sub_cols(d.kv_lora, d.heads.rope);
-  attention_backward(ctx, {acts.q.cview(), acts.kv.cview(), acts.k_rope(), spans, d.heads,
-                           d.softmax_scale, precision, acts.out.cview(), acts.lse.cview(),
-                           s.dout.cview(), s.dq.view(), s.dkv.view(), dk_rope});
+  {
+    const PartScope core(ctx, Part::kAttention);
+    attention_backward(ctx,
+                       {q, kv, acts.k_rope(), spans, d.heads, d.softmax_scale, num.products, out,
+                        saved.lse.cview(), s.dout.cview(), s.dq.view(), s.dkv.view(), dk_rope});
+  }
   rotate_queries(ctx, d, rows, s.dq.view(), true);
   rotate_key(ctx, d, rows, dk_rope, true);
 
-  linear_backward(ctx, precision,
-                  {{s.dkv.cview(), acts.c_kv.cview(), w.kv_b, g.kv_b, s.dc_kv.view(), false}});
+  s.dkv_operand.set(ctx, num, s.dkv.cview(), num.gradient_tile, Use::kBoth);
+  acts.latent_operand.set(ctx, num, acts.c_kv.cview(), num.activation_tile, Use::kColumns);
+  s.products.input_gradient(s.dkv_operand, 0, w.kv_b, s.dc_kv.view());
+  s.products.weight_gradient(s.dkv_operand, acts.latent_operand, 0, g.kv_b);
+  s.dq_operand.set(ctx, num, s.dq.cview(), num.gradient_tile, Use::kBoth);
+  if (d.q_lora > 0) {
+    s.dq_an.resize(t, d.q_lora);
+    acts.q_an_operand.set(ctx, num, acts.q_an.cview(), num.activation_tile, Use::kColumns);
+    s.products.input_gradient(s.dq_operand, 0, w.q_b, s.dq_an.view());
+    s.products.weight_gradient(s.dq_operand, acts.q_an_operand, 0, g.q_b);
+  }
+  s.products.run(ctx, num);
+
   rms_norm_backward(
       ctx, {acts.kv_a.cview().sub_cols(0, d.kv_lora), w.kv_norm, acts.kv_rstd, s.dc_kv.cview(),
             s.dkv_a.view().sub_cols(0, d.kv_lora), false, g.kv_norm});
+  s.dkv_a_operand.set(ctx, num, s.dkv_a.cview(), num.gradient_tile, Use::kBoth);
   if (d.q_lora > 0) {
-    s.dq_an.resize(t, d.q_lora);
-    linear_backward(ctx, precision,
-                    {{s.dq.cview(), acts.q_an.cview(), w.q_b, g.q_b, s.dq_an.view(), false}});
     rms_norm_backward(ctx, {acts.q_a.cview(), w.q_norm, acts.q_rstd, s.dq_an.cview(),
                             s.dq_an.view(), false, g.q_norm});
-    linear_backward(ctx, precision, {{s.dq_an.cview(), h, w.q_a, g.q_a, dh, false}});
+    s.dq_an_operand.set(ctx, num, s.dq_an.cview(), num.gradient_tile, Use::kBoth);
+    s.products.input_gradient(s.dq_an_operand, 0, w.q_a, dh);
+    s.products.weight_gradient(s.dq_an_operand, h, 0, g.q_a);
   } else {
-    linear_backward(ctx, precision, {{s.dq.cview(), h, w.q_proj, g.q_proj, dh, false}});
+    s.products.input_gradient(s.dq_operand, 0, w.q_proj, dh);
+    s.products.weight_gradient(s.dq_operand, h, 0, g.q_proj);
   }
-  linear_backward(ctx, precision, {{s.dkv_a.cview(), h, w.kv_a, g.kv_a, dh, true}});
+  s.products.weight_gradient(s.dkv_a_operand, h, 0, g.kv_a);
+  s.products.run(ctx, num);
+  s.products.input_gradient(s.dkv_a_operand, 0, w.kv_a, dh, /*add=*/true);
+  s.products.run(ctx, num);
 }
 
 }  // namespace cachalot::nn

@@ -2,19 +2,22 @@
 // attention (decode over the latent cache), backward.
 //
 // Symbols: T rows of this pass, D hidden, H heads, Q and L the latent ranks, N nope, R rope, V
-// value. Threads: one caller; the ops inside use the context's threads. Paper:   V3 report 2.1.1,
-// eq. 1-11; absorption: V2 report appendix C.
+//          value.
+// Threads: one caller; the ops inside use the context's threads.
+// Paper:   V3 report 2.1.1, eq. 1-11; absorption: V2 report appendix C; recomputation 3.2.3.
 #pragma once
 
 #include <span>
 #include <vector>
 
 #include "nn/dims.h"
+#include "nn/operand.h"
 #include "nn/params.h"
+#include "nn/saved.h"
 
 namespace cachalot::nn {
 
-// Activations of one pass; the backward needs all of them. Buffers are reused from pass to pass.
+// Activations of one pass, reused from layer to layer.
 struct MlaActs {
   Mat<float> q_a;              // [T, Q]
   std::vector<float> q_rstd;   // [T]
@@ -25,10 +28,11 @@ struct MlaActs {
   Mat<float> c_kv;             // [T, L]          after kv_a_layernorm: what the cache keeps
   Mat<float> kv;               // [S, H (N + V)]  expanded keys and values
   Mat<float> out;              // [T, H V]
-  Mat<float> lse;              // [T, H]
   // Absorbed only.
   Mat<float> q_latent;  // [T, H (L + R)]
   Mat<float> context;   // [T, H L]
+  Operand q_an_operand, latent_operand, out_operand;
+  Products products;
 
   MatView<const float> k_rope() const {
     const int latent = c_kv.cols();
@@ -37,14 +41,14 @@ struct MlaActs {
 };
 
 // q (rotated), c_kv, k_rope of the rows of h [T, D], which is already normed.
-void mla_project(const Context& ctx, Precision precision, const BlockDims& dims,
-                 const MlaWeights& w, MatView<const float> h, const RopeRows& rope, MlaActs& acts);
+void mla_project(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                 const MlaWeights& w, const Operand& h, const RopeRows& rope, MlaActs& acts);
 
 // acts.out from keys and values expanded out of `latent` [S, L] and `k_rope` [S, R]: this pass's
-// own rows in training, cache rows in prefill. `want_lse`: keep what the backward needs.
-void mla_expanded(const Context& ctx, Precision precision, const BlockDims& dims,
+// own rows in training, cache rows in prefill. `lse` [T, H]: what a backward needs, or no rows.
+void mla_expanded(const Context& ctx, const Numerics& num, const BlockDims& dims,
                   const MlaWeights& w, MatRef latent, MatView<const float> k_rope,
-                  std::span<const AttentionSpan> spans, bool want_lse, MlaActs& acts);
+                  std::span<const AttentionSpan> spans, MatView<float> lse, MlaActs& acts);
 
 // acts.out from the cache rows themselves. A span owns rows [q_begin, q_begin + q_rows) of this
 // pass and sees its sequence's cache [S, L + R], whose last rows are its own.
@@ -53,22 +57,40 @@ struct LatentSpan {
   int q_rows = 0;
   MatRef cache;
 };
-void mla_absorbed(const Context& ctx, Precision precision, const BlockDims& dims,
+void mla_absorbed(const Context& ctx, const Numerics& num, const BlockDims& dims,
                   const MlaWeights& w, std::span<const LatentSpan> spans, MlaActs& acts);
 
 // x += out W_o^T
-void mla_output(const Context& ctx, Precision precision, const MlaWeights& w, const MlaActs& acts,
+void mla_output(const Context& ctx, const Numerics& num, const MlaWeights& w, MlaActs& acts,
                 MatView<float> x);
+
+// What one layer keeps for its backward.
+struct MlaSaved {
+  Saved q_a, kv_a;            // kv_a with its rope part rotated
+  Saved q, kv;                // unless up-projections are computed again
+  Saved out;                  // [T, H V]
+  Mat<float> lse;             // [T, H]
+  std::vector<Saved*> all();  // for counting bytes
+};
 
 struct MlaScratch {
   Mat<float> dout, dq, dkv, dkv_a, dc_kv, dq_an;
+  Mat<float> out;
+  Operand dy, dkv_operand, dkv_a_operand, dq_operand, dq_an_operand;
+  Products products;
 };
 
+// x += attention(h), keeping what the backward needs.
+void mla_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                 const MlaWeights& w, const Operand& h, const RopeRows& rope,
+                 std::span<const AttentionSpan> spans, MatView<float> x, MlaActs& acts,
+                 MlaSaved& saved);
+
 // From dy [T, D], the gradient of the output projection's result, to dh [T, D] (overwritten), the
-// gradient of the normed input; weight gradients are added to.
-void mla_backward(const Context& ctx, Precision precision, const BlockDims& dims,
-                  const MlaWeights& w, const MlaGradients& g, MatView<const float> h,
-                  const RopeRows& rope, std::span<const AttentionSpan> spans, const MlaActs& acts,
-                  MatView<const float> dy, MatView<float> dh, MlaScratch& scratch);
+// gradient of the normed input; weight gradients are added to. h has tiles along its columns.
+void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                  const MlaWeights& w, const MlaGradients& g, const Operand& h,
+                  const RopeRows& rope, std::span<const AttentionSpan> spans, const MlaSaved& saved,
+                  MlaActs& acts, MatView<const float> dy, MatView<float> dh, MlaScratch& scratch);
 
 }  // namespace cachalot::nn

@@ -1,7 +1,8 @@
 // The parameters of a DeepSeek model as a tree, once for weights and once for gradients.
 //
 // `M` stands for a matrix ([out, in], as checkpoints have it) and `V` for a vector:
-//   Weights   = MatRef and span<const float>: memory of any supported type, training's or a file's
+//   Weights   = WeightRef and span<const float>: memory of any supported type, training's or a
+//               file's, and FP8 codes of it where there are any
 //   Gradients = MatView<float> and span<float>
 // Views only: `model/` owns the memory they point into.
 #pragma once
@@ -9,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "tensor/fp8.h"
 #include "tensor/mat.h"
 
 namespace cachalot::nn {
@@ -69,15 +71,23 @@ struct ModelParams {
   std::vector<MtpParams<M, V>> mtp;  // none or one
 };
 
+// A matrix of weights; with its codes where training quantised it for FP8 products.
+struct WeightRef : MatRef {
+  Fp8View fp8;  // no rows: none
+
+  WeightRef() = default;
+  WeightRef(const MatRef& m) : MatRef(m) {}  // NOLINT(google-explicit-constructor): adds nothing
+};
+
 using VecRef = std::span<const float>;
 using VecView = std::span<float>;
 
-using MlaWeights = MlaParams<MatRef, VecRef>;
-using MlpWeights = MlpParams<MatRef, VecRef>;
-using MoeWeights = MoeParams<MatRef, VecRef>;
-using BlockWeights = BlockParams<MatRef, VecRef>;
-using MtpWeights = MtpParams<MatRef, VecRef>;
-using Weights = ModelParams<MatRef, VecRef>;
+using MlaWeights = MlaParams<WeightRef, VecRef>;
+using MlpWeights = MlpParams<WeightRef, VecRef>;
+using MoeWeights = MoeParams<WeightRef, VecRef>;
+using BlockWeights = BlockParams<WeightRef, VecRef>;
+using MtpWeights = MtpParams<WeightRef, VecRef>;
+using Weights = ModelParams<WeightRef, VecRef>;
 
 using MlaGradients = MlaParams<MatView<float>, VecView>;
 using MlpGradients = MlpParams<MatView<float>, VecView>;

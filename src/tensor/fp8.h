@@ -6,6 +6,7 @@
 // Paper:   DeepSeek-V3 report, section 3.3.2.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -105,6 +106,19 @@ class Fp8Mat {
     const Group& g = groups_[group];
     return {codes_.row(g.row),        g.rows,         codes_.cols(), codes_.cols(),
             scales_.row(g.scale_row), scales_.cols(), tile_};
+  }
+  // kRow only, whose groups follow one another without a gap.
+  Fp8Out out_of_all() noexcept {
+    return {codes_.data(),  codes_.rows(),  codes_.cols(), codes_.cols(),
+            scales_.data(), scales_.cols(), tile_};
+  }
+  void assign(const Fp8Mat& from) {
+    codes_.resize(from.codes_.rows(), from.codes_.cols());
+    scales_.resize(from.scales_.rows(), from.scales_.cols());
+    std::copy_n(from.codes_.data(), from.codes_.size(), codes_.data());
+    std::copy_n(from.scales_.data(), from.scales_.size(), scales_.data());
+    groups_ = from.groups_;
+    tile_ = from.tile_;
   }
 
  private:

@@ -37,7 +37,7 @@ class TokenizerFixtureTest : public ::testing::Test {
  protected:
   void SetUp() override {
     tokenizer_ = testing::deepseek_v3();
-    if (tokenizer_ == nullptr) GTEST_SKIP();
+    ASSERT_NE(tokenizer_, nullptr);
     const auto folders =
         cachalot::testing::fixture_folders(cachalot::testing::FixtureKind::kTokenizer);
     ASSERT_FALSE(folders.empty());

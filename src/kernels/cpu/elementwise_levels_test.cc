@@ -43,6 +43,39 @@ TEST_P(ElementwiseLevels, SwigluAtEveryTail) {
   }
 }
 
+TEST_P(ElementwiseLevels, SwigluBackwardOfWeightedRowsAtEveryTail) {
+  const std::vector<float> weight{0.3f, -1.25f, 2.0f};
+  const std::vector<double> weights{weight.begin(), weight.end()};
+  for (const int cols : testing::tail_sizes()) {
+    const Mat<float> gate = random_mat<float>(3, cols, 1, 8), up = random_mat<float>(3, cols, 2);
+    const Mat<float> dout = random_mat<float>(3, cols, 3);
+    const Mat<double> g = convert<double>(gate), u = convert<double>(up), d = convert<double>(dout);
+    Mat<float> dgate(3, cols), dup(3, cols), hidden(3, cols);
+    Mat<double> want_dgate(3, cols), want_dup(3, cols), want_hidden(3, cols);
+    std::vector<float> dweight(3);
+    std::vector<double> want_dweight(3), sizes(3);
+    ops().swiglu_backward(
+        context(), SwigluBackward<float>{gate.cview(), up.cview(), dout.cview(), dgate.view(),
+                                         dup.view(), weight, dweight, hidden.view()});
+    swiglu_backward_ref(Context{}, SwigluBackward<double>{
+                                       g.cview(), u.cview(), d.cview(), want_dgate.view(),
+                                       want_dup.view(), weights, want_dweight, want_hidden.view()});
+    testing::expect_within(hidden.span(), want_hidden.span(), want_hidden.span(),
+                           kSigmoidError + 4 * kUnit, "hidden");
+    testing::expect_within(dup.span(), want_dup.span(), want_dup.span(), kSigmoidError + 4 * kUnit,
+                           "dup");
+    for (int t = 0; t < 3; ++t) {
+      for (int j = 0; j < cols; ++j) {
+        sizes[static_cast<std::size_t>(t)] +=
+            std::abs(d.at(t, j) * want_hidden.at(t, j) / weights[static_cast<std::size_t>(t)]);
+      }
+    }
+    testing::expect_within(std::span<const float>(dweight), std::span<const double>(want_dweight),
+                           std::span<const double>(sizes), kSigmoidError + (cols + 4) * kUnit,
+                           "dweight");
+  }
+}
+
 TEST_P(ElementwiseLevels, EmbeddingIsExactAtEveryTail) {
   const std::vector<std::int32_t> ids{4, 0, 4, 2, 4};
   for (const int cols : testing::tail_sizes()) {

@@ -1,0 +1,121 @@
+#include "nn/ffn.h"
+
+#include "kernels/elementwise.h"
+#include "kernels/profile.h"
+
+namespace cachalot::nn {
+
+namespace {
+
+int width_of(const FfnPart& p) { return p.w.front().gate.rows; }
+
+std::vector<std::int32_t>& groups_of(const Operand& x, std::vector<std::int32_t>& begin) {
+  begin.clear();
+  for (std::size_t g = 0; g < x.groups(); ++g) begin.push_back(x.group_begin(g));
+  begin.push_back(x.rows());
+  return begin;
+}
+
+template <class T>
+MatView<T> rows_of(const Operand& x, std::size_t group, MatView<T> m) {
+  return m.sub_rows(x.group_begin(group), x.group_rows(group));
+}
+
+// fn(part, group) for every group that has rows.
+template <class F>
+void for_groups(std::span<const FfnPart> parts, F&& fn) {
+  for (const FfnPart& p : parts) {
+    for (std::size_t g = 0; g < p.x->groups(); ++g) {
+      if (p.x->group_rows(g) > 0) fn(p, g);
+    }
+  }
+}
+
+}  // namespace
+
+void ffn_forward(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,
+                 Products& products) {
+  for (const FfnPart& p : parts) {
+    for (Mat<float>* m : {&p.acts->gate, &p.acts->up, &p.acts->hidden}) {
+      m->resize(p.x->rows(), width_of(p));
+    }
+  }
+  for_groups(parts, [&](const FfnPart& p, std::size_t g) {
+    products.forward(*p.x, g, p.w[g].gate, rows_of(*p.x, g, p.acts->gate.view()));
+    products.forward(*p.x, g, p.w[g].up, rows_of(*p.x, g, p.acts->up.view()));
+  });
+  products.run(ctx, num);
+
+  std::vector<std::int32_t> begin;
+  for (const FfnPart& p : parts) {
+    FfnActs& a = *p.acts;
+    {
+      const PartScope scope(ctx, Part::kElementwise);
+      swiglu(ctx, {a.gate.cview(), a.up.cview(), a.hidden.view()});
+    }
+    if (p.saved != nullptr) {
+      p.saved->gate.store(ctx, num.swiglu_input, a.gate.cview());
+      p.saved->up.store(ctx, num.swiglu_input, a.up.cview());
+      if (!num.recompute_swiglu) p.saved->hidden.store(ctx, num.linear_input, a.hidden.cview());
+    }
+    a.hidden_operand.set(ctx, num, a.hidden.cview(), num.activation_tile, Operand::Use::kRows,
+                         groups_of(*p.x, begin));
+  }
+  for_groups(parts, [&](const FfnPart& p, std::size_t g) {
+    products.forward(p.acts->hidden_operand, g, p.w[g].down, rows_of(*p.x, g, p.y), p.add_y);
+  });
+  products.run(ctx, num);
+}
+
+// From dhidden to the gradients of gate and up, and the weighted hidden rows for down's gradient.
+static void swiglu_part(const Context& ctx, const Numerics& num, const FfnPart& p) {
+  FfnActs& a = *p.acts;
+  const auto gate = p.saved->gate.load(ctx, a.gate);
+  const auto up = p.saved->up.load(ctx, a.up);
+  for (Mat<float>* m : {&a.dgate, &a.dup, &a.hidden}) m->resize(p.x->rows(), width_of(p));
+  const PartScope scope(ctx, Part::kElementwise);
+  swiglu_backward(ctx, {gate, up, a.dhidden.cview(), a.dgate.view(), a.dup.view(), p.row_weight,
+                        p.drow_weight, a.hidden.view()});
+  if (num.recompute_swiglu) return;
+  p.saved->hidden.load_into(ctx, a.hidden);
+  if (p.row_weight.empty()) return;
+  ctx.for_each(a.hidden.rows(), 64, [&](std::int64_t i) {
+    const float weight = p.row_weight[static_cast<std::size_t>(i)];
+    for (int j = 0; j < a.hidden.cols(); ++j) a.hidden.row(i)[j] *= weight;
+  });
+}
+
+void ffn_backward(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,
+                  Products& products) {
+  using Use = Operand::Use;
+  for (const FfnPart& p : parts) p.acts->dhidden.resize(p.x->rows(), width_of(p));
+  for_groups(parts, [&](const FfnPart& p, std::size_t g) {
+    products.input_gradient(*p.dy, g, p.w[g].down, rows_of(*p.x, g, p.acts->dhidden.view()));
+  });
+  products.run(ctx, num);
+
+  std::vector<std::int32_t> begin;
+  for (const FfnPart& p : parts) {
+    swiglu_part(ctx, num, p);
+    FfnActs& a = *p.acts;
+    groups_of(*p.x, begin);
+    a.hidden_operand.set(ctx, num, a.hidden.cview(), num.activation_tile, Use::kColumns, begin);
+    a.dgate_operand.set(ctx, num, a.dgate.cview(), num.gradient_tile, Use::kBoth, begin);
+    a.dup_operand.set(ctx, num, a.dup.cview(), num.gradient_tile, Use::kBoth, begin);
+  }
+  for_groups(parts, [&](const FfnPart& p, std::size_t g) {
+    const auto dx = rows_of(*p.x, g, p.dx);
+    products.input_gradient(p.acts->dgate_operand, g, p.w[g].gate, dx);
+    products.weight_gradient(p.acts->dgate_operand, *p.x, g, p.g[g].gate);
+    products.weight_gradient(p.acts->dup_operand, *p.x, g, p.g[g].up);
+    products.weight_gradient(*p.dy, p.acts->hidden_operand, g, p.g[g].down);
+  });
+  products.run(ctx, num);
+  for_groups(parts, [&](const FfnPart& p, std::size_t g) {
+    products.input_gradient(p.acts->dup_operand, g, p.w[g].up, rows_of(*p.x, g, p.dx),
+                            /*add=*/true);
+  });
+  products.run(ctx, num);
+}
+
+}  // namespace cachalot::nn

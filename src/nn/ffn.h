@@ -1,0 +1,52 @@
+// down(silu(gate(x)) * up(x)) for one MLP or many experts at once: the products of all parts of a
+// layer run together, so that small experts fill each other's tails.
+//
+// Symbols: R rows, D hidden, F width.
+// Threads: one caller; the ops inside use the context's threads.
+// Paper:   V3 report 2.1.2; what is kept and computed again: 3.3.3.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "nn/operand.h"
+#include "nn/params.h"
+#include "nn/saved.h"
+
+namespace cachalot::nn {
+
+// Buffers of one part, reused from layer to layer.
+struct FfnActs {
+  Mat<float> gate, up, hidden;     // [R, F]
+  Mat<float> dhidden, dgate, dup;  // [R, F]
+  Operand hidden_operand, dgate_operand, dup_operand;
+};
+
+struct FfnSaved {
+  Saved gate, up;  // [R, F]
+  Saved hidden;    // unless SwiGLU is computed again
+};
+
+// MLPs that take turns over the rows of one matrix: group g of x goes through w[g].
+struct FfnPart {
+  const Operand* x = nullptr;  // [R, D]; backward: with tiles along its columns
+  std::span<const MlpWeights> w;
+  MatView<float> y;  // [R, D] forward
+  bool add_y = false;
+  FfnActs* acts = nullptr;
+  FfnSaved* saved = nullptr;  // null: nothing is kept
+
+  // Backward.
+  std::span<const MlpGradients> g;
+  const Operand* dy = nullptr;        // [R, D], tiles both ways
+  std::span<const float> row_weight;  // [R] y counted times this; empty: ones
+  std::span<float> drow_weight;       // [R] gets its gradient; empty: not wanted
+  MatView<float> dx;                  // [R, D] overwritten
+};
+
+void ffn_forward(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,
+                 Products& products);
+void ffn_backward(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,
+                  Products& products);
+
+}  // namespace cachalot::nn

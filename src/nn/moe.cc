@@ -1,0 +1,173 @@
+#include "nn/moe.h"
+
+#include "kernels/profile.h"
+
+namespace cachalot::nn {
+
+namespace {
+
+bool present(const MlpWeights& w) { return w.gate.rows > 0; }
+
+// The parts of a layer: its experts, and the shared one where there is one.
+struct Parts {
+  FfnPart list[2];
+  std::size_t count = 0;
+
+  FfnPart& add() { return list[count++]; }
+  std::span<const FfnPart> all() const { return {list, count}; }
+};
+
+// One row of P per (token, choice), from and to the matrices per token.
+void to_rows(const Context& ctx, const ExpertOrder& order, MatView<const float> weight,
+             std::vector<float>& rows) {
+  rows.resize(static_cast<std::size_t>(weight.rows) * static_cast<std::size_t>(weight.cols));
+  ctx.for_each(weight.rows, 256, [&](std::int64_t t) {
+    for (int j = 0; j < weight.cols; ++j) {
+      rows[static_cast<std::size_t>(order.slot.row(t)[j])] = weight.row(t)[j];
+    }
+  });
+}
+void from_rows(const Context& ctx, const ExpertOrder& order, const std::vector<float>& rows,
+               MatView<float> weight) {
+  ctx.for_each(weight.rows, 256, [&](std::int64_t t) {
+    for (int j = 0; j < weight.cols; ++j) {
+      weight.row(t)[j] = rows[static_cast<std::size_t>(order.slot.row(t)[j])];
+    }
+  });
+}
+
+}  // namespace
+
+void mlp_forward(const Context& ctx, const Numerics& num, const MlpWeights& w, const Operand& h,
+                 MatView<float> y, FfnActs& acts, FfnSaved* saved, Products& products) {
+  const PartScope scope(ctx, Part::kDense);
+  FfnPart part;
+  part.x = &h;
+  part.w = {&w, 1};
+  part.y = y;
+  part.add_y = true;
+  part.acts = &acts;
+  part.saved = saved;
+  ffn_forward(ctx, num, {&part, 1}, products);
+}
+
+void mlp_backward(const Context& ctx, const Numerics& num, const MlpWeights& w,
+                  const MlpGradients& g, const Operand& h, const Operand& dy, MatView<float> dh,
+                  FfnActs& acts, FfnSaved& saved, Products& products) {
+  const PartScope scope(ctx, Part::kDense);
+  FfnPart part;
+  part.x = &h;
+  part.w = {&w, 1};
+  part.g = {&g, 1};
+  part.acts = &acts;
+  part.saved = &saved;
+  part.dy = &dy;
+  part.dx = dh;
+  ffn_backward(ctx, num, {&part, 1}, products);
+}
+
+void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                 const MoeWeights& w, const Operand& h, MatView<const float> h_plain,
+                 MatView<float> y, MoeActs& acts, MoeRoute& r, MoeSaved* saved) {
+  const int t = h.rows();
+  const int experts = dims.route.experts;
+  const int topk = dims.route.topk;
+  acts.logits.resize(t, experts);
+  r.scores.resize(t, experts);
+  r.index.resize(t, topk);
+  r.weight.resize(t, topk);
+  acts.y.resize(t * topk, h.cols());
+  {
+    const PartScope scope(ctx, Part::kRouting);
+    gemm(ctx, Precision::kF32, linear(h_plain, w.router, acts.logits.view()));
+    route(ctx, Route<float>{dims.route, acts.logits.cview(), w.bias, r.scores.view(),
+                            r.index.view(), r.weight.view()});
+    expert_order(r.index.cview(), experts, r.order);
+    acts.x.gather(ctx, num, h, r.order.token, r.order.begin);
+  }
+  Parts parts;
+  if (present(w.shared)) {
+    FfnPart& shared = parts.add();
+    shared.x = &h;
+    shared.w = {&w.shared, 1};
+    shared.y = y;
+    shared.add_y = true;
+    shared.acts = &acts.shared;
+    shared.saved = saved != nullptr ? &saved->shared : nullptr;
+  }
+  FfnPart& routed = parts.add();
+  routed.x = &acts.x;
+  routed.w = w.experts;
+  routed.y = acts.y.view();
+  routed.acts = &acts.experts;
+  routed.saved = saved != nullptr ? &saved->experts : nullptr;
+  {
+    const PartScope scope(ctx, Part::kExperts);
+    ffn_forward(ctx, num, parts.all(), acts.products);
+  }
+  const PartScope scope(ctx, Part::kRouting);
+  combine(ctx, {acts.y.cview(), r.order.slot.cview(), r.weight.cview(), y, true});
+}
+
+double moe_backward(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                    const MoeWeights& w, const MoeGradients& g, const Operand& h,
+                    MatView<const float> h_plain, const BalanceTerm& balance, const Operand& dy,
+                    MatView<float> dh, MoeActs& acts, MoeSaved& saved, MoeScratch& s) {
+  const int t = h.rows();
+  const MoeRoute& r = saved.route;
+  const int rows = t * dims.route.topk;
+  s.dweight.resize(t, dims.route.topk);
+  s.dscores.resize(t, dims.route.experts);
+  s.dlogits.resize(t, dims.route.experts);
+  s.drow_weight.resize(static_cast<std::size_t>(rows));
+  s.dx.resize(rows, h.cols());
+  {
+    // Experts' rows: of their input, and of the gradient before the weights, which act on the
+    // hidden rows instead, so that the experts' results need not be kept.
+    const PartScope scope(ctx, Part::kRouting);
+    acts.x.gather(ctx, num, h, r.order.token, r.order.begin);
+    acts.x.add_columns(ctx, num);
+    s.dy.gather(ctx, num, dy, r.order.token, r.order.begin);
+    s.dy.add_columns(ctx, num);
+    to_rows(ctx, r.order, r.weight.cview(), s.row_weight);
+  }
+  Parts parts;
+  FfnPart& routed = parts.add();
+  routed.x = &acts.x;
+  routed.w = w.experts;
+  routed.g = g.experts;
+  routed.acts = &acts.experts;
+  routed.saved = &saved.experts;
+  routed.dy = &s.dy;
+  routed.row_weight = s.row_weight;
+  routed.drow_weight = s.drow_weight;
+  routed.dx = s.dx.view();
+  const bool shared_too = present(w.shared);
+  if (shared_too) {
+    FfnPart& shared = parts.add();
+    shared.x = &h;
+    shared.w = {&w.shared, 1};
+    shared.g = {&g.shared, 1};
+    shared.acts = &acts.shared;
+    shared.saved = &saved.shared;
+    shared.dy = &dy;
+    shared.dx = dh;
+  }
+  {
+    const PartScope scope(ctx, Part::kExperts);
+    ffn_backward(ctx, num, parts.all(), acts.products);
+  }
+  const PartScope scope(ctx, Part::kRouting);
+  combine(ctx, {s.dx.cview(), r.order.slot.cview(), MatView<const float>{}, dh, shared_too});
+  from_rows(ctx, r.order, s.drow_weight, s.dweight.view());
+  const double loss = balance_loss(ctx, {r.scores.cview(), balance.sequences, dims.route.topk,
+                                         balance.grad_scale, s.dscores.view()});
+  route_backward(ctx, {dims.route, r.scores.cview(), r.index.cview(), s.dweight.cview(),
+                       s.dscores.cview(), s.dlogits.view()});
+  const Gemm gate[] = {{s.dlogits.cview(), w.router, dh, false, false, true},
+                       {s.dlogits.cview(), h_plain, g.router, true, false, true}};
+  gemm(ctx, Precision::kF32, gate);
+  return loss;
+}
+
+}  // namespace cachalot::nn

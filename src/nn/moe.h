@@ -1,0 +1,74 @@
+// DeepSeekMoE with bias-balanced routing; and the dense MLP of the first layers.
+//
+// Symbols: T rows, D hidden, E experts, k experts per token, P = T * k.
+// Threads: one caller; the ops inside use the context's threads.
+// Paper:   V3 report 2.1.2, eq. 12-20.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/permute.h"
+#include "nn/dims.h"
+#include "nn/ffn.h"
+
+namespace cachalot::nn {
+
+// y += mlp(h); what the backward needs goes to `saved` where it is not null.
+void mlp_forward(const Context& ctx, const Numerics& num, const MlpWeights& w, const Operand& h,
+                 MatView<float> y, FfnActs& acts, FfnSaved* saved, Products& products);
+// From dy to dh [T, D] (overwritten).
+void mlp_backward(const Context& ctx, const Numerics& num, const MlpWeights& w,
+                  const MlpGradients& g, const Operand& h, const Operand& dy, MatView<float> dh,
+                  FfnActs& acts, FfnSaved& saved, Products& products);
+
+// Which experts each token went to, and how much each of them counted.
+struct MoeRoute {
+  Mat<float> scores;        // [T, E]
+  Mat<std::int32_t> index;  // [T, k]
+  Mat<float> weight;        // [T, k]
+  ExpertOrder order;
+};
+
+// Buffers of a pass, reused from layer to layer.
+struct MoeActs {
+  Mat<float> logits;  // [T, E]
+  Operand x;          // [P, D] rows in expert order
+  Mat<float> y;       // [P, D]
+  FfnActs experts, shared;
+  Products products;
+};
+
+struct MoeSaved {
+  MoeRoute route;
+  FfnSaved experts, shared;
+};
+
+// y += shared(h) + sum of the chosen experts. `h_plain` are the floats of h: the gate's product is
+// always float. `saved` null: nothing is kept but the route.
+void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                 const MoeWeights& w, const Operand& h, MatView<const float> h_plain,
+                 MatView<float> y, MoeActs& acts, MoeRoute& route, MoeSaved* saved);
+
+struct MoeScratch {
+  Mat<float> dweight, dscores, dlogits;
+  std::vector<float> row_weight, drow_weight;  // [P]
+  Operand dy;                                  // [P, D]
+  Mat<float> dx;                               // [P, D]
+};
+
+// The sequence balance loss this layer adds to the total: grad_scale is alpha / number of
+// micro-batches; `sequences` equal runs of rows.
+struct BalanceTerm {
+  int sequences = 1;
+  float grad_scale = 0;
+};
+
+// From dy [T, D], tiles both ways, to dh [T, D] (overwritten). Returns the balance loss before
+// alpha. h has tiles along its rows; those along its columns are added here.
+double moe_backward(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                    const MoeWeights& w, const MoeGradients& g, const Operand& h,
+                    MatView<const float> h_plain, const BalanceTerm& balance, const Operand& dy,
+                    MatView<float> dh, MoeActs& acts, MoeSaved& saved, MoeScratch& scratch);
+
+}  // namespace cachalot::nn

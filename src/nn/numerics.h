@@ -1,0 +1,77 @@
+// How a pass computes and what training keeps for its backward: every choice of the FP8 recipe.
+//
+// Embedding, output head, router, norms, the MTP projection and the attention core never use FP8.
+// Threads: a plain value.
+// Paper:   DeepSeek-V3 report, sections 3.2.3 (recomputation), 3.3.1 to 3.3.3 (precisions, tiles).
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/context.h"
+#include "numeric/quantize.h"
+#include "tensor/fp8.h"
+
+namespace cachalot::nn {
+
+// What an activation is kept as between forward and backward.
+enum class Keep : std::uint8_t {
+  kF32,
+  kBf16,
+  kE5m6,  // 12 bits, power-of-two scales of 1 x 128 tiles
+  kFp8,   // E4M3, 1 x 128 tiles
+};
+
+struct Numerics {
+  Precision products = Precision::kF32;  // of everything that is not FP8
+
+  bool fp8 = false;  // products of every Linear where the weights have codes
+  numeric::ScaleKind scale = numeric::ScaleKind::kPow2;
+  ScaleTile activation_tile = ScaleTile::kRow;  // kRow, kBlock or kTensor
+  ScaleTile gradient_tile = ScaleTile::kRow;    // likewise
+  ScaleTile weight_tile = ScaleTile::kBlock;    // kBlock or kTensor
+
+  Keep stream = Keep::kF32;            // inputs of norms: the residual, the latents before theirs
+  Keep linear_input = Keep::kF32;      // normed inputs of Linears, where they are kept at all
+  Keep attention_input = Keep::kF32;   // queries, keys and values, where they are kept at all
+  Keep attention_output = Keep::kF32;  // input of the output projection and of the backward
+  Keep swiglu_input = Keep::kF32;      // gate and up
+  bool recompute_norms = false;
+  bool recompute_up_projections = false;
+  bool recompute_swiglu = false;
+
+  // The latents before their norms are rounded to what is kept, so that what is computed again is
+  // what was computed.
+  bool rounds_latents() const noexcept { return stream != Keep::kF32; }
+
+  // The oracle's path: floats, everything kept.
+  static Numerics f32() { return {}; }
+  // bf16 products; kept in bf16, the cheap parts computed again.
+  static Numerics bf16();
+  // The report's choices.
+  static Numerics report_fp8();
+  // A pass without a backward.
+  static Numerics inference(Precision products) {
+    Numerics n;
+    n.products = products;
+    return n;
+  }
+};
+
+inline Numerics Numerics::bf16() {
+  Numerics n;
+  n.products = Precision::kBF16;
+  n.stream = n.linear_input = n.attention_input = n.attention_output = n.swiglu_input = Keep::kBf16;
+  n.recompute_norms = n.recompute_swiglu = true;
+  return n;
+}
+
+inline Numerics Numerics::report_fp8() {
+  Numerics n = bf16();
+  n.fp8 = true;
+  n.linear_input = n.swiglu_input = Keep::kFp8;
+  n.attention_output = Keep::kE5m6;
+  n.recompute_up_projections = true;
+  return n;
+}
+
+}  // namespace cachalot::nn

@@ -1,0 +1,140 @@
+#include "nn/operand.h"
+
+#include <cstring>
+
+#include "kernels/permute.h"
+#include "kernels/profile.h"
+
+namespace cachalot::nn {
+
+void Operand::set_groups(std::span<const std::int32_t> groups, int rows) {
+  if (groups.empty()) {
+    begin_.assign({0, rows});
+  } else {
+    begin_.assign(groups.begin(), groups.end());
+  }
+}
+
+void Operand::quantize(const Context& ctx, const Numerics& num, Use use) {
+  const PartScope part(ctx, Part::kQuantize);
+  const bool one_serves_both = tile_ != ScaleTile::kRow;
+  const bool rows = use != Use::kColumns || one_serves_both;
+  const bool columns = use != Use::kRows && !one_serves_both;
+  if (rows) along_rows_.resize(begin_, cols_, tile_);
+  if (columns) along_columns_.resize(begin_, cols_, ScaleTile::kColumn);
+  jobs_.clear();
+  for (std::size_t g = 0; g < groups(); ++g) {
+    if (group_rows(g) == 0) continue;
+    QuantizeFp8 job{plain(g), num.scale, {}, {}};
+    if (rows) job.out = along_rows_.out(g);
+    if (columns) (rows ? job.also : job.out) = along_columns_.out(g);
+    jobs_.push_back(job);
+  }
+  quantize_fp8(ctx, jobs_);
+}
+
+void Operand::set(const Context& ctx, const Numerics& num, MatRef x, ScaleTile tile, Use use,
+                  std::span<const std::int32_t> groups) {
+  x_ = x;
+  rows_ = x.rows;
+  cols_ = x.cols;
+  tile_ = tile;
+  codes_ = num.fp8;
+  set_groups(groups, x.rows);
+  if (codes_) quantize(ctx, num, use);
+}
+
+void Operand::gather(const Context& ctx, const Numerics& num, const Operand& from,
+                     std::span<const std::int32_t> rows, std::span<const std::int32_t> groups) {
+  const PartScope part(ctx, Part::kRouting);
+  rows_ = static_cast<int>(rows.size());
+  cols_ = from.cols_;
+  tile_ = from.tile_;
+  codes_ = from.codes_;
+  set_groups(groups, rows_);
+  if (!codes_ || tile_ != ScaleTile::kRow) {
+    gathered_.resize(rows_, cols_);
+    gather_rows(ctx, {from.x_.as<float>(), rows, gathered_.view()});
+    x_ = gathered_.cview();
+    if (codes_) quantize(ctx, num, Use::kRows);
+    return;
+  }
+  x_ = {};
+  along_rows_.resize(begin_, cols_, tile_);
+  const Fp8View source = from.along_rows_.view();
+  const auto scale_bytes = static_cast<std::size_t>(scale_cols(tile_, cols_)) * sizeof(float);
+  // Groups of row tiles follow one another without a gap: one view holds all of them.
+  const Fp8Out to = along_rows_.out_of_all();
+  ctx.for_each(rows_, 64, [&](std::int64_t i) {
+    const auto row = rows[static_cast<std::size_t>(i)];
+    std::memcpy(to.row(i), source.row(row), static_cast<std::size_t>(cols_));
+    std::memcpy(to.scale_row(i), source.scale_row(row), scale_bytes);
+  });
+}
+
+void Operand::set_codes(const Fp8Mat& codes) {
+  x_ = {};
+  rows_ = codes.rows();
+  cols_ = codes.cols();
+  tile_ = codes.tile();
+  codes_ = true;
+  set_groups({}, rows_);
+  along_rows_.assign(codes);
+}
+
+void Operand::add_columns(const Context& ctx, const Numerics& num) {
+  if (!codes_ || tile_ != ScaleTile::kRow) return;
+  const PartScope part(ctx, Part::kQuantize);
+  along_columns_.resize(begin_, cols_, ScaleTile::kColumn);
+  again_.clear();
+  for (std::size_t g = 0; g < groups(); ++g) {
+    if (group_rows(g) == 0) continue;
+    again_.push_back({along_rows_.view(g), num.scale, along_columns_.out(g)});
+  }
+  requantize_fp8(ctx, again_);
+}
+
+MatRef Operand::plain(std::size_t group) const noexcept {
+  return x_.sub_rows(begin_[group], group_rows(group));
+}
+Fp8View Operand::along_rows(std::size_t group) const noexcept { return along_rows_.view(group); }
+Fp8View Operand::along_columns(std::size_t group) const noexcept {
+  return tile_ == ScaleTile::kRow ? along_columns_.view(group) : along_rows_.view(group);
+}
+
+void Products::forward(const Operand& x, std::size_t group, const WeightRef& w, MatView<float> y,
+                       bool add) {
+  if (x.has_codes() && w.fp8.rows > 0) {
+    fp8_.push_back({x.along_rows(group), w.fp8, y, false, true, add});
+  } else {
+    plain_.push_back(linear(x.plain(group), w, y, add));
+  }
+}
+
+void Products::input_gradient(const Operand& dy, std::size_t group, const WeightRef& w,
+                              MatView<float> dx, bool add) {
+  if (dy.has_codes() && w.fp8.rows > 0) {
+    fp8_.push_back({dy.along_rows(group), w.fp8, dx, false, false, add});
+  } else {
+    plain_.push_back({dy.plain(group), w, dx, false, false, add});
+  }
+}
+
+void Products::weight_gradient(const Operand& dy, const Operand& x, std::size_t group,
+                               MatView<float> dw) {
+  if (dy.group_rows(group) == 0) return;
+  if (dy.has_codes() && x.has_codes()) {
+    fp8_.push_back({dy.along_columns(group), x.along_columns(group), dw, true, false, true});
+  } else {
+    plain_.push_back({dy.plain(group), x.plain(group), dw, true, false, true});
+  }
+}
+
+void Products::run(const Context& ctx, const Numerics& num) {
+  if (!plain_.empty()) gemm(ctx, num.products, plain_);
+  if (!fp8_.empty()) gemm_fp8(ctx, fp8_);
+  plain_.clear();
+  fp8_.clear();
+}
+
+}  // namespace cachalot::nn

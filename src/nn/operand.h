@@ -1,0 +1,86 @@
+// One matrix as products read it: floats or bf16 where it lies, or its FP8 tiles, made once and
+// used by every product that needs them.
+//
+// A Linear y = x W^T has three products: y (x with tiles along its rows), dx = dy W (dy likewise)
+// and dW = dy^T x (both with tiles along their columns, "128 x 1"). Rows may come in groups (those
+// of one expert); no tile crosses the beginning of a group.
+//
+// Owns:    the codes; views the matrix it was made from, which has to outlive its use.
+// Threads: one caller; the conversions use the context's threads.
+// Paper:   DeepSeek-V3 report, sections 3.3.2 and 3.5.2.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/fp8.h"
+#include "kernels/gemm.h"
+#include "nn/numerics.h"
+#include "nn/params.h"
+
+namespace cachalot::nn {
+
+class Operand {
+ public:
+  enum class Use : std::uint8_t { kRows, kColumns, kBoth };
+
+  // x [R, C]. With FP8, codes for `use`; `tile` as an activation or a gradient has it.
+  void set(const Context& ctx, const Numerics& num, MatRef x, ScaleTile tile, Use use,
+           std::span<const std::int32_t> groups = {});
+  // Rows `rows` of `from`, grouped: its codes are copied, not made again.
+  void gather(const Context& ctx, const Numerics& num, const Operand& from,
+              std::span<const std::int32_t> rows, std::span<const std::int32_t> groups);
+  // Codes kept by the forward, tiles along rows.
+  void set_codes(const Fp8Mat& codes);
+  // Adds tiles along columns, out of those along rows: multiplied out and quantised again.
+  void add_columns(const Context& ctx, const Numerics& num);
+
+  int rows() const noexcept { return rows_; }
+  int cols() const noexcept { return cols_; }
+  std::size_t groups() const noexcept { return begin_.size() - 1; }
+  int group_rows(std::size_t g) const noexcept { return begin_[g + 1] - begin_[g]; }
+  std::int32_t group_begin(std::size_t g) const noexcept { return begin_[g]; }
+
+  MatRef plain(std::size_t group) const noexcept;
+  Fp8View along_rows(std::size_t group) const noexcept;
+  Fp8View along_columns(std::size_t group) const noexcept;
+  bool has_codes() const noexcept { return codes_; }
+
+ private:
+  void set_groups(std::span<const std::int32_t> groups, int rows);
+  void quantize(const Context& ctx, const Numerics& num, Use use);
+
+  MatRef x_;
+  int rows_ = 0;
+  int cols_ = 0;
+  bool codes_ = false;
+  ScaleTile tile_ = ScaleTile::kRow;
+  std::vector<std::int32_t> begin_{0, 0};  // [groups + 1]
+  Mat<float> gathered_;
+  Fp8Mat along_rows_;     // tiles kRow; or kBlock / kTensor, which serve both ways
+  Fp8Mat along_columns_;  // kColumn
+  std::vector<QuantizeFp8> jobs_;
+  std::vector<RequantizeFp8> again_;
+};
+
+// Products of several Linears, to be run together.
+class Products {
+ public:
+  // y (+)= x W^T
+  void forward(const Operand& x, std::size_t group, const WeightRef& w, MatView<float> y,
+               bool add = false);
+  // dx (+)= dy W
+  void input_gradient(const Operand& dy, std::size_t group, const WeightRef& w, MatView<float> dx,
+                      bool add = false);
+  // dW += dy^T x
+  void weight_gradient(const Operand& dy, const Operand& x, std::size_t group, MatView<float> dw);
+  // All of them, in one batch per precision; then it is empty again.
+  void run(const Context& ctx, const Numerics& num);
+
+ private:
+  std::vector<Gemm> plain_;
+  std::vector<Fp8Gemm> fp8_;
+};
+
+}  // namespace cachalot::nn

@@ -1,0 +1,46 @@
+// An activation between forward and backward, in as few bytes as the numerics say.
+//
+// Owns:    its memory, reused from step to step.
+// Threads: one caller; conversions use the context's threads.
+#pragma once
+
+#include <cstddef>
+
+#include "kernels/context.h"
+#include "nn/numerics.h"
+#include "tensor/fp8.h"
+#include "tensor/mat.h"
+
+namespace cachalot::nn {
+
+class Saved {
+ public:
+  // Keeps x [R, C]; `scale` is for kFp8.
+  void store(const Context& ctx, Keep keep, MatView<const float> x,
+             numeric::ScaleKind scale = numeric::ScaleKind::kPow2);
+  // Keeps x and makes it what `load` will give.
+  void store_rounded(const Context& ctx, Keep keep, MatView<float> x);
+  // What was kept: itself where it is float, otherwise written to `scratch`.
+  MatView<const float> load(const Context& ctx, Mat<float>& scratch) const;
+  // The same, into `to` in any case.
+  void load_into(const Context& ctx, Mat<float>& to) const;
+  // Float or bf16 as it lies, for products that read either; an error for other kinds.
+  MatRef ref() const;
+  bool is_plain() const noexcept { return keep_ == Keep::kF32 || keep_ == Keep::kBf16; }
+  // The codes, where it is kept as kFp8.
+  const Fp8Mat& codes() const noexcept { return fp8_; }
+
+  std::size_t bytes() const noexcept;
+
+ private:
+  void convert(const Context& ctx, MatView<float> x) const;
+  int rows() const noexcept;
+  int cols() const noexcept;
+
+  Keep keep_ = Keep::kF32;
+  Mat<float> f32_;
+  Mat<Bf16> bf16_;
+  Fp8Mat fp8_;
+};
+
+}  // namespace cachalot::nn
