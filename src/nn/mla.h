@@ -66,11 +66,10 @@ void mla_output(const Context& ctx, const Numerics& num, const MlaWeights& w, Ml
 
 // What one layer keeps for its backward.
 struct MlaSaved {
-  Saved q_a, kv_a;            // kv_a with its rope part rotated
-  Saved q, kv;                // unless up-projections are computed again
-  Saved out;                  // [T, H V]
-  Mat<float> lse;             // [T, H]
-  std::vector<Saved*> all();  // for counting bytes
+  Saved q_a, kv_a;  // kv_a with its rope part rotated
+  Saved q, kv;      // unless up-projections are computed again
+  Saved out;        // [T, H V]
+  Mat<float> lse;   // [T, H]
 };
 
 struct MlaScratch {

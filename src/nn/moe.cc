@@ -1,6 +1,7 @@
 #include "nn/moe.h"
 
 #include "kernels/profile.h"
+#include "kernels/saved.h"
 
 namespace cachalot::nn {
 
@@ -106,6 +107,7 @@ void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
     ffn_forward(ctx, num, parts.all(), acts.products);
   }
   const PartScope scope(ctx, Part::kRouting);
+  if (num.send_results) payload_round_trip(ctx, num.combine, acts.y.view());
   combine(ctx, {acts.y.cview(), r.order.slot.cview(), r.weight.cview(), y, true});
 }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/context.h"
+#include "numeric/payload.h"
 #include "numeric/quantize.h"
 #include "tensor/fp8.h"
 
@@ -29,6 +30,10 @@ struct Numerics {
   ScaleTile activation_tile = ScaleTile::kRow;  // kRow, kBlock or kTensor
   ScaleTile gradient_tile = ScaleTile::kRow;    // likewise
   ScaleTile weight_tile = ScaleTile::kBlock;    // kBlock or kTensor
+
+  // What the experts' results travel in to their tokens; not sent: floats as they are.
+  bool send_results = false;
+  numeric::Payload combine = numeric::Payload::kBf16;
 
   Keep stream = Keep::kF32;            // inputs of norms: the residual, the latents before theirs
   Keep linear_input = Keep::kF32;      // normed inputs of Linears, where they are kept at all
@@ -68,6 +73,7 @@ inline Numerics Numerics::bf16() {
 inline Numerics Numerics::report_fp8() {
   Numerics n = bf16();
   n.fp8 = true;
+  n.send_results = true;
   n.linear_input = n.swiglu_input = Keep::kFp8;
   n.attention_output = Keep::kE5m6;
   n.recompute_up_projections = true;

@@ -72,16 +72,6 @@ void Operand::gather(const Context& ctx, const Numerics& num, const Operand& fro
   });
 }
 
-void Operand::set_codes(const Fp8Mat& codes) {
-  x_ = {};
-  rows_ = codes.rows();
-  cols_ = codes.cols();
-  tile_ = codes.tile();
-  codes_ = true;
-  set_groups({}, rows_);
-  along_rows_.assign(codes);
-}
-
 void Operand::add_columns(const Context& ctx, const Numerics& num) {
   if (!codes_ || tile_ != ScaleTile::kRow) return;
   const PartScope part(ctx, Part::kQuantize);

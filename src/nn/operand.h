@@ -31,8 +31,6 @@ class Operand {
   // Rows `rows` of `from`, grouped: its codes are copied, not made again.
   void gather(const Context& ctx, const Numerics& num, const Operand& from,
               std::span<const std::int32_t> rows, std::span<const std::int32_t> groups);
-  // Codes kept by the forward, tiles along rows.
-  void set_codes(const Fp8Mat& codes);
   // Adds tiles along columns, out of those along rows: multiplied out and quantised again.
   void add_columns(const Context& ctx, const Numerics& num);
 

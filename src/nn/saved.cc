@@ -4,6 +4,7 @@
 
 #include "kernels/fp8.h"
 #include "kernels/profile.h"
+#include "kernels/saved.h"
 
 namespace cachalot::nn {
 
@@ -17,12 +18,13 @@ void Saved::store(const Context& ctx, Keep keep, MatView<const float> x, numeric
         std::memcpy(f32_.row(i), x.row(i), static_cast<std::size_t>(x.cols) * sizeof(float));
       });
       return;
-    case Keep::kE5m6:
     case Keep::kBf16:
       bf16_.resize(x.rows, x.cols);
-      ctx.for_each(x.rows, 16, [&](std::int64_t i) {
-        for (int j = 0; j < x.cols; ++j) bf16_.row(i)[j] = to_bf16(x.row(i)[j]);
-      });
+      store_bf16(ctx, x, bf16_.view());
+      return;
+    case Keep::kE5m6:
+      e5m6_.resize(x.rows, x.cols);
+      store_e5m6(ctx, x, e5m6_);
       return;
     case Keep::kFp8: {
       fp8_.resize(x.rows, x.cols, ScaleTile::kRow);
@@ -47,11 +49,11 @@ void Saved::convert(const Context& ctx, MatView<float> x) const {
         std::memcpy(x.row(i), f32_.row(i), static_cast<std::size_t>(x.cols) * sizeof(float));
       });
       return;
-    case Keep::kE5m6:
     case Keep::kBf16:
-      ctx.for_each(x.rows, 16, [&](std::int64_t i) {
-        for (int j = 0; j < x.cols; ++j) x.row(i)[j] = to_float(bf16_.row(i)[j]);
-      });
+      load_bf16(ctx, bf16_.cview(), x);
+      return;
+    case Keep::kE5m6:
+      load_e5m6(ctx, e5m6_, x);
       return;
     case Keep::kFp8:
       dequantize_fp8(ctx, {fp8_.view(), x});
@@ -59,11 +61,18 @@ void Saved::convert(const Context& ctx, MatView<float> x) const {
   }
 }
 
-int Saved::rows() const noexcept {
-  return keep_ == Keep::kF32 ? f32_.rows() : keep_ == Keep::kFp8 ? fp8_.rows() : bf16_.rows();
-}
-int Saved::cols() const noexcept {
-  return keep_ == Keep::kF32 ? f32_.cols() : keep_ == Keep::kFp8 ? fp8_.cols() : bf16_.cols();
+std::pair<int, int> Saved::shape() const noexcept {
+  switch (keep_) {
+    case Keep::kF32:
+      return {f32_.rows(), f32_.cols()};
+    case Keep::kBf16:
+      return {bf16_.rows(), bf16_.cols()};
+    case Keep::kE5m6:
+      return {e5m6_.rows(), e5m6_.cols()};
+    case Keep::kFp8:
+      return {fp8_.rows(), fp8_.cols()};
+  }
+  return {0, 0};
 }
 
 MatView<const float> Saved::load(const Context& ctx, Mat<float>& scratch) const {
@@ -74,23 +83,19 @@ MatView<const float> Saved::load(const Context& ctx, Mat<float>& scratch) const 
 
 void Saved::load_into(const Context& ctx, Mat<float>& to) const {
   const PartScope part(ctx, Part::kKeep);
-  to.resize(rows(), cols());
+  const auto [rows, cols] = shape();
+  to.resize(rows, cols);
   convert(ctx, to.view());
-}
-
-MatRef Saved::ref() const {
-  if (keep_ == Keep::kF32) return f32_.cview();
-  if (keep_ == Keep::kBf16) return bf16_.cview();
-  throw Error(Code::kInternal, "an activation kept as FP8 or E5M6 was asked for as bf16");
 }
 
 std::size_t Saved::bytes() const noexcept {
   switch (keep_) {
     case Keep::kF32:
       return f32_.bytes();
-    case Keep::kE5m6:
     case Keep::kBf16:
       return bf16_.bytes();
+    case Keep::kE5m6:
+      return e5m6_.bytes();
     case Keep::kFp8:
       return fp8_.bytes();
   }

@@ -5,9 +5,11 @@
 #pragma once
 
 #include <cstddef>
+#include <utility>
 
 #include "kernels/context.h"
 #include "nn/numerics.h"
+#include "tensor/e5m6.h"
 #include "tensor/fp8.h"
 #include "tensor/mat.h"
 
@@ -24,22 +26,16 @@ class Saved {
   MatView<const float> load(const Context& ctx, Mat<float>& scratch) const;
   // The same, into `to` in any case.
   void load_into(const Context& ctx, Mat<float>& to) const;
-  // Float or bf16 as it lies, for products that read either; an error for other kinds.
-  MatRef ref() const;
-  bool is_plain() const noexcept { return keep_ == Keep::kF32 || keep_ == Keep::kBf16; }
-  // The codes, where it is kept as kFp8.
-  const Fp8Mat& codes() const noexcept { return fp8_; }
-
   std::size_t bytes() const noexcept;
 
  private:
   void convert(const Context& ctx, MatView<float> x) const;
-  int rows() const noexcept;
-  int cols() const noexcept;
+  std::pair<int, int> shape() const noexcept;
 
   Keep keep_ = Keep::kF32;
   Mat<float> f32_;
   Mat<Bf16> bf16_;
+  E5m6Mat e5m6_;
   Fp8Mat fp8_;
 };
 

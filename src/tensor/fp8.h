@@ -6,7 +6,6 @@
 // Paper:   DeepSeek-V3 report, section 3.3.2.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -112,15 +111,6 @@ class Fp8Mat {
     return {codes_.data(),  codes_.rows(),  codes_.cols(), codes_.cols(),
             scales_.data(), scales_.cols(), tile_};
   }
-  void assign(const Fp8Mat& from) {
-    codes_.resize(from.codes_.rows(), from.codes_.cols());
-    scales_.resize(from.scales_.rows(), from.scales_.cols());
-    std::copy_n(from.codes_.data(), from.codes_.size(), codes_.data());
-    std::copy_n(from.scales_.data(), from.scales_.size(), scales_.data());
-    groups_ = from.groups_;
-    tile_ = from.tile_;
-  }
-
  private:
   struct Group {
     int row, rows, scale_row;

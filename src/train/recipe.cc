@@ -186,6 +186,7 @@ void Recipe::fields(FieldVisitor& f) {
   f.section("optimizer", optimizer);
   f.section("schedule", schedule);
   f.section("loss", loss);
+  f.section("numerics", numerics);
   f.section("run", run);
 }
 

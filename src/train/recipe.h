@@ -18,6 +18,7 @@
 #include "base/fields.h"
 #include "kernels/context.h"
 #include "kernels/route.h"
+#include "nn/numerics.h"
 #include "tensor/dtype.h"
 
 namespace cachalot::train {
@@ -115,7 +116,7 @@ struct LossRecipe {
   void fields(FieldVisitor& f);
 };
 
-// What may be asked for; fp8 has its place but is refused in this version.
+// Of the matrix products; fp8 with bf16 where the report keeps more (nn/numerics.h).
 enum class RecipePrecision : std::uint8_t { kF32, kBf16, kFp8 };
 
 struct RunRecipe {
@@ -136,16 +137,37 @@ struct RunRecipe {
   void fields(FieldVisitor& f);
 };
 
+// How a step computes, and what it keeps for its backward. Beyond run.precision these are for
+// ablations: `auto` and the defaults are the report's choices.
+struct NumericsRecipe {
+  enum class Auto : std::uint8_t { kAuto, kOn, kOff };
+  enum class KeepChoice : std::uint8_t { kAuto, kF32, kBf16, kE5m6, kFp8 };
+  enum class CombineChoice : std::uint8_t { kAuto, kF32, kBf16, kE4m3, kE5m2, kLogFmt8, kLogFmt10 };
+  numeric::ScaleKind scale = numeric::ScaleKind::kPow2;
+  ScaleTile activation_tile = ScaleTile::kRow;
+  ScaleTile gradient_tile = ScaleTile::kRow;
+  ScaleTile weight_tile = ScaleTile::kBlock;
+  KeepChoice attention_output = KeepChoice::kAuto;
+  KeepChoice swiglu_input = KeepChoice::kAuto;
+  Auto recompute_norms = Auto::kAuto;
+  Auto recompute_swiglu = Auto::kAuto;
+  Auto recompute_up_projections = Auto::kAuto;
+  CombineChoice combine = CombineChoice::kAuto;
+  void fields(FieldVisitor& f);
+};
+
 struct Recipe {
   ModelRecipe model;
   DataRecipe data;
   OptimizerRecipe optimizer;
   ScheduleRecipe schedule;
   LossRecipe loss;
+  NumericsRecipe numerics;
   RunRecipe run;
   void fields(FieldVisitor& f);
 
-  DType moment_type() const;  // optimizer.moments, resolved
+  DType moment_type() const;               // optimizer.moments, resolved
+  nn::Numerics resolved_numerics() const;  // run.precision and numerics, resolved
   bool byte_tokens() const { return data.train_bpe == kByteVocabulary; }
 };
 

@@ -127,12 +127,6 @@ void check_schedule(const ScheduleRecipe& s, const Checker& check) {
 
 void validate(const Recipe& recipe, const std::string& file_name) {
   const Checker check(file_name);
-  if (recipe.run.precision == RecipePrecision::kFp8) {
-    throw Error(Code::kUnsupported,
-                cat(file_name,
-                    ": run.precision = \"fp8\" is not in this version; use \"bf16\" or "
-                    "\"f32\"."));
-  }
   check_model(recipe.model, check);
   check_data(recipe, check);
   check_optimizer(recipe, check);

@@ -65,7 +65,7 @@ class Run {
         config_(model_config(recipe, {data_.vocab_size, data_.bos, data_.eos})),
         parameters_(config_),
         optimizer_(parameters_, {recipe.moment_type(), recipe.optimizer.ema_decay}),
-        graph_(ctx_, config_, recipe.run.kernel_precision()),
+        graph_(ctx_, config_, recipe.resolved_numerics()),
         train_set_(data_.train, dataset_options()),
         metrics_(dir_ / "metrics.jsonl", resumed_.path ? resumed_.step : -1) {
     if (resumed_.path) {
