@@ -7,6 +7,7 @@ void add_bench(CLI::App& root, Globals& globals) {
   CLI::App* bench = root.add_subcommand("bench", "Measures this machine, ceilings beside it");
   bench->require_subcommand(1);
   add_bench_kernels(*bench, globals);
+  add_bench_train(*bench, globals);
 }
 
 }  // namespace cachalot::cli

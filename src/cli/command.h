@@ -37,6 +37,7 @@ void on_run(CLI::App* command, Globals& globals, std::shared_ptr<Options> option
 
 void add_bench(CLI::App& root, Globals& globals);
 void add_bench_kernels(CLI::App& bench, Globals& globals);
+void add_bench_train(CLI::App& bench, Globals& globals);
 void add_chat(CLI::App& root, Globals& globals);
 void add_convert(CLI::App& root, Globals& globals);
 void add_eval(CLI::App& root, Globals& globals);

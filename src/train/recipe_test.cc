@@ -83,10 +83,34 @@ TEST(Recipe, UnknownKeysAndBadValues) {
   EXPECT_EQ(Code::kFormat, error_of("[data\n").code());
 }
 
-TEST(Recipe, Fp8HasItsPlaceButIsRefused) {
-  const Error error = error_of(kMinimal + "[run]\nprecision = \"fp8\"\n");
-  EXPECT_EQ(Code::kUnsupported, error.code());
-  EXPECT_NE(std::string::npos, std::string(error.what()).find("bf16"));
+TEST(Recipe, NumericsAreTheReportsUnlessTheRecipeSaysOtherwise) {
+  const auto numerics = [](std::string_view run, std::vector<std::string> set = {}) {
+    set.push_back(cat("run.precision=", run));
+    return parse_recipe(kMinimal, "r.toml", set, ".").resolved_numerics();
+  };
+  EXPECT_FALSE(numerics("f32").fp8);
+  EXPECT_EQ(nn::Keep::kF32, numerics("f32").swiglu_input);
+  EXPECT_FALSE(numerics("f32").recompute_norms);
+  EXPECT_EQ(nn::Keep::kBf16, numerics("bf16").attention_output);
+  EXPECT_FALSE(numerics("bf16").recompute_up_projections);
+  const nn::Numerics fp8 = numerics("fp8");
+  EXPECT_TRUE(fp8.fp8 && fp8.recompute_up_projections && fp8.send_results);
+  EXPECT_EQ(Precision::kBF16, fp8.products);
+  EXPECT_EQ(nn::Keep::kE5m6, fp8.attention_output);
+  EXPECT_EQ(ScaleTile::kRow, fp8.gradient_tile);
+
+  EXPECT_EQ(ScaleTile::kBlock, numerics("fp8", {"numerics.gradient_tile=128x128"}).gradient_tile);
+  EXPECT_EQ(nn::Keep::kBf16, numerics("fp8", {"numerics.attention_output=bf16"}).attention_output);
+  EXPECT_EQ(numeric::Payload::kLogFmt10, numerics("fp8", {"numerics.combine=logfmt10"}).combine);
+  EXPECT_FALSE(numerics("fp8", {"numerics.combine=f32"}).send_results);
+  EXPECT_TRUE(numerics("bf16", {"numerics.recompute_up_projections=on"}).recompute_up_projections);
+}
+
+TEST(Recipe, Fp8SwitchesWithoutFp8AreRefused) {
+  const Error error = error_of(kMinimal, {"run.precision=bf16", "numerics.gradient_tile=tensor"});
+  EXPECT_EQ(Code::kConfig, error.code());
+  EXPECT_NE(std::string::npos, std::string(error.what()).find("numerics.gradient_tile"))
+      << error.what();
 }
 
 TEST(Recipe, ContradictionsAreRefused) {

@@ -123,6 +123,20 @@ void check_schedule(const ScheduleRecipe& s, const Checker& check) {
              " is not a multiple of micro_batch = ", s.micro_batch);
 }
 
+void check_numerics(const Recipe& recipe, const Checker& check) {
+  if (recipe.run.precision == RecipePrecision::kFp8) return;
+  const NumericsRecipe& n = recipe.numerics;
+  const NumericsRecipe unset;
+  const auto only_fp8 = [&](std::string_view key, bool given) {
+    check.need(!given, "numerics.", key,
+               " is given, but only run.precision = \"fp8\" uses it; give both or neither");
+  };
+  only_fp8("scale", n.scale != unset.scale);
+  only_fp8("activation_tile", n.activation_tile != unset.activation_tile);
+  only_fp8("gradient_tile", n.gradient_tile != unset.gradient_tile);
+  only_fp8("weight_tile", n.weight_tile != unset.weight_tile);
+}
+
 }  // namespace
 
 void validate(const Recipe& recipe, const std::string& file_name) {
@@ -131,6 +145,7 @@ void validate(const Recipe& recipe, const std::string& file_name) {
   check_data(recipe, check);
   check_optimizer(recipe, check);
   check_schedule(recipe.schedule, check);
+  check_numerics(recipe, check);
 }
 
 }  // namespace cachalot::train

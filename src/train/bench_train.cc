@@ -1,0 +1,176 @@
+#include "train/bench_train.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "base/rng.h"
+#include "cost/cost.h"
+#include "model/optimizer.h"
+#include "model/train_graph.h"
+#include "perf/peaks.h"
+#include "train/run_model.h"
+#include "train/schedule.h"
+
+namespace cachalot::train {
+
+namespace {
+
+std::size_t peak_rss() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::size_t>(usage.ru_maxrss) * 1024;
+}
+
+// A model that takes one optimiser step at a time.
+class Contestant {
+ public:
+  Contestant(const runtime::Runtime& runtime, const Recipe& recipe, const model::Config& config)
+      : recipe_(recipe),
+        ctx_(with_profile(runtime.context())),
+        parameters_(config),
+        optimizer_(parameters_, {recipe.moment_type(), recipe.optimizer.ema_decay}),
+        graph_(ctx_, config, recipe.resolved_numerics()) {
+    initialise(recipe_, parameters_);
+    optimizer_.begin_average(parameters_);
+    const Rng rng(static_cast<std::uint64_t>(recipe.run.seed));
+    const int micro = micro_batch_size(recipe, recipe.schedule.steps - 1);
+    tokens_.resize(micro, recipe.data.seq_len + 1);
+    for (std::size_t i = 0; i < tokens_.size(); ++i) {
+      tokens_.data()[i] =
+          static_cast<std::int32_t>(rng.below(i, static_cast<std::uint64_t>(config.vocab_size)));
+    }
+  }
+  Contestant(const Contestant&) = delete;
+  Contestant& operator=(const Contestant&) = delete;
+
+  void step() {
+    profile_.switch_to(Part::kOther);
+    std::vector<std::vector<std::int64_t>> load;
+    const int batch = recipe_.schedule.batch;
+    {
+      const PartScope part(ctx_, Part::kOptimizer);
+      model::Optimizer::zero_gradients(parameters_);
+    }
+    for (int done = 0; done < batch; done += tokens_.rows()) {
+      const int n = std::min(tokens_.rows(), batch - done);
+      model::LossOptions options;
+      options.mtp_lambda = static_cast<float>(recipe_.loss.mtp_lambda);
+      options.balance_alpha = static_cast<float>(recipe_.loss.balance_alpha);
+      options.weight = static_cast<float>(n) / static_cast<float>(batch);
+      load =
+          graph_.forward_backward(parameters_, tokens_.cview().sub_rows(0, n), options).expert_load;
+    }
+    const PartScope part(ctx_, Part::kOptimizer);
+    model::OptimizerStep options;
+    options.adamw = {recipe_.optimizer.lr, recipe_.optimizer.beta1, recipe_.optimizer.beta2,
+                     recipe_.optimizer.eps, recipe_.optimizer.weight_decay};
+    options.clip_norm = recipe_.optimizer.clip_norm;
+    options.bias_gamma = recipe_.loss.bias_gamma;
+    optimizer_.step(ctx_, parameters_, load, options);
+    ++steps_;
+  }
+  void forget_times() {
+    profile_.reset();
+    steps_ = 0;
+  }
+  std::vector<double> part_seconds() {
+    profile_.switch_to(Part::kOther);
+    std::vector<double> seconds;
+    for (std::size_t i = 0; i < kPartNames.size(); ++i) {
+      seconds.push_back(profile_.seconds(static_cast<Part>(i)) / std::max(steps_, 1));
+    }
+    return seconds;
+  }
+  // Time between steps is nobody's.
+  void pause() { profile_.switch_to(Part::kOther); }
+
+  const model::Parameters& parameters() const { return parameters_; }
+  const model::TrainGraph& graph() const { return graph_; }
+  const Recipe& recipe() const { return recipe_; }
+
+ private:
+  Context with_profile(Context ctx) {
+    ctx.profile = &profile_;
+    return ctx;
+  }
+
+  Recipe recipe_;
+  Profile profile_;
+  Context ctx_;
+  model::Parameters parameters_;
+  model::Optimizer optimizer_;
+  model::TrainGraph graph_;
+  Mat<std::int32_t> tokens_;
+  int steps_ = 0;
+};
+
+}  // namespace
+
+std::string_view name(RecipePrecision precision) noexcept {
+  switch (precision) {
+    case RecipePrecision::kF32:
+      return "f32";
+    case RecipePrecision::kBf16:
+      return "bf16";
+    case RecipePrecision::kFp8:
+      return "fp8";
+  }
+  return "";
+}
+
+std::vector<TrainBenchCase> bench_train(const runtime::Runtime& runtime, const Recipe& recipe,
+                                        int vocab_size, const TrainBenchOptions& options,
+                                        const std::function<void(const std::string&)>& progress) {
+  const model::Config config = model_config(recipe, {vocab_size, 0, 0});
+  std::vector<std::unique_ptr<Contestant>> all;
+  std::vector<perf::Contestant> contestants;
+  for (const RecipePrecision precision : options.precisions) {
+    progress(cat(name(precision), ": first steps"));
+    Recipe own = recipe;
+    own.run.precision = precision;
+    all.push_back(std::make_unique<Contestant>(runtime, own, config));
+    Contestant* c = all.back().get();
+    c->step();
+    c->step();
+    c->forget_times();
+    contestants.push_back({std::string(name(precision)), [c] {
+                             c->step();
+                             c->pause();
+                           }});
+  }
+  const double tokens = static_cast<double>(recipe.schedule.batch) * recipe.data.seq_len;
+  const double work = 1e-9 * tokens * cost::training_flops_per_token(config, recipe.data.seq_len);
+  progress("in turns");
+  const Context& ctx = runtime.context();
+  const auto measured = perf::measure(
+      contestants, work,
+      [&] {
+        const double fma = perf::fma_gflops(ctx);
+        const double pairs = perf::bf16_gflops(ctx);
+        return perf::Ceilings{std::max(fma, pairs), pairs};
+      },
+      options.turns);
+
+  std::vector<TrainBenchCase> cases;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    Contestant& c = *all[i];
+    TrainBenchCase one;
+    one.precision = options.precisions[i];
+    one.gflops = measured[i];
+    one.step_seconds = measured[i].value > 0 ? work / measured[i].value : 0;
+    one.tokens_per_s = one.step_seconds > 0 ? tokens / one.step_seconds : 0;
+    one.part_seconds = c.part_seconds();
+    one.kept = c.graph().kept_bytes();
+    one.kept_tokens = c.graph().tokens();
+    one.parameters = c.parameters().count();
+    one.optimizer_bytes = model::Optimizer::state_bytes(c.parameters(), c.recipe().moment_type());
+    one.code_bytes = c.parameters().code_bytes();
+    one.peak_rss_bytes = peak_rss();
+    cases.push_back(std::move(one));
+  }
+  return cases;
+}
+
+}  // namespace cachalot::train
