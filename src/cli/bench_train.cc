@@ -41,7 +41,7 @@ double part_sum(const TrainBenchCase& c) {
 // Peak memory of a process that trains in one precision alone: 0 where it could not be told.
 std::size_t rss_alone(const Options& options, const Globals& globals, RecipePrecision precision) {
   std::string command = fmt::format(
-      "{} bench train --json --no-memory --turns 1 --threads {} "
+      "{} bench train --json --no-memory --turns 1 --limit 1 --threads {} "
       "--precision {} '{}'",
       std::filesystem::read_symlink("/proc/self/exe").string(), globals.threads,
       train::name(precision), options.recipe);

@@ -37,17 +37,17 @@ class Profile {
   // Time from now on counts as `part`; returns what it counted as before.
   Part switch_to(Part part) {
     const auto now = Clock::now();
-    seconds_[static_cast<std::size_t>(part_)] +=
-        std::chrono::duration<double>(now - since_).count();
+    const double passed = std::chrono::duration<double>(now - since_).count();
+    if (!paused_) seconds_[static_cast<std::size_t>(part_)] += passed;
+    paused_ = false;
     since_ = now;
     const Part before = part_;
     part_ = part;
     return before;
   }
-  void reset() {
-    seconds_.fill(0);
-    since_ = Clock::now();
-  }
+  // Time until the next switch is nobody's.
+  void pause() { paused_ = true; }
+  void reset() { seconds_.fill(0); }
   double seconds(Part part) const { return seconds_[static_cast<std::size_t>(part)]; }
 
  private:
@@ -55,6 +55,7 @@ class Profile {
   std::array<double, kPartNames.size()> seconds_{};
   Clock::time_point since_ = Clock::now();
   Part part_ = Part::kOther;
+  bool paused_ = true;
 };
 
 // Counts what happens while it lives as `part`.

@@ -264,7 +264,7 @@ TEST(TrainFixturePrecision, RecomputationChangesNoBit) {
   }
 }
 
-// Every tiling and storage format of the recipe trains.
+// Every tiling and storage format of the recipe trains, with up to twice the error's square.
 TEST(TrainFixturePrecision, Ablations) {
   const runtime::Runtime runtime;
   for (const fs::path& folder : testing::fixture_folders(testing::FixtureKind::kTrain)) {
@@ -272,13 +272,13 @@ TEST(TrainFixturePrecision, Ablations) {
       nn::Numerics n = nn::Numerics::report_fp8();
       n.activation_tile = n.gradient_tile = tile;
       if (tile == ScaleTile::kTensor) n.weight_tile = tile;
-      check_low_precision(folder, runtime, n, 0.99);
+      check_low_precision(folder, runtime, n, 0.98);
     }
     nn::Numerics n = nn::Numerics::report_fp8();
     n.recompute_norms = n.recompute_swiglu = n.recompute_up_projections = false;
     n.attention_output = nn::Keep::kBf16;
     n.combine = numeric::Payload::kLogFmt8;
-    check_low_precision(folder, runtime, n, 0.99);
+    check_low_precision(folder, runtime, n, 0.98);
   }
 }
 

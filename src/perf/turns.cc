@@ -30,18 +30,18 @@ struct Turn {
 
   double best() const { return (before.best + after.best) / 2; }
   double second() const { return (before.second + after.second) / 2; }
-  bool valid(double tolerance) const {
-    return preempted <= 1 &&
-           std::abs(before.best - after.best) <= tolerance * std::max(before.best, after.best);
+  bool valid(const TurnOptions& o) const {
+    return preempted <= o.preemptions &&
+           std::abs(before.best - after.best) <= o.tolerance * std::max(before.best, after.best);
   }
 };
 
-Measured summary(const std::vector<Turn>& turns, double tolerance) {
+Measured summary(const std::vector<Turn>& turns, const TurnOptions& options) {
   Measured m;
   m.turns = static_cast<int>(turns.size());
   std::vector<Turn> counted;
   for (const Turn& t : turns) {
-    if (t.valid(tolerance)) counted.push_back(t);
+    if (t.valid(options)) counted.push_back(t);
   }
   m.valid = static_cast<int>(counted.size());
   if (counted.empty()) counted = turns;
@@ -84,9 +84,8 @@ std::vector<Measured> measure(const std::vector<Contestant>& contestants, double
   std::vector<std::vector<Turn>> turns(contestants.size());
   const auto enough = [&] {
     return std::all_of(turns.begin(), turns.end(), [&](const std::vector<Turn>& of_one) {
-      return std::count_if(of_one.begin(), of_one.end(), [&](const Turn& t) {
-               return t.valid(options.tolerance);
-             }) >= options.turns;
+      return std::count_if(of_one.begin(), of_one.end(),
+                           [&](const Turn& t) { return t.valid(options); }) >= options.turns;
     });
   };
   const auto begin = Clock::now();
@@ -105,7 +104,7 @@ std::vector<Measured> measure(const std::vector<Contestant>& contestants, double
     }
   } while (!enough() && since(begin) < options.limit_seconds);
   std::vector<Measured> results;
-  for (const auto& of_one : turns) results.push_back(summary(of_one, options.tolerance));
+  for (const auto& of_one : turns) results.push_back(summary(of_one, options));
   return results;
 }
 

@@ -30,6 +30,7 @@ struct TurnOptions {
   double limit_seconds = 8;    // no new turn of a case after that
   double turn_seconds = 0.03;  // of one contestant: repeated until it lasts about as long
   double tolerance = 0.1;      // the two ceilings of a valid turn differ by no more
+  long preemptions = 1;        // of this process in a valid turn, at most
 };
 
 struct Measured {

@@ -46,7 +46,7 @@ class Contestant {
   Contestant& operator=(const Contestant&) = delete;
 
   void step() {
-    profile_.switch_to(Part::kOther);
+    profile_.switch_to(Part::kOther);  // from the pause since the last step
     std::vector<std::vector<std::int64_t>> load;
     const int batch = recipe_.schedule.batch;
     {
@@ -62,30 +62,28 @@ class Contestant {
       load =
           graph_.forward_backward(parameters_, tokens_.cview().sub_rows(0, n), options).expert_load;
     }
-    const PartScope part(ctx_, Part::kOptimizer);
+    profile_.switch_to(Part::kOptimizer);
     model::OptimizerStep options;
     options.adamw = {recipe_.optimizer.lr, recipe_.optimizer.beta1, recipe_.optimizer.beta2,
                      recipe_.optimizer.eps, recipe_.optimizer.weight_decay};
     options.clip_norm = recipe_.optimizer.clip_norm;
     options.bias_gamma = recipe_.loss.bias_gamma;
     optimizer_.step(ctx_, parameters_, load, options);
+    profile_.switch_to(Part::kOther);
+    profile_.pause();
     ++steps_;
   }
   void forget_times() {
     profile_.reset();
     steps_ = 0;
   }
-  std::vector<double> part_seconds() {
-    profile_.switch_to(Part::kOther);
+  std::vector<double> part_seconds() const {
     std::vector<double> seconds;
     for (std::size_t i = 0; i < kPartNames.size(); ++i) {
       seconds.push_back(profile_.seconds(static_cast<Part>(i)) / std::max(steps_, 1));
     }
     return seconds;
   }
-  // Time between steps is nobody's.
-  void pause() { profile_.switch_to(Part::kOther); }
-
   const model::Parameters& parameters() const { return parameters_; }
   const model::TrainGraph& graph() const { return graph_; }
   const Recipe& recipe() const { return recipe_; }
@@ -125,7 +123,6 @@ std::vector<TrainBenchCase> bench_train(const runtime::Runtime& runtime, const R
                                         const std::function<void(const std::string&)>& progress) {
   const model::Config config = model_config(recipe, {vocab_size, 0, 0});
   std::vector<std::unique_ptr<Contestant>> all;
-  std::vector<perf::Contestant> contestants;
   for (const RecipePrecision precision : options.precisions) {
     progress(cat(name(precision), ": first steps"));
     Recipe own = recipe;
@@ -135,21 +132,18 @@ std::vector<TrainBenchCase> bench_train(const runtime::Runtime& runtime, const R
     c->step();
     c->step();
     c->forget_times();
-    contestants.push_back({std::string(name(precision)), [c] {
-                             c->step();
-                             c->pause();
-                           }});
   }
   const double tokens = static_cast<double>(recipe.schedule.batch) * recipe.data.seq_len;
   const double work = 1e-9 * tokens * cost::training_flops_per_token(config, recipe.data.seq_len);
   progress("in turns");
   const Context& ctx = runtime.context();
+  std::vector<perf::Contestant> contestants;
+  for (const auto& c : all) contestants.push_back({"", [&c] { c->step(); }});
   const auto measured = perf::measure(
       contestants, work,
-      [&] {
-        const double fma = perf::fma_gflops(ctx);
+      [&ctx] {
         const double pairs = perf::bf16_gflops(ctx);
-        return perf::Ceilings{std::max(fma, pairs), pairs};
+        return perf::Ceilings{std::max(perf::fma_gflops(ctx), pairs), pairs};
       },
       options.turns);
 

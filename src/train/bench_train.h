@@ -22,7 +22,8 @@ namespace cachalot::train {
 struct TrainBenchOptions {
   std::vector<RecipePrecision> precisions{RecipePrecision::kF32, RecipePrecision::kBf16,
                                           RecipePrecision::kFp8};
-  perf::TurnOptions turns{5, 60, 0.0, 0.1};
+  // A step lasts long enough to be interrupted now and then.
+  perf::TurnOptions turns{5, 60, 0.0, 0.1, 100};
 };
 
 struct TrainBenchCase {
