@@ -41,6 +41,7 @@ struct BenchCase {
 };
 
 std::vector<BenchCase> gemm_cases();
+std::vector<BenchCase> fp8_cases();
 std::vector<BenchCase> attention_cases();
 std::vector<BenchCase> memory_cases();
 

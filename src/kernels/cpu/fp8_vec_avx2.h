@@ -45,8 +45,8 @@ inline Vec inverse_of_power(Vec a) {
       _mm256_sub_epi32(_mm256_set1_epi32(0x7F000000), _mm256_castps_si256(a)));
 }
 
-// encode_e4m3 of each lane (numeric/small_float.h), as eight bytes.
-inline __m128i encode_e4m3(Vec x) {
+// encode_e4m3 of each lane (numeric/small_float.h), in the low bytes.
+inline __m256i encode_e4m3(Vec x) {
   const __m256i bits = _mm256_castps_si256(x);
   const __m256i size = _mm256_and_si256(bits, _mm256_set1_epi32(0x7FFFFFFF));
   const __m256i u =
@@ -65,19 +65,30 @@ inline __m128i encode_e4m3(Vec x) {
                             _mm256_cmpgt_epi32(_mm256_set1_epi32(std::bit_cast<int>(0x1p-6f)), u));
   code = _mm256_blendv_epi8(code, _mm256_set1_epi32(0x7F),
                             _mm256_cmpgt_epi32(size, _mm256_set1_epi32(0x7F800000)));
-  code =
-      _mm256_or_si256(code, _mm256_and_si256(_mm256_srli_epi32(bits, 24), _mm256_set1_epi32(0x80)));
+  return _mm256_or_si256(code,
+                         _mm256_and_si256(_mm256_srli_epi32(bits, 24), _mm256_set1_epi32(0x80)));
+}
+inline __m128i code_bytes(Vec x) {
+  const __m256i code = encode_e4m3(x);
   const __m128i words =
       _mm_packus_epi32(_mm256_castsi256_si128(code), _mm256_extracti128_si256(code, 1));
   return _mm_packus_epi16(words, words);
 }
 inline void put_codes(std::uint8_t* p, Vec x, All) {
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), encode_e4m3(x));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), code_bytes(x));
 }
 inline void put_codes(std::uint8_t* p, Vec x, First f) {
   alignas(16) std::uint8_t codes[16];
-  _mm_store_si128(reinterpret_cast<__m128i*>(codes), encode_e4m3(x));
+  _mm_store_si128(reinterpret_cast<__m128i*>(codes), code_bytes(x));
   for (std::ptrdiff_t i = 0; i < f.n; ++i) p[i] = codes[i];
+}
+// Four vectors of what is finite and at most 464 (which rounds to 448).
+inline void put_finite(std::uint8_t* p, Vec a, Vec b, Vec c, Vec d) {
+  const __m256i low = _mm256_packus_epi32(encode_e4m3(a), encode_e4m3(b));
+  const __m256i high = _mm256_packus_epi32(encode_e4m3(c), encode_e4m3(d));
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order));
 }
 
 // A code has the bits of a half-precision float, but for 2^8 and for NaN.

@@ -67,6 +67,29 @@ inline __m512i encode_e4m3(Vec x) {
   return _mm512_ternarylogic_epi32(code, _mm512_srli_epi32(bits, 24), _mm512_set1_epi32(0x80),
                                    0xF8);
 }
+// The same for what is finite and at most 464 (which rounds to 448).
+inline __m512i encode_finite(Vec x) {
+  const __m512i bits = _mm512_castps_si512(x);
+  const __m512i u = _mm512_and_si512(bits, _mm512_set1_epi32(0x7FFFFFFF));
+  const __m512i half = _mm512_add_epi32(u, _mm512_set1_epi32(0x7FFFF - (120 << 23)));
+  const __mmask16 odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(1 << 20));
+  const __m512i code =
+      _mm512_srli_epi32(_mm512_mask_add_epi32(half, odd, half, _mm512_set1_epi32(1)), 20);
+  const __m512 magic = _mm512_set1_ps(0x1p14f);
+  const __m512i small = _mm512_mask_sub_epi32(
+      code, _mm512_cmplt_epi32_mask(u, _mm512_set1_epi32(std::bit_cast<int>(0x1p-6f))),
+      _mm512_castps_si512(_mm512_add_ps(_mm512_castsi512_ps(u), magic)),
+      _mm512_castps_si512(magic));
+  return _mm512_ternarylogic_epi32(small, _mm512_srli_epi32(bits, 24), _mm512_set1_epi32(0x80),
+                                   0xF8);
+}
+// Four vectors of such numbers at once.
+inline void put_finite(std::uint8_t* p, Vec a, Vec b, Vec c, Vec d) {
+  const __m512i low = _mm512_packus_epi32(encode_finite(a), encode_finite(b));
+  const __m512i high = _mm512_packus_epi32(encode_finite(c), encode_finite(d));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high)));
+}
 inline void put_codes(std::uint8_t* p, Vec x, All) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(encode_e4m3(x)));
 }
