@@ -59,7 +59,8 @@ TEST_P(Fp8FusedTest, NormOfEveryWidth) {
 }
 
 TEST_P(Fp8FusedTest, SwigluOfFloats) {
-  for (const auto& [rows, cols] : {std::pair{1, 1}, {3, 17}, {128, 128}, {150, 300}, {260, 700}}) {
+  for (const auto& size : {std::pair{1, 1}, {3, 17}, {128, 128}, {150, 300}, {260, 700}}) {
+    const int rows = size.first, cols = size.second;
     const Mat<float> gate = random_mat<float>(rows, cols, 3), up = random_mat<float>(rows, cols, 4);
     Mat<float> hidden(rows, cols);
     swiglu(context(), {gate.cview(), up.cview(), hidden.view()});
@@ -78,7 +79,8 @@ TEST_P(Fp8FusedTest, SwigluOfFloats) {
 }
 
 TEST_P(Fp8FusedTest, SwigluOfWhatWasKept) {
-  for (const auto& [rows, cols] : {std::pair{1, 1}, {3, 17}, {150, 300}}) {
+  for (const auto& size : {std::pair{1, 1}, {3, 17}, {150, 300}}) {
+    const int rows = size.first, cols = size.second;
     const Fp8Operand gate(rows, cols, ScaleTile::kRow, 5, 1), up(rows, cols, ScaleTile::kRow, 6);
     const Mat<float> dout = random_mat<float>(rows, cols, 7);
     Mat<float> g(rows, cols), u(rows, cols), hidden(rows, cols);
