@@ -111,6 +111,7 @@ class Fp8Mat {
     return {codes_.data(),  codes_.rows(),  codes_.cols(), codes_.cols(),
             scales_.data(), scales_.cols(), tile_};
   }
+
  private:
   struct Group {
     int row, rows, scale_row;
