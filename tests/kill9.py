@@ -5,7 +5,7 @@
 
 A small recipe saves a checkpoint every 3 steps. One run is left alone. Another is killed at `kills` moments spread at
 random over its life (while preparing data, inside steps, inside checkpoints), each time resumed with another number
-of threads. Its final model and optimiser files must have the same bytes as those of the run left alone, and no resume
+of threads. Its final model and optimiser files, and those of the mean of the weights, must have the same bytes as those of the run left alone, and no resume
 may fail.
 """
 import argparse
@@ -39,6 +39,7 @@ train_bpe = 400
 seq_len = 64
 [optimizer]
 lr = 3e-3
+ema_decay = 0.99
 [schedule]
 steps = {steps}
 warmup_steps = 10
@@ -58,7 +59,7 @@ def corpus(rng):
 def digest(run):
     state = hashlib.sha256()
     folder = (run / "model").resolve()
-    for name in ("model.safetensors", "optimizer.safetensors"):
+    for name in ("model.safetensors", "optimizer.safetensors", "ema/model.safetensors"):
         state.update((folder / name).read_bytes())
     return folder.name, state.hexdigest()
 
