@@ -17,6 +17,11 @@ struct Options {
   perf::KernelBenchOptions bench;
 };
 
+// Ours over another's, each as a part of its own turns' ceilings.
+double ratio(const perf::Measured& ours, const perf::Measured& other) {
+  return other.fraction > 0 ? ours.fraction / other.fraction : 0;
+}
+
 Json to_json(const runtime::Description& d, const perf::KernelReport& report) {
   Json cases = Json::array();
   for (const perf::CaseResult& c : report.cases) {
@@ -25,6 +30,7 @@ Json to_json(const runtime::Description& d, const perf::KernelReport& report) {
     for (const perf::PeerResult& p : c.peers) {
       peers[p.name] = {{c.unit, p.measured.value},
                        {"fraction", p.measured.fraction},
+                       {"ours_over_it", ratio(m, p.measured)},
                        {"valid_turns", p.measured.valid}};
     }
     Json one = {{"name", c.name},           {"group", c.group},
@@ -57,13 +63,13 @@ void print_table(const runtime::Description& d, const perf::KernelReport& report
   print_line("");
   print_line(fmt::format("{:<50} {:<5} {:>14} {:>8} {:>9} {:>10} {:>7}  {}", "case", "prec",
                          "measured", "ceiling", "fraction", "vdpbf16ps", "turns",
-                         "others (fraction)"));
+                         "others (fraction, ours over theirs)"));
   for (const perf::CaseResult& c : report.cases) {
     const perf::Measured& m = c.measured;
     std::string peers;
     for (const perf::PeerResult& p : c.peers) {
-      peers +=
-          fmt::format("{} {:.0f} ({:.0f}%)  ", p.name, p.measured.value, 100 * p.measured.fraction);
+      peers += fmt::format("{} {:.0f} ({:.0f}%, ours {:.2f} x)  ", p.name, p.measured.value,
+                           100 * p.measured.fraction, ratio(m, p.measured));
     }
     print_line(fmt::format("{:<50} {:<5} {:>9.1f} {} {:>8.1f} {:>8.0f}% {:>10} {:>7}  {}",
                            c.group + "/" + c.name, c.precision, m.value,
