@@ -30,9 +30,12 @@ Optimizer::Optimizer(const Parameters& parameters, const OptimizerOptions& optio
   }
 }
 
-void Optimizer::zero_gradients(Parameters& parameters) {
+void Optimizer::zero_gradients(const Context& ctx, Parameters& parameters) {
   const std::span<float> g = parameters.gradients();
-  std::fill(g.begin(), g.end(), 0.0F);
+  ctx.for_range(static_cast<std::int64_t>(g.size()), /*grain=*/1 << 16,
+                [&](std::int64_t begin, std::int64_t end) {
+                  std::fill(g.begin() + begin, g.begin() + end, 0.0F);
+                });
 }
 
 void* Optimizer::at(Mat<std::byte>& moments, const Parameter& p) noexcept {

@@ -41,7 +41,8 @@ class Optimizer {
  public:
   explicit Optimizer(const Parameters& parameters, const OptimizerOptions& options = {});
 
-  static void zero_gradients(Parameters& parameters);
+  static void zero_gradients(Parameters& parameters) { zero_gradients(Context{}, parameters); }
+  static void zero_gradients(const Context& ctx, Parameters& parameters);
   // `expert_load` per MoE layer, of the whole batch, in the order of parameters.biases().
   OptimizerReport step(const Context& ctx, Parameters& parameters,
                        std::span<const std::vector<std::int64_t>> expert_load,

@@ -26,6 +26,7 @@ struct Data {
   std::vector<std::int32_t> ids, argmax;
   Mat<std::int32_t> slot;  // [kRows / kPick, kPick]
   std::vector<double> loss;
+  std::vector<Bf16> mean16, var16;
   double total = 0;
 
   Data(int matrices, int rows, int cols) {
@@ -114,6 +115,17 @@ void optimise(const Context& ctx, Data& d) {
   }
   adamw(ctx, {{}, 5, 1, d.m[0].span(), d.m[1].span(), d.m[2].span(), d.m[3].span()});
 }
+void optimise_bf16(const Context& ctx, Data& d) {
+  if (d.total == 0) {
+    for (const float x : d.m[0].span()) d.mean16.push_back(to_bf16(x));
+    for (const float x : d.m[0].span()) d.var16.push_back(to_bf16(x * x));
+    d.total = 1;
+  }
+  adamw(ctx, AdamW<float, Bf16>{{}, 5, 1, d.m[0].span(), d.m[1].span(), d.mean16, d.var16});
+}
+void average(const Context& ctx, Data& d) {
+  weight_average(ctx, {0.999, d.m[0].span(), d.m[1].span()});
+}
 void choose(const Context& ctx, Data& d) {
   const RouteConfig config{kExperts, kPick, 8, 4, Scoring::kSigmoid, TopkMethod::kNoauxTc,
                            true,     2.5};
@@ -152,6 +164,8 @@ constexpr MemoryCase kCases[] = {
      {1, 1, true, kMatrix},
      entropy},
     {"adamw", 7 * kMatrix, 4, kRows, kCols, {4, 3, true, kMatrix}, optimise},
+    {"adamw, moments in bf16", 5 * kMatrix, 2, kRows, kCols, {4, 3, true, kMatrix}, optimise_bf16},
+    {"weight_average", 3 * kMatrix, 2, kRows, kCols, {2, 1, true, kMatrix}, average},
     {"gather_rows", 2 * kMatrix, 2, kRows, kCols, {1, 1, false, kMatrix}, gather},
     {"combine 8 to 1", 1.125 * kMatrix, 2, kRows, kCols, {8, 1, false, kMatrix / 8}, scatter},
     {"combine_backward 1 to 8",

@@ -161,7 +161,7 @@ StepReport Run::one_step(std::int64_t step) {
   r.steps = recipe_.schedule.steps;
   r.batch = batch_size(recipe_, step);
   r.lr = learning_rate(recipe_, step);
-  model::Optimizer::zero_gradients(parameters_);
+  model::Optimizer::zero_gradients(ctx_, parameters_);
   const model::Losses losses = micro_batches(step, r.batch);
   model::OptimizerStep options;
   options.adamw = {r.lr, recipe_.optimizer.beta1, recipe_.optimizer.beta2, recipe_.optimizer.eps,
