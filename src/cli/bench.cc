@@ -8,6 +8,7 @@ void add_bench(CLI::App& root, Globals& globals) {
   bench->require_subcommand(1);
   add_bench_kernels(*bench, globals);
   add_bench_train(*bench, globals);
+  add_bench_accumulation(*bench, globals);
 }
 
 }  // namespace cachalot::cli

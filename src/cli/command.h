@@ -36,6 +36,7 @@ void on_run(CLI::App* command, Globals& globals, std::shared_ptr<Options> option
 }
 
 void add_bench(CLI::App& root, Globals& globals);
+void add_bench_accumulation(CLI::App& bench, Globals& globals);
 void add_bench_kernels(CLI::App& bench, Globals& globals);
 void add_bench_train(CLI::App& bench, Globals& globals);
 void add_chat(CLI::App& root, Globals& globals);

@@ -4,11 +4,10 @@
 //   E5M6     12 bits and power-of-two scales per tile of 1 x 128: attention's output
 //   payload  what a receiver sees after a row went out in a format of numeric/payload.h
 //
-// bf16 and E5M6 have the same bits at every level. So has the payload's bf16, E4M3 and E5M2;
-// LogFMT's may differ from the reference in two ways, both bounded
-// (kernels/cpu/saved_levels_test.cc holds them): a value whose place on the grid, as a real number,
-// is within kLogFmtUnsure of the point between two codes may take either, and a decoded value is
-// off by at most kLogFmtValueError, relatively.
+// bf16 and E5M6 have the same bits at every level, and so have the payloads bf16, E4M3 and E5M2.
+// LogFMT's may differ from the reference in two ways, both bounded (cpu/saved_levels_test.cc): a
+// value nearer to the point between two codes than logfmt_unsure(step), in steps, may take either
+// code, and a decoded value is off by at most kLogFmtValueError, relatively.
 //
 // Threads: rows are independent; results do not depend on the threads.
 // Errors:  kShape where the operands do not fit each other.
@@ -22,7 +21,9 @@
 
 namespace cachalot {
 
-inline constexpr double kLogFmtUnsure = 0x1p-7;  // of a step
+// The vectors' log2 is off by 2^-22 at most, the place computed from it by 2^-14 of a step. `step`
+// is of log2; from 1e-5 (ends that are neighbours in bf16, 10 bits) to 0.25 (2^32 apart, 8 bits).
+constexpr double logfmt_unsure(double step) { return 0x1p-22 / step + 0x1p-14; }
 inline constexpr double kLogFmtValueError = 0x1p-21;
 
 // x [R, C] -> out [R, C].

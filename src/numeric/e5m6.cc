@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::uint32_t kInfinityBits = 0x7F800000u;
 constexpr std::uint8_t kNanScale = 255;
+constexpr std::uint16_t kNanCode = 0x7FF;
 constexpr int kUnitScale = 127;  // 2^0
 
 void check(const char* op, std::size_t cols, std::size_t packed, std::size_t scales) {
@@ -64,9 +65,13 @@ void encode_e5m6_row(std::span<const float> x, std::span<std::uint8_t> packed,
     }
     scales[tile] = e5m6_scale(std::bit_cast<float>(amax));
     const float scale = e5m6_scale_value(scales[tile]);
+    const auto code = [&](std::size_t j) {
+      if (j >= end) return std::uint16_t{0};
+      return scales[tile] == kNanScale ? kNanCode : encode_e5m6(x[j] / scale);
+    };
     for (std::size_t j = begin; j < end; j += 2) {
-      const std::uint16_t low = encode_e5m6(x[j] / scale);
-      const std::uint16_t high = j + 1 < end ? encode_e5m6(x[j + 1] / scale) : std::uint16_t{0};
+      const std::uint16_t low = code(j);
+      const std::uint16_t high = code(j + 1);
       pack_e5m6(low, high, &packed[j / 2 * 3]);
     }
   }

@@ -4,7 +4,7 @@
 // e is the smallest power whose tile still fits (amax <= 129024 * 2^e), at least -126, and 0 for a
 // tile of zeros. Dividing by 2^e is exact or ends below half of the least code, and multiplying
 // back is always exact, so a second pass changes nothing. A tile that holds a NaN or an infinity
-// comes back as NaN throughout.
+// comes back as NaN throughout (its scale is 255, its codes 0x7FF).
 // Threads: pure functions.
 // Errors:  kShape where the spans do not fit each other.
 // Paper:   DeepSeek-V3 report, section 3.3.3 (scales that are powers of two); bias and special

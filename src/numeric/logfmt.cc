@@ -52,14 +52,17 @@ LogFmtRange logfmt_range(std::span<const float> tile) noexcept {
     largest = std::max(largest, u);
     if (u != 0) least = std::min(least, u);
   }
-  const float high = to_float(to_bf16(std::bit_cast<float>(largest)));
+  return logfmt_range_of(std::bit_cast<float>(least), std::bit_cast<float>(largest));
+}
+
+LogFmtRange logfmt_range_of(float least, float largest) noexcept {
+  const float high = to_float(to_bf16(largest));
   if (!std::isfinite(high)) {
     constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
     return {kNan, kNan};
   }
   if (high < kLogFmtLeast) return {};
-  const float low = to_float(to_bf16(std::bit_cast<float>(least)));
-  return {std::max(low, high * kLogFmtSpread), high};
+  return {std::max(to_float(to_bf16(least)), high * kLogFmtSpread), high};
 }
 
 LogFmtGrid::LogFmtGrid(int bits, LogFmtRange range) : range_(range), last_((1 << (bits - 1)) - 1) {

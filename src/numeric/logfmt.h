@@ -34,6 +34,8 @@ struct LogFmtRange {
   float high = 0;
 };
 LogFmtRange logfmt_range(std::span<const float> tile) noexcept;
+// The same from the least magnitude that is not zero (infinity: none is) and the largest one.
+LogFmtRange logfmt_range_of(float least, float largest) noexcept;
 
 // The grid of one tile.
 class LogFmtGrid {

@@ -44,6 +44,7 @@ std::vector<BenchCase> gemm_cases();
 std::vector<BenchCase> fp8_cases();
 std::vector<BenchCase> attention_cases();
 std::vector<BenchCase> memory_cases();
+std::vector<BenchCase> saved_cases();
 
 // Float FMA or vdpbf16ps from registers, whichever is more for this precision; the second one is
 // vdpbf16ps where products are bf16.

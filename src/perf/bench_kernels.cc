@@ -69,7 +69,7 @@ KernelReport bench_kernels(const runtime::Runtime& runtime, const KernelBenchOpt
     report.read_gbps = median(reads);
   }
   std::vector<BenchCase> cases = gemm_cases();
-  for (auto more : {fp8_cases, attention_cases, memory_cases}) {
+  for (auto more : {fp8_cases, attention_cases, memory_cases, saved_cases}) {
     std::vector<BenchCase> list = more();
     std::move(list.begin(), list.end(), std::back_inserter(cases));
   }
@@ -81,11 +81,10 @@ KernelReport bench_kernels(const runtime::Runtime& runtime, const KernelBenchOpt
     peaks();
   }
   if (report.cases.empty()) {
-    throw Error(
-        Code::kUsage,
-        "bench kernels: --only leaves no case; the cases are named "
-        "gemm/..., gemm_fp8/..., fp8/..., attention/..., memory/...: run it without --only for the "
-        "whole list");
+    throw Error(Code::kUsage,
+                "bench kernels: --only leaves no case; the cases are named gemm/..., "
+                "gemm_fp8/..., fp8/..., attention/..., memory/..., saved/...: run it without "
+                "--only for the whole list");
   }
   report.fma_gflops = median(fma);
   report.vdpbf16ps_gflops = median(pairs);

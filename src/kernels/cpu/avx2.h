@@ -34,6 +34,11 @@ void weight_average(const Context& ctx, const WeightAverage& a);
 void attention(const Context& ctx, const Attention<float>& a);
 void attention_backward(const Context& ctx, const AttentionBackward<float>& a);
 void latent_attention(const Context& ctx, std::span<const LatentAttention> problems);
+void store_bf16(const Context& ctx, MatView<const float> x, MatView<Bf16> out);
+void load_bf16(const Context& ctx, MatView<const Bf16> x, MatView<float> out);
+void store_e5m6(const Context& ctx, MatView<const float> x, E5m6Mat& out);
+void load_e5m6(const Context& ctx, const E5m6Mat& x, MatView<float> out);
+void payload_round_trip(const Context& ctx, numeric::Payload payload, MatView<float> x);
 
 }  // namespace avx2
 
@@ -65,6 +70,11 @@ constexpr void add_avx2(KernelTable& table) {
   table.attention = avx2::attention;
   table.attention_backward = avx2::attention_backward;
   table.latent_attention = avx2::latent_attention;
+  table.store_bf16 = avx2::store_bf16;
+  table.load_bf16 = avx2::load_bf16;
+  table.store_e5m6 = avx2::store_e5m6;
+  table.load_e5m6 = avx2::load_e5m6;
+  table.payload_round_trip = avx2::payload_round_trip;
 }
 
 }  // namespace cachalot::cpu

@@ -36,6 +36,11 @@ void weight_average(const Context& ctx, const WeightAverage& a);
 void attention(const Context& ctx, const Attention<float>& a);
 void attention_backward(const Context& ctx, const AttentionBackward<float>& a);
 void latent_attention(const Context& ctx, std::span<const LatentAttention> problems);
+void store_bf16(const Context& ctx, MatView<const float> x, MatView<Bf16> out);
+void load_bf16(const Context& ctx, MatView<const Bf16> x, MatView<float> out);
+void store_e5m6(const Context& ctx, MatView<const float> x, E5m6Mat& out);
+void load_e5m6(const Context& ctx, const E5m6Mat& x, MatView<float> out);
+void payload_round_trip(const Context& ctx, numeric::Payload payload, MatView<float> x);
 void gemm_fp8_hopper(const Context& ctx, int interval, std::span<const Fp8Gemm> problems);
 
 }  // namespace avx512
@@ -69,6 +74,11 @@ constexpr void add_avx512(KernelTable& table) {
   table.attention = avx512::attention;
   table.attention_backward = avx512::attention_backward;
   table.latent_attention = avx512::latent_attention;
+  table.store_bf16 = avx512::store_bf16;
+  table.load_bf16 = avx512::load_bf16;
+  table.store_e5m6 = avx512::store_e5m6;
+  table.load_e5m6 = avx512::load_e5m6;
+  table.payload_round_trip = avx512::payload_round_trip;
   table.gemm_fp8_hopper = avx512::gemm_fp8_hopper;
 }
 
