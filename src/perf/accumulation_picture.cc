@@ -12,7 +12,7 @@ namespace cachalot::perf {
 namespace {
 
 constexpr double kWidth = 900, kHeight = 400, kTop = 56, kBottom = 48;
-constexpr double kPanelWidth = 330, kPanelLeft[] = {64, 428};
+constexpr double kPanelWidth = 290, kPanelLeft[] = {72, 462};
 constexpr const char* kColours[] = {"#d1495b", "#b07d12", "#3a7d44", "#1f6fb2", "#6c4ab6",
                                     "#2a9d8f", "#9c6644", "#577590", "#808080"};
 constexpr double kReported = 0.02;  // "nearly 2 %" of the report

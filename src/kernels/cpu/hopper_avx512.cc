@@ -20,7 +20,7 @@ namespace cachalot::cpu {
 
 namespace {
 
-constexpr int kTileRows = 64;
+constexpr int kTileRows = 128;
 constexpr int kTileCols = 64;
 constexpr int kBlock = kScaleTileSize;
 constexpr int kLanes = 16;
@@ -53,38 +53,48 @@ struct Place {
   int row, rows, col, cols;
 };
 
-// Codes of the block [k0, k0 + count) as values and powers; beyond `count` zeros.
-void unpack_a(const Fp8Gemm& g, const Place& at, int k0, int count, Tile& t) {
-  for (int i = 0; i < at.rows; ++i) {
-    for (int k = 0; k < kBlock; ++k) {
-      std::uint8_t code = 0;
-      if (k < count) {
-        code = g.trans_a ? g.a.row(k0 + k)[at.row + i] : g.a.row(at.row + i)[k0 + k];
-      }
-      t.a_value[i][k] = numeric::decode_e4m3(code);
-      t.a_power[i][k] = powers()[code];
-      t.a_nan[i] = t.a_nan[i] || (code & 0x7Fu) == 0x7Fu;
-    }
-    t.a_next[i] = g.trans_a ? g.a.scale_at(k0, at.row + i) : g.a.scale_at(at.row + i, k0);
-  }
+// Where line `i` of an operand begins at k0, and how far its codes lie apart along K.
+struct Line {
+  const std::uint8_t* code;
+  std::ptrdiff_t step;
+};
+Line line_of(const Fp8View& m, bool k_is_row, int i, int k0) {
+  return k_is_row ? Line{m.row(k0) + i, m.stride} : Line{m.row(i) + k0, 1};
 }
 
-void unpack_b(const Fp8Gemm& g, const Place& at, int k0, int count, Tile& t) {
+// `count` codes as values and powers, `apart` floats from one to the next; zeros up to kBlock.
+// True where one was NaN.
+bool unpack(Line line, int count, const float* powers, float* value, float* power,
+            std::ptrdiff_t apart) {
+  bool nan = false;
+  for (int k = 0; k < count; ++k) {
+    const std::uint8_t code = line.code[k * line.step];
+    value[k * apart] = numeric::kE4M3Values[code];
+    power[k * apart] = powers[code];
+    nan = nan || (code & 0x7Fu) == 0x7Fu;
+  }
+  for (int k = count; k < kBlock; ++k) value[k * apart] = power[k * apart] = 0;
+  return nan;
+}
+
+// Both operands' codes of the block [k0, k0 + count), columns beyond the tile's as zeros.
+void unpack(const Fp8Gemm& g, const Place& at, int k0, int count, Tile& t) {
+  const float* table = powers();
+  for (int i = 0; i < at.rows; ++i) {
+    const int row = at.row + i;
+    const bool nan = unpack(line_of(g.a, g.trans_a, row, k0), count, table, t.a_value[i],
+                            t.a_power[i], /*apart=*/1);
+    t.a_nan[i] = t.a_nan[i] || nan;
+    t.a_next[i] = g.trans_a ? g.a.scale_at(k0, row) : g.a.scale_at(row, k0);
+  }
   for (int j = 0; j < kTileCols; ++j) {
-    float* value = &t.b_value[j / kLanes][0][j % kLanes];
-    float* power = &t.b_power[j / kLanes][0][j % kLanes];
-    for (int k = 0; k < kBlock; ++k) {
-      std::uint8_t code = 0;
-      if (k < count && j < at.cols) {
-        code = g.trans_b ? g.b.row(at.col + j)[k0 + k] : g.b.row(k0 + k)[at.col + j];
-      }
-      value[static_cast<std::ptrdiff_t>(k) * kLanes] = numeric::decode_e4m3(code);
-      power[static_cast<std::ptrdiff_t>(k) * kLanes] = powers()[code];
-      t.b_nan[j] = t.b_nan[j] || (code & 0x7Fu) == 0x7Fu;
-    }
-    if (j < at.cols) {
-      t.b_next[j] = g.trans_b ? g.b.scale_at(at.col + j, k0) : g.b.scale_at(k0, at.col + j);
-    }
+    const int col = at.col + j;
+    const bool inside = j < at.cols;
+    const Line line = inside ? line_of(g.b, !g.trans_b, col, k0) : Line{};
+    const bool nan = unpack(line, inside ? count : 0, table, &t.b_value[j / kLanes][0][j % kLanes],
+                            &t.b_power[j / kLanes][0][j % kLanes], kLanes);
+    t.b_nan[j] = t.b_nan[j] || nan;
+    if (inside) t.b_next[j] = g.trans_b ? g.b.scale_at(col, k0) : g.b.scale_at(k0, col);
   }
 }
 
@@ -103,13 +113,20 @@ __m512 step(__m512 held, const float* a_value, const float* a_power, const float
   const __mmask16 live =
       _mm512_cmp_ps_mask(size, _mm512_set1_ps(numeric::kHopperLeast), _CMP_GE_OQ);
   const __m512 own = _mm512_maskz_mov_ps(live, held);
-  __m512 largest =
-      _mm512_max_ps(_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(own), kExponent)),
-                    _mm512_set1_ps(numeric::kHopperLeast));
-  for (int k = 0; k < numeric::kHopperGroup; ++k) {
-    largest = _mm512_max_ps(largest,
-                            _mm512_mul_ps(_mm512_set1_ps(a_power[k]), _mm512_load_ps(b_power[k])));
+  // Two chains that do not wait for the register; it joins at the end.
+  const auto power = [&](int k) {
+    return _mm512_mul_ps(_mm512_set1_ps(a_power[k]), _mm512_load_ps(b_power[k]));
+  };
+  __m512 even = power(0), odd = power(1);
+  for (int k = 2; k < numeric::kHopperGroup; k += 2) {
+    even = _mm512_max_ps(even, power(k));
+    odd = _mm512_max_ps(odd, power(k + 1));
   }
+  const __m512 register_power =
+      _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(own), kExponent));
+  const __m512 largest =
+      _mm512_max_ps(_mm512_max_ps(even, odd),
+                    _mm512_max_ps(register_power, _mm512_set1_ps(numeric::kHopperLeast)));
   // 2^13 / W by its bits.
   const __m512i inverse_bits =
       _mm512_sub_epi32(_mm512_set1_epi32((127 + 127 + numeric::kHopperFractionBits) << 23),
@@ -175,8 +192,7 @@ void tile(const Fp8Gemm& g, int interval, const Place& at, Tile& t) {
     std::copy(std::begin(t.a_next), std::end(t.a_next), t.a_scale);
     std::copy(std::begin(t.b_next), std::end(t.b_next), t.b_scale);
     const int count = std::min(kBlock, k - k0);
-    unpack_a(g, at, k0, count, t);
-    unpack_b(g, at, k0, count, t);
+    unpack(g, at, k0, count, t);
     avx512::block(at, k0, interval, k0 == 0, k0 + kBlock >= k, t);
   }
   for (int i = 0; i < at.rows; ++i) {
