@@ -9,7 +9,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <new>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -78,14 +77,10 @@ struct FreeDeleter {
   void operator()(void* p) const noexcept { std::free(p); }
 };
 
-// Aligned, uninitialised bytes; throws std::bad_alloc.
-inline std::unique_ptr<void, FreeDeleter> aligned_bytes(std::size_t bytes) {
-  constexpr std::size_t kAlign = 64;
-  const std::size_t rounded = (std::max<std::size_t>(bytes, 1) + kAlign - 1) / kAlign * kAlign;
-  std::unique_ptr<void, FreeDeleter> p(std::aligned_alloc(kAlign, rounded));
-  if (!p) throw std::bad_alloc();
-  return p;
-}
+// Aligned, uninitialised bytes; throws std::bad_alloc. Large ones lie in huge pages where the
+// system has any: the rows of one head or expert lie in hundreds of small pages, more than a core
+// keeps addresses of.
+std::unique_ptr<void, FreeDeleter> aligned_bytes(std::size_t bytes);
 
 // Zeroed on construction. `resize` reuses memory and leaves the contents unspecified.
 template <class T>
