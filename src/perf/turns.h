@@ -1,8 +1,9 @@
 // Timing on a machine whose speed changes while one looks: ceiling, contestant, ceiling, and again.
 //
 // A shared host may put two virtual cores on one physical core for seconds, which halves every
-// rate, also that of the ceiling. So a contestant is timed between two runs of the ceiling, a turn
-// whose ceilings differ is dropped, and what counts is the median over turns of measured / ceiling.
+// rate, also that of the ceiling. So a contestant is timed between two runs of the ceiling. A turn
+// is dropped whose ceilings differ, or are far below the best of the case, or in which another
+// process took a core; what counts is the median over turns of measured / ceiling.
 //
 // Threads: calls come from one thread; contestants and probes bring theirs.
 #pragma once
