@@ -1,14 +1,15 @@
 // The gradient of causal attention over blocks, for every level: see attention_kernels.h.
 //
-// A task is (span, head). Keys are the rows and queries the lanes of every block, so that the
-// probabilities, recomputed from lse, come out in the layouts the next products read and nothing is
-// transposed inside the loops:
+// A task is (span, a few heads), one head after the other. Keys are the rows and queries the lanes
+// of every block, so that the probabilities, recomputed from lse, come out in the layouts the next
+// products read and nothing is transposed inside the loops:
 //   S = K Q^T, dP = V dout^T;  dV += P dout, dK += dS Q;  dQ^T += K^T dS (in float, by key blocks).
 // dk_rope of a head goes to a buffer of its own and is summed in head order at the end.
 // Paper: FlashAttention-2 (arXiv 2307.08691), algorithm 2, with blocks transposed.
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/attention_fetch.h"
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/attention_scratch.h"
 
@@ -17,17 +18,23 @@ namespace cachalot::cpu {
 namespace {
 
 constexpr int kQueryBlock = 64;
-constexpr int kStrip = 16;  // keys that share one first query: blocks on the diagonal are cut so
+constexpr int kStrip = 16;     // keys that share one first query: blocks on the diagonal are cut so
+constexpr int kRowsAhead = 8;  // of a result, whose lines are fetched before they are written
 constexpr double kLog2E = 1.4426950408889634;
+
+void prefetch_write(const float* row, int cols) {
+  for (int c = 0; c < cols; c += 16) __builtin_prefetch(row + c, 1);
+}
 
 class BackwardTask {
  public:
   BackwardTask(const AttentionKernels& kernels, const AttentionBackward<float>& a,
-               const AttentionSpan& span, int head, MatView<float> dk_rope)
+               const AttentionSpan& span, int head, int heads, MatView<float> dk_rope)
       : k_(kernels),
         a_(a),
         span_(span),
         head_(head),
+        end_(head + heads),
         dk_rope_(dk_rope),
         width_(a.dims.nope + a.dims.rope),
         words_(k_.words(width_)),
@@ -61,6 +68,11 @@ class BackwardTask {
         }) {}
 
   void run() {
+    for (; head_ < end_; ++head_) one_head();
+  }
+
+ private:
+  void one_head() {
     for (int q = 0; q < queries_; q += kQueryBlock) pack_queries(q);
     const int offset = span_.kv_rows - span_.q_rows;  // position of query 0
     for (int key = 0; key < span_.kv_rows; key += kKeyBlock) {
@@ -69,6 +81,7 @@ class BackwardTask {
       std::fill_n(dk_, kKeyBlock * padded_, 0.0f);
       std::fill_n(dv_, kKeyBlock * value_, 0.0f);
       const int first = std::max(0, key - offset) / kQueryBlock * kQueryBlock;
+      fetch_next(key, (queries_ - first) / kQueryBlock);
       for (int q = first; q < span_.q_rows; q += kQueryBlock) {
         block(key - offset - q, keys, q, /*first_keys=*/key == 0);
       }
@@ -77,7 +90,28 @@ class BackwardTask {
     store_queries();
   }
 
- private:
+  // While the queries pass over the keys at `key`: the next keys, and a share of what the next head
+  // begins with.
+  void fetch_next(int key, int steps) {
+    const AttentionDims& d = a_.dims;
+    const int next = key + kKeyBlock, width = d.nope + d.value;
+    if (next < span_.kv_rows) {
+      fetch_.add(a_.kv.row(span_.kv_begin + next) + head_ * width, a_.kv.stride,
+                 std::min(kKeyBlock, span_.kv_rows - next), width);
+    }
+    if (head_ + 1 < end_) {
+      const std::int64_t blocks = (span_.kv_rows + kKeyBlock - 1) / kKeyBlock;
+      const std::int64_t block = key / kKeyBlock, rows = span_.q_rows;
+      const int begin = static_cast<int>(rows * block / blocks);
+      const int count = static_cast<int>(rows * (block + 1) / blocks) - begin;
+      const int row = span_.q_begin + begin, value = (head_ + 1) * d.value;
+      fetch_.add(a_.q.row(row) + (head_ + 1) * width_, a_.q.stride, count, width_);
+      fetch_.add(a_.dout.row(row) + value, a_.dout.stride, count, d.value);
+      fetch_.add(a_.out.row(row) + value, a_.out.stride, count, d.value);
+    }
+    fetch_.spread(std::max(1, steps));
+  }
+
   const float* dout(int q) const { return a_.dout.row(span_.q_begin + q) + head_ * a_.dims.value; }
 
   void pack_queries(int q) {
@@ -87,43 +121,46 @@ class BackwardTask {
                    q_words_ + words_at(q) * padded_, padded_, padded_});
     k_.pack_panel({dout(q), DType::kF32, a_.dout.stride, rows, a_.dims.value,
                    dout_words_ + words_at(q) * value_, value_, value_});
-    transposed(queries, a_.q.stride, rows, width_, row_words_, q_panel_ + q);
-    transposed(dout(q), a_.dout.stride, rows, a_.dims.value, value_row_words_, dout_panel_ + q);
+    transposed(queries, a_.q.stride, rows, width_, row_words_, q_panel_ + q * row_words_);
+    transposed(dout(q), a_.dout.stride, rows, a_.dims.value, value_row_words_,
+               dout_panel_ + q * value_row_words_);
     for (int i = 0; i < kQueryBlock; ++i) {
-      const bool real = i < rows;
       lse2_[q + i] =
-          real ? static_cast<float>(double{a_.lse.at(span_.q_begin + q + i, head_)} * kLog2E) : 0;
-      delta_[q + i] =
-          real ? k_.dot(dout(q + i), a_.out.row(span_.q_begin + q + i) + head_ * a_.dims.value,
-                        a_.dims.value)
-               : 0;
+          i < rows ? static_cast<float>(double{a_.lse.at(span_.q_begin + q + i, head_)} * kLog2E)
+                   : 0;
     }
+    k_.dots({dout(q), a_.dout.stride, a_.out.row(span_.q_begin + q) + head_ * a_.dims.value,
+             a_.out.stride, rows, a_.dims.value, delta_ + q});
+    std::fill(delta_ + q + rows, delta_ + q + kQueryBlock, 0.0f);
   }
 
-  // Rows of floats to columns [words, kQueryBlock] of a panel with queries_ columns; rows that do
-  // not exist are zero.
+  // Rows of floats to a panel [words, kQueryBlock]; rows that do not exist are zero.
   void transposed(const float* src, std::ptrdiff_t stride, int rows, int cols, int row_words,
                   std::uint32_t* panel) {
     k_.pack_rows({src, DType::kF32, stride, rows, cols, rows_, row_words, row_words});
     std::fill_n(rows_ + rows * row_words, (kQueryBlock - rows) * row_words, 0u);
-    k_.transpose({rows_, row_words, kQueryBlock, row_words, panel, queries_});
+    k_.transpose({rows_, row_words, kQueryBlock, row_words, panel, kQueryBlock});
   }
 
   void pack_keys(int key, int keys) {
     const AttentionDims& d = a_.dims;
     const int first = span_.kv_begin + key;
     const float* kv = a_.kv.row(first) + head_ * (d.nope + d.value);
-    for (int i = 0; i < keys; ++i) {
-      float* to = key_floats_ + static_cast<std::ptrdiff_t>(i) * width_;
-      std::copy_n(kv + i * a_.kv.stride, d.nope, to);
-      if (d.rope > 0) std::copy_n(a_.k_rope.row(first + i), d.rope, to + d.nope);
-    }
-    k_.pack_rows(
-        {key_floats_, DType::kF32, width_, keys, width_, key_rows_, row_words_, row_words_});
+    cachalot::cpu::pack_keys(k_, d, a_.kv, a_.k_rope, head_, first, keys, key_floats_, key_rows_,
+                             row_words_);
     k_.pack_rows({kv + d.nope, DType::kF32, a_.kv.stride, keys, d.value, value_rows_,
                   value_row_words_, value_row_words_});
     // Columns past the keys are never multiplied: their words are beyond the sums.
-    k_.pack_panel({key_floats_, DType::kF32, width_, keys, width_, key_words_, padded_, padded_});
+    if (d.nope % kLaneBlock == 0 && d.rope % kLaneBlock == 0) {
+      k_.pack_panel({kv, DType::kF32, a_.kv.stride, keys, d.nope, key_words_, padded_, d.nope});
+      if (d.rope > 0) {
+        k_.pack_panel({a_.k_rope.row(first), DType::kF32, a_.k_rope.stride, keys, d.rope,
+                       key_words_ + d.nope, padded_, d.rope});
+      }
+    } else {
+      join_keys(d, a_.kv, a_.k_rope, head_, first, keys, key_floats_);
+      k_.pack_panel({key_floats_, DType::kF32, width_, keys, width_, key_words_, padded_, padded_});
+    }
     k_.transpose({key_words_, padded_, round_up(k_.words(keys), kLaneBlock), padded_, key_columns_,
                   kKeyBlock});
   }
@@ -131,6 +168,7 @@ class BackwardTask {
   // `diagonal`: query lane of the block that sits at key 0 of the block; lanes from there on see
   // it.
   void block(int diagonal, int keys, int q, bool first_keys) {
+    fetch_.step();
     const int rows = std::min(kQueryBlock, span_.q_rows - q);
     const int cols = round_up(rows, kLaneBlock);
     for (int k = 0; k < keys; k += kStrip) {
@@ -151,8 +189,8 @@ class BackwardTask {
                   .a_stride = kKeyBlock,
                   .b = ds_panel_ + lane,
                   .b_stride = kQueryBlock,
-                  .c = dq_ + q + lane,
-                  .c_stride = queries_});
+                  .c = dq_ + q * padded_ + lane,
+                  .c_stride = kQueryBlock});
       lane = to;
     }
   }
@@ -170,8 +208,8 @@ class BackwardTask {
                 .words = words_,
                 .a = key_rows_ + k * row_words_,
                 .a_stride = row_words_,
-                .b = q_panel_ + q + from,
-                .b_stride = queries_,
+                .b = q_panel_ + q * row_words_ + from,
+                .b_stride = kQueryBlock,
                 .c = s_ + at,
                 .c_stride = kQueryBlock});
     k_.product({.rows = keys,
@@ -179,8 +217,8 @@ class BackwardTask {
                 .words = value_words_,
                 .a = value_rows_ + k * value_row_words_,
                 .a_stride = value_row_words_,
-                .b = dout_panel_ + q + from,
-                .b_stride = queries_,
+                .b = dout_panel_ + q * value_row_words_ + from,
+                .b_stride = kQueryBlock,
                 .c = dp_ + at,
                 .c_stride = kQueryBlock});
     k_.gradient({.rows = keys,
@@ -225,6 +263,7 @@ class BackwardTask {
     const AttentionDims& d = a_.dims;
     for (int i = 0; i < keys; ++i) {
       float* dkv = a_.dkv.row(span_.kv_begin + key + i) + head_ * (d.nope + d.value);
+      prefetch_write(dkv + kRowsAhead * a_.dkv.stride, d.nope + d.value);
       k_.scale(dk_ + i * padded_, a_.scale, dkv, d.nope);
       std::copy_n(dv_ + i * value_, d.value, dkv + d.nope);
       if (d.rope > 0) {
@@ -235,14 +274,16 @@ class BackwardTask {
   }
 
   void store_queries() {
-    // Sixteen queries at a time, through memory that the keys no longer need.
+    // A block of queries at a time, through memory that the keys no longer need.
+    static_assert(kQueryBlock <= kKeyBlock);
     float* block = dk_;  // [kKeyBlock, padded_]
-    for (int q = 0; q < span_.q_rows; q += kKeyBlock) {
-      k_.transpose({reinterpret_cast<const std::uint32_t*>(dq_ + q), queries_, padded_, kKeyBlock,
-                    reinterpret_cast<std::uint32_t*>(block), padded_});
-      for (int i = 0; i < std::min(kKeyBlock, span_.q_rows - q); ++i) {
-        k_.scale(block + i * padded_, a_.scale, a_.dq.row(span_.q_begin + q + i) + head_ * width_,
-                 width_);
+    for (int q = 0; q < span_.q_rows; q += kQueryBlock) {
+      k_.transpose({reinterpret_cast<const std::uint32_t*>(dq_ + q * padded_), kQueryBlock, padded_,
+                    kQueryBlock, reinterpret_cast<std::uint32_t*>(block), padded_});
+      for (int i = 0; i < std::min(kQueryBlock, span_.q_rows - q); ++i) {
+        float* dq = a_.dq.row(span_.q_begin + q + i) + head_ * width_;
+        prefetch_write(dq + kRowsAhead * a_.dq.stride, width_);
+        k_.scale(block + i * padded_, a_.scale, dq, width_);
       }
     }
   }
@@ -250,7 +291,9 @@ class BackwardTask {
   const AttentionKernels& k_;
   const AttentionBackward<float>& a_;
   const AttentionSpan span_;
-  const int head_;
+  int head_;
+  const int end_;
+  RowFetcher fetch_;
   const MatView<float> dk_rope_;  // [S, H * R]
   const int width_, words_, value_words_, row_words_, value_row_words_, padded_, value_, queries_;
   std::uint32_t *q_panel_, *dout_panel_, *q_words_, *dout_words_, *rows_;
@@ -265,23 +308,28 @@ class BackwardTask {
 void run_attention_backward(const AttentionIsa& isa, const Context& ctx,
                             const AttentionBackward<float>& a) {
   const int heads = a.dims.heads, rope = a.dims.rope;
-  Mat<float> dk_rope;  // per head; not kept: as large as kv's rope part for all heads
-  dk_rope.resize(a.k_rope.rows, heads * rope);
+  thread_local Mat<float> kept;  // a training step allocates nothing
+  kept.resize(a.k_rope.rows, heads * rope);
+  const MatView<float> dk_rope = kept.view();  // per head
   const AttentionKernels& kernels = isa.of(a.precision);
-  ctx.for_each(static_cast<std::int64_t>(a.spans.size()) * heads, /*grain=*/1, [&](std::int64_t i) {
-    const AttentionSpan& span = a.spans[static_cast<std::size_t>(i / heads)];
+  const auto spans = static_cast<std::int64_t>(a.spans.size());
+  int shared = 1;  // heads per task: one fetches for the next
+  while (shared < 8 && 2 * shared <= heads &&
+         spans * heads / (2 * shared) >= 8 * std::int64_t{ctx.threads()}) {
+    shared *= 2;
+  }
+  const std::int64_t groups = (heads + shared - 1) / shared;
+  ctx.for_each(spans * groups, /*grain=*/1, [&](std::int64_t i) {
+    const AttentionSpan& span = a.spans[static_cast<std::size_t>(i / groups)];
+    const int head = static_cast<int>(i % groups) * shared;
     if (span.kv_rows > 0) {
-      BackwardTask(kernels, a, span, static_cast<int>(i % heads), dk_rope.view()).run();
+      BackwardTask(kernels, a, span, head, std::min(shared, heads - head), dk_rope).run();
     }
   });
   for (const AttentionSpan& span : a.spans) {
     ctx.for_each(span.kv_rows, /*grain=*/64, [&](std::int64_t j) {
-      const float* from = dk_rope.row(span.kv_begin + j);
-      float* to = a.dk_rope.row(span.kv_begin + j);
-      std::copy_n(from, rope, to);
-      for (int h = 1; h < heads; ++h) {
-        for (int c = 0; c < rope; ++c) to[c] += from[h * rope + c];
-      }
+      kernels.head_sums(dk_rope.row(span.kv_begin + j), heads, rope,
+                        a.dk_rope.row(span.kv_begin + j));
     });
   }
 }

@@ -1,14 +1,16 @@
 // Causal attention over blocks, for every level: see attention_kernels.h.
 //
-// A task is (span, head, chunk of queries). It walks the key blocks from position 0; each is
-// packed once (keys transposed, values by pairs) and stays in the first cache while the chunk's
-// queries pass over it a few at a time: scores, online softmax, weighted values. Rows never see
-// each other, so neither the chunk nor the number of threads changes a bit.
+// A task is (span, a few heads, chunk of queries), one head after the other. It walks the key
+// blocks from position 0; each is packed once (keys transposed, values by pairs) and stays in the
+// first cache while the chunk's queries pass over it a few at a time: scores, online softmax,
+// weighted values. Rows never see each other, so neither the chunk nor the number of threads
+// changes a bit.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
 
+#include "kernels/cpu/attention_fetch.h"
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/attention_scratch.h"
 
@@ -24,7 +26,8 @@ constexpr double kLn2 = 0.6931471805599453;
 
 struct Chunk {
   AttentionSpan span;
-  int head = 0;
+  int head = 0;  // the first of
+  int heads = 1;
   int begin = 0;  // first query of the chunk, in the span
   int rows = 0;
 };
@@ -35,6 +38,7 @@ class ForwardTask {
       : k_(kernels),
         a_(a),
         chunk_(chunk),
+        head_(chunk.head),
         width_(a.dims.nope + a.dims.rope),
         words_(k_.words(width_)),
         padded_words_(round_up(words_, kLaneBlock)),
@@ -49,28 +53,63 @@ class ForwardTask {
           s.take(p_, kRowBlock, kKeyBlock);
           s.take(sums_, chunk_.rows, value_);
           s.take(max_, chunk_.rows);
-          s.take(total_, chunk_.rows, kLaneBlock);
+          s.take(total_, round_up(chunk_.rows, kLaneBlock), kLaneBlock);
+          s.take(row_total_, round_up(chunk_.rows, kLaneBlock));
           s.take(alpha_, round_up(kRowBlock, kLaneBlock));
         }) {}
 
   void run() {
-    k_.pack_rows({a_.q.row(chunk_.span.q_begin + chunk_.begin) + chunk_.head * width_, DType::kF32,
-                  a_.q.stride, chunk_.rows, width_, q_, padded_words_, padded_words_});
+    for (; head_ < chunk_.head + chunk_.heads; ++head_) one_head();
+  }
+
+ private:
+  void one_head() {
+    k_.pack_rows({queries(head_), DType::kF32, a_.q.stride, chunk_.rows, width_, q_, padded_words_,
+                  padded_words_});
     std::fill_n(max_, chunk_.rows, -std::numeric_limits<float>::infinity());
-    std::fill_n(total_, chunk_.rows * kLaneBlock, 0.0f);
+    std::fill_n(total_, round_up(chunk_.rows, kLaneBlock) * kLaneBlock, 0.0f);
     const int first_seen = position(0) + 1;
     const int last_seen = first_seen + chunk_.rows - 1;
     for (int key = 0; key < last_seen; key += kKeyBlock) {
       const int keys = std::min(kKeyBlock, last_seen - key);
       pack_keys(key, keys);
+      fetch_next(key, last_seen);
       for (int row = std::max(0, key + 1 - first_seen); row < chunk_.rows; row += kRowBlock) {
         visit(key, row, std::min(kRowBlock, chunk_.rows - row));
       }
     }
+    k_.lane_sums(total_, round_up(chunk_.rows, kLaneBlock), row_total_);
     for (int row = 0; row < chunk_.rows; ++row) finish(row);
   }
 
- private:
+  const float* queries(int head) const {
+    return a_.q.row(chunk_.span.q_begin + chunk_.begin) + head * width_;
+  }
+  const float* keys_and_values(int key, int head) const {
+    return a_.kv.row(chunk_.span.kv_begin + key) + head * (a_.dims.nope + a_.dims.value);
+  }
+  // While the queries pass over the block at `key`: the next block, in the end that of the next
+  // head, with its queries.
+  void fetch_next(int key, int last_seen) {
+    const int next = key + kKeyBlock, width = a_.dims.nope + a_.dims.value;
+    if (next < last_seen) {
+      fetch_.add(keys_and_values(next, head_), a_.kv.stride, std::min(kKeyBlock, last_seen - next),
+                 width);
+    } else if (head_ + 1 < chunk_.head + chunk_.heads) {
+      fetch_.add(keys_and_values(0, head_ + 1), a_.kv.stride, std::min(kKeyBlock, last_seen),
+                 width);
+    }
+    if (head_ + 1 < chunk_.head + chunk_.heads) {
+      // A share of the next head's queries with every block.
+      const int blocks = (last_seen + kKeyBlock - 1) / kKeyBlock, block = key / kKeyBlock;
+      const int begin = static_cast<int>(std::int64_t{chunk_.rows} * block / blocks);
+      const int end = static_cast<int>(std::int64_t{chunk_.rows} * (block + 1) / blocks);
+      fetch_.add(queries(head_ + 1) + begin * a_.q.stride, a_.q.stride, end - begin, width_);
+    }
+    const int first_row = std::max(0, key - position(0));
+    fetch_.spread((chunk_.rows - first_row + kRowBlock - 1) / kRowBlock);
+  }
+
   // Of a row of the chunk, in the span; also the last key it sees.
   int position(int row) const {
     return chunk_.span.kv_rows - chunk_.span.q_rows + chunk_.begin + row;
@@ -79,9 +118,9 @@ class ForwardTask {
   void pack_keys(int key, int keys) {
     const AttentionDims& d = a_.dims;
     const int first = chunk_.span.kv_begin + key;
-    const float* kv = a_.kv.row(first) + chunk_.head * (d.nope + d.value);
-    cachalot::cpu::pack_keys(k_, d, a_.kv, a_.k_rope, chunk_.head, first, keys, key_floats_,
-                             key_rows_, padded_words_);
+    const float* kv = keys_and_values(key, head_);
+    cachalot::cpu::pack_keys(k_, d, a_.kv, a_.k_rope, head_, first, keys, key_floats_, key_rows_,
+                             padded_words_);
     // Rows past `keys` hold what was there before: no query sees those columns.
     k_.transpose(
         {key_rows_, padded_words_, round_up(keys, kLaneBlock), padded_words_, keys_, kKeyBlock});
@@ -89,6 +128,7 @@ class ForwardTask {
   }
 
   void visit(int key, int row, int rows) {
+    fetch_.step();
     const int live = std::min(kKeyBlock, position(row) + 1 - key);
     const int seen = std::min(kKeyBlock, live + rows - 1);  // by the last row
     const int cols = round_up(seen, kLaneBlock);
@@ -126,23 +166,27 @@ class ForwardTask {
   }
 
   void finish(int row) {
-    float total = 0;
-    for (int i = 0; i < kLaneBlock; ++i) total += total_[row * kLaneBlock + i];
+    const float total = row_total_[row];
     const int at = chunk_.span.q_begin + chunk_.begin + row;
-    k_.scale(sums_ + static_cast<std::ptrdiff_t>(row) * value_, 1.0f / total,
-             a_.out.row(at) + chunk_.head * a_.dims.value, a_.dims.value);
+    float* out = a_.out.row(at) + head_ * a_.dims.value;
+    for (int c = 0; c < a_.dims.value; c += kLaneBlock) {
+      __builtin_prefetch(out + 8 * a_.out.stride + c, 1);
+    }
+    k_.scale(sums_ + static_cast<std::ptrdiff_t>(row) * value_, 1.0f / total, out, a_.dims.value);
     if (a_.lse.cols != 0) {
       const double lse = double{max_[row]} * kLn2 + std::log(double{total});
-      a_.lse.at(at, chunk_.head) = static_cast<float>(lse);
+      a_.lse.at(at, head_) = static_cast<float>(lse);
     }
   }
 
   const AttentionKernels& k_;
   const Attention<float>& a_;
   const Chunk chunk_;
+  int head_;
+  RowFetcher fetch_;
   const int width_, words_, padded_words_, value_;
   std::uint32_t *q_, *key_rows_, *keys_, *values_, *p_;
-  float *key_floats_, *scores_, *sums_, *max_, *total_, *alpha_;
+  float *key_floats_, *scores_, *sums_, *max_, *total_, *row_total_, *alpha_;
   Scratch memory_;
 };
 
@@ -152,7 +196,26 @@ int count_chunks(const Attention<float>& a, int size) {
   return count;
 }
 
+// Small chunks of one head and the next share a task, which then fetches one head's rows while it
+// works on the other.
+int heads_per_task(const Attention<float>& a, int size, int threads) {
+  const int chunks = count_chunks(a, size);
+  int heads = 1;
+  while (heads < 8 && 2 * heads <= a.dims.heads && chunks / (2 * heads) >= 8 * threads) heads *= 2;
+  return heads;
+}
+
 }  // namespace
+
+void join_keys(const AttentionDims& d, MatView<const float> kv, MatView<const float> k_rope,
+               int head, int first, int keys, float* joined) {
+  const float* nope = kv.row(first) + head * (d.nope + d.value);
+  for (int i = 0; i < keys; ++i) {
+    float* to = joined + static_cast<std::ptrdiff_t>(i) * (d.nope + d.rope);
+    std::copy_n(nope + i * kv.stride, d.nope, to);
+    if (d.rope > 0) std::copy_n(k_rope.row(first + i), d.rope, to + d.nope);
+  }
+}
 
 void pack_keys(const AttentionKernels& kernels, const AttentionDims& d, MatView<const float> kv,
                MatView<const float> k_rope, int head, int first, int keys, float* joined,
@@ -167,11 +230,7 @@ void pack_keys(const AttentionKernels& kernels, const AttentionDims& d, MatView<
                        rows + nope_words, row_words, rope_words});
     return;
   }
-  for (int i = 0; i < keys; ++i) {
-    float* to = joined + static_cast<std::ptrdiff_t>(i) * width;
-    std::copy_n(nope + i * kv.stride, d.nope, to);
-    if (d.rope > 0) std::copy_n(k_rope.row(first + i), d.rope, to + d.nope);
-  }
+  join_keys(d, kv, k_rope, head, first, keys, joined);
   kernels.pack_rows({joined, DType::kF32, width, keys, width, rows, row_words, row_words});
 }
 
@@ -179,12 +238,16 @@ void run_attention(const AttentionIsa& isa, const Context& ctx, const Attention<
   // Large chunks pack keys less often; small ones keep all threads busy.
   int size = kMaxChunk;
   while (size > kMinChunk && count_chunks(a, size) < 4 * ctx.threads()) size /= 2;
-  std::vector<Chunk> chunks;
+  const int heads = heads_per_task(a, size, ctx.threads());
+  thread_local std::vector<Chunk> kept;  // a training step allocates nothing
+  std::vector<Chunk>& chunks = kept;
+  chunks.clear();
   for (const AttentionSpan& span : a.spans) {
     // The last queries of a span see the most keys: the longest tasks start first.
     for (int begin = (span.q_rows - 1) / size * size; begin >= 0; begin -= size) {
-      for (int head = 0; head < a.dims.heads; ++head) {
-        chunks.push_back({span, head, begin, std::min(size, span.q_rows - begin)});
+      for (int head = 0; head < a.dims.heads; head += heads) {
+        chunks.push_back({span, head, std::min(heads, a.dims.heads - head), begin,
+                          std::min(size, span.q_rows - begin)});
       }
     }
   }

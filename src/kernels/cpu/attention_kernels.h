@@ -98,6 +98,17 @@ struct GradientJob {
   std::ptrdiff_t panel_stride = 0;
 };
 
+// out[r] = sum over the columns of a[r] * b[r]: in lanes, then lane by lane.
+struct DotsJob {
+  const float* a = nullptr;
+  std::ptrdiff_t a_stride = 0;
+  const float* b = nullptr;
+  std::ptrdiff_t b_stride = 0;
+  int rows = 0;
+  int cols = 0;
+  float* out = nullptr;
+};
+
 struct AttentionKernels {
   int pair = 1;        // elements per word
   bool exact = false;  // a word is the float itself
@@ -107,8 +118,12 @@ struct AttentionKernels {
   void (*transpose)(const TransposeJob&) = nullptr;
   void (*softmax)(const SoftmaxJob&) = nullptr;
   void (*gradient)(const GradientJob&) = nullptr;
-  // sum over n floats of a * b, in lanes, then lane by lane
-  float (*dot)(const float* a, const float* b, int n) = nullptr;
+  void (*dots)(const DotsJob&) = nullptr;
+  // out[c] = sum over h of parts[h * cols + c], h in order
+  void (*head_sums)(const float* parts, int heads, int cols, float* out) = nullptr;
+  // out[r] = sum over the lanes of total [rows, kLaneBlock], in order; rows a multiple of
+  // kLaneBlock
+  void (*lane_sums)(const float* total, int rows, float* out) = nullptr;
   // dst = src * factor
   void (*scale)(const float* src, float factor, float* dst, int n) = nullptr;
 
@@ -124,6 +139,10 @@ struct AttentionIsa {
     return p == Precision::kBF16 ? bf16 : f32;
   }
 };
+
+// Keys [first, first + keys) of a head, nope and rope parts joined: [keys, N + R] floats.
+void join_keys(const AttentionDims& dims, MatView<const float> kv, MatView<const float> k_rope,
+               int head, int first, int keys, float* joined);
 
 // Keys [first, first + keys) of a head as rows of words, nope and rope parts joined. `joined`
 // [keys, N + R] is needed where a part does not fill whole vectors of words; it gets the floats.
