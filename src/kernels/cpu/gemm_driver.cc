@@ -21,16 +21,16 @@ namespace {
 // Summation steps of one block of B: an A panel of it (14 rows x 384 x 4 bytes = 21 KiB) stays in a
 // 32 or 48 KiB L1 cache while the panels of B stream by from L2.
 constexpr int kBlockK = 384;
-// Columns of one block of B, where a task packs it (few rows) and where it lies packed. 256 columns
-// x kBlockK are 384 KiB of an L2 cache; A is then read from L3 once per 256 columns (1 GB/s).
-constexpr int kBlockColumns = 128;
-constexpr int kSharedColumns = 256;
-// From so many rows on, B is packed once for all tasks: it is used often enough to be worth writing
-// to L3 and reading back.
+// Columns of one block of B: 256 x kBlockK words are 384 KiB of an L2 cache. Narrower ones where
+// there would be too few tasks.
+constexpr int kBlockColumns = 256;
+constexpr int kNarrowColumns = 128;
+// B is packed once for all tasks only where several tasks of few rows would each pack it: written
+// to memory and read back it costs more than packing again for every 512 rows.
 constexpr int kShareRows = 160;
-// Packed operands of the problems in flight. A larger A is cut by rows; a B that does not fit is
-// packed by its tasks.
-constexpr std::size_t kPackedBytes = std::size_t{64} << 20;
+constexpr int kOwnRows = 512;
+// Packed operands of the problems in flight. A B that does not fit is packed by its tasks.
+constexpr std::int64_t kPackedWords = std::int64_t{16} << 20;
 // Rows of a task: enough to use a block of B while it is in L2, few enough that all threads have
 // work; sums between blocks of K (rows x columns) stay in L2 too.
 constexpr int kMinTaskRows = 112;
@@ -89,8 +89,9 @@ struct Part {
   int rows = 0;
   int panels = 0;
   std::int64_t steps = 0;
-  std::uint32_t* a = nullptr;  // packed: [panel][steps, rows of the panel]
+  std::uint32_t* a = nullptr;  // packed, of a direct problem: [steps, rows]
   std::uint32_t* b = nullptr;  // packed: [panel][steps, width], or null: the tasks do it
+  int task_panels = 1;
   bool share_b = false;
   bool direct = false;
   Steps kind = Steps::kFloat;
@@ -98,7 +99,6 @@ struct Part {
   // Panels of nearly equal height, so that no tile is nearly empty.
   int panel_row(int p) const { return p * (rows / panels) + std::min(p, rows % panels); }
   int panel_rows(int p) const { return panel_row(p + 1) - panel_row(p); }
-  std::uint32_t* panel(int p) const { return a + panel_row(p) * steps; }
   // Words of k elements: the steps, and one of scales after each 128.
   std::int64_t words(std::int64_t k) const {
     return steps_of(kind, k) +
@@ -142,6 +142,15 @@ PackJob lines_of(const MatRef& m, bool k_is_row, int line, int lines, int k0, in
   job.k_end = k1;
   job.steps = steps;
   return job;
+}
+
+// Lines of memory that hold lines [line, line + lines), elements [k0, k1), of an operand.
+Touch region_of(const MatRef& m, bool k_is_row, int line, int lines, int k0, int k1) {
+  const auto width = static_cast<std::ptrdiff_t>(size_of(m.dtype));
+  const std::ptrdiff_t row = k_is_row ? k0 : line, col = k_is_row ? line : k0;
+  return Touch::of(static_cast<const char*>(m.data) + (row * m.stride + col) * width,
+                   m.stride * width, k_is_row ? k1 - k0 : lines,
+                   (k_is_row ? lines : k1 - k0) * width);
 }
 
 // The step of scales of the lines of an operand [lines, K] or, k_is_row, [K, lines].
@@ -198,7 +207,7 @@ class Run {
     std::vector<PackTask> packs;
     std::vector<Task> tasks;
     std::vector<Gemm> codes;
-    Scratch a;
+    Scratch packed;
   };
   static Store& store() {
     thread_local Store kept;
@@ -216,51 +225,74 @@ class Run {
     part.scaled = scaled;
     part.direct = scaled == nullptr && isa_.direct != nullptr && g.m() <= isa_.direct_rows;
     part.kind = !bf16_ ? Steps::kFloat : part.direct ? Steps::kWide : isa_.bf16;
-    const std::int64_t steps = part.words(g.k());
-    part.steps = steps;
-    const std::int64_t limit = static_cast<std::int64_t>(kPackedBytes / sizeof(std::uint32_t));
-    const std::int64_t fit =
-        std::max<std::int64_t>(isa_.max_rows, limit / std::max<std::int64_t>(steps, 1));
-    for (int row = 0; row < g.m();) {
-      const int rows = static_cast<int>(std::min<std::int64_t>(g.m() - row, fit));
-      if (words_ > 0 && words_ + rows * steps > limit) flush_parts();
-      part.row = row;
-      part.rows = rows;
-      part.panels = (rows + isa_.max_rows - 1) / isa_.max_rows;
-      const std::int64_t b_words = steps * ((g.n() + isa_.lanes - 1) / isa_.lanes * isa_.lanes);
-      part.share_b = !part.direct && rows >= kShareRows && b_words <= limit - words_ - rows * steps;
-      store().parts.push_back(part);
-      words_ += rows * steps + (part.share_b ? b_words : 0);
-      row += rows;
+    part.steps = part.words(g.k());
+    part.rows = g.m();
+    part.panels = (part.rows + isa_.max_rows - 1) / isa_.max_rows;
+    if (part.direct) {
+      if (words_ > 0 && words_ + part.rows * part.steps > kPackedWords) flush_parts();
+      words_ += part.rows * part.steps;
     }
+    store().parts.push_back(part);
   }
 
   void flush_parts() {
     if (store().parts.empty()) return;
+    plan();
     pack_all();
     multiply_all();
     clear();
   }
 
-  void pack_all() {
+  // Cuts the parts into tasks; decides where B is packed once.
+  void plan() {
     Store& s = store();
-    auto* a = static_cast<std::uint32_t*>(
-        s.a.get(static_cast<std::size_t>(words_) * sizeof(std::uint32_t)));
-    s.packs.clear();
+    // Cores of a shared machine do not run equally fast: aim at several tasks per thread.
+    const std::int64_t wanted = ctx_.threads() > 1 ? 6 * ctx_.threads() : 1;
+    std::int64_t wide = 0;
+    for (const Part& part : s.parts) {
+      wide += std::int64_t{(part.rows + kMinTaskRows - 1) / kMinTaskRows} *
+              ((part.g->n() + kBlockColumns - 1) / kBlockColumns);
+    }
+    columns_ = wide >= wanted ? kBlockColumns : kNarrowColumns;
+    std::int64_t column_tasks = 0;
+    for (const Part& part : s.parts) column_tasks += (part.g->n() + columns_ - 1) / columns_;
+    const auto cuts = static_cast<int>((wanted + column_tasks - 1) / column_tasks);
+    s.tasks.clear();
     for (std::size_t i = 0; i < s.parts.size(); ++i) {
       Part& part = s.parts[i];
-      part.a = a;
-      a += part.rows * part.steps;
-      for (int p = 0; p < part.panels; p += kPackPanels) {
-        s.packs.push_back({static_cast<int>(i), false, p, std::min(kPackPanels, part.panels - p)});
-      }
-      if (!part.share_b) continue;
-      part.b = a;
-      const int nr = isa_.lanes * isa_.max_vecs;
-      const int panels = (part.g->n() + nr - 1) / nr;
-      a += part.steps * ((part.g->n() + isa_.lanes - 1) / isa_.lanes * isa_.lanes);
-      for (int p = 0; p < panels; p += kPackPanels / 2) {
-        s.packs.push_back({static_cast<int>(i), true, p, std::min(kPackPanels / 2, panels - p)});
+      const int rows = std::clamp((part.rows + cuts - 1) / cuts, kMinTaskRows, kMaxTaskRows);
+      part.task_panels = part.direct ? part.panels : std::max(1, rows / isa_.max_rows);
+      const std::int64_t b_words = b_words_of(part);
+      part.share_b = !part.direct && part.rows >= kShareRows && rows < kOwnRows &&
+                     b_words <= kPackedWords - words_;
+      if (part.share_b) words_ += b_words;
+      add_tasks(static_cast<int>(i), part, cuts, s.tasks);
+    }
+  }
+  std::int64_t b_words_of(const Part& part) const {
+    return part.steps * ((part.g->n() + isa_.lanes - 1) / isa_.lanes * isa_.lanes);
+  }
+
+  void pack_all() {
+    Store& s = store();
+    if (words_ == 0) return;
+    auto* to = static_cast<std::uint32_t*>(
+        s.packed.get(static_cast<std::size_t>(words_) * sizeof(std::uint32_t)));
+    s.packs.clear();
+    const int nr = isa_.lanes * isa_.max_vecs;
+    for (std::size_t i = 0; i < s.parts.size(); ++i) {
+      Part& part = s.parts[i];
+      if (part.direct) {
+        part.a = to;
+        to += part.rows * part.steps;
+        s.packs.push_back({static_cast<int>(i), false, 0, 1});
+      } else if (part.share_b) {
+        part.b = to;
+        to += b_words_of(part);
+        const int panels = (part.g->n() + nr - 1) / nr;
+        for (int p = 0; p < panels; p += kPackPanels) {
+          s.packs.push_back({static_cast<int>(i), true, p, std::min(kPackPanels, panels - p)});
+        }
       }
     }
     const auto n = static_cast<std::int64_t>(s.packs.size());
@@ -271,7 +303,7 @@ class Run {
         if (task.of_b) {
           pack_shared_b(part, task);
         } else {
-          pack_a(part, task);
+          pack_a(part, 0, 0, part.g->k(), part.a);
         }
       }
     });
@@ -285,69 +317,52 @@ class Run {
     pack_b(part, columns, 0, part.g->k(), part.b + columns.col * part.steps);
   }
 
-  void pack_a(const Part& part, const PackTask& task) const {
+  // Panel `p` of A, elements [k0, k1).
+  void pack_a(const Part& part, int p, int k0, int k1, std::uint32_t* dst) const {
     const Gemm& g = *part.g;
-    const int k = g.k();
-    const int chunk = part.chunk(g.trans_a, k);
-    for (int k0 = 0; k0 < k; k0 += chunk) {
-      for (int p = task.panel; p < task.panel + task.count; ++p) {
-        const int row = part.row + part.panel_row(p);
-        const int rows = part.panel_rows(p);
-        PackJob job = lines_of(g.a, g.trans_a, row, rows, k0, std::min(k, k0 + chunk), part.kind);
-        job.width = rows;
-        job.dst = part.panel(p) + part.words(k0) * rows;
-        isa_.pack(job);
-        if (part.scaled == nullptr) continue;
-        put_scales(part.scaled->a, g.trans_a, row, rows, rows, k0,
-                   job.dst + steps_of(part.kind, job.k_end - k0) * rows);
-      }
+    const int chunk = part.chunk(g.trans_a, k1 - k0);
+    const int row = part.row + part.panel_row(p);
+    const int rows = part.panel_rows(p);
+    for (int k = k0; k < k1; k += chunk) {
+      PackJob job = lines_of(g.a, g.trans_a, row, rows, k, std::min(k1, k + chunk), part.kind);
+      job.width = rows;
+      job.dst = dst + part.words(k - k0) * rows;
+      isa_.pack(job);
+      if (part.scaled == nullptr) continue;
+      put_scales(part.scaled->a, g.trans_a, row, rows, rows, k,
+                 job.dst + steps_of(part.kind, job.k_end - k) * rows);
     }
   }
 
   void multiply_all() {
     Store& s = store();
-    s.tasks.clear();
-    std::int64_t column_tasks = 0;
-    for (const Part& part : s.parts)
-      column_tasks += (part.g->n() + columns_of(part) - 1) / columns_of(part);
-    // Cores of a shared machine do not run equally fast: aim at several tasks per thread.
-    const std::int64_t wanted = ctx_.threads() > 1 ? 6 * ctx_.threads() : 1;
-    const std::int64_t cuts = (wanted + column_tasks - 1) / column_tasks;
-    for (std::size_t i = 0; i < s.parts.size(); ++i) {
-      add_tasks(static_cast<int>(i), s.parts[i], static_cast<int>(cuts), s.tasks);
-    }
-    ctx_.for_range(static_cast<std::int64_t>(s.tasks.size()), 1,
-                   [&](std::int64_t begin, std::int64_t end) {
-                     const FlushDenormals flush(flush_);
-                     for (std::int64_t t = begin; t < end; ++t) {
-                       const Task& task = s.tasks[static_cast<std::size_t>(t)];
-                       const Part& part = s.parts[static_cast<std::size_t>(task.part)];
-                       if (part.direct) {
-                         direct(part, task);
-                       } else {
-                         multiply(part, task);
-                       }
-                     }
-                   });
+    const auto n = static_cast<std::int64_t>(s.tasks.size());
+    // Neighbours go to one thread, which fetches the next one's operands in time.
+    const std::int64_t grain = std::clamp<std::int64_t>(n / (12 * ctx_.threads()), 1, 8);
+    ctx_.for_range(n, grain, [&](std::int64_t begin, std::int64_t end) {
+      const FlushDenormals flush(flush_);
+      for (std::int64_t t = begin; t < end; ++t) {
+        const Task& task = s.tasks[static_cast<std::size_t>(t)];
+        const Part& part = s.parts[static_cast<std::size_t>(task.part)];
+        if (part.direct) {
+          direct(part, task);
+        } else {
+          multiply(part, task, t + 1 < end ? &s.tasks[static_cast<std::size_t>(t) + 1] : nullptr);
+        }
+      }
+    });
   }
-
-  static int columns_of(const Part& part) { return part.share_b ? kSharedColumns : kBlockColumns; }
 
   void add_tasks(int index, const Part& part, int cuts, std::vector<Task>& tasks) const {
     const int n = part.g->n();
     const int nr = isa_.lanes * isa_.max_vecs;
-    int block = columns_of(part);
-    int task_panels = part.panels;
-    if (part.direct) {
-      block = std::max(nr, std::min(kBlockColumns, n / std::max(1, cuts) / nr * nr));
-    } else {
-      const int rows = std::clamp((part.rows + cuts - 1) / cuts, kMinTaskRows, kMaxTaskRows);
-      task_panels = std::max(1, rows / isa_.max_rows);
-    }
+    const int block = part.direct
+                          ? std::max(nr, std::min(kNarrowColumns, n / std::max(1, cuts) / nr * nr))
+                          : columns_;
     for (int col = 0; col < n; col += block) {
-      for (int p = 0; p < part.panels; p += task_panels) {
+      for (int p = 0; p < part.panels; p += part.task_panels) {
         tasks.push_back(
-            {index, p, std::min(task_panels, part.panels - p), col, std::min(block, n - col)});
+            {index, p, std::min(part.task_panels, part.panels - p), col, std::min(block, n - col)});
       }
     }
   }
@@ -398,74 +413,117 @@ class Run {
     }
   }
 
-  void multiply(const Part& part, const Task& task) const {
+  // How a sum over k is cut: `count` blocks of equal length, even so that a pair of bf16 stays
+  // together; or of whole scales.
+  struct Blocks {
+    int count, length;
+    Blocks(const Part& part, int k) {
+      const int unit = part.scaled != nullptr ? kScaleTileSize : 2;
+      count = std::max(1, (k + kBlockK - 1) / kBlockK);
+      length = std::max(unit, ((k + count - 1) / count + unit - 1) / unit * unit);
+    }
+  };
+
+  // What a task reads of B first: its own block at k0, or that of the shared panels.
+  Touch b_region(const Part& part, const Task& task, int k0, int k1) const {
+    const int nr = isa_.lanes * isa_.max_vecs;
+    if (!part.share_b) {
+      return region_of(part.g->b, !part.g->trans_b, task.col, task.cols, k0, k1);
+    }
+    const auto word = static_cast<std::ptrdiff_t>(sizeof(std::uint32_t));
+    return Touch::of(part.b + task.col * part.steps + part.words(k0) * nr, part.steps * nr * word,
+                     task.cols / nr, part.words(k1 - k0) * nr * word);
+  }
+  Touch a_region(const Part& part, int p, int k0, int k1) const {
+    return region_of(part.g->a, part.g->trans_a, part.row + part.panel_row(p), part.panel_rows(p),
+                     k0, k1);
+  }
+
+  void multiply(const Part& part, const Task& task, const Task* next_task) const {
+    thread_local Scratch kept_a;
     thread_local Scratch kept_b;
     thread_local Scratch kept_sums;
-    const Gemm& g = *part.g;
-    const int k = g.k();
+    const auto words = [](Scratch& s, std::int64_t n) {
+      return static_cast<std::uint32_t*>(
+          s.get(sizeof(std::uint32_t) * static_cast<std::size_t>(n)));
+    };
+    const int k = part.g->k();
     const int nr = isa_.lanes * isa_.max_vecs;
-    const int panels = (task.cols + nr - 1) / nr;
-    const int blocks = std::max(1, (k + kBlockK - 1) / kBlockK);
-    // Blocks of equal length, even so that a pair of bf16 stays together; or of whole scales.
-    const int unit = part.scaled != nullptr ? kScaleTileSize : 2;
-    const int block = std::max(unit, ((k + blocks - 1) / blocks + unit - 1) / unit * unit);
-    const auto tile_of = part.scaled != nullptr ? isa_.scaled_tile : isa_.tile;
-    auto* b = part.share_b
-                  ? nullptr
-                  : static_cast<std::uint32_t*>(kept_b.get(
-                        sizeof(std::uint32_t) * static_cast<std::size_t>(part.words(block)) *
-                        static_cast<std::size_t>(panels * nr)));
+    const Blocks blocks(part, k);
+    Block b;
+    b.pitch = (task.cols + nr - 1) / nr * nr;
+    std::uint32_t* a = words(kept_a, part.words(blocks.length) * isa_.max_rows);
+    std::uint32_t* own_b =
+        part.share_b ? nullptr : words(kept_b, part.words(blocks.length) * b.pitch);
     // Sums between the blocks of K: they may not lie in C, which an accumulating product still
-    // needs. [row of the task, panels * nr]
+    // needs. [row of the task, columns]
     const int first_row = part.panel_row(task.panel);
     const int task_rows = part.panel_row(task.panel + task.panels) - first_row;
-    const std::ptrdiff_t pitch = panels * nr;
-    const int kept_rows = blocks > 1 ? task_rows : isa_.max_rows;
-    auto* sums = static_cast<float*>(kept_sums.get(
-        sizeof(float) * static_cast<std::size_t>(kept_rows) * static_cast<std::size_t>(pitch)));
-    for (int k0 = 0, first = 1; k0 < k || first != 0; k0 += block, first = 0) {
-      const int k1 = std::min(k, k0 + block);
-      const bool last = k1 >= k;
-      if (!part.share_b) pack_b(part, task, k0, k1, b);
-      const std::int64_t block_steps = part.words(k1 - k0);
-      // Panel j of the block, whoever packed it.
-      const std::int64_t b_panel = nr * (part.share_b ? part.steps : block_steps);
-      const std::uint32_t* b_first = part.share_b ? part.b + task.col * part.steps : b;
+    b.whole = blocks.count == 1;
+    auto* sums =
+        reinterpret_cast<float*>(words(kept_sums, (b.whole ? isa_.max_rows : task_rows) * b.pitch));
+    Touch next_b;
+    for (int k0 = 0; k0 < k || b.first; k0 += blocks.length, b.first = false) {
+      b.k0 = k0;
+      b.k1 = std::min(k, k0 + blocks.length);
+      b.last = b.k1 >= k;
+      if (!part.share_b) pack_b(part, task, k0, b.k1, own_b);
+      b.own = own_b;
+      if (!b.last) {
+        next_b = b_region(part, task, b.k1, std::min(k, b.k1 + blocks.length));
+      } else if (next_task != nullptr) {
+        const Part& other = store_->parts[static_cast<std::size_t>(next_task->part)];
+        const int length = Blocks(other, other.g->k()).length;
+        if (!other.direct) next_b = b_region(other, *next_task, 0, std::min(other.g->k(), length));
+      }
       for (int p = task.panel; p < task.panel + task.panels; ++p) {
-        const int row = part.panel_row(p);
-        const int rows = part.panel_rows(p);
-        const std::uint32_t* a = part.panel(p) + part.words(k0) * rows;
-        float* sum = sums + (blocks > 1 ? (row - first_row) * pitch : 0);
-        // While a panel is worked on, the next one comes from L3 to L2.
-        const std::ptrdiff_t next_step = (rows * 4 + panels - 1) / panels;
-        const std::ptrdiff_t tiles_share = next_step * block_steps;
-        const char* next = reinterpret_cast<const char*>(
-            p + 1 < task.panel + task.panels
-                ? part.panel(p + 1) + part.words(k0) * part.panel_rows(p + 1)
-                : part.panel(task.panel) + part.words(k1) * part.panel_rows(task.panel));
-        for (int j = 0; j < panels; ++j) {
-          const int col = j * nr;
-          const int cols = std::min(nr, task.cols - col);
-          float* c = g.c.row(part.row + row) + task.col + col;
-          TileJob tile;
-          tile.rows = rows;
-          tile.vecs = panel_width(task.cols, j) / isa_.lanes;
-          tile.load = first == 0;
-          tile.steps = block_steps;
-          tile.scaled_steps = steps_of(part.kind, kScaleTileSize);
-          tile.a = a;
-          tile.b = b_first + b_panel * j +
-                   (part.share_b ? part.words(k0) * panel_width(task.cols, j) : 0);
-          const bool straight = blocks == 1 && !g.accumulate && cols == tile.vecs * isa_.lanes;
-          tile.next = next + j * tiles_share;
-          tile.next_step = next_step;
-          tile.c = straight ? c : sum + col;
-          tile.c_stride = straight ? g.c.stride : pitch;
-          tile_of(tile);
-          if (last && !straight) {
-            isa_.store(sum + col, pitch, rows, cols, g.accumulate, c, g.c.stride);
-          }
+        pack_a(part, p, k0, b.k1, a);
+        Touch next_a;
+        if (p + 1 < task.panel + task.panels) {
+          next_a = a_region(part, p + 1, k0, b.k1);
+        } else if (!b.last) {
+          next_a = a_region(part, task.panel, b.k1, std::min(k, b.k1 + blocks.length));
         }
+        float* sum = sums + (b.whole ? 0 : (part.panel_row(p) - first_row) * b.pitch);
+        panel_times_block(part, task, b, p, a, sum, next_a, next_b);
+      }
+    }
+  }
+
+  // A block of B as a task walks over it.
+  struct Block {
+    int k0 = 0, k1 = 0;
+    bool first = true, last = false;
+    bool whole = false;  // all of k
+    std::ptrdiff_t pitch = 0;
+    const std::uint32_t* own = nullptr;
+  };
+
+  void panel_times_block(const Part& part, const Task& task, const Block& b, int p,
+                         const std::uint32_t* a, float* sum, Touch& next_a, Touch& next_b) const {
+    const Gemm& g = *part.g;
+    const int nr = isa_.lanes * isa_.max_vecs;
+    const std::int64_t steps = part.words(b.k1 - b.k0);
+    for (int col = 0, j = 0; col < task.cols; col += nr, ++j) {
+      const int width = panel_width(task.cols, j);
+      const int cols = std::min(nr, task.cols - col);
+      float* c = g.c.row(part.row + part.panel_row(p)) + task.col + col;
+      TileJob tile;
+      tile.rows = part.panel_rows(p);
+      tile.vecs = width / isa_.lanes;
+      tile.load = !b.first;
+      tile.steps = steps;
+      tile.scaled_steps = steps_of(part.kind, kScaleTileSize);
+      tile.a = a;
+      tile.b = part.share_b ? part.b + (task.col + col) * part.steps + part.words(b.k0) * width
+                            : b.own + steps * col;
+      const bool straight = b.whole && !g.accumulate && cols == width;
+      tile.touch = next_a.rows > 0 ? &next_a : &next_b;
+      tile.c = straight ? c : sum + col;
+      tile.c_stride = straight ? g.c.stride : b.pitch;
+      (part.scaled != nullptr ? isa_.scaled_tile : isa_.tile)(tile);
+      if (b.last && !straight) {
+        isa_.store(sum + col, b.pitch, tile.rows, cols, g.accumulate, c, g.c.stride);
       }
     }
   }
@@ -474,6 +532,8 @@ class Run {
   const Context& ctx_;
   bool bf16_;
   bool flush_;
+  int columns_ = kBlockColumns;
+  const Store* store_ = &store();  // the caller's, for all threads
   std::int64_t words_ = 0;
 };
 

@@ -1,9 +1,10 @@
 // The shape of a fast matrix product, the same for every level: packing, blocking, threads.
 //
-// A level gives a GemmIsa: how it packs, its register tile, its product for few rows. The driver
-// packs A of every problem once, and B where enough rows will use it; then it hands out tasks of
-// (problem, rows, columns). Where B serves few rows, a task packs its own block of it into its
-// core's L2 cache instead.
+// A level gives a GemmIsa: how it packs, its register tile, its product for few rows. A task is
+// (problem, rows, columns): it packs a block of B into its core's L2 cache and one panel of A after
+// the other into L1, and while it multiplies it fetches what it will pack next. Packing everything
+// first would write it to memory and read it back, which costs more than packing A again for every
+// 256 columns. Only a B that many small tasks need is packed once for all of them.
 //
 // Everything is in words of 32 bits, one per summation step: a float, or a pair of bf16. A panel is
 // [steps, width] words: all lines (rows of A, columns of B) of one register tile, step by step.
@@ -46,6 +47,34 @@ struct PackJob {
   std::uint32_t* dst = nullptr;  // [steps of the range, width]
 };
 
+// Memory that will be read soon, fetched into L2 a line per step while a tile is computed: pieces
+// of `lines` cache lines, one behind the other, in `rows` rows.
+struct Touch {
+  const char* at = nullptr;
+  int left = 1;                  // lines of this row
+  int lines = 1;                 // of a row
+  int rows = 0;                  // this one and those to come; 0: nothing to do, stays where it is
+  std::ptrdiff_t skip = -kLine;  // from the end of a row to the next one
+
+  static constexpr std::ptrdiff_t kLine = 64;
+  static Touch of(const void* first, std::ptrdiff_t stride, int rows, std::ptrdiff_t bytes) {
+    if (rows <= 0 || bytes <= 0) return {};
+    const auto begin = reinterpret_cast<std::uintptr_t>(first);
+    const std::uintptr_t line = begin / kLine * kLine;
+    const int lines =
+        static_cast<int>((begin - line + static_cast<std::uintptr_t>(bytes) + kLine - 1) / kLine);
+    return {reinterpret_cast<const char*>(line), lines, lines, rows, stride - lines * kLine};
+  }
+  // To the next line; in the end it stays on the last row, which costs nothing.
+  [[gnu::always_inline]] void step() {
+    at += kLine;
+    if (--left > 0) return;
+    left = lines;
+    rows = rows > 0 ? rows - 1 : 0;
+    at += rows > 0 ? skip : -lines * kLine;
+  }
+};
+
 // c[rows, vecs * lanes] (+)= panel a times panel b over `steps` words; `load`: sums go on from c.
 // Of a scaled product, `scaled_steps` words and one of scales, again and again: each run is summed
 // from zero and joins c by c = fma(part, scale of a * scale of b, c).
@@ -59,9 +88,7 @@ struct TileJob {
   const std::uint32_t* b = nullptr;  // [steps, vecs * lanes]
   float* c = nullptr;
   std::ptrdiff_t c_stride = 0;
-  // What the next tiles will read: one touch per step, `next_step` bytes apart.
-  const void* next = nullptr;
-  std::ptrdiff_t next_step = 0;
+  Touch* touch = nullptr;  // moved on by what was fetched
 };
 
 // A product of few rows that reads B where it lies, once.

@@ -95,10 +95,11 @@ void pack_along(const PackJob& job) {
     for (int i = 0; i < k; i += kElements) {
       const int n = std::min(kElements, k - i);
       __m512i v[kLanes];
-      if (lines == kLanes && n == kElements) {
+      if (lines > 0 && n == kElements) {
         CACHALOT_UNROLL
         for (int r = 0; r < kLanes; ++r) {
-          const T* p = src + r * job.line_stride + i;
+          // The last line once more where there are fewer than 16: `keep` leaves it out.
+          const T* p = src + std::min(r, lines - 1) * job.line_stride + i;
           _mm_prefetch(reinterpret_cast<const char*>(p) + kAhead, _MM_HINT_T0);
           v[r] = load_words<kPairs>(p);
         }
