@@ -26,6 +26,8 @@ double sum_squares(const Context& ctx, std::span<const float> x);
 void cross_entropy(const Context& ctx, const CrossEntropy<float>& a);
 void route(const Context& ctx, const Route<float>& a);
 void route_backward(const Context& ctx, const RouteBackward<float>& a);
+double balance_loss(const Context& ctx, const BalanceLoss<float>& a);
+void gather_rows(const Context& ctx, const GatherRows<float>& a);
 void combine(const Context& ctx, const Combine<float>& a);
 void combine_backward(const Context& ctx, const CombineBackward<float>& a);
 void adamw(const Context& ctx, const AdamW<float>& a);
@@ -62,6 +64,8 @@ constexpr void add_avx2(KernelTable& table) {
   table.cross_entropy = avx2::cross_entropy;
   table.route = avx2::route;
   table.route_backward = avx2::route_backward;
+  table.balance_loss = avx2::balance_loss;
+  table.gather_rows = avx2::gather_rows;
   table.combine = avx2::combine;
   table.combine_backward = avx2::combine_backward;
   table.adamw = avx2::adamw;

@@ -28,6 +28,8 @@ double sum_squares(const Context& ctx, std::span<const float> x);
 void cross_entropy(const Context& ctx, const CrossEntropy<float>& a);
 void route(const Context& ctx, const Route<float>& a);
 void route_backward(const Context& ctx, const RouteBackward<float>& a);
+double balance_loss(const Context& ctx, const BalanceLoss<float>& a);
+void gather_rows(const Context& ctx, const GatherRows<float>& a);
 void combine(const Context& ctx, const Combine<float>& a);
 void combine_backward(const Context& ctx, const CombineBackward<float>& a);
 void adamw(const Context& ctx, const AdamW<float>& a);
@@ -66,6 +68,8 @@ constexpr void add_avx512(KernelTable& table) {
   table.cross_entropy = avx512::cross_entropy;
   table.route = avx512::route;
   table.route_backward = avx512::route_backward;
+  table.balance_loss = avx512::balance_loss;
+  table.gather_rows = avx512::gather_rows;
   table.combine = avx512::combine;
   table.combine_backward = avx512::combine_backward;
   table.adamw = avx512::adamw;

@@ -27,6 +27,21 @@ ExpertOrder some_order(int tokens, int k) {
   return order;
 }
 
+TEST_P(PermuteLevels, GatherCopiesRowsAtEveryTail) {
+  for (const int cols : testing::tail_sizes()) {
+    const Mat<float> x = random_mat<float>(5, cols, 1);
+    const std::vector<std::int32_t> rows{4, 0, 0, 3, 1, 4, 2};
+    Mat<float> wider(static_cast<int>(rows.size()), cols + 3);  // what lies beside stays
+    ops().gather_rows(context(),
+                      GatherRows<float>{x.cview(), rows, wider.view().sub_cols(0, cols)});
+    for (int r = 0; r < wider.rows(); ++r) {
+      const float* from = x.row(rows[static_cast<std::size_t>(r)]);
+      EXPECT_TRUE(std::equal(from, from + cols, wider.row(r))) << cols << ", row " << r;
+      for (int c = cols; c < cols + 3; ++c) EXPECT_EQ(wider.at(r, c), 0.0f) << cols;
+    }
+  }
+}
+
 TEST_P(PermuteLevels, CombineAtEveryTail) {
   constexpr int kTokens = 11, kChoices = 3;
   const ExpertOrder order = some_order(kTokens, kChoices);

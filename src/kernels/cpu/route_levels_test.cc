@@ -137,6 +137,34 @@ TEST_P(RouteLevels, Backward) {
   }
 }
 
+TEST_P(RouteLevels, BalanceLossAtEveryTail) {
+  for (const int experts : {1, 2, 7, 8, 15, 16, 17, 33, 64, 257}) {
+    const int rows = 6, sequences = 2, topk = std::min(experts, 3);
+    Mat<float> scores = random_mat<float>(rows, experts, 1);
+    for (float& x : scores.span()) x = 1 / (1 + std::exp(-x));
+    const Mat<double> wide = convert<double>(scores);
+    Mat<float> got(rows, experts);
+    Mat<double> want(rows, experts), size(rows, experts);
+    const double loss = ops().balance_loss(
+        context(), BalanceLoss<float>{scores.cview(), sequences, topk, 0.7f, got.view()});
+    const double right = balance_loss_ref(
+        Context{}, BalanceLoss<double>{wide.cview(), sequences, topk, double{0.7f}, want.view()});
+    EXPECT_NEAR(loss, right, 2 * (rows + experts + 8) * 0x1p-53 * right) << experts;
+    // (f_e - sum f s / sum s) / sum s: both terms at most the largest f = E / k.
+    for (int t = 0; t < rows; ++t) {
+      double sum = 0;
+      for (int e = 0; e < experts; ++e) sum += wide.at(t, e);
+      for (int e = 0; e < experts; ++e) {
+        size.at(t, e) = 0.7 * 2 * experts / topk / sum / rows;  // per sequence: / rows * sequences
+      }
+    }
+    testing::expect_within(got.span(), want.span(), size.span(), 6 * kUnit,
+                           std::to_string(experts) + " experts");
+    EXPECT_EQ(loss, ops().balance_loss(context(),
+                                       BalanceLoss<float>{scores.cview(), sequences, topk, 0, {}}));
+  }
+}
+
 TEST_P(RouteLevels, ThreadsDoNotMatter) {
   const RouteConfig c{64, 6, 8, 3, Scoring::kSigmoid, TopkMethod::kNoauxTc, true, 2.5};
   const Mat<float> logits = random_mat<float>(100, 64, 1), dweight = random_mat<float>(100, 6, 2);
