@@ -1,6 +1,7 @@
 // What memory bounds: the norm, SwiGLU, cross entropy, the optimiser, moving rows to experts and
 // back. The ceiling of each is a plain pass with as many arrays read and written, of the same size,
 // on the same threads.
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -35,8 +36,10 @@ struct Data {
     weight = filled_vec(static_cast<std::size_t>(cols), 10);
     dweight.resize(static_cast<std::size_t>(cols));
     rstd.assign(n, 1.0f);
-    cos = filled(rows, 32, 11);
-    sin = filled(rows, 32, 12);
+    cos = Mat<float>(rows, 32);  // a rotation: what it turns again and again keeps its size
+    sin = Mat<float>(rows, 32);
+    std::fill_n(cos.data(), cos.size(), 0.6f);
+    std::fill_n(sin.data(), sin.size(), 0.8f);
     few = filled(rows, kPick, 13);
     loss.resize(n);
     argmax.resize(n);

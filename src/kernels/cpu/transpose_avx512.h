@@ -52,7 +52,8 @@ inline __m512i load_words(const T* p) {
   }
 }
 
-inline void transpose_16x16(__m512i (&v)[16]) {
+// Always inline: a call would pass the sixteen vectors through memory.
+[[gnu::always_inline]] inline void transpose_16x16(__m512i (&v)[16]) {
   __m512i t[16];
   CACHALOT_UNROLL
   for (int i = 0; i < 8; ++i) {
