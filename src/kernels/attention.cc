@@ -205,6 +205,8 @@ void check_inputs(std::string_view op, const Op& a) {
   require_shape(d.heads > 0 && d.nope >= 0 && d.rope >= 0 && d.nope + d.rope > 0 && d.value > 0, op,
                 ": ", d.heads, " heads of ", d.nope, " nope, ", d.rope, " rope and ", d.value,
                 " value columns; heads, key and value columns have to be positive");
+  require_shape(a.scale > 0, op, ": scale is ", a.scale,
+                " but has to be positive: it is 1 / sqrt(nope + rope), times YaRN's factor");
   require_size(op, "q", a.q, a.q.rows, d.heads * (d.nope + d.rope));
   require_size(op, "kv", a.kv, a.kv.rows, d.heads * (d.nope + d.value));
   require_size(op, "k_rope", a.k_rope, a.kv.rows, d.rope);

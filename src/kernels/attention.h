@@ -40,7 +40,7 @@ struct Attention {
   MatView<const T> k_rope;  // [S, R]            rotated, shared by all heads
   std::span<const AttentionSpan> spans;
   AttentionDims dims;
-  T scale;
+  T scale;  // positive
   Precision precision =
       Precision::kF32;  // bf16: q, k, v and probabilities rounded to bf16 before products
   MatView<T> out;       // [T, H * V]  rows outside every span stay as they are

@@ -221,6 +221,7 @@ TEST_P(AttentionTest, WrongShapesAreNamed) {
   EXPECT_THAT(error([](auto&, auto& s) { s[1].q_rows = 1, s[1].kv_begin = 2; }),
               HasSubstr("two spans share row 2"));
   EXPECT_THAT(error([](auto& a, auto&) { a.dims.value = 0; }), HasSubstr("have to be positive"));
+  EXPECT_THAT(error([](auto& a, auto&) { a.scale = 0; }), HasSubstr("scale is 0"));
 }
 
 // The gradient in double, of sequences with as many and with more keys than queries.

@@ -71,6 +71,8 @@ void check_shapes(const LatentAttention& a) {
   require_shape(a.heads > 0 && a.latent > 0 && a.rope >= 0, kOp, ": ", a.heads, " heads of ",
                 a.latent, " latent and ", a.rope,
                 " rope columns; heads and latent columns have to be positive");
+  require_shape(a.scale > 0, kOp, ": scale is ", a.scale,
+                " but has to be positive: it is 1 / sqrt(nope + rope), times YaRN's factor");
   require_size(kOp, "q", a.q, a.q.rows, a.heads * (a.latent + a.rope));
   require_size(kOp, "out", a.out, a.q.rows, a.heads * a.latent);
   require_shape(a.cache.dtype == DType::kF32 || a.cache.dtype == DType::kBF16, kOp,

@@ -268,6 +268,7 @@ TEST_P(LatentAttentionTest, WrongShapesAreNamed) {
   EXPECT_THAT(error([](auto& a) { a.cache = a.cache.sub_rows(0, 1); }),
               HasSubstr("append it first"));
   EXPECT_THAT(error([](auto& a) { a.cache.dtype = DType::kF16; }), HasSubstr("F32 or BF16"));
+  EXPECT_THAT(error([](auto& a) { a.scale = -1; }), HasSubstr("scale is -1"));
   EXPECT_THAT(error([](auto& a) { a.heads = 3; }), HasSubstr("q is [2, 24]"));
 }
 
