@@ -279,6 +279,11 @@ TEST(TrainFixturePrecision, Ablations) {
     n.attention_output = nn::Keep::kBf16;
     n.combine = numeric::Payload::kLogFmt8;
     check_low_precision(folder, runtime, n, 0.98);
+    for (const int interval : {0, 128}) {  // sums so short lose little even without promotion
+      nn::Numerics hopper = nn::Numerics::report_fp8();
+      hopper.accumulation = {Accumulator::kHopper, interval};
+      check_low_precision(folder, runtime, hopper, 0.98);
+    }
   }
 }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/context.h"
+#include "kernels/hopper.h"
 #include "numeric/payload.h"
 #include "numeric/quantize.h"
 #include "tensor/fp8.h"
@@ -30,6 +31,7 @@ struct Numerics {
   ScaleTile activation_tile = ScaleTile::kRow;  // kRow, kBlock or kTensor
   ScaleTile gradient_tile = ScaleTile::kRow;    // likewise
   ScaleTile weight_tile = ScaleTile::kBlock;    // kBlock or kTensor
+  Accumulation accumulation;                    // of FP8 products: floats, or as Hopper sums
 
   // What the experts' results travel in to their tokens; not sent: floats as they are.
   bool send_results = false;

@@ -122,7 +122,7 @@ void Products::weight_gradient(const Operand& dy, const Operand& x, std::size_t 
 
 void Products::run(const Context& ctx, const Numerics& num) {
   if (!plain_.empty()) gemm(ctx, num.products, plain_);
-  if (!fp8_.empty()) gemm_fp8(ctx, fp8_);
+  if (!fp8_.empty()) gemm_fp8_hopper(ctx, num.accumulation, fp8_);
   plain_.clear();
   fp8_.clear();
 }

@@ -147,6 +147,8 @@ struct NumericsRecipe {
   ScaleTile activation_tile = ScaleTile::kRow;
   ScaleTile gradient_tile = ScaleTile::kRow;
   ScaleTile weight_tile = ScaleTile::kBlock;
+  Accumulator accumulator = Accumulator::kFloat;
+  int promotion_interval = 128;
   KeepChoice attention_output = KeepChoice::kAuto;
   KeepChoice swiglu_input = KeepChoice::kAuto;
   Auto recompute_norms = Auto::kAuto;

@@ -36,6 +36,10 @@ void NumericsRecipe::fields(FieldVisitor& f) {
   tile("gradient_tile", gradient_tile, "what shares one scale in FP8 gradients");
   f("weight_tile", weight_tile, {{"128x128", ScaleTile::kBlock}, {"tensor", ScaleTile::kTensor}},
     "what shares one scale in FP8 weights");
+  f("accumulator", accumulator, {{"f32", Accumulator::kFloat}, {"hopper", Accumulator::kHopper}},
+    "how FP8 products are summed: in floats, or as Hopper's tensor cores do (slow)");
+  f("promotion_interval", promotion_interval, 0, 1 << 20,
+    "N_C with accumulator hopper: elements until promotion, a multiple of 32; 0: never");
   f("attention_output", attention_output,
     {{"auto", KeepChoice::kAuto},
      {"f32", KeepChoice::kF32},
@@ -114,6 +118,7 @@ nn::Numerics Recipe::resolved_numerics() const {
   n.activation_tile = r.activation_tile;
   n.gradient_tile = r.gradient_tile;
   n.weight_tile = r.weight_tile;
+  n.accumulation = {r.accumulator, r.promotion_interval};
   n.attention_output = keep_of(r.attention_output, n.attention_output);
   n.swiglu_input = keep_of(r.swiglu_input, n.swiglu_input);
   n.recompute_norms = resolved(r.recompute_norms, n.recompute_norms);

@@ -103,6 +103,11 @@ TEST(Recipe, NumericsAreTheReportsUnlessTheRecipeSaysOtherwise) {
   EXPECT_EQ(nn::Keep::kBf16, numerics("fp8", {"numerics.attention_output=bf16"}).attention_output);
   EXPECT_EQ(numeric::Payload::kLogFmt10, numerics("fp8", {"numerics.combine=logfmt10"}).combine);
   EXPECT_FALSE(numerics("fp8", {"numerics.combine=f32"}).send_results);
+  const Accumulation sums =
+      numerics("fp8", {"numerics.accumulator=hopper", "numerics.promotion_interval=0"})
+          .accumulation;
+  EXPECT_EQ(Accumulator::kHopper, sums.kind);
+  EXPECT_EQ(0, sums.interval);
   EXPECT_TRUE(numerics("bf16", {"numerics.recompute_up_projections=on"}).recompute_up_projections);
 }
 
@@ -111,6 +116,8 @@ TEST(Recipe, Fp8SwitchesWithoutFp8AreRefused) {
   EXPECT_EQ(Code::kConfig, error.code());
   EXPECT_NE(std::string::npos, std::string(error.what()).find("numerics.gradient_tile"))
       << error.what();
+  EXPECT_EQ(Code::kConfig,
+            error_of(kMinimal, {"run.precision=fp8", "numerics.promotion_interval=48"}).code());
 }
 
 TEST(Recipe, ContradictionsAreRefused) {

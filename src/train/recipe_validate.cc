@@ -124,6 +124,16 @@ void check_schedule(const ScheduleRecipe& s, const Checker& check) {
 }
 
 void check_numerics(const Recipe& recipe, const Checker& check) {
+  const int interval = recipe.numerics.promotion_interval;
+  check.need(
+      interval % 32 == 0, "numerics.promotion_interval = ", interval,
+      "; products are summed 32 at a time, so it has to be a multiple of 32, or 0 for never");
+  check.need(recipe.numerics.accumulator == Accumulator::kFloat || interval == 128 ||
+                 recipe.numerics.scale == numeric::ScaleKind::kPow2 ||
+                 recipe.numerics.scale == numeric::ScaleKind::kOfficialUe8m0,
+             "numerics.promotion_interval = ", interval,
+             " goes on past the end of a scale's block, which needs scales that are powers of two: "
+             "numerics.scale pow2 or official_ue8m0");
   if (recipe.run.precision == RecipePrecision::kFp8) return;
   const NumericsRecipe& n = recipe.numerics;
   const NumericsRecipe unset;
@@ -135,6 +145,8 @@ void check_numerics(const Recipe& recipe, const Checker& check) {
   only_fp8("activation_tile", n.activation_tile != unset.activation_tile);
   only_fp8("gradient_tile", n.gradient_tile != unset.gradient_tile);
   only_fp8("weight_tile", n.weight_tile != unset.weight_tile);
+  only_fp8("accumulator", n.accumulator != unset.accumulator);
+  only_fp8("promotion_interval", n.promotion_interval != unset.promotion_interval);
 }
 
 }  // namespace
