@@ -80,7 +80,7 @@ def main():
         if changed is not None and not parts & changed:
             continue
         # A file whose text, headers, flags and rules are those of a clean run needs no second one.
-        digest = hashlib.sha256(rules + commands[file].encode())
+        digest = hashlib.sha256(rules + commands[file].replace(str(root), "").encode())
         for part in sorted(parts):
             digest.update(part.read_bytes())
         todo.append((file, cache / digest.hexdigest()))
