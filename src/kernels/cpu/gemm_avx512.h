@@ -20,6 +20,8 @@ void gemm_store(const float* tile, std::ptrdiff_t stride, int rows, int cols, bo
 
 namespace cachalot::cpu::avx512bf16 {
 
+void gemm_pack(const PackJob& job);
+
 // The two ways this level has for bf16, with the same bits: float FMAs, and vdpbf16ps.
 void gemm_floats(const Context& ctx, Precision precision, std::span<const Gemm> problems);
 void gemm_pairs(const Context& ctx, std::span<const Gemm> problems);

@@ -29,6 +29,8 @@ constexpr int kNarrowColumns = 128;
 // to memory and read back it costs more than packing again for every 512 rows.
 constexpr int kShareRows = 160;
 constexpr int kOwnRows = 512;
+// A is packed once where at least this many blocks of columns would each pack it.
+constexpr int kShareBlocks = 4;
 // Packed operands of the problems in flight. A B that does not fit is packed by its tasks.
 constexpr std::int64_t kPackedWords = std::int64_t{16} << 20;
 // Rows of a task: enough to use a block of B while it is in L2, few enough that all threads have
@@ -89,9 +91,11 @@ struct Part {
   int rows = 0;
   int panels = 0;
   std::int64_t steps = 0;
-  std::uint32_t* a = nullptr;  // packed, of a direct problem: [steps, rows]
+  std::uint32_t* a =
+      nullptr;  // packed: [panel][steps, rows of the panel], or null: the tasks do it
   std::uint32_t* b = nullptr;  // packed: [panel][steps, width], or null: the tasks do it
   int task_panels = 1;
+  bool share_a = false;
   bool share_b = false;
   bool direct = false;
   Steps kind = Steps::kFloat;
@@ -128,6 +132,12 @@ struct Task {
 
 const void* element(const MatRef& m, std::ptrdiff_t index) {
   return static_cast<const char*>(m.data) + index * static_cast<std::ptrdiff_t>(size_of(m.dtype));
+}
+
+// Where the operand of a job goes on after `lines` more lines.
+const void* element(const PackJob& job, int lines) {
+  return static_cast<const char*>(job.src) +
+         lines * job.line_stride * static_cast<std::ptrdiff_t>(size_of(job.dtype));
 }
 
 // Packs lines [line, line + lines) of an operand, elements [k0, k1).
@@ -266,6 +276,9 @@ class Run {
       part.share_b = !part.direct && part.rows >= kShareRows && rows < kOwnRows &&
                      b_words <= kPackedWords - words_;
       if (part.share_b) words_ += b_words;
+      part.share_a = !part.direct && part.g->n() > (kShareBlocks - 1) * columns_ &&
+                     part.rows * part.steps <= kPackedWords - words_;
+      if (part.share_a) words_ += part.rows * part.steps;
       add_tasks(static_cast<int>(i), part, cuts, s.tasks);
     }
   }
@@ -286,7 +299,16 @@ class Run {
         part.a = to;
         to += part.rows * part.steps;
         s.packs.push_back({static_cast<int>(i), false, 0, 1});
-      } else if (part.share_b) {
+      }
+      if (part.share_a) {
+        part.a = to;
+        to += part.rows * part.steps;
+        for (int p = 0; p < part.panels; p += kPackPanels) {
+          s.packs.push_back(
+              {static_cast<int>(i), false, p, std::min(kPackPanels, part.panels - p)});
+        }
+      }
+      if (part.share_b) {
         part.b = to;
         to += b_words_of(part);
         const int panels = (part.g->n() + nr - 1) / nr;
@@ -303,7 +325,9 @@ class Run {
         if (task.of_b) {
           pack_shared_b(part, task);
         } else {
-          pack_a(part, 0, 0, part.g->k(), part.a);
+          for (int p = task.panel; p < task.panel + task.count; ++p) {
+            pack_a(part, p, 0, part.g->k(), part.a + part.panel_row(p) * part.steps);
+          }
         }
       }
     });
@@ -320,17 +344,30 @@ class Run {
   // Panel `p` of A, elements [k0, k1).
   void pack_a(const Part& part, int p, int k0, int k1, std::uint32_t* dst) const {
     const Gemm& g = *part.g;
-    const int chunk = part.chunk(g.trans_a, k1 - k0);
-    const int row = part.row + part.panel_row(p);
     const int rows = part.panel_rows(p);
+    pack_lines(part, g.a, part.scaled == nullptr ? nullptr : &part.scaled->a, g.trans_a,
+               part.row + part.panel_row(p), rows, rows, 1, k0, k1, dst, 0);
+  }
+
+  // `panels` panels of `lines` lines of an operand each, `width` words per step; a panel's words
+  // are `pitch` apart.
+  void pack_lines(const Part& part, const MatRef& m, const Fp8View* scales, bool k_is_row, int line,
+                  int lines, int width, int panels, int k0, int k1, std::uint32_t* dst,
+                  std::ptrdiff_t pitch) const {
+    const int chunk = part.chunk(k_is_row, k1 - k0);
     for (int k = k0; k < k1; k += chunk) {
-      PackJob job = lines_of(g.a, g.trans_a, row, rows, k, std::min(k1, k + chunk), part.kind);
-      job.width = rows;
-      job.dst = dst + part.words(k - k0) * rows;
-      isa_.pack(job);
-      if (part.scaled == nullptr) continue;
-      put_scales(part.scaled->a, g.trans_a, row, rows, rows, k,
-                 job.dst + steps_of(part.kind, job.k_end - k) * rows);
+      PackJob job = lines_of(m, k_is_row, line, lines, k, std::min(k1, k + chunk), part.kind);
+      job.width = width;
+      job.dst = dst + part.words(k - k0) * width;
+      for (int p = 0; p < panels; ++p) {
+        isa_.pack(job);
+        if (scales != nullptr) {
+          put_scales(*scales, k_is_row, line + p * lines, lines, width, k,
+                     job.dst + steps_of(part.kind, job.k_end - k) * width);
+        }
+        job.src = element(job, lines);
+        job.dst += pitch;
+      }
     }
   }
 
@@ -394,23 +431,15 @@ class Run {
 
   void pack_b(const Part& part, const Task& task, int k0, int k1, std::uint32_t* dst) const {
     const Gemm& g = *part.g;
+    const Fp8View* scales = part.scaled == nullptr ? nullptr : &part.scaled->b;
     const int nr = isa_.lanes * isa_.max_vecs;
-    const int panels = (task.cols + nr - 1) / nr;
-    const int chunk = part.chunk(!g.trans_b, k1 - k0);
-    const std::int64_t block_steps = part.words(k1 - k0);
-    for (int k = k0; k < k1; k += chunk) {
-      for (int j = 0; j < panels; ++j) {
-        const int col = task.col + j * nr;
-        PackJob job = lines_of(g.b, !g.trans_b, col, std::min(nr, task.cols - j * nr), k,
-                               std::min(k1, k + chunk), part.kind);
-        job.width = panel_width(task.cols, j);
-        job.dst = dst + block_steps * nr * j + part.words(k - k0) * job.width;
-        isa_.pack(job);
-        if (part.scaled == nullptr) continue;
-        put_scales(part.scaled->b, !g.trans_b, col, job.lines, job.width, k,
-                   job.dst + steps_of(part.kind, job.k_end - k) * job.width);
-      }
-    }
+    const int full = task.cols / nr;
+    const std::int64_t words = part.words(k1 - k0) * nr;
+    pack_lines(part, g.b, scales, !g.trans_b, task.col, nr, nr, full, k0, k1, dst, words);
+    const int left = task.cols - full * nr;
+    if (left == 0) return;
+    pack_lines(part, g.b, scales, !g.trans_b, task.col + full * nr, left,
+               panel_width(task.cols, full), 1, k0, k1, dst + full * words, words);
   }
 
   // How a sum over k is cut: `count` blocks of equal length, even so that a pair of bf16 stays
@@ -435,8 +464,17 @@ class Run {
                      task.cols / nr, part.words(k1 - k0) * nr * word);
   }
   Touch a_region(const Part& part, int p, int k0, int k1) const {
+    if (part.share_a) {
+      const std::int64_t rows = part.panel_rows(p);
+      const auto word = static_cast<std::ptrdiff_t>(sizeof(std::uint32_t));
+      return Touch::of(shared_a(part, p, k0), 0, 1, part.words(k1 - k0) * rows * word);
+    }
     return region_of(part.g->a, part.g->trans_a, part.row + part.panel_row(p), part.panel_rows(p),
                      k0, k1);
+  }
+
+  const std::uint32_t* shared_a(const Part& part, int p, int k0) const {
+    return part.a + part.panel_row(p) * part.steps + part.words(k0) * part.panel_rows(p);
   }
 
   void multiply(const Part& part, const Task& task, const Task* next_task) const {
@@ -455,13 +493,14 @@ class Run {
     std::uint32_t* a = words(kept_a, part.words(blocks.length) * isa_.max_rows);
     std::uint32_t* own_b =
         part.share_b ? nullptr : words(kept_b, part.words(blocks.length) * b.pitch);
-    // Sums between the blocks of K: they may not lie in C, which an accumulating product still
-    // needs. [row of the task, columns]
+    // Sums between the blocks of K lie in C, unless an accumulating product still needs it.
+    // [row of the task, columns]
     const int first_row = part.panel_row(task.panel);
     const int task_rows = part.panel_row(task.panel + task.panels) - first_row;
-    b.whole = blocks.count == 1;
-    auto* sums =
-        reinterpret_cast<float*>(words(kept_sums, (b.whole ? isa_.max_rows : task_rows) * b.pitch));
+    const bool one_panel = blocks.count == 1;
+    b.sums_pitch = part.g->accumulate ? b.pitch : nr;
+    auto* sums = reinterpret_cast<float*>(
+        words(kept_sums, (one_panel ? isa_.max_rows : task_rows) * b.sums_pitch));
     Touch next_b;
     for (int k0 = 0; k0 < k || b.first; k0 += blocks.length, b.first = false) {
       b.k0 = k0;
@@ -477,15 +516,16 @@ class Run {
         if (!other.direct) next_b = b_region(other, *next_task, 0, std::min(other.g->k(), length));
       }
       for (int p = task.panel; p < task.panel + task.panels; ++p) {
-        pack_a(part, p, k0, b.k1, a);
+        if (!part.share_a) pack_a(part, p, k0, b.k1, a);
         Touch next_a;
         if (p + 1 < task.panel + task.panels) {
           next_a = a_region(part, p + 1, k0, b.k1);
         } else if (!b.last) {
           next_a = a_region(part, task.panel, b.k1, std::min(k, b.k1 + blocks.length));
         }
-        float* sum = sums + (b.whole ? 0 : (part.panel_row(p) - first_row) * b.pitch);
-        panel_times_block(part, task, b, p, a, sum, next_a, next_b);
+        float* sum = sums + (one_panel ? 0 : (part.panel_row(p) - first_row) * b.sums_pitch);
+        panel_times_block(part, task, b, p, part.share_a ? shared_a(part, p, k0) : a, sum, next_a,
+                          next_b);
       }
     }
   }
@@ -494,8 +534,8 @@ class Run {
   struct Block {
     int k0 = 0, k1 = 0;
     bool first = true, last = false;
-    bool whole = false;  // all of k
     std::ptrdiff_t pitch = 0;
+    std::ptrdiff_t sums_pitch = 0;
     const std::uint32_t* own = nullptr;
   };
 
@@ -517,14 +557,26 @@ class Run {
       tile.a = a;
       tile.b = part.share_b ? part.b + (task.col + col) * part.steps + part.words(b.k0) * width
                             : b.own + steps * col;
-      const bool straight = b.whole && !g.accumulate && cols == width;
+      // A tile that reaches beyond C (only the last columns do) sums beside it, too.
+      const bool in_c = !g.accumulate && cols == width;
       tile.touch = next_a.rows > 0 ? &next_a : &next_b;
-      tile.c = straight ? c : sum + col;
-      tile.c_stride = straight ? g.c.stride : b.pitch;
+      tile.c = in_c ? c : g.accumulate ? sum + col : sum;
+      tile.c_stride = in_c ? g.c.stride : b.sums_pitch;
+      if (col + nr < task.cols) fetch_sums(tile, b);
       (part.scaled != nullptr ? isa_.scaled_tile : isa_.tile)(tile);
-      if (b.last && !straight) {
-        isa_.store(sum + col, b.pitch, tile.rows, cols, g.accumulate, c, g.c.stride);
+      if (b.last && !in_c) {
+        isa_.store(tile.c, b.sums_pitch, tile.rows, cols, g.accumulate, c, g.c.stride);
       }
+    }
+  }
+  // The tile to the right begins with its sums: fetched while this one is computed.
+  void fetch_sums(const TileJob& tile, const Block& b) const {
+    if (b.first && b.last) return;
+    const int nr = isa_.lanes * isa_.max_vecs;
+    for (int i = 0; i < tile.rows; ++i) {
+      const char* at = reinterpret_cast<const char*>(tile.c + i * tile.c_stride + nr);
+      _mm_prefetch(at, _MM_HINT_T0);
+      _mm_prefetch(at + Touch::kLine, _MM_HINT_T0);
     }
   }
 

@@ -45,6 +45,8 @@ struct PackJob {
   int k_end = 0;    // elements; odd only at the end of the operand
   Steps steps = Steps::kFloat;
   std::uint32_t* dst = nullptr;  // [steps of the range, width]
+
+  bool across() const { return line_stride == 1 && k_stride != 1; }
 };
 
 // Memory that will be read soon, fetched into L2 a line per step while a tile is computed: pieces
