@@ -76,7 +76,8 @@ void route_backward_ref(const Context& ctx, const RouteBackward<T>& a);
 // Sequence-wise balance loss of one MoE layer (eq. 17-20), for `sequences` equal runs of rows:
 // mean over sequences of sum_e f_e P_e, f_e from the k largest PLAIN scores (ties: lower index; no
 // bias, no groups), P_e = mean over rows of s_e / sum_j s_j. `dscores` (or empty) is overwritten
-// with grad_scale * d(loss)/d(scores); f is a constant.
+// with grad_scale * d(loss)/d(scores); f is a constant. sequences = 1 for a whole batch is the
+// batch-wise auxiliary loss (report 4.5.3): no sequence has to be balanced by itself.
 template <class T>
 struct BalanceLoss {
   MatView<const T> scores;  // [T, E], T = sequences * rows per sequence

@@ -223,12 +223,14 @@ TEST(RouteGradientTest, BalanceLoss) {
   const Context ctx;
   Mat<double> scores = random_mat<double>(6, 5, 7);
   for (double& s : scores.span()) s = 1 / (1 + std::exp(-s));
-  const auto loss = [&] {
-    return 0.3 * balance_loss_ref(ctx, BalanceLoss<double>{scores.cview(), 2, 2, 0, {}});
-  };
-  Mat<double> dscores = random_mat<double>(6, 5, 8);  // overwritten
-  balance_loss_ref(ctx, BalanceLoss<double>{scores.cview(), 2, 2, 0.3, dscores.view()});
-  testing::expect_gradient("dscores", loss, scores.span(), dscores.span());
+  for (const int sequences : {2, 1}) {  // sequence-wise, and the batch as one
+    const auto loss = [&] {
+      return 0.3 * balance_loss_ref(ctx, BalanceLoss<double>{scores.cview(), sequences, 2, 0, {}});
+    };
+    Mat<double> dscores = random_mat<double>(6, 5, 8);  // overwritten
+    balance_loss_ref(ctx, BalanceLoss<double>{scores.cview(), sequences, 2, 0.3, dscores.view()});
+    testing::expect_gradient("dscores", loss, scores.span(), dscores.span());
+  }
 }
 
 TEST(RouterBiasTest, MovesTowardsTheMeanLoad) {

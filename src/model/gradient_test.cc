@@ -49,7 +49,7 @@ Config tiny(bool v3) {
   return c;
 }
 
-void check(bool v3, const std::string& level) {
+void check(bool v3, bool balance_over_batch, const std::string& level) {
   const Config config = tiny(v3);
   const runtime::Runtime runtime({2, level});
   Parameters parameters(config);
@@ -63,6 +63,7 @@ void check(bool v3, const std::string& level) {
   LossOptions options;
   options.mtp_lambda = 0.5F;
   options.balance_alpha = 0.1F;
+  options.balance_over_batch = balance_over_batch;
   Optimizer::zero_gradients(parameters);
   const Losses base = graph.forward_backward(parameters, tokens.cview(), options);
   ASSERT_TRUE(std::isfinite(base.total));
@@ -106,8 +107,9 @@ void check(bool v3, const std::string& level) {
 
 TEST(WholeModelGradient, AgreesWithFiniteDifferences) {
   for (const cpu::Level level : cpu::supported_levels()) {
-    check(true, std::string(cpu::name(level)));
-    check(false, std::string(cpu::name(level)));
+    check(true, false, std::string(cpu::name(level)));
+    check(true, true, std::string(cpu::name(level)));
+    check(false, false, std::string(cpu::name(level)));
   }
 }
 
@@ -131,6 +133,37 @@ TEST(WholeModelGradient, DoesNotDependOnTheThreads) {
       EXPECT_TRUE(got == want) << threads << " threads";
     }
   }
+}
+
+// The batch-wise loss lets sequences differ: what one lacks another may bring. Equal sequences make
+// the two losses one.
+TEST(WholeModelGradient, BalanceOverTheBatchIsThatOfAllSequencesTogether) {
+  const Config config = tiny(true);
+  const runtime::Runtime runtime({1, ""});
+  Parameters parameters(config);
+  parameters.initialise(0.15, 7);
+  TrainGraph graph(runtime.context(), config, Precision::kF32);
+  const auto balance = [&](const Mat<std::int32_t>& tokens, bool over_batch, bool backward) {
+    LossOptions options;
+    options.balance_over_batch = over_batch;
+    const Losses l = backward ? graph.forward_backward(parameters, tokens.cview(), options)
+                              : graph.evaluate(parameters, tokens.cview(), options);
+    EXPECT_NEAR(l.total, l.main + 0.3F * l.mtp + 1e-4F * l.balance, 1e-9);
+    return l.balance;
+  };
+  Mat<std::int32_t> tokens(2, 12);
+  const Rng rng(9);
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    tokens.data()[i] = static_cast<std::int32_t>(rng.below(i % 12, 53));
+  }
+  EXPECT_NEAR(balance(tokens, true, false), balance(tokens, false, false), 1e-12);
+  for (std::size_t i = 12; i < 24; ++i) {
+    tokens.data()[i] = static_cast<std::int32_t>(rng.below(i, 53));
+  }
+  const double apart = balance(tokens, false, false), together = balance(tokens, true, false);
+  EXPECT_LT(together, apart);
+  EXPECT_EQ(apart, balance(tokens, false, true));
+  EXPECT_EQ(together, balance(tokens, true, true));
 }
 
 TEST(WholeModelGradient, AccumulatesOverMicroBatches) {

@@ -237,9 +237,9 @@ void TrainGraph::backward_main(const nn::Weights& w, const nn::Gradients& g,
   embedding_backward(ctx_, {inputs_, dx_.cview(), g.embed});
 }
 
-double TrainGraph::balance_of(const nn::BlockSaved& saved) const {
+double TrainGraph::balance_of(const nn::BlockSaved& saved, int sequences) const {
   return balance_loss(ctx_,
-                      {saved.moe.route.scores.cview(), sequences_, dims_.route.topk, 0.0F, {}});
+                      {saved.moe.route.scores.cview(), sequences, dims_.route.topk, 0.0F, {}});
 }
 
 void TrainGraph::count_hits(const LossOptions& options, Losses& out) const {
@@ -284,15 +284,17 @@ Losses TrainGraph::run(Parameters& parameters, MatView<const std::int32_t> token
 
   std::vector<double> layer_balance(layers_.size());
   double mtp_balance = 0;
+  const int balanced =
+      options.balance_over_batch ? 1 : sequences_;  // runs of rows, each on its own
   if (backward) {
-    const nn::BalanceTerm balance{sequences_, options.balance_alpha * options.weight};
+    const nn::BalanceTerm balance{balanced, options.balance_alpha * options.weight};
     if (mtp) mtp_balance = backward_mtp(w.mtp.front(), g.mtp.front(), balance);
     backward_main(w, g, balance, layer_balance);
   } else {
     for (std::size_t l = 0; l < layers_.size(); ++l) {
-      if (w.layers[l].is_moe) layer_balance[l] = balance_of(layers_[l]);
+      if (w.layers[l].is_moe) layer_balance[l] = balance_of(layers_[l], balanced);
     }
-    if (mtp && w.mtp.front().block.is_moe) mtp_balance = balance_of(mtp_block_);
+    if (mtp && w.mtp.front().block.is_moe) mtp_balance = balance_of(mtp_block_, balanced);
   }
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     if (w.layers[l].is_moe) out.balance_per_layer.push_back(layer_balance[l]);

@@ -3,7 +3,8 @@
 // total = main + mtp_lambda * mtp + balance_alpha * balance
 //   main:    mean over B * T positions of -log softmax(logits)[next token]
 //   mtp:     mean over B * (T - 1) rows (V3 report eq. 24, normalised by its own rows)
-//   balance: per MoE layer the mean over sequences (eq. 17-20), summed over layers
+//   balance: per MoE layer the mean over sequences (eq. 17-20), or over the micro-batch as one
+//            sequence, summed over layers
 // Owns:    activations and scratch, reused from step to step.
 // Threads: one caller per graph.
 // Errors:  kUsage for token ids past the vocabulary.
@@ -21,6 +22,7 @@ namespace cachalot::model {
 struct LossOptions {
   float mtp_lambda = 0.3F;
   float balance_alpha = 1e-4F;
+  bool balance_over_batch = false;  // the balance loss over the whole micro-batch, not per sequence
   // Weight of this micro-batch in the step: 1 / number of micro-batches. Losses are not scaled by
   // it, gradients are.
   float weight = 1.0F;
@@ -72,7 +74,7 @@ class TrainGraph {
                       const nn::BalanceTerm& balance);
   void backward_main(const nn::Weights& w, const nn::Gradients& g, const nn::BalanceTerm& balance,
                      std::vector<double>& layer_balance);
-  double balance_of(const nn::BlockSaved& saved) const;
+  double balance_of(const nn::BlockSaved& saved, int sequences) const;
   bool is_scored(std::size_t i, std::size_t rows, const LossOptions& options) const;
   std::int64_t scored_rows(std::size_t rows, const LossOptions& options) const;
   void count_hits(const LossOptions& options, Losses& out) const;

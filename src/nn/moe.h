@@ -57,8 +57,8 @@ struct MoeScratch {
   Mat<float> dx;                               // [P, D]
 };
 
-// The sequence balance loss this layer adds to the total: grad_scale is alpha / number of
-// micro-batches; `sequences` equal runs of rows.
+// The balance loss this layer adds to the total: grad_scale is alpha / number of micro-batches;
+// `sequences` equal runs of rows, or 1 for the batch-wise loss.
 struct BalanceTerm {
   int sequences = 1;
   float grad_scale = 0;

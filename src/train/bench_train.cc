@@ -58,6 +58,7 @@ class Contestant {
       model::LossOptions options;
       options.mtp_lambda = static_cast<float>(recipe_.loss.mtp_lambda);
       options.balance_alpha = static_cast<float>(recipe_.loss.balance_alpha);
+      options.balance_over_batch = recipe_.loss.balance_over == BalanceOver::kBatch;
       options.weight = static_cast<float>(n) / static_cast<float>(batch);
       load =
           graph_.forward_backward(parameters_, tokens_.cview().sub_rows(0, n), options).expert_load;

@@ -140,7 +140,10 @@ void LossRecipe::fields(FieldVisitor& f) {
   f("mtp_lambda", mtp_lambda, 0.0, 100.0, "weight of the multi-token prediction loss");
   f("mtp_lambda_late", mtp_lambda_late, 0.0, 100.0, "its weight from mtp_lambda_switch_step on");
   f("mtp_lambda_switch_step", mtp_lambda_switch_step, -1, kMostSteps, "-1: never");
-  f("balance_alpha", balance_alpha, 0.0, 100.0, "weight of the sequence-wise balance loss");
+  f("balance_alpha", balance_alpha, 0.0, 100.0, "weight of the balance loss");
+  f("balance_over", balance_over,
+    {{"sequence", BalanceOver::kSequence}, {"batch", BalanceOver::kBatch}},
+    "what the balance loss is taken over: each sequence, or the whole batch at once");
   f("bias_gamma", bias_gamma, 0.0, 1.0, "step of the router bias");
   f("bias_gamma_stop_step", bias_gamma_stop_step, -1, kMostSteps,
     "from this step on the router bias rests; -1: never");

@@ -106,11 +106,16 @@ struct ScheduleRecipe {
   void fields(FieldVisitor& f);
 };
 
+// What the balance loss is taken over: each sequence (the report's choice), or the whole batch (its
+// section 4.5.3, which balances without asking that of every sequence).
+enum class BalanceOver : std::uint8_t { kSequence, kBatch };
+
 struct LossRecipe {
   double mtp_lambda = 0.3;
   double mtp_lambda_late = 0.1;
   std::int64_t mtp_lambda_switch_step = -1;
   double balance_alpha = 1e-4;
+  BalanceOver balance_over = BalanceOver::kSequence;
   double bias_gamma = 1e-3;
   std::int64_t bias_gamma_stop_step = -1;
   void fields(FieldVisitor& f);

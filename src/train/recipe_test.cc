@@ -144,6 +144,7 @@ TEST(Recipe, ContradictionsAreRefused) {
            {"model.first_k_dense_replace=5"},
            {"model.num_experts_per_tok=9"},
            {"model.n_group=3"},
+           {"loss.balance_over=batch", "schedule.batch=8", "schedule.micro_batch=4"},
            {"model.n_group=2", "model.topk_group=3"},
            {"model.n_group=8", "model.topk_group=1"},
            {"model.scoring_func=softmax"},

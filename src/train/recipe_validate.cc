@@ -123,6 +123,15 @@ void check_schedule(const ScheduleRecipe& s, const Checker& check) {
              " is not a multiple of micro_batch = ", s.micro_batch);
 }
 
+void check_loss(const Recipe& recipe, const Checker& check) {
+  const int batch = recipe.schedule.batch, micro = recipe.schedule.micro_batch;
+  check.need(recipe.loss.balance_over == BalanceOver::kSequence || micro == 0 || micro == batch,
+             "loss.balance_over = \"batch\" needs the whole batch in one pass, and "
+             "schedule.micro_batch = ",
+             micro, " of batch = ", batch,
+             " cuts it; leave schedule.micro_batch out, or balance over \"sequence\"");
+}
+
 void check_numerics(const Recipe& recipe, const Checker& check) {
   const int interval = recipe.numerics.promotion_interval;
   check.need(
@@ -157,6 +166,7 @@ void validate(const Recipe& recipe, const std::string& file_name) {
   check_data(recipe, check);
   check_optimizer(recipe, check);
   check_schedule(recipe.schedule, check);
+  check_loss(recipe, check);
   check_numerics(recipe, check);
 }
 

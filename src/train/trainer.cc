@@ -136,6 +136,7 @@ model::Losses Run::micro_batches(std::int64_t step, int batch) {
     model::LossOptions options;
     options.mtp_lambda = static_cast<float>(mtp_lambda(recipe_, step));
     options.balance_alpha = static_cast<float>(recipe_.loss.balance_alpha);
+    options.balance_over_batch = recipe_.loss.balance_over == BalanceOver::kBatch;
     options.weight = static_cast<float>(n) / static_cast<float>(batch);
     const model::Losses part = graph_.forward_backward(parameters_, tokens_.cview(), options);
     const double w = static_cast<double>(n) / batch;
