@@ -6,7 +6,7 @@ BUILD := build/$(PRESET)
 # Output of tests is kept short; a failing test prints everything.
 CTEST := ctest --test-dir $(BUILD) --output-on-failure --timeout 900 -j $(JOBS)
 
-.PHONY: help demo test slow build bench fuzz asan tsan tidy format check install clean
+.PHONY: help demo parity test slow build bench fuzz asan tsan tidy format check install clean
 
 help:  ## this list
 	@echo "Cachalot: trains, serves and plans DeepSeek-V3-class models. Targets:"
@@ -17,6 +17,11 @@ demo:  ## installs what is missing, builds, trains a small DeepSeek-V3 on the Ki
 	@tools/install_debian.sh build demo
 	@$(MAKE) --no-print-directory binary
 	@tools/demo.sh $(BUILD)
+
+parity:  ## bf16 against fp8, 8 runs of minutes (EXPERIMENTS="parity balance mtp" for all); writes docs/experiments
+	@tools/install_debian.sh build demo
+	@$(MAKE) --no-print-directory binary
+	tools/parity.py $(or $(EXPERIMENTS),parity) --cachalot $(BUILD)/cachalot
 
 test:  ## installs what is missing, builds, runs the tests and the quick checks
 	@tools/install_debian.sh build test

@@ -16,7 +16,7 @@ COLOURS = ("#1f6fb2", "#d1495b", "#3a7d44", "#b07d12", "#6c4ab6")
 # Read in light and dark pages alike: mid greys on no background.
 STYLE = ("text{font:13px system-ui,sans-serif;fill:#808080}.title{font-size:15px;font-weight:600}"
          ".grid{stroke:#808080;stroke-opacity:.25}.axis{stroke:#808080}.curve{fill:none;stroke-width:2}"
-         ".faint{fill:none;stroke-width:1;stroke-opacity:.3}")
+         ".faint{fill:none;stroke-width:1;stroke-opacity:.3}.mark{stroke:#808080;stroke-dasharray:6 4}")
 
 
 def ticks(low, high, wanted=6):
@@ -53,20 +53,44 @@ def read(path, keys):
     return {key: points for key, points in series.items() if points}
 
 
-def draw(series, title, x_label, y_label):
+def legend_rows(labels, width):
+    """Labels in rows that fit; one behind the other from the right."""
+    rows, used = [], width
+    for label in labels:
+        needed = 8 * len(label) + 16
+        if used + needed > width:
+            rows.append([])
+            used = 0
+        rows[-1].append(label)
+        used += needed
+    return rows
+
+
+def draw(series, title, x_label, y_label, smooth=True, marks=(), y_range=None):
+    """An SVG of {name: [(step, value)]}. `marks` are dashed lines at these values; without `smooth` curves are drawn
+    as they are, for values that are smoothed already; `y_range` holds several pictures to one scale."""
     steps = [step for points in series.values() for step, _ in points]
     low_x, high_x = min(steps), max(max(steps), min(steps) + 1)
     # The first steps of a run lie far above the rest; the curve is what matters.
-    values = sorted(v for points in series.values() for _, v in points)
-    low_y, high_y = values[0], values[-1]
+    values = sorted([v for points in series.values() for _, v in points] + list(marks))
+    low_y, high_y = y_range or (values[0], values[-1])
     pad = 0.04 * (high_y - low_y or 1)
     low_y, high_y = low_y - pad, high_y + pad
+
+    widths = {key: len(points) // 100 if smooth else 0 for key, points in series.items()}
+    lines = {key: list(zip((s for s, _ in points), smoothed([v for _, v in points], widths[key])))
+             for key, points in series.items()}
+    labels = {f"{key}: {lines[key][-1][1]:.3g}": colour for key, colour in zip(series, COLOURS * len(series))}
+    rows = legend_rows(labels, WIDTH - LEFT - RIGHT)
+    # Beside the title where there is room, else in lines of its own under it.
+    beside = len(rows) == 1 and sum(8 * len(label) + 16 for label in labels) + 8 * len(title) < WIDTH - LEFT - RIGHT
+    top = TOP if beside else TOP + 18 * len(rows)
 
     def x(step):
         return LEFT + (step - low_x) / (high_x - low_x) * (WIDTH - LEFT - RIGHT)
 
     def y(value):
-        return HEIGHT - BOTTOM - (value - low_y) / (high_y - low_y) * (HEIGHT - TOP - BOTTOM)
+        return HEIGHT - BOTTOM - (value - low_y) / (high_y - low_y) * (HEIGHT - top - BOTTOM)
 
     def path(points):
         return "M" + "L".join(f"{x(s):.1f} {y(v):.1f}" for s, v in points)
@@ -79,23 +103,25 @@ def draw(series, title, x_label, y_label):
                    f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
     for step in ticks(low_x, high_x, 8):
         out.append(f'<text x="{x(step):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{step:g}</text>')
-    out.append(f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}" fill="none"/>')
+    out.append(f'<path class="axis" d="M{LEFT} {top}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}" fill="none"/>')
     out.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 12}" text-anchor="middle">'
                f"{html.escape(x_label)}</text>")
-    out.append(f'<text transform="translate(16 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
+    out.append(f'<text transform="translate(16 {(top + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
                f"{html.escape(y_label)}</text>")
-    legend = WIDTH - RIGHT
-    for (key, points), colour in reversed(list(zip(series.items(), COLOURS * len(series)))):
-        width = len(points) // 100
-        if width > 0:
+    out += [f'<path class="mark" d="M{LEFT} {y(value):.1f}H{WIDTH - RIGHT}"/>' for value in marks]
+    for (key, points), colour in reversed(list(zip(series.items(), labels.values()))):
+        if widths[key] > 0:
             out.append(f'<path class="faint" stroke="{colour}" d="{path(points[::max(1, len(points) // 2000)])}"/>')
-        line = list(zip((s for s, _ in points), smoothed([v for _, v in points], width)))
+        line = lines[key]
         out.append(f'<path class="curve" stroke="{colour}" d="{path(line[::max(1, len(line) // 1000)])}"/>')
         if len(points) <= 30:
             out += [f'<circle cx="{x(s):.1f}" cy="{y(v):.1f}" r="3" fill="{colour}"/>' for s, v in points]
-        label = f"{key} {line[-1][1]:.3g}"
-        out.append(f'<text x="{legend}" y="24" text-anchor="end" style="fill:{colour}">{html.escape(label)}</text>')
-        legend -= 8 * len(label) + 16
+    for i, row in enumerate(rows):
+        legend = WIDTH - RIGHT
+        for label in reversed(row):
+            out.append(f'<text x="{legend}" y="{24 if beside else 46 + 18 * i}" text-anchor="end" '
+                       f'style="fill:{labels[label]}">{html.escape(label)}</text>')
+            legend -= 8 * len(label) + 16
     return "\n".join(out + ["</svg>"]) + "\n"
 
 
