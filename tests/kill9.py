@@ -4,12 +4,13 @@
     kill9.py CACHALOT WORK_DIR [--kills 20] [--seed 1] [--precision bf16]
 
 A small recipe saves a checkpoint every 3 steps. One run is left alone. Another is killed at `kills` moments spread at
-random over its life (while preparing data, inside steps, inside checkpoints), each time resumed with another number
+random over its steps (while preparing data, inside steps, inside checkpoints), each time resumed with another number
 of threads. Its final model and optimiser files, and those of the mean of the weights, must have the same bytes as those of the run left alone, and no resume
 may fail.
 """
 import argparse
 import hashlib
+import json
 import pathlib
 import random
 import shutil
@@ -92,21 +93,31 @@ def main():
     want = digest(work / "whole")
     print(f"left alone: {whole_s:.1f} s, {want[0]}, {want[1][:16]}", flush=True)
 
-    # Each life lasts a random part of what the undisturbed run needs for a share of its steps.
+    # A third of the lives end while they begin (reading the recipe, the data, the checkpoint), the others at a
+    # random moment after a step further on: steps, not seconds, since a busy machine is slow at one time only.
+    lines = work / "killed" / "metrics.jsonl"
+
+    def step():
+        text = lines.read_text() if lines.exists() else ""
+        whole = text[:text.rfind("\n") + 1].splitlines()
+        return json.loads(whole[-1])["step"] if whole else 0
+
     reached = []
-    for kill in range(o.kills):
-        process = subprocess.Popen(command("killed", 1 + kill % 3, True), stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.PIPE, text=True, cwd=work)
-        try:
-            process.wait(timeout=rng.uniform(0.02, 2.5 * whole_s / o.kills))
-            if process.returncode != 0:
-                sys.exit(f"kill {kill}: the resume failed by itself: {process.stderr.read()}")
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        lines = (work / "killed" / "metrics.jsonl")
-        steps = lines.read_text().count("\n") if lines.exists() else 0
-        reached.append(steps)
+    targets = sorted(rng.randrange(1, o.steps) for _ in range(o.kills))
+    for kill, target in enumerate(targets):
+        with open(work / "stderr.txt", "w") as log:
+            process = subprocess.Popen(command("killed", 1 + kill % 3, True), stdout=subprocess.DEVNULL, stderr=log,
+                                       cwd=work)
+        early = rng.random() < 1 / 3
+        moment = rng.uniform(0.01, 0.5) if early else rng.uniform(0.0, 2.0 * whole_s / o.steps)
+        while not early and process.poll() is None and step() < target:
+            time.sleep(0.002)
+        time.sleep(moment)
+        if process.poll() not in (None, 0):
+            sys.exit(f"kill {kill}: the resume failed by itself: {(work / 'stderr.txt').read_text()}")
+        process.kill()
+        process.wait()
+        reached.append(step())
     print("killed after steps:", " ".join(map(str, reached)), flush=True)
     done = subprocess.run(command("killed", 2, True), capture_output=True, text=True, cwd=work)
     if done.returncode != 0:
