@@ -23,6 +23,7 @@ struct Shape {
   int problems = 1;     // of this shape, each with its own operands
   bool memory = false;  // bound by reading b
   bool peers = false;
+  bool a_bf16 = false;  // a in memory, as the peers are given it
 };
 
 constexpr Precision kF = Precision::kF32;
@@ -31,7 +32,8 @@ constexpr Precision kH = Precision::kBF16;
 // linear: y = x W^T; dgrad: dx = dy W; wgrad: dW = dy^T x. Weights of training are floats.
 constexpr Shape kShapes[] = {
     {"square 2048", kF, 2048, 2048, 2048, false, true, false, 1, false, true},
-    {"square 2048", kH, 2048, 2048, 2048, false, true, true, 1, false, true},
+    {"square 2048", kH, 2048, 2048, 2048, false, true, true, 1, false, true, true},
+    {"square 2048, float activations", kH, 2048, 2048, 2048, false, true, true},
     {"linear 2048x1408x512", kF, 2048, 1408, 512, false, true, false, 1, false, true},
     {"linear 2048x256x256", kH, 2048, 256, 256, false, true, false},
     {"linear 2048x8192x256", kH, 2048, 8192, 256, false, true, false},
@@ -55,24 +57,28 @@ constexpr Shape kShapes[] = {
 struct Operands {
   Shape shape;
   std::vector<Mat<float>> a, b, c;
-  std::vector<Mat<Bf16>> half;
+  std::vector<Mat<Bf16>> half, a_half;
   std::vector<Gemm> problems;
 
   explicit Operands(const Shape& s) : shape(s) {
     for (int i = 0; i < s.problems; ++i) {
       a.push_back(filled(s.trans_a ? s.k : s.m, s.trans_a ? s.m : s.k, 2 * i));
+      if (s.a_bf16) a_half.push_back(rounded(a.back()));
       c.emplace_back(s.m, s.n);
       Mat<float> w = filled(s.trans_b ? s.n : s.k, s.trans_b ? s.k : s.n, 2 * i + 1);
-      if (s.b_bf16) {
-        half.emplace_back(w.rows(), w.cols());
-        for (std::size_t j = 0; j < w.size(); ++j) half.back().data()[j] = to_bf16(w.data()[j]);
-      }
+      if (s.b_bf16) half.push_back(rounded(w));
       if (!s.b_bf16 || s.peers) b.push_back(std::move(w));  // peers take floats
     }
     for (std::size_t i = 0; i < a.size(); ++i) {
       const MatRef w = s.b_bf16 ? MatRef(half[i].cview()) : MatRef(b[i].cview());
-      problems.push_back({a[i].cview(), w, c[i].view(), s.trans_a, s.trans_b, false});
+      const MatRef x = s.a_bf16 ? MatRef(a_half[i].cview()) : MatRef(a[i].cview());
+      problems.push_back({x, w, c[i].view(), s.trans_a, s.trans_b, false});
     }
+  }
+  static Mat<Bf16> rounded(const Mat<float>& m) {
+    Mat<Bf16> half(m.rows(), m.cols());
+    for (std::size_t j = 0; j < m.size(); ++j) half.data()[j] = to_bf16(m.data()[j]);
+    return half;
   }
   float at(const MatRef& m, int i, int j) const {
     const std::ptrdiff_t x = i * m.stride + j;
@@ -146,7 +152,7 @@ ReadyCase prepare(const Shape& shape, const BenchEnvironment& env) {
 
 double bytes_of(const Shape& s) {
   const double b = (s.b_bf16 ? 2.0 : 4.0) * s.n * s.k;
-  return s.problems * (s.memory ? b : b + 4.0 * s.m * s.k + 4.0 * s.m * s.n);
+  return s.problems * (s.memory ? b : b + (s.a_bf16 ? 2.0 : 4.0) * s.m * s.k + 4.0 * s.m * s.n);
 }
 
 }  // namespace
