@@ -12,7 +12,7 @@ namespace cachalot::cpu::avx2 {
 namespace {
 
 struct KeepBits {
-  std::uint32_t word[4];
+  std::uint32_t word[8];
 };
 
 __m256i broadcast(std::uint64_t x) { return _mm256_set1_epi64x(static_cast<long long>(x)); }
@@ -52,20 +52,22 @@ void eight_blocks(const DropoutMask& mask, std::uint64_t counter, __m256i* words
   }
 }
 
-KeepBits keep_bits(const DropoutMask& mask, std::uint64_t counter, std::uint32_t threshold) {
-  __m256i low[4], high[4];
-  eight_blocks(mask, counter, low);
-  eight_blocks(mask, counter + 8, high);
+template <unsigned kGroups>
+void keep_bits(const DropoutMask& mask, std::uint64_t counter, std::uint32_t threshold,
+               KeepBits& keep) {
   const __m256i least = _mm256_set1_epi16(static_cast<short>(threshold));
-  KeepBits keep;
-  CACHALOT_UNROLL
-  for (int w = 0; w < 4; ++w) {
-    const __m256i a = _mm256_cmpeq_epi16(_mm256_max_epu16(low[w], least), low[w]);
-    const __m256i b = _mm256_cmpeq_epi16(_mm256_max_epu16(high[w], least), high[w]);
-    const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0b11'01'10'00);
-    keep.word[w] = static_cast<std::uint32_t>(_mm256_movemask_epi8(bytes));
+  for (unsigned g = 0; g < kGroups; ++g) {
+    __m256i low[4], high[4];
+    eight_blocks(mask, counter + 16 * g, low);
+    eight_blocks(mask, counter + 16 * g + 8, high);
+    CACHALOT_UNROLL
+    for (unsigned w = 0; w < 4; ++w) {
+      const __m256i a = _mm256_cmpeq_epi16(_mm256_max_epu16(low[w], least), low[w]);
+      const __m256i b = _mm256_cmpeq_epi16(_mm256_max_epu16(high[w], least), high[w]);
+      const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0b11'01'10'00);
+      keep.word[4 * g + w] = static_cast<std::uint32_t>(_mm256_movemask_epi8(bytes));
+    }
   }
-  return keep;
 }
 
 Vec only_lanes(Vec v, std::uint32_t bits) {
