@@ -45,6 +45,8 @@ ema_decay = 0.99
 steps = {steps}
 warmup_steps = 10
 batch = 8
+[regularization]
+dropout = 0.1
 [run]
 precision = "{precision}"
 checkpoint_every = 3

@@ -8,6 +8,7 @@
 #include "kernels/adamw.h"
 #include "kernels/attention.h"
 #include "kernels/cross_entropy.h"
+#include "kernels/dropout.h"
 #include "kernels/elementwise.h"
 #include "kernels/fp8.h"
 #include "kernels/fp8_fused.h"
@@ -47,6 +48,7 @@ struct KernelTable {
   void (*embedding)(const Context&, const Embedding&) = embedding_ref;
   void (*embedding_backward)(const Context&,
                              const EmbeddingBackward<float>&) = embedding_backward_ref<float>;
+  void (*dropout)(const Context&, const Dropout<float>&) = dropout_ref<float>;
   double (*sum_squares)(const Context&, std::span<const float>) = sum_squares_ref<float>;
   void (*cross_entropy)(const Context&, const CrossEntropy<float>&) = cross_entropy_ref<float>;
   void (*route)(const Context&, const Route<float>&) = route_ref<float>;

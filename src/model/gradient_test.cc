@@ -49,7 +49,7 @@ Config tiny(bool v3) {
   return c;
 }
 
-void check(bool v3, bool balance_over_batch, const std::string& level) {
+void check(bool v3, bool balance_over_batch, const std::string& level, double dropout = 0) {
   const Config config = tiny(v3);
   const runtime::Runtime runtime({2, level});
   Parameters parameters(config);
@@ -64,13 +64,21 @@ void check(bool v3, bool balance_over_batch, const std::string& level) {
   options.mtp_lambda = 0.5F;
   options.balance_alpha = 0.1F;
   options.balance_over_batch = balance_over_batch;
+  options.dropout = dropout;
+  options.dropout_seed = 5;
+  options.first_sequence = 40;
   Optimizer::zero_gradients(parameters);
   const Losses base = graph.forward_backward(parameters, tokens.cview(), options);
   ASSERT_TRUE(std::isfinite(base.total));
 
-  int checked = 0;
+  std::vector<std::vector<float>> gradients;
   for (const Parameter& p : parameters.list()) {
-    const std::vector<float> g(parameters.gradient(p).begin(), parameters.gradient(p).end());
+    gradients.emplace_back(parameters.gradient(p).begin(), parameters.gradient(p).end());
+  }
+  int checked = 0;
+  for (std::size_t at = 0; at < gradients.size(); ++at) {
+    const Parameter& p = parameters.list()[at];
+    const std::vector<float>& g = gradients[at];
     const std::vector<float> start(parameters.value(p).begin(), parameters.value(p).end());
     double square = 0;
     for (const float x : g) square += static_cast<double>(x) * x;
@@ -85,7 +93,10 @@ void check(bool v3, bool balance_over_batch, const std::string& level) {
         for (std::size_t i = 0; i < g.size(); ++i) {
           parameters.value(p)[i] = static_cast<float>(start[i] + h * g[i]);
         }
-        const Losses moved = graph.evaluate(parameters, tokens.cview(), options);
+        // An evaluation never drops; the gradients that the other adds were copied.
+        const Losses moved = dropout > 0
+                                 ? graph.forward_backward(parameters, tokens.cview(), options)
+                                 : graph.evaluate(parameters, tokens.cview(), options);
         same_routes = same_routes && moved.expert_load == base.expert_load;
         loss[sign] = moved.total;
       }
@@ -113,6 +124,76 @@ TEST(WholeModelGradient, AgreesWithFiniteDifferences) {
   }
 }
 
+// The masks are the same in every pass of the same sequences, so the loss is a smooth function.
+TEST(WholeModelGradient, AgreesWithFiniteDifferencesUnderDropout) {
+  for (const cpu::Level level : cpu::supported_levels()) {
+    check(true, false, std::string(cpu::name(level)), 0.2);
+    check(false, false, std::string(cpu::name(level)), 0.2);
+  }
+}
+
+TEST(WholeModelGradient, DropoutFollowsTheSequenceAndLeavesEvaluationAlone) {
+  const Config config = tiny(true);
+  const runtime::Runtime runtime({2, ""});
+  Mat<std::int32_t> tokens(4, 9);
+  const Rng rng(6);
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    tokens.data()[i] = static_cast<std::int32_t>(rng.below(i, 53));
+  }
+  for (const auto& numerics :
+       {nn::Numerics::f32(), nn::Numerics::bf16(), nn::Numerics::report_fp8()}) {
+    Parameters parameters(config);
+    parameters.initialise(0.15, 1);
+    TrainGraph graph(runtime.context(), config, numerics);
+    const auto losses = [&](double rate, std::uint64_t seed, std::int64_t first, int from, int n) {
+      LossOptions options;
+      options.dropout = rate;
+      options.dropout_seed = seed;
+      options.first_sequence = first;
+      return graph.forward_backward(parameters, tokens.cview().sub_rows(from, n), options).total;
+    };
+    const double plain = losses(0, 1, 0, 0, 4);
+    const double dropped = losses(0.2, 1, 0, 0, 4);
+    EXPECT_NE(plain, dropped);
+    EXPECT_EQ(dropped, losses(0.2, 1, 0, 0, 4));
+    EXPECT_NE(dropped, losses(0.2, 2, 0, 0, 4));
+    EXPECT_NE(dropped, losses(0.2, 1, 4, 0, 4));
+    EXPECT_EQ(plain, losses(0, 2, 4, 0, 4));  // without dropout neither counts
+    LossOptions options;
+    const double evaluated = graph.evaluate(parameters, tokens.cview(), options).total;
+    options.dropout = 0.5;
+    EXPECT_EQ(evaluated, graph.evaluate(parameters, tokens.cview(), options).total);
+  }
+}
+
+// A sequence has its masks wherever the micro-batches are cut. (Balance terms are per sequence.)
+TEST(WholeModelGradient, DropoutDoesNotDependOnTheMicroBatches) {
+  const Config config = tiny(true);
+  const runtime::Runtime runtime({1, ""});
+  Mat<std::int32_t> tokens(4, 9);
+  const Rng rng(6);
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    tokens.data()[i] = static_cast<std::int32_t>(rng.below(i, 53));
+  }
+  Parameters whole(config), halves(config);
+  whole.initialise(0.15, 1);
+  halves.initialise(0.15, 1);
+  TrainGraph graph(runtime.context(), config, Precision::kF32);
+  LossOptions options;
+  options.dropout = 0.2;
+  options.first_sequence = 12;
+  graph.forward_backward(whole, tokens.cview(), options);
+  options.weight = 0.5F;
+  graph.forward_backward(halves, tokens.cview().sub_rows(0, 2), options);
+  options.first_sequence = 14;
+  graph.forward_backward(halves, tokens.cview().sub_rows(2, 2), options);
+  float largest = 0;
+  for (const float x : whole.gradients()) largest = std::max(largest, std::fabs(x));
+  for (std::size_t i = 0; i < whole.gradients().size(); ++i) {
+    ASSERT_NEAR(whole.gradients()[i], halves.gradients()[i], 1e-5F * largest);
+  }
+}
+
 TEST(WholeModelGradient, DoesNotDependOnTheThreads) {
   for (const Precision precision : {Precision::kF32, Precision::kBF16}) {
     const Config config = tiny(true);
@@ -127,7 +208,9 @@ TEST(WholeModelGradient, DoesNotDependOnTheThreads) {
       Parameters parameters(config);
       parameters.initialise(0.15, 7);
       TrainGraph graph(runtime.context(), config, precision);
-      graph.forward_backward(parameters, tokens.cview(), {});
+      LossOptions options;
+      options.dropout = 0.1;
+      graph.forward_backward(parameters, tokens.cview(), options);
       const std::vector<float> got(parameters.gradients().begin(), parameters.gradients().end());
       if (want.empty()) want = got;
       EXPECT_TRUE(got == want) << threads << " threads";

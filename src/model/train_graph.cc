@@ -136,6 +136,12 @@ void TrainGraph::prepare(MatView<const std::int32_t> tokens, bool mtp) {
   }
 }
 
+void TrainGraph::drop_entry(const nn::LayerDropout& drop, MatView<float> x) const {
+  if (!drop.on()) return;
+  const PartScope part(ctx_, Part::kElementwise);
+  dropout(ctx_, {drop.mask(nn::DropoutPlace::kEmbedding), x, x});
+}
+
 void TrainGraph::forward_main(const nn::Weights& w, Losses& out) {
   const int rows = static_cast<int>(inputs_.size());
   const int d = dims_.hidden;
@@ -144,9 +150,10 @@ void TrainGraph::forward_main(const nn::Weights& w, Losses& out) {
     const PartScope part(ctx_, Part::kElementwise);
     embedding(ctx_, {w.embed, inputs_, x_.view()});
   }
+  drop_entry(drop_, x_.view());
   for (std::size_t l = 0; l < layers_.size(); ++l) {
-    nn::block_forward(ctx_, num_, dims_, w.layers[l], rope_, spans_, x_.view(), layers_[l],
-                      scratch_);
+    nn::block_forward(ctx_, num_, dims_, w.layers[l], rope_, spans_,
+                      drop_.of_layer(static_cast<int>(l)), x_.view(), layers_[l], scratch_);
     if (w.layers[l].is_moe) out.expert_load.push_back(load_of(layers_[l].moe.route.order));
   }
   normed_.resize(rows, d);
@@ -181,8 +188,9 @@ void TrainGraph::forward_mtp(const nn::MtpWeights& w, Losses& out) {
     const PartScope part(ctx_, Part::kDense);
     gemm(ctx_, num_.products, linear(mtp_joined_.cview(), w.eh_proj, mtp_x_.view()));
   }
-  nn::block_forward(ctx_, num_, dims_, w.block, mtp_rope_, mtp_spans_, mtp_x_.view(), mtp_block_,
-                    scratch_);
+  drop_entry(mtp_drop_, mtp_x_.view());
+  nn::block_forward(ctx_, num_, dims_, w.block, mtp_rope_, mtp_spans_, mtp_drop_, mtp_x_.view(),
+                    mtp_block_, scratch_);
   if (w.block.is_moe) out.expert_load.push_back(load_of(mtp_block_.moe.route.order));
   const PartScope part(ctx_, Part::kElementwise);
   rms_norm(ctx_, {mtp_x_.cview(), w.head_norm, dims_.eps, mtp_normed_.view(), mtp_rstd_});
@@ -197,7 +205,8 @@ double TrainGraph::backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients&
   rms_norm_backward(ctx_, {mtp_x_.cview(), w.head_norm, mtp_rstd_, mtp_dnormed_.cview(),
                            mtp_dx_.view(), false, g.head_norm});
   const double loss = nn::block_backward(ctx_, num_, dims_, w.block, g.block, mtp_rope_, mtp_spans_,
-                                         balance, mtp_dx_.view(), mtp_block_, scratch_);
+                                         balance, mtp_drop_, mtp_dx_.view(), mtp_block_, scratch_);
+  drop_entry(mtp_drop_, mtp_dx_.view());
   {
     const PartScope part(ctx_, Part::kDense);
     const Gemm back[] = {{mtp_dx_.cview(), w.eh_proj, mtp_djoined_.view(), false, false, false},
@@ -230,9 +239,11 @@ void TrainGraph::backward_main(const nn::Weights& w, const nn::Gradients& g,
   }
   layer_balance.assign(layers_.size(), 0.0);
   for (std::size_t l = layers_.size(); l-- > 0;) {
-    layer_balance[l] = nn::block_backward(ctx_, num_, dims_, w.layers[l], g.layers[l], rope_,
-                                          spans_, balance, dx_.view(), layers_[l], scratch_);
+    layer_balance[l] =
+        nn::block_backward(ctx_, num_, dims_, w.layers[l], g.layers[l], rope_, spans_, balance,
+                           drop_.of_layer(static_cast<int>(l)), dx_.view(), layers_[l], scratch_);
   }
+  drop_entry(drop_, dx_.view());
   const PartScope part(ctx_, Part::kElementwise);
   embedding_backward(ctx_, {inputs_, dx_.cview(), g.embed});
 }
@@ -263,6 +274,13 @@ Losses TrainGraph::run(Parameters& parameters, MatView<const std::int32_t> token
   const bool mtp = !w.mtp.empty() && tokens.cols > 2;
   prepare(tokens, mtp);
   if (num_.fp8) parameters.quantize(ctx_, num_);
+  drop_ = mtp_drop_ = {};
+  if (backward) {
+    const std::int64_t before = options.first_sequence;
+    drop_ = {options.dropout, options.dropout_seed, before * length_, 0};
+    mtp_drop_ = {options.dropout, options.dropout_seed, before * (length_ - 1),
+                 config_.num_hidden_layers};
+  }
 
   Losses out;
   out.main_rows = scored_rows(targets_.size(), options);

@@ -26,6 +26,11 @@ struct LossOptions {
   // Weight of this micro-batch in the step: 1 / number of micro-batches. Losses are not scaled by
   // it, gradients are.
   float weight = 1.0F;
+  // forward_backward only: dropout (nn/dropout.h), its seed, and the number in the run of the
+  // micro-batch's first sequence, which with the seed determines the masks.
+  double dropout = 0;
+  std::uint64_t dropout_seed = 0;
+  std::int64_t first_sequence = 0;
   int head_rows = 512;  // rows of logits in memory at a time
   // evaluate only: the first rows of each sequence are context; losses and counts are of the rest.
   int score_from = 0;
@@ -78,6 +83,8 @@ class TrainGraph {
   bool is_scored(std::size_t i, std::size_t rows, const LossOptions& options) const;
   std::int64_t scored_rows(std::size_t rows, const LossOptions& options) const;
   void count_hits(const LossOptions& options, Losses& out) const;
+  // Dropout of a row's entry into the residual stream, forward and backward alike.
+  void drop_entry(const nn::LayerDropout& drop, MatView<float> x) const;
   // Cross entropy of normed rows against targets in pieces of head_rows; with backward, dnormed
   // [T, D] and dhead get their gradients. Returns the sum of the losses.
   double head_loss(MatView<const float> normed, MatRef head, std::span<const std::int32_t> targets,
@@ -92,6 +99,7 @@ class TrainGraph {
   nn::RopeRows rope_, mtp_rope_;
   Mat<float> cos_, sin_, mtp_cos_, mtp_sin_;
   std::vector<AttentionSpan> spans_, mtp_spans_;
+  nn::LayerDropout drop_, mtp_drop_;  // of this pass; the first as of layer 0
   int sequences_ = 0;
   int length_ = 0;
 

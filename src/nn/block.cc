@@ -35,6 +35,30 @@ void norm_again(const Context& ctx, const Numerics& num, const BlockDims& dims,
   s.h_operand.add_columns(ctx, num);
 }
 
+// What a sublayer writes its result to: the residual stream, which it adds to, or with dropout a
+// buffer of its own, which `finish` adds what is left of.
+MatView<float> begin_result(const LayerDropout& drop, MatView<float> x, BlockScratch& s) {
+  if (!drop.on()) return x;
+  s.dropped.resize(x.rows, x.cols);
+  return s.dropped.view();
+}
+void finish_result(const Context& ctx, const LayerDropout& drop, DropoutPlace place,
+                   MatView<float> x, const BlockScratch& s) {
+  if (!drop.on()) return;
+  const PartScope part(ctx, Part::kElementwise);
+  dropout(ctx, {drop.mask(place), s.dropped.cview(), x, /*accumulate=*/true});
+}
+// The gradient of a sublayer's result from that of the residual stream.
+MatView<const float> gradient_of_result(const Context& ctx, const LayerDropout& drop,
+                                        DropoutPlace place, MatView<const float> dx,
+                                        BlockScratch& s) {
+  if (!drop.on()) return dx;
+  const PartScope part(ctx, Part::kElementwise);
+  s.dropped.resize(dx.rows, dx.cols);
+  dropout(ctx, {drop.mask(place), dx, s.dropped.view()});
+  return s.dropped.cview();
+}
+
 }  // namespace
 
 std::size_t KeptBytes::total() const noexcept {
@@ -65,34 +89,41 @@ KeptBytes kept_bytes(const BlockSaved& s) {
 
 void block_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
                    const BlockWeights& w, const RopeRows& rope,
-                   std::span<const AttentionSpan> spans, MatView<float> x, BlockSaved& saved,
-                   BlockScratch& s) {
+                   std::span<const AttentionSpan> spans, const LayerDropout& drop, MatView<float> x,
+                   BlockSaved& saved, BlockScratch& s) {
+  const bool add = !drop.on();  // to the residual stream itself
   saved.x.store(ctx, num.stream, x);
   norm(ctx, num, dims, x, w.input_norm, saved.in_rstd, s);
   if (!num.recompute_norms) saved.h_attn.store(ctx, num.linear_input, s.h.cview(), num.scale);
-  mla_forward(ctx, num, dims, w.mla, s.h_operand, rope, spans, x, s.mla, saved.mla);
+  mla_forward(ctx, num, dims, w.mla, s.h_operand, rope, spans, begin_result(drop, x, s), add, s.mla,
+              saved.mla);
+  finish_result(ctx, drop, DropoutPlace::kAttention, x, s);
 
   saved.x_mid.store(ctx, num.stream, x);
   norm(ctx, num, dims, x, w.post_norm, saved.post_rstd, s);
   if (!num.recompute_norms) saved.h_ffn.store(ctx, num.linear_input, s.h.cview(), num.scale);
+  const MatView<float> y = begin_result(drop, x, s);
   if (w.is_moe) {
-    moe_forward(ctx, num, dims, w.moe, s.h_operand, s.h.cview(), x, s.moe, saved.moe.route,
-                &saved.moe);
+    moe_forward(ctx, num, dims, w.moe, s.h_operand, s.h.cview(), y, s.moe, saved.moe.route,
+                &saved.moe, add);
   } else {
-    mlp_forward(ctx, num, w.mlp, s.h_operand, x, s.mlp, &saved.mlp, s.products);
+    mlp_forward(ctx, num, w.mlp, s.h_operand, y, s.mlp, &saved.mlp, s.products, add);
   }
+  finish_result(ctx, drop, DropoutPlace::kFeedForward, x, s);
 }
 
 double block_backward(const Context& ctx, const Numerics& num, const BlockDims& dims,
                       const BlockWeights& w, const BlockGradients& g, const RopeRows& rope,
                       std::span<const AttentionSpan> spans, const BalanceTerm& balance,
-                      MatView<float> dx, BlockSaved& saved, BlockScratch& s) {
+                      const LayerDropout& drop, MatView<float> dx, BlockSaved& saved,
+                      BlockScratch& s) {
   s.dh.resize(dx.rows, dx.cols);
   double loss = 0;
   {
     const auto x = saved.x_mid.load(ctx, s.x);
     norm_again(ctx, num, dims, x, w.post_norm, saved.post_rstd, saved.h_ffn, s);
-    s.dy.set(ctx, num, dx, num.gradient_tile, Operand::Use::kBoth);
+    const auto dy = gradient_of_result(ctx, drop, DropoutPlace::kFeedForward, dx, s);
+    s.dy.set(ctx, num, dy, num.gradient_tile, Operand::Use::kBoth);
     if (w.is_moe) {
       loss = moe_backward(ctx, num, dims, w.moe, g.moe, s.h_operand, s.h.cview(), balance, s.dy,
                           s.dh.view(), s.moe, saved.moe, s.moe_back);
@@ -105,7 +136,8 @@ double block_backward(const Context& ctx, const Numerics& num, const BlockDims& 
   }
   const auto x = saved.x.load(ctx, s.x);
   norm_again(ctx, num, dims, x, w.input_norm, saved.in_rstd, saved.h_attn, s);
-  mla_backward(ctx, num, dims, w.mla, g.mla, s.h_operand, rope, spans, saved.mla, s.mla, dx,
+  const auto dy = gradient_of_result(ctx, drop, DropoutPlace::kAttention, dx, s);
+  mla_backward(ctx, num, dims, w.mla, g.mla, s.h_operand, rope, spans, saved.mla, s.mla, dy,
                s.dh.view(), s.mla_back);
   const PartScope part(ctx, Part::kElementwise);
   rms_norm_backward(ctx, {x, w.input_norm, saved.in_rstd, s.dh.cview(), dx, true, g.input_norm});

@@ -3,6 +3,8 @@
 // The forward computes in buffers that all layers share and keeps, per layer, what the numerics
 // say; the backward loads that, computes the rest again, and goes on from there.
 //
+// With dropout the two sums are of what is left of attention's and ffn's results.
+//
 // Symbols: T = B sequences of equal length, D hidden.
 // Threads: one caller; the ops inside use the context's threads.
 #pragma once
@@ -12,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "nn/dropout.h"
 #include "nn/mla.h"
 #include "nn/moe.h"
 
@@ -45,6 +48,7 @@ KeptBytes kept_bytes(const BlockSaved& saved);
 // Shared by all layers.
 struct BlockScratch {
   Mat<float> x, h, dh;
+  Mat<float> dropped;  // with dropout: a sublayer's result before it, or its gradient after it
   Operand h_operand, dy;
   MlaActs mla;
   MlaScratch mla_back;
@@ -57,14 +61,15 @@ struct BlockScratch {
 // x [T, D] is the residual stream: the block's input, then its result.
 void block_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
                    const BlockWeights& w, const RopeRows& rope,
-                   std::span<const AttentionSpan> spans, MatView<float> x, BlockSaved& saved,
-                   BlockScratch& scratch);
+                   std::span<const AttentionSpan> spans, const LayerDropout& dropout,
+                   MatView<float> x, BlockSaved& saved, BlockScratch& scratch);
 
 // dx holds the gradient of the block's result and becomes that of its input. Returns the balance
 // loss before alpha (0 in a dense block).
 double block_backward(const Context& ctx, const Numerics& num, const BlockDims& dims,
                       const BlockWeights& w, const BlockGradients& g, const RopeRows& rope,
                       std::span<const AttentionSpan> spans, const BalanceTerm& balance,
-                      MatView<float> dx, BlockSaved& saved, BlockScratch& scratch);
+                      const LayerDropout& dropout, MatView<float> dx, BlockSaved& saved,
+                      BlockScratch& scratch);
 
 }  // namespace cachalot::nn

@@ -156,16 +156,16 @@ void mla_absorbed(const Context& ctx, const Numerics& num, const BlockDims& d, c
 }
 
 void mla_output(const Context& ctx, const Numerics& num, const MlaWeights& w, MlaActs& acts,
-                MatView<float> x) {
+                MatView<float> x, bool add) {
   const PartScope part(ctx, Part::kDense);
   acts.out_operand.set(ctx, num, acts.out.cview(), num.activation_tile, Operand::Use::kRows);
-  acts.products.forward(acts.out_operand, 0, w.o, x, /*add=*/true);
+  acts.products.forward(acts.out_operand, 0, w.o, x, add);
   acts.products.run(ctx, num);
 }
 
 void mla_forward(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
                  const Operand& h, const RopeRows& rows, std::span<const AttentionSpan> spans,
-                 MatView<float> x, MlaActs& acts, MlaSaved& saved) {
+                 MatView<float> x, bool add, MlaActs& acts, MlaSaved& saved) {
   down(ctx, num, d, w, h, rows, acts);
   if (d.q_lora > 0) saved.q_a.store_rounded(ctx, num.stream, acts.q_a.view());
   saved.kv_a.store_rounded(ctx, num.stream, acts.kv_a.view());
@@ -179,7 +179,7 @@ void mla_forward(const Context& ctx, const Numerics& num, const BlockDims& d, co
     saved.kv.store(ctx, num.attention_input, acts.kv.cview());
   }
   saved.out.store_rounded(ctx, num.attention_output, acts.out.view());
-  mla_output(ctx, num, w, acts, x);
+  mla_output(ctx, num, w, acts, x, add);
 }
 
 void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,

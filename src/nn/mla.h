@@ -60,9 +60,9 @@ struct LatentSpan {
 void mla_absorbed(const Context& ctx, const Numerics& num, const BlockDims& dims,
                   const MlaWeights& w, std::span<const LatentSpan> spans, MlaActs& acts);
 
-// x += out W_o^T
+// x += out W_o^T, or x = it
 void mla_output(const Context& ctx, const Numerics& num, const MlaWeights& w, MlaActs& acts,
-                MatView<float> x);
+                MatView<float> x, bool add = true);
 
 // What one layer keeps for its backward.
 struct MlaSaved {
@@ -79,10 +79,10 @@ struct MlaScratch {
   Products products;
 };
 
-// x += attention(h), keeping what the backward needs.
+// x += attention(h) (without `add`, x = attention(h)), keeping what the backward needs.
 void mla_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
                  const MlaWeights& w, const Operand& h, const RopeRows& rope,
-                 std::span<const AttentionSpan> spans, MatView<float> x, MlaActs& acts,
+                 std::span<const AttentionSpan> spans, MatView<float> x, bool add, MlaActs& acts,
                  MlaSaved& saved);
 
 // From dy [T, D], the gradient of the output projection's result, to dh [T, D] (overwritten), the

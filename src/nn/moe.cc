@@ -40,13 +40,13 @@ void from_rows(const Context& ctx, const ExpertOrder& order, const std::vector<f
 }  // namespace
 
 void mlp_forward(const Context& ctx, const Numerics& num, const MlpWeights& w, const Operand& h,
-                 MatView<float> y, FfnActs& acts, FfnSaved* saved, Products& products) {
+                 MatView<float> y, FfnActs& acts, FfnSaved* saved, Products& products, bool add) {
   const PartScope scope(ctx, Part::kDense);
   FfnPart part;
   part.x = &h;
   part.w = {&w, 1};
   part.y = y;
-  part.add_y = true;
+  part.add_y = add;
   part.acts = &acts;
   part.saved = saved;
   ffn_forward(ctx, num, {&part, 1}, products);
@@ -69,7 +69,7 @@ void mlp_backward(const Context& ctx, const Numerics& num, const MlpWeights& w,
 
 void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
                  const MoeWeights& w, const Operand& h, MatView<const float> h_plain,
-                 MatView<float> y, MoeActs& acts, MoeRoute& r, MoeSaved* saved) {
+                 MatView<float> y, MoeActs& acts, MoeRoute& r, MoeSaved* saved, bool add) {
   const int t = h.rows();
   const int experts = dims.route.experts;
   const int topk = dims.route.topk;
@@ -87,12 +87,13 @@ void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
     acts.x.gather(ctx, num, h, r.order.token, r.order.begin);
   }
   Parts parts;
-  if (present(w.shared)) {
+  const bool shared_too = present(w.shared);
+  if (shared_too) {
     FfnPart& shared = parts.add();
     shared.x = &h;
     shared.w = {&w.shared, 1};
     shared.y = y;
-    shared.add_y = true;
+    shared.add_y = add;
     shared.acts = &acts.shared;
     shared.saved = saved != nullptr ? &saved->shared : nullptr;
   }
@@ -108,7 +109,7 @@ void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
   }
   const PartScope scope(ctx, Part::kRouting);
   if (num.send_results) payload_round_trip(ctx, num.combine, acts.y.view());
-  combine(ctx, {acts.y.cview(), r.order.slot.cview(), r.weight.cview(), y, true});
+  combine(ctx, {acts.y.cview(), r.order.slot.cview(), r.weight.cview(), y, add || shared_too});
 }
 
 double moe_backward(const Context& ctx, const Numerics& num, const BlockDims& dims,

@@ -14,9 +14,11 @@
 
 namespace cachalot::nn {
 
-// y += mlp(h); what the backward needs goes to `saved` where it is not null.
+// y += mlp(h) (without `add`, y = mlp(h)); what the backward needs goes to `saved` where it is not
+// null.
 void mlp_forward(const Context& ctx, const Numerics& num, const MlpWeights& w, const Operand& h,
-                 MatView<float> y, FfnActs& acts, FfnSaved* saved, Products& products);
+                 MatView<float> y, FfnActs& acts, FfnSaved* saved, Products& products,
+                 bool add = true);
 // From dy to dh [T, D] (overwritten).
 void mlp_backward(const Context& ctx, const Numerics& num, const MlpWeights& w,
                   const MlpGradients& g, const Operand& h, const Operand& dy, MatView<float> dh,
@@ -44,11 +46,12 @@ struct MoeSaved {
   FfnSaved experts, shared;
 };
 
-// y += shared(h) + sum of the chosen experts. `h_plain` are the floats of h: the gate's product is
-// always float. `saved` null: nothing is kept but the route.
+// y += shared(h) + sum of the chosen experts; without `add`, y = that. `h_plain` are the floats of
+// h: the gate's product is always float. `saved` null: nothing is kept but the route.
 void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
                  const MoeWeights& w, const Operand& h, MatView<const float> h_plain,
-                 MatView<float> y, MoeActs& acts, MoeRoute& route, MoeSaved* saved);
+                 MatView<float> y, MoeActs& acts, MoeRoute& route, MoeSaved* saved,
+                 bool add = true);
 
 struct MoeScratch {
   Mat<float> dweight, dscores, dlogits;

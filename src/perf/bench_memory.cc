@@ -93,6 +93,9 @@ void look_up(const Context& ctx, Data& d) {
 void look_up_backward(const Context& ctx, Data& d) {
   embedding_backward(ctx, {d.ids, d.m[0].cview(), d.m[1].view()});
 }
+void drop(const Context& ctx, Data& d) {
+  dropout(ctx, {{0.2, 1, 2, 3}, d.m[0].cview(), d.m[1].view()});
+}
 void squares(const Context& ctx, Data& d) { d.total = sum_squares(ctx, d.m[0].span()); }
 void entropy(const Context& ctx, Data& d) {
   cross_entropy(ctx, {d.m[0].view(), d.ids, d.loss, d.argmax, true, 1});
@@ -157,6 +160,7 @@ constexpr MemoryCase kCases[] = {
      rotate},
     {"embedding", 2 * kMatrix, 2, kRows, kCols, {1, 1, false, kMatrix}, look_up},
     {"embedding_backward", 3 * kMatrix, 2, kRows, kCols, {2, 1, true, kMatrix}, look_up_backward},
+    {"dropout", 2 * kMatrix, 2, kRows, kCols, {1, 1, false, kMatrix}, drop},
     {"sum_squares", kMatrix, 1, kRows, kCols, {1, 0, false, kMatrix}, squares},
     {"cross_entropy vocab 8192", 2 * kMatrix, 1, 1024, 8192, {1, 1, true, kMatrix}, entropy},
     {"cross_entropy vocab 129280",

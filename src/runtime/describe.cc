@@ -57,6 +57,7 @@ std::vector<SlotInfo> slots_of(const KernelTable& t) {
       {"swiglu_backward", t.swiglu_backward != r.swiglu_backward},
       {"embedding", t.embedding != r.embedding},
       {"embedding_backward", t.embedding_backward != r.embedding_backward},
+      {"dropout", t.dropout != r.dropout},
       {"sum_squares", t.sum_squares != r.sum_squares},
       {"cross_entropy", t.cross_entropy != r.cross_entropy},
       {"route", t.route != r.route},

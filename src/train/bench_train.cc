@@ -60,6 +60,9 @@ class Contestant {
       options.balance_alpha = static_cast<float>(recipe_.loss.balance_alpha);
       options.balance_over_batch = recipe_.loss.balance_over == BalanceOver::kBatch;
       options.weight = static_cast<float>(n) / static_cast<float>(batch);
+      options.dropout = recipe_.regularization.dropout;
+      options.dropout_seed = static_cast<std::uint64_t>(recipe_.run.seed);
+      options.first_sequence = done;
       load =
           graph_.forward_backward(parameters_, tokens_.cview().sub_rows(0, n), options).expert_load;
     }

@@ -149,8 +149,13 @@ void LossRecipe::fields(FieldVisitor& f) {
     "from this step on the router bias rests; -1: never");
 }
 
+void RegularizationRecipe::fields(FieldVisitor& f) {
+  f("dropout", dropout, 0.0, 0.99,
+    "share of the embedding and of each sublayer's result that training drops");
+}
+
 void RunRecipe::fields(FieldVisitor& f) {
-  f("seed", seed, 0, kNoLimit, "seed of initialisation and data order");
+  f("seed", seed, 0, kNoLimit, "seed of initialisation, data order and dropout");
   f("precision", precision,
     {{"f32", RecipePrecision::kF32},
      {"bf16", RecipePrecision::kBf16},
@@ -189,6 +194,7 @@ void Recipe::fields(FieldVisitor& f) {
   f.section("optimizer", optimizer);
   f.section("schedule", schedule);
   f.section("loss", loss);
+  f.section("regularization", regularization);
   f.section("numerics", numerics);
   f.section("run", run);
 }

@@ -121,6 +121,11 @@ struct LossRecipe {
   void fields(FieldVisitor& f);
 };
 
+struct RegularizationRecipe {
+  double dropout = 0.0;
+  void fields(FieldVisitor& f);
+};
+
 // Of the matrix products; fp8 with bf16 where the report keeps more (nn/numerics.h).
 enum class RecipePrecision : std::uint8_t { kF32, kBf16, kFp8 };
 
@@ -169,6 +174,7 @@ struct Recipe {
   OptimizerRecipe optimizer;
   ScheduleRecipe schedule;
   LossRecipe loss;
+  RegularizationRecipe regularization;
   NumericsRecipe numerics;
   RunRecipe run;
   void fields(FieldVisitor& f);

@@ -138,6 +138,9 @@ model::Losses Run::micro_batches(std::int64_t step, int batch) {
     options.balance_alpha = static_cast<float>(recipe_.loss.balance_alpha);
     options.balance_over_batch = recipe_.loss.balance_over == BalanceOver::kBatch;
     options.weight = static_cast<float>(n) / static_cast<float>(batch);
+    options.dropout = recipe_.regularization.dropout;
+    options.dropout_seed = static_cast<std::uint64_t>(recipe_.run.seed);
+    options.first_sequence = first + done;
     const model::Losses part = graph_.forward_backward(parameters_, tokens_.cview(), options);
     const double w = static_cast<double>(n) / batch;
     sum.main += w * part.main;

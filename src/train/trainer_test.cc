@@ -142,6 +142,38 @@ TEST_F(TrainerTest, ResumeGivesTheSameBitsWhereverItStopped) {
   }
 }
 
+TEST_F(TrainerTest, ResumeWithDropoutGivesTheSameBits) {
+  for (const std::string precision : {"f32", "bf16", "fp8"}) {
+    const Recipe r = recipe({"run.precision=" + precision, "regularization.dropout=0.2"});
+    const TrainResult whole = run(r, "drop-" + precision);
+    const Recipe plain = recipe({"run.precision=" + precision});
+    EXPECT_FALSE(weights(run(plain, "keep-" + precision).checkpoint) == weights(whole.checkpoint));
+    for (const int stop_after : {1, 5}) {
+      const std::string name = "drop-" + precision + std::to_string(stop_after);
+      std::atomic<bool> stop{false};
+      TrainHooks hooks;
+      hooks.stop = &stop;
+      hooks.on_step = [&](const StepReport& report) { stop = report.step == stop_after; };
+      run(r, name, false, 1, hooks);
+      const TrainResult second = run(r, name, true, 3);
+      EXPECT_EQ(second.step, 12);
+      EXPECT_TRUE(weights(second.checkpoint) == weights(whole.checkpoint))
+          << precision << " stopped after " << stop_after;
+    }
+  }
+}
+
+// Another rate computes something else, so a run cannot go on with it.
+TEST_F(TrainerTest, TheRateOfDropoutCannotChange) {
+  run(recipe({"schedule.steps=3", "regularization.dropout=0.1"}), "run");
+  try {
+    run(recipe({"schedule.steps=3", "regularization.dropout=0.2"}), "run", true);
+    FAIL() << "went on";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("regularization.dropout"), std::string::npos) << e.what();
+  }
+}
+
 TEST_F(TrainerTest, MomentsAreWrittenInTheirTypeAndResumeToTheSameBits) {
   for (const auto& [type, dtype, bytes] :
        {std::tuple{"f32", DType::kF32, 12.0}, std::tuple{"bf16", DType::kBF16, 8.0}}) {

@@ -24,6 +24,7 @@ void swiglu(const Context& ctx, const Swiglu<float>& a);
 void swiglu_backward(const Context& ctx, const SwigluBackward<float>& a);
 void embedding(const Context& ctx, const Embedding& a);
 void embedding_backward(const Context& ctx, const EmbeddingBackward<float>& a);
+void dropout(const Context& ctx, const Dropout<float>& a);
 double sum_squares(const Context& ctx, std::span<const float> x);
 void cross_entropy(const Context& ctx, const CrossEntropy<float>& a);
 void route(const Context& ctx, const Route<float>& a);
@@ -64,6 +65,7 @@ constexpr void add_avx512(KernelTable& table) {
   table.swiglu_backward = avx512::swiglu_backward;
   table.embedding = avx512::embedding;
   table.embedding_backward = avx512::embedding_backward;
+  table.dropout = avx512::dropout;
   table.sum_squares = avx512::sum_squares;
   table.cross_entropy = avx512::cross_entropy;
   table.route = avx512::route;
