@@ -29,6 +29,7 @@ struct Part {
   int panels = 0;
   int tiles = 0;
   bool direct = false;
+  bool same_x = false;  // as the part before: it is packed once
   std::uint32_t* packed = nullptr;
 
   // Panels of nearly equal height, so that no register tile is nearly empty.
@@ -84,9 +85,13 @@ class Run {
     return kept;
   }
 
+  static bool is_direct(const QuantLinear& q) { return q.m() <= kQuantDirectRows; }
+  static int tiles_of(const QuantLinear& q) {
+    return is_direct(q) ? quant_direct_tiles(q.k()) : quant_tiles(q.k());
+  }
   // Words of one row of x: its elements, and with int8 activations scales and starts.
   std::int64_t row_words(const QuantLinear& q) const {
-    const int tiles = quant_tiles(q.k());
+    const int tiles = tiles_of(q);
     const int side = isa_.integers ? tiles * (1 + kQuantTile / q.w.group) : 0;
     return std::int64_t{tiles} * isa_.tile_words + side;
   }
@@ -96,11 +101,19 @@ class Run {
     part.q = &q;
     part.row = row;
     part.rows = rows;
-    part.tiles = quant_tiles(q.k());
-    part.direct = q.m() <= kQuantDirectRows;
+    part.tiles = tiles_of(q);
+    part.direct = is_direct(q);
     part.panels = (rows + kQuantRows - 1) / kQuantRows;
-    words_ += row_words(q) * rows;
-    store().parts.push_back(part);
+    std::vector<Part>& parts = store().parts;
+    part.same_x = !parts.empty() && row == 0 && rows == q.m() && same_words(*parts.back().q, q);
+    if (!part.same_x) words_ += row_words(q) * rows;
+    parts.push_back(part);
+  }
+
+  // Gate and up of an MLP have one input.
+  static bool same_words(const QuantLinear& a, const QuantLinear& b) {
+    return a.x.data == b.x.data && a.x.dtype == b.x.dtype && a.x.stride == b.x.stride &&
+           a.m() == b.m() && a.k() == b.k() && a.w.group == b.w.group && a.w.code == b.w.code;
   }
 
   QuantPanel panel(const Part& part, int p) const {
@@ -122,7 +135,7 @@ class Run {
     plan();
     const auto n = static_cast<std::int64_t>(s.tasks.size());
     // Neighbours go to one thread, which fetches the next one's weights in time.
-    const std::int64_t grain = std::clamp<std::int64_t>(n / (8 * ctx_.threads()), 1, 16);
+    const std::int64_t grain = std::clamp<std::int64_t>(n / (8 * ctx_.threads()), 1, 32);
     ctx_.for_range(n, grain, [&](std::int64_t begin, std::int64_t end) {
       const FlushDenormalsScope flush_denormals(isa_.flush_denormals);
       for (std::int64_t t = begin; t < end; ++t) {
@@ -140,6 +153,10 @@ class Run {
     s.packs.clear();
     for (std::size_t i = 0; i < s.parts.size(); ++i) {
       Part& part = s.parts[i];
+      if (part.same_x) {
+        part.packed = s.parts[i - 1].packed;
+        continue;
+      }
       part.packed = to;
       to += row_words(*part.q) * part.rows;
       for (int p = 0; p < part.panels; ++p) s.packs.push_back({static_cast<int>(i), p});
@@ -150,7 +167,8 @@ class Run {
         const PanelTask& task = s.packs[static_cast<std::size_t>(i)];
         const Part& part = s.parts[static_cast<std::size_t>(task.part)];
         isa_.pack({part.q->x, part.row + part.panel_row(task.panel), part.q->w.group,
-                   part.q->w.code == QuantCode::kInt4 ? 8 : 128, panel(part, task.panel)});
+                   part.q->w.code == QuantCode::kInt4 ? 8 : 128, part.tiles,
+                   panel(part, task.panel)});
       }
     });
   }
@@ -169,7 +187,7 @@ class Run {
     for (std::size_t i = 0; i < s.parts.size(); ++i) {
       const Part& part = s.parts[i];
       const int n = part.q->n();
-      const int width = part.direct ? kQuantWidth : columns;
+      const int width = part.direct ? kQuantLanes : columns;
       const int height = std::max(1, std::min(part.panels, kTaskRows / kQuantRows));
       for (int p = 0; p < part.panels; p += height) {
         for (int col = 0; col < n; col += width) {
@@ -185,6 +203,9 @@ class Run {
     const QuantView& w = part.q->w;
     const std::ptrdiff_t tile_bytes = kQuantTile * w.bits() / 8;
     const std::ptrdiff_t begin = tile * tile_bytes;
+    if (part.direct && w.stride == w.row_bytes()) {  // one piece of memory
+      return Touch::of(w.row(task.col), 0, 1, w.stride * task.cols);
+    }
     return Touch::of(w.row(task.col) + begin, w.stride, task.cols,
                      std::min(w.row_bytes() - begin, tiles * tile_bytes));
   }
@@ -211,7 +232,7 @@ class Run {
     job.line = task.col;
     job.lines = task.cols;
     job.accumulate = part.q->accumulate;
-    job.scales = kept.get<float>(static_cast<std::size_t>(std::max(1, part.groups())) * kQuantWidth);
+    job.scales = kept.get<float>(static_cast<std::size_t>(std::max(1, part.groups())) * kQuantLanes);
     job.c = part.q->y.row(part.row) + task.col;
     job.c_stride = part.q->y.stride;
     job.touch = &touch;

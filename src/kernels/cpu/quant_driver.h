@@ -3,8 +3,8 @@
 //
 // x is packed once, as a panel of words per register tile. Many rows: a task decodes a block of W
 // into its core's L2 cache and multiplies every panel of x with it. Few rows: bound by reading W,
-// which a task reads once, 32 of its rows at a time, while it fetches the next 32 in the order of
-// memory: a memory gives more to one long stream than to 32 short ones.
+// which a task reads once, 16 of its rows at a time, while it fetches the next 16 in the order of
+// memory: a memory gives more to one long stream than to 16 short ones.
 //
 // A word is what one instruction takes of 16 outputs, 32 bits each: a float, a pair of bf16, or
 // four bytes. K is padded with zeros to tiles of 128.
@@ -40,6 +40,7 @@ struct QuantPackJob {
   int row = 0;           // first row of the panel
   int group = 0;         // of the weights that will be multiplied
   int zero = 0;          // their code for 0
+  int tiles = 0;         // that the panel has; zeros behind K
   QuantPanel out;
 };
 
@@ -72,12 +73,12 @@ struct QuantDirectJob {
   QuantPanel a;
   const QuantView* w = nullptr;
   int line = 0;
-  int lines = 0;  // 1 .. kQuantWidth
+  int lines = 0;  // 1 .. kQuantLanes
   bool accumulate = false;
-  float* scales = nullptr;  // room for [groups of whole tiles, kQuantWidth]
+  float* scales = nullptr;  // room for [groups of quant_direct_tiles, kQuantLanes]
   float* c = nullptr;       // of the first row and line
   std::ptrdiff_t c_stride = 0;
-  Touch* touch = nullptr;
+  const Touch* touch = nullptr;
 };
 
 struct QuantIsa {
@@ -94,7 +95,13 @@ struct QuantIsa {
 
 inline constexpr int kQuantDirectRows = 8;
 
+// Tiles that the product of few rows takes at a time.
+inline constexpr int kQuantDirectTiles = 2;
+
 constexpr int quant_tiles(int k) { return (k + kQuantTile - 1) / kQuantTile; }
+constexpr int quant_direct_tiles(int k) {
+  return (quant_tiles(k) + kQuantDirectTiles - 1) / kQuantDirectTiles * kQuantDirectTiles;
+}
 
 void run_quant_linear(const QuantIsa& isa, const Context& ctx,
                       std::span<const QuantLinear> problems);

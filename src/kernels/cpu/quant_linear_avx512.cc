@@ -96,7 +96,7 @@ void quant_pack_bf16(const QuantPackJob& job, Steps steps) {
   pack.dst = job.out.words;
   gemm_pack(pack);
   std::fill(job.out.words + steps_of(steps, k) * job.out.rows,
-            job.out.words + steps_of(steps, std::int64_t{quant_tiles(k)} * kQuantTile) * job.out.rows,
+            job.out.words + steps_of(steps, std::int64_t{job.tiles} * kQuantTile) * job.out.rows,
             0u);
 }
 

@@ -158,7 +158,10 @@ struct Quads {
     return _mm512_set1_epi32(a.starts[at]);
   }
   static __m512i add(__m512i sum, const std::uint32_t* a, __m512i b) {
-    return _mm512_dpbusd_epi32(sum, b, _mm512_set1_epi32(static_cast<int>(*a)));
+    // As an instruction: GCC 12 gives the intrinsic's result a new register each time, and 28 sums
+    // then go through memory in every step.
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(b), "v"(_mm512_set1_epi32(static_cast<int>(*a))));
+    return sum;
   }
   static __m512 join(__m512i part, const QuantPanel& a, std::ptrdiff_t at, __m512 scale,
                      __m512 sum) {
@@ -169,8 +172,6 @@ struct Quads {
 
 #include "kernels/cpu/quant_avx512.inc"
 
-void pack_pairs(const QuantPackJob& job) { avx512::quant_pack_bf16(job, Steps::kPair); }
-
 // 16 elements of x, zeros where `live` has none.
 inline __m512 load_x(const MatRef& x, std::ptrdiff_t at, __mmask16 live) {
   if (x.dtype == DType::kF32) return _mm512_maskz_loadu_ps(live, static_cast<const float*>(x.data) + at);
@@ -178,15 +179,38 @@ inline __m512 load_x(const MatRef& x, std::ptrdiff_t at, __mmask16 live) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
+// Few rows: each as it comes, because 16 at a time are mostly none.
+void pack_pairs(const QuantPackJob& job) {
+  const int rows = job.out.rows;
+  if (rows > kQuantDirectRows) return avx512::quant_pack_bf16(job, Steps::kPair);
+  const int end = job.tiles * kQuantTile;
+  for (int i = 0; i < rows; ++i) {
+    const std::ptrdiff_t at = (job.row + i) * job.x.stride;
+    std::uint32_t* to = job.out.words + i;
+    for (int k = 0; k < end; k += 2 * kLanes, to += kLanes * rows) {
+      const int left = job.x.cols - k;
+      const __m512 low = load_x(job.x, at + k, first_lanes(left));
+      const __m512 high = load_x(job.x, at + k + kLanes, first_lanes(left - kLanes));
+      const auto words = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+      if (rows == 1) {
+        _mm512_storeu_si512(to, words);
+        continue;
+      }
+      alignas(64) std::uint32_t each[kLanes];
+      _mm512_store_si512(each, words);
+      for (int j = 0; j < kLanes; ++j) to[j * rows] = each[j];
+    }
+  }
+}
+
 // numeric::quantize_int8_tile, a tile of a row at a time.
 void pack_quads(const QuantPackJob& job) {
   const QuantPanel& out = job.out;
   const int rows = out.rows;
-  const int tiles = quant_tiles(job.x.cols);
   const int per_tile = kQuantTile / job.group;
   for (int i = 0; i < rows; ++i) {
     const std::ptrdiff_t at = (job.row + i) * job.x.stride;
-    for (int t = 0; t < tiles; ++t) {
+    for (int t = 0; t < job.tiles; ++t) {
       __m512 v[8];
       __m512 largest = _mm512_setzero_ps();
       __mmask16 finite = 0xFFFF;
@@ -215,9 +239,15 @@ void pack_quads(const QuantPackJob& job) {
       std::uint32_t* to = out.words + static_cast<std::ptrdiff_t>(t) * Quads::kTileWords * rows + i;
       for (int d = 0; d < Quads::kTileWords; ++d) to[d * rows] = words[d];
       for (int g = 0; g < per_tile; ++g) {
-        int sum = 0;
-        for (int j = 0; j < job.group; ++j) sum += codes[g * job.group + j];
-        out.starts[(t * per_tile + g) * rows + i] = -job.zero * sum;
+        __m256i sum = _mm256_setzero_si256();
+        for (int j = 0; j < job.group; j += 32) {
+          sum = _mm256_dpbusd_epi32(
+              sum, _mm256_set1_epi8(1),
+              _mm256_load_si256(reinterpret_cast<const __m256i*>(codes + g * job.group + j)));
+        }
+        const __m512i wide = _mm512_castsi256_si512(sum);
+        out.starts[(t * per_tile + g) * rows + i] =
+            -job.zero * _mm512_mask_reduce_add_epi32(0xFF, wide);
       }
     }
   }
