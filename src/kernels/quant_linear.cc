@@ -65,10 +65,9 @@ float dot(const QuantView& w, int row, const std::vector<float>& codes, const Ro
       }
     }
     const float scale = w.scale_at(row, k0);
-    sum = std::fma(part,
-                   x.scales.empty() ? scale
-                                    : x.scales[static_cast<std::size_t>(k0 / kTile)] * scale,
-                   sum);
+    sum = std::fma(
+        part, x.scales.empty() ? scale : x.scales[static_cast<std::size_t>(k0 / kTile)] * scale,
+        sum);
   }
   return sum;
 }
@@ -122,6 +121,10 @@ void check_shapes(QuantActivations activations, const QuantLinear& a) {
   require_shape(a.w.scale_rows() <= 1 || a.w.scale_stride >= a.w.groups(), kOp,
                 ": rows of the scales of w lie ", a.w.scale_stride, " apart but hold ",
                 a.w.groups(), "; the stride has to be at least that");
+}
+
+bool quant_linear_is_fast(const Context& ctx) noexcept {
+  return ctx.ops().quant_linear != quant_linear_ref;
 }
 
 void quant_linear(const Context& ctx, QuantActivations activations,

@@ -1,4 +1,5 @@
-// y = x W^T with W in 8 or 4 bits, read where it lies; as a batch of independent problems (experts).
+// y = x W^T with W in 8 or 4 bits, read where it lies; as a batch of independent problems
+// (experts).
 //
 // Symbols: M rows, N outputs, K the summed dimension.
 // Threads: split over elements of y only; results do not depend on the threads.
@@ -42,6 +43,9 @@ void check_shapes(QuantActivations activations, const QuantLinear& a);
 // The definition: plain loops in the order above.
 void quant_linear_ref(const Context& ctx, QuantActivations activations,
                       std::span<const QuantLinear> problems);
+
+// Whether the table has more than the definition, which is too slow to run a model with.
+bool quant_linear_is_fast(const Context& ctx) noexcept;
 
 // Checks shapes, then runs the table's kernel.
 void quant_linear(const Context& ctx, QuantActivations activations,

@@ -76,8 +76,8 @@ bool quantize_group(std::span<const float> x, int bits, std::uint8_t* codes, Bf1
   if (!(best.error < std::numeric_limits<double>::infinity())) best.scale = 1;
   const float inverse = 1 / best.scale;
   for (std::size_t j = 0; j < x.size(); ++j) {
-    codes[j] = static_cast<std::uint8_t>(
-        static_cast<int>(value_of(x[j], inverse, low, high)) + half);
+    codes[j] =
+        static_cast<std::uint8_t>(static_cast<int>(value_of(x[j], inverse, low, high)) + half);
   }
   scale = to_bf16(best.scale);
   return true;

@@ -83,7 +83,8 @@ KernelReport bench_kernels(const runtime::Runtime& runtime, const KernelBenchOpt
   if (report.cases.empty()) {
     throw Error(Code::kUsage,
                 "bench kernels: --only leaves no case; the cases are named gemm/..., "
-                "quant_linear/..., gemm_fp8/..., fp8/..., attention/..., memory/..., saved/...: run it without "
+                "quant_linear/..., gemm_fp8/..., fp8/..., attention/..., memory/..., saved/...: "
+                "run it without "
                 "--only for the whole list");
   }
   report.fma_gflops = median(fma);

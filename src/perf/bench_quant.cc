@@ -110,8 +110,8 @@ void check(const Operands& ops) {
     QuantLinear p = ops.problems[rng.below(3 * s, ops.problems.size())];
     const int row = static_cast<int>(rng.below(3 * s + 1, static_cast<std::uint64_t>(p.m())));
     const int most = std::min(p.n(), 300);
-    const int col = static_cast<int>(
-        rng.below(3 * s + 2, static_cast<std::uint64_t>(p.n() - most + 1)));
+    const int col =
+        static_cast<int>(rng.below(3 * s + 2, static_cast<std::uint64_t>(p.n() - most + 1)));
     Mat<float> want(1, most);
     const float* got = p.y.row(row) + col;
     p.x = p.x.sub_rows(row, 1);

@@ -29,11 +29,11 @@ struct QuantView {
   int rows = 0;
   int cols = 0;
   const std::uint8_t* codes = nullptr;
-  std::ptrdiff_t stride = 0;           // bytes from one row to the next
-  const void* scales = nullptr;        // [rows or blocks of rows, groups()]: float or Bf16
-  std::ptrdiff_t scale_stride = 0;     // scales from one row to the next
-  int group = 128;                     // columns that share a scale: 32, 64 or 128
-  int first_row = 0;                   // of its block of rows, where `sub_rows` cut one
+  std::ptrdiff_t stride = 0;        // bytes from one row to the next
+  const void* scales = nullptr;     // [rows or blocks of rows, groups()]: float or Bf16
+  std::ptrdiff_t scale_stride = 0;  // scales from one row to the next
+  int group = 128;                  // columns that share a scale: 32, 64 or 128
+  int first_row = 0;                // of its block of rows, where `sub_rows` cut one
 
   bool empty() const noexcept { return rows == 0 || cols == 0; }
   int bits() const noexcept { return code == QuantCode::kInt4 ? 4 : 8; }

@@ -38,8 +38,8 @@ struct QuantOperand {
       }
     }
     view.codes = codes.data();
-    const auto scales = static_cast<std::size_t>(view.scale_rows()) *
-                        static_cast<std::size_t>(view.scale_stride);
+    const auto scales =
+        static_cast<std::size_t>(view.scale_rows()) * static_cast<std::size_t>(view.scale_stride);
     floats.assign(scales, std::numeric_limits<float>::quiet_NaN());
     halves.assign(scales, to_bf16(std::numeric_limits<float>::quiet_NaN()));
     for (int i = 0; i < view.scale_rows(); ++i) {

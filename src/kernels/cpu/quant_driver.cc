@@ -123,7 +123,8 @@ class Run {
     a.words = part.packed + row_words(*part.q) * first;
     if (!isa_.integers) return a;
     const std::ptrdiff_t rows = a.rows;
-    a.scales = reinterpret_cast<float*>(a.words + std::ptrdiff_t{part.tiles} * isa_.tile_words * rows);
+    a.scales =
+        reinterpret_cast<float*>(a.words + std::ptrdiff_t{part.tiles} * isa_.tile_words * rows);
     a.starts = reinterpret_cast<std::int32_t*>(a.scales + part.tiles * rows);
     return a;
   }
@@ -149,7 +150,8 @@ class Run {
 
   void pack_all() {
     Store& s = store();
-    auto* to = s.packed.get<std::uint32_t>(static_cast<std::size_t>(std::max<std::int64_t>(words_, 1)));
+    auto* to =
+        s.packed.get<std::uint32_t>(static_cast<std::size_t>(std::max<std::int64_t>(words_, 1)));
     s.packs.clear();
     for (std::size_t i = 0; i < s.parts.size(); ++i) {
       Part& part = s.parts[i];
@@ -232,7 +234,8 @@ class Run {
     job.line = task.col;
     job.lines = task.cols;
     job.accumulate = part.q->accumulate;
-    job.scales = kept.get<float>(static_cast<std::size_t>(std::max(1, part.groups())) * kQuantLanes);
+    job.scales =
+        kept.get<float>(static_cast<std::size_t>(std::max(1, part.groups())) * kQuantLanes);
     job.c = part.q->y.row(part.row) + task.col;
     job.c_stride = part.q->y.stride;
     job.touch = &touch;
@@ -248,8 +251,8 @@ class Run {
     const int group_tiles = kQuantTile / q.w.group;
     const auto pitch_words = static_cast<std::size_t>(pitch);
     auto* b = kept_b.get<std::uint32_t>(kBlockWords * pitch_words);
-    auto* scales = kept_scales.get<float>(
-        static_cast<std::size_t>(block_tiles() * group_tiles) * pitch_words);
+    auto* scales =
+        kept_scales.get<float>(static_cast<std::size_t>(block_tiles() * group_tiles) * pitch_words);
     const int first = part.panel_row(task.panel);
     const int rows = part.panel_row(task.panel + task.panels) - first;
     const bool straight = !q.accumulate && task.cols % kQuantLanes == 0;
@@ -264,7 +267,8 @@ class Run {
         unpack(q.w, task, col, tile, tiles, b, scales);
       }
       const int left = part.tiles - tile - tiles;
-      Touch touch = left > 0 ? region(part, task, tile + tiles, std::min(left, block_tiles())) : next;
+      Touch touch =
+          left > 0 ? region(part, task, tile + tiles, std::min(left, block_tiles())) : next;
       for (int p = task.panel; p < task.panel + task.panels; ++p) {
         QuantTileJob job;
         job.tiles = tiles;
@@ -290,8 +294,7 @@ class Run {
   }
 
   static int width_of(int cols) {
-    return cols >= kQuantWidth ? kQuantWidth
-                               : (cols + kQuantLanes - 1) / kQuantLanes * kQuantLanes;
+    return cols >= kQuantWidth ? kQuantWidth : (cols + kQuantLanes - 1) / kQuantLanes * kQuantLanes;
   }
 
   void unpack(const QuantView& w, const Task& task, int col, int tile, int tiles, std::uint32_t* b,

@@ -21,26 +21,26 @@
 
 namespace cachalot::cpu {
 
-inline constexpr int kQuantTile = 128;     // elements of K
-inline constexpr int kQuantLanes = 16;     // outputs of a vector
-inline constexpr int kQuantVecs = 2;       // vectors of a register tile
-inline constexpr int kQuantRows = 14;      // rows of a register tile: 28 accumulators
+inline constexpr int kQuantTile = 128;  // elements of K
+inline constexpr int kQuantLanes = 16;  // outputs of a vector
+inline constexpr int kQuantVecs = 2;    // vectors of a register tile
+inline constexpr int kQuantRows = 14;   // rows of a register tile: 28 accumulators
 inline constexpr int kQuantWidth = kQuantLanes * kQuantVecs;
 
 // Rows of x as words, and what int8 activations need besides.
 struct QuantPanel {
   int rows = 0;
-  std::uint32_t* words = nullptr;      // [tiles * words per tile, rows]
-  float* scales = nullptr;             // [tiles, rows]   of int8 activations, or null
-  std::int32_t* starts = nullptr;      // [groups, rows]  what their sums start from, likewise
+  std::uint32_t* words = nullptr;  // [tiles * words per tile, rows]
+  float* scales = nullptr;         // [tiles, rows]   of int8 activations, or null
+  std::int32_t* starts = nullptr;  // [groups, rows]  what their sums start from, likewise
 };
 
 struct QuantPackJob {
   MatRef x;
-  int row = 0;           // first row of the panel
-  int group = 0;         // of the weights that will be multiplied
-  int zero = 0;          // their code for 0
-  int tiles = 0;         // that the panel has; zeros behind K
+  int row = 0;    // first row of the panel
+  int group = 0;  // of the weights that will be multiplied
+  int zero = 0;   // their code for 0
+  int tiles = 0;  // that the panel has; zeros behind K
   QuantPanel out;
 };
 
@@ -60,8 +60,8 @@ struct QuantTileJob {
   int vecs = 0;
   int tiles = 0;
   int group = 0;
-  bool load = false;       // sums go on from c
-  QuantPanel a;            // where its first tile lies
+  bool load = false;  // sums go on from c
+  QuantPanel a;       // where its first tile lies
   const std::uint32_t* b = nullptr;
   const float* b_scales = nullptr;
   float* c = nullptr;

@@ -36,8 +36,8 @@ struct Floats {
   template <int kBits>
   static __m512i field(__m512i v, int i) {
     constexpr int kMask = (1 << kBits) - 1;
-    const __m512i x = _mm512_and_si512(
-        _mm512_srl_epi32(v, _mm_cvtsi32_si128(i * kBits)), _mm512_set1_epi32(kMask));
+    const __m512i x = _mm512_and_si512(_mm512_srl_epi32(v, _mm_cvtsi32_si128(i * kBits)),
+                                       _mm512_set1_epi32(kMask));
     return _mm512_castps_si512(
         _mm512_cvtepi32_ps(_mm512_sub_epi32(x, _mm512_set1_epi32(1 << (kBits - 1)))));
   }

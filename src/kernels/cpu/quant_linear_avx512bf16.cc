@@ -26,9 +26,10 @@ struct Tables {
   alignas(64) std::uint8_t high[128];
   alignas(64) std::uint8_t low[128];
   alignas(64) std::uint16_t nibble[32];
-  alignas(64) std::uint8_t pair[2][64];      // bytes 0, 1 or 2, 3 of each word, from low and high
-  alignas(64) std::uint8_t shift[4][64];     // bit of a byte's lowest bit, within 64: nibbles 2i, 2i + 1
-  alignas(64) std::uint8_t nibbles[2][64];   // nibbles 4i .. 4i + 3 as bytes
+  alignas(64) std::uint8_t pair[2][64];  // bytes 0, 1 or 2, 3 of each word, from low and high
+  alignas(
+      64) std::uint8_t shift[4][64];  // bit of a byte's lowest bit, within 64: nibbles 2i, 2i + 1
+  alignas(64) std::uint8_t nibbles[2][64];  // nibbles 4i .. 4i + 3 as bytes
 };
 
 constexpr Tables make_tables() {
@@ -102,15 +103,17 @@ struct Pairs {
   [[gnu::always_inline]] inline void expand(__m512i v, __m512i* words) const {
     if constexpr (kCode == QuantCode::kE4m3) {
       const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));
-      const __m512i h = _mm512_ternarylogic_epi32(_mm512_permutex2var_epi8(high[0], v, high[1]), v,
-                                                  sign, 0xF8);
+      const __m512i h =
+          _mm512_ternarylogic_epi32(_mm512_permutex2var_epi8(high[0], v, high[1]), v, sign, 0xF8);
       const __m512i l = _mm512_permutex2var_epi8(low[0], v, low[1]);
       words[0] = _mm512_permutex2var_epi8(l, pair[0], h);
       words[1] = _mm512_permutex2var_epi8(l, pair[1], h);
     } else if constexpr (kCode == QuantCode::kInt8) {
       const __m512i mask = _mm512_set1_epi32(static_cast<int>(0xFFFF0000u));
-      words[0] = _mm512_ternarylogic_epi32(_mm512_srli_epi32(byte(v, 0), 16), byte(v, 1), mask, 0xF8);
-      words[1] = _mm512_ternarylogic_epi32(_mm512_srli_epi32(byte(v, 2), 16), byte(v, 3), mask, 0xF8);
+      words[0] =
+          _mm512_ternarylogic_epi32(_mm512_srli_epi32(byte(v, 0), 16), byte(v, 1), mask, 0xF8);
+      words[1] =
+          _mm512_ternarylogic_epi32(_mm512_srli_epi32(byte(v, 2), 16), byte(v, 3), mask, 0xF8);
     } else {
       CACHALOT_UNROLL
       for (int i = 0; i < 4; ++i) {
@@ -160,7 +163,9 @@ struct Quads {
   static __m512i add(__m512i sum, const std::uint32_t* a, __m512i b) {
     // As an instruction: GCC 12 gives the intrinsic's result a new register each time, and 28 sums
     // then go through memory in every step.
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(b), "v"(_mm512_set1_epi32(static_cast<int>(*a))));
+    __asm__("vpdpbusd %2, %1, %0"
+            : "+v"(sum)
+            : "v"(b), "v"(_mm512_set1_epi32(static_cast<int>(*a))));
     return sum;
   }
   static __m512 join(__m512i part, const QuantPanel& a, std::ptrdiff_t at, __m512 scale,
@@ -174,7 +179,8 @@ struct Quads {
 
 // 16 elements of x, zeros where `live` has none.
 inline __m512 load_x(const MatRef& x, std::ptrdiff_t at, __mmask16 live) {
-  if (x.dtype == DType::kF32) return _mm512_maskz_loadu_ps(live, static_cast<const float*>(x.data) + at);
+  if (x.dtype == DType::kF32)
+    return _mm512_maskz_loadu_ps(live, static_cast<const float*>(x.data) + at);
   const __m256i half = _mm256_maskz_loadu_epi16(live, static_cast<const Bf16*>(x.data) + at);
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
@@ -231,8 +237,8 @@ void pack_quads(const QuantPackJob& job) {
       alignas(64) std::int8_t codes[kQuantTile];
       CACHALOT_UNROLL
       for (int j = 0; j < 8; ++j) {
-        const __m512i q = some ? _mm512_cvtps_epi32(_mm512_mul_ps(v[j], inverse))
-                               : _mm512_setzero_si512();
+        const __m512i q =
+            some ? _mm512_cvtps_epi32(_mm512_mul_ps(v[j], inverse)) : _mm512_setzero_si512();
         _mm_store_si128(reinterpret_cast<__m128i*>(codes + j * kLanes), _mm512_cvtepi32_epi8(q));
       }
       const auto* words = reinterpret_cast<const std::uint32_t*>(codes);

@@ -31,8 +31,8 @@ struct Case {
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << testing::name(c.code) << " group " << c.group
-             << (c.activations == kInt8 ? " int8 x " : " bf16 x ") << c.m << "x" << c.n << "x" << c.k
-             << (c.accumulate ? " +=" : "") << (c.half ? " half" : "") << " pad " << c.pad;
+             << (c.activations == kInt8 ? " int8 x " : " bf16 x ") << c.m << "x" << c.n << "x"
+             << c.k << (c.accumulate ? " +=" : "") << (c.half ? " half" : "") << " pad " << c.pad;
 }
 
 struct Data {
@@ -166,14 +166,16 @@ TEST_P(QuantLinearTest, BatchesAndThreads) {
           sized(kind, rows[i], i % 2 == 0 ? 300 : 64, i % 3 == 0 ? 512 : 140), i));
     }
     std::vector<std::vector<float>> want(data.size());
-    for (std::size_t i = 0; i < data.size(); ++i) want[i] = run(Context{&kReferenceTable, nullptr}, *data[i]);
+    for (std::size_t i = 0; i < data.size(); ++i)
+      want[i] = run(Context{&kReferenceTable, nullptr}, *data[i]);
     with_threads([&](const Context& ctx, int threads) {
       std::vector<std::vector<float>> got(data.size());
       std::vector<QuantLinear> problems;
       for (std::size_t i = 0; i < data.size(); ++i) problems.push_back(data[i]->problem(got[i]));
       quant_linear(ctx, kind.activations, problems);
       for (std::size_t i = 0; i < data.size(); ++i) {
-        ASSERT_EQ(-1, first_difference(got[i], want[i])) << kind << " problem " << i << " threads " << threads;
+        ASSERT_EQ(-1, first_difference(got[i], want[i]))
+            << kind << " problem " << i << " threads " << threads;
       }
     });
     quant_linear(context(), kind.activations, std::span<const QuantLinear>{});
@@ -282,13 +284,15 @@ TEST_P(QuantLinearTest, CloseToTheExactSum) {
       for (int j = 0; j < c.n; ++j) {
         double sum = 0, size = 0;
         for (int k = 0; k < c.k; ++k) {
-          const double p = static_cast<double>(to_float(d.half[static_cast<std::size_t>(i * d.x_stride + k)])) *
-                           static_cast<double>(numeric::decode_code(kind.code, d.w.view.row(j), k)) *
-                           static_cast<double>(d.w.view.scale_at(j, k));
+          const double p =
+              static_cast<double>(to_float(d.half[static_cast<std::size_t>(i * d.x_stride + k)])) *
+              static_cast<double>(numeric::decode_code(kind.code, d.w.view.row(j), k)) *
+              static_cast<double>(d.w.view.scale_at(j, k));
           sum += p;
           size += std::abs(p);
         }
-        ASSERT_NEAR(y[static_cast<std::size_t>(i * d.y_stride + j)], sum, u / (1 - u) * size) << kind;
+        ASSERT_NEAR(y[static_cast<std::size_t>(i * d.y_stride + j)], sum, u / (1 - u) * size)
+            << kind;
       }
     }
   }
