@@ -106,8 +106,9 @@ struct Model::State {
   }
 
   bool keeps_codes(const std::string& name, const Shape& shape) const {
-    return options.keep_codes && options.precision == Precision::kBF16 &&
-           is_packed_weight(name, shape, 8);
+    const bool exact = options.precision == Precision::kF32 &&
+                       options.activations == LoadOptions::Activations::kBf16;
+    return options.keep_codes && !exact && is_packed_weight(name, shape, 8);
   }
   nn::WeightRef packed_codes(const StoredPacked& p) {
     QuantView view = p.view;

@@ -27,9 +27,9 @@ std::vector<float> read_floats(const Config& config, const io::Safetensors& file
 
 struct LoadOptions {
   Precision precision = Precision::kBF16;  // of the products it will run in
-  // Projections in FP8, int8 or int4 are multiplied as they lie in the file. Otherwise, and always
-  // for kF32, they become BF16 or F32. kv_b_proj does in any case: absorbed attention reads it both
-  // ways.
+  // Projections in FP8, int8 or int4 are multiplied as they lie in the file. Otherwise, and with
+  // kF32 unless activations are quantised, they become BF16 or F32. kv_b_proj does in any case:
+  // absorbed attention reads it both ways.
   bool keep_codes = false;
   // With kept codes: what they are multiplied with. E4M3 needs weights in FP8, int8 needs integers;
   // both are made in tiles of 1 x 128.
