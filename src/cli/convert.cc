@@ -3,6 +3,7 @@
 
 #include <filesystem>
 
+#include "base/error.h"
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/progress.h"
@@ -16,6 +17,7 @@ namespace {
 struct Options {
   std::string source, target;
   std::string dtype;
+  int group = 0;
 };
 
 void run(const Options& o, const Globals& globals) {
@@ -24,6 +26,13 @@ void run(const Options& o, const Globals& globals) {
   Progress progress;
   model::ConvertOptions options;
   options.format = format;
+  const bool integers =
+      format == model::WeightFormat::kInt8 || format == model::WeightFormat::kInt4;
+  if (o.group != 0 && !integers) {
+    throw Error(Code::kUsage,
+                cat("--group is for int8 and int4, but --dtype is ", o.dtype, "; leave it out"));
+  }
+  options.group = o.group;
   options.progress = [&](std::size_t done, std::size_t all) {
     progress.show(fmt::format("{} {} of {} tensors",
                               bar(static_cast<double>(done), static_cast<double>(all)), done, all),
@@ -36,12 +45,14 @@ void run(const Options& o, const Globals& globals) {
                 {"dtype", model::name(format)},
                 {"tensors", report.tensors},
                 {"fp8_tensors", report.fp8_tensors},
+                {"packed_tensors", report.packed_tensors},
                 {"bytes", report.bytes},
                 {"copied_files", report.copied_files}});
     return;
   }
-  print_line(fmt::format("{}: {} tensors ({} in FP8), {}", o.target, report.tensors,
-                         report.fp8_tensors, human_bytes(static_cast<double>(report.bytes))));
+  print_line(fmt::format("{}: {} tensors ({} in FP8, {} packed), {}", o.target, report.tensors,
+                         report.fp8_tensors, report.packed_tensors,
+                         human_bytes(static_cast<double>(report.bytes))));
   for (const std::string& file : report.copied_files) print_line("  copied " + file);
 }
 
@@ -56,10 +67,17 @@ void add_convert(CLI::App& root, Globals& globals) {
       ->required()
       ->type_name("DST");
   command
-      ->add_option("--dtype", o->dtype,
-                   "f32, bf16, or fp8: E4M3 with a scale per block of 128 x 128")
+      ->add_option(
+          "--dtype", o->dtype,
+          "f32, bf16, fp8: E4M3 with a scale per block of 128 x 128, or int8, int4: with a "
+          "BF16 scale per group of columns")
       ->required()
-      ->type_name("f32|bf16|fp8");
+      ->type_name("f32|bf16|fp8|int8|int4");
+  command
+      ->add_option("--group", o->group,
+                   "Columns that share a scale, of int8 (unless given 128) and int4 (32)")
+      ->check(CLI::IsMember({32, 64, 128}))
+      ->type_name("32|64|128");
   on_run(command, globals, o, run);
 }
 

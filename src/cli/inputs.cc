@@ -72,10 +72,26 @@ void require_utf8(std::string_view text, std::string_view what) {
   }
 }
 
-Precision parse_precision(const std::string& text) {
-  if (text == "f32") return Precision::kF32;
-  if (text == "bf16") return Precision::kBF16;
-  throw Error(Code::kUsage, cat("--precision is `", text, "`, but must be f32 or bf16"));
+model::LoadOptions load_options(const std::string& precision, const Context& ctx) {
+  model::LoadOptions o;
+  if (precision == "f32") {
+    o.precision = Precision::kF32;
+    return o;
+  }
+  // A machine without a kernel for them is better off with weights multiplied out once.
+  o.keep_codes = quant_linear_is_fast(ctx);
+  if (precision == "bf16") return o;
+  o.keep_codes = true;
+  if (precision == "fp8") {
+    o.activations = model::LoadOptions::Activations::kFp8;
+    return o;
+  }
+  if (precision == "int8") {
+    o.activations = model::LoadOptions::Activations::kInt8;
+    return o;
+  }
+  throw Error(Code::kUsage,
+              cat("--precision is `", precision, "`, but must be f32, bf16, fp8 or int8"));
 }
 
 void add_model_folder(CLI::App* app, std::string& folder) {
@@ -88,9 +104,10 @@ void add_precision(CLI::App* app, std::string& precision) {
   app->add_option(
          "--precision", precision,
          "Of the products: f32 is exact to the oracle, bf16 rounds activations to bfloat16 "
-         "and halves the cache. Weights are used as the file has them")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->type_name("f32|bf16");
+         "and halves the cache, fp8 and int8 quantise them in tiles of 1 x 128, for a model whose "
+         "weights are FP8 or integers. Weights are used as the file has them")
+      ->check(CLI::IsMember({"f32", "bf16", "fp8", "int8"}))
+      ->type_name("f32|bf16|fp8|int8");
 }
 
 void add_sampling(CLI::App* app, infer::SamplerConfig& c) {

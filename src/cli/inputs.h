@@ -11,6 +11,7 @@
 
 #include "infer/sampler.h"
 #include "kernels/context.h"
+#include "model/weights.h"
 
 namespace cachalot::cli {
 
@@ -25,8 +26,8 @@ std::string read_text(const std::string& path);
 // kUsage unless `text` is UTF-8; `what` begins the message ("--prompt").
 void require_utf8(std::string_view text, std::string_view what);
 
-// "f32" or "bf16".
-Precision parse_precision(const std::string& text);
+// How a model is loaded for --precision f32, bf16, fp8 or int8 on this machine.
+model::LoadOptions load_options(const std::string& precision, const Context& ctx);
 
 // The positional MODEL, and flags that several commands share. The bound values must outlive `app`.
 void add_model_folder(CLI::App* app, std::string& folder);

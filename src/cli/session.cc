@@ -47,7 +47,8 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 Session::Session(const std::string& model_folder, const std::string& precision, int threads)
     : folder(model_folder), runtime({.threads = threads, .cpu = {}}), model([&] {
         const auto start = std::chrono::steady_clock::now();
-        model::Model loaded = model::Model::load(folder, parse_precision(precision));
+        model::Model loaded =
+            model::Model::load(folder, load_options(precision, runtime.context()));
         load_seconds = seconds_since(start);
         return loaded;
       }()) {

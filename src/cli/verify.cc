@@ -34,8 +34,8 @@ Json number(double x) { return std::isfinite(x) ? Json(x) : Json(nullptr); }
 
 Json to_json(const TensorComparison& c) {
   Json json = {{"name", c.name}, {"result", verdict(c)}};
-  if (c.in_a) json["a"] = {{"dtype", name(c.dtype_a)}, {"shape", c.shape_a}};
-  if (c.in_b) json["b"] = {{"dtype", name(c.dtype_b)}, {"shape", c.shape_b}};
+  if (c.in_a) json["a"] = {{"dtype", c.type_a}, {"shape", c.shape_a}};
+  if (c.in_b) json["b"] = {{"dtype", c.type_b}, {"shape", c.shape_b}};
   if (c.compared) {
     json["max_abs_error"] = number(c.max_abs_error);
     json["max_rel_error"] = number(c.max_rel_error);
@@ -75,7 +75,7 @@ void run(const Options& o, const Globals& globals) {
     for (const TensorComparison& c : all) {
       print(fmt::format("{:<14} {}", verdict(c), c.name));
       if (c.in_a && c.in_b) {
-        print(fmt::format("  {} {} / {} {}", name(c.dtype_a), to_string(c.shape_a), name(c.dtype_b),
+        print(fmt::format("  {} {} / {} {}", c.type_a, to_string(c.shape_a), c.type_b,
                           to_string(c.shape_b)));
       }
       if (c.compared && !c.bit_identical) {
@@ -100,12 +100,12 @@ void run(const Options& o, const Globals& globals) {
 }  // namespace
 
 void add_verify(CLI::App& root, Globals& globals) {
-  CLI::App* command =
-      add_command(root, globals, "verify",
-                  "Compare two model folders tensor by tensor, FP8 blocks multiplied out.\n"
-                  "Exit status 1 where a tensor has no counterpart of the same shape; how far "
-                  "values may differ "
-                  "is for the reader to judge.");
+  CLI::App* command = add_command(
+      root, globals, "verify",
+      "Compare two model folders tensor by tensor, codes in 8 and 4 bits multiplied out.\n"
+      "Exit status 1 where a tensor has no counterpart of the same shape; how far "
+      "values may differ "
+      "is for the reader to judge.");
   auto o = std::make_shared<Options>();
   command->add_option("a", o->a, "Model folder")->required()->type_name("A");
   command->add_option("b", o->b, "Model folder")->required()->type_name("B");

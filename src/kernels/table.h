@@ -16,6 +16,7 @@
 #include "kernels/hopper.h"
 #include "kernels/latent_attention.h"
 #include "kernels/permute.h"
+#include "kernels/quant_linear.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/route.h"
@@ -27,6 +28,8 @@ struct KernelTable {
   const char* name = "ref";
   void (*gemm)(const Context&, Precision, std::span<const Gemm>) = gemm_ref;
   void (*gemm_fp8)(const Context&, std::span<const Fp8Gemm>) = gemm_fp8_ref;
+  void (*quant_linear)(const Context&, QuantActivations,
+                       std::span<const QuantLinear>) = quant_linear_ref;
   void (*gemm_fp8_hopper)(const Context&, int, std::span<const Fp8Gemm>) = gemm_fp8_hopper_ref;
   void (*quantize_fp8)(const Context&, std::span<const QuantizeFp8>) = quantize_fp8_ref;
   void (*requantize_fp8)(const Context&, std::span<const RequantizeFp8>) = requantize_fp8_ref;

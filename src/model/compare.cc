@@ -6,38 +6,50 @@
 #include <set>
 
 #include "model/convert.h"
+#include "model/packed_weights.h"
 #include "model/weights.h"
 
 namespace cachalot::model {
 
 namespace {
 
-constexpr std::string_view kScaleSuffix = "_scale_inv";
-
 class Side {
  public:
   explicit Side(const std::filesystem::path& folder)
       : config_(load_config(folder)), file_(io::Safetensors::open(folder)) {}
 
-  // Scales of FP8 weights belong to the weight.
+  // Names of weights and other tensors; scales and shapes belong to the weight.
   void add_names(std::set<std::string>& names) const {
     for (const auto& [name, tensor] : file_.tensors()) {
-      if (name.ends_with(kScaleSuffix)) {
-        const auto* weight = file_.find(name.substr(0, name.size() - kScaleSuffix.size()));
-        if (weight != nullptr && weight->dtype == DType::kF8E4M3) continue;
-      }
-      names.insert(name);
+      if (is_part_of_weight(file_, name)) continue;
+      const std::string owner = packed_owner(name);
+      names.insert(owner.empty() ? name : owner);
     }
   }
-  const io::TensorView* find(const std::string& name) const { return file_.find(name); }
-  const io::TensorView* scales(const std::string& name) const {
-    return file_.find(name + std::string(kScaleSuffix));
+  // A weight as it is stored: all of its tensors.
+  struct Stored {
+    bool there = false;
+    std::string type;
+    Shape shape;
+    std::vector<const io::TensorView*> parts;
+  };
+  Stored find(const std::string& name) const {
+    Stored s;
+    if (const auto packed = find_packed(config_, file_, name)) {
+      s = {true, cat("INT", config_.packed.bits), packed->shape, {packed->codes, packed->scales}};
+      return s;
+    }
+    const io::TensorView* t = file_.find(name);
+    if (t == nullptr) return s;
+    s = {true, std::string(cachalot::name(t->dtype)), t->shape, {t}};
+    if (t->dtype == DType::kF8E4M3) s.parts.push_back(find_fp8(config_, file_, name).scales);
+    return s;
   }
-  // Integers are compared as numbers too; FP8 with its scales, in double: exact.
-  std::vector<double> values(const std::string& name) const {
-    const io::TensorView& t = file_.at(name);
-    if (t.dtype == DType::kF8E4M3) {
-      const auto floats = read_floats(config_, file_, name, t.shape);
+  // Integers are compared as numbers too; codes with their scales, in double: exact.
+  std::vector<double> values(const std::string& name, const Stored& stored) const {
+    const io::TensorView& t = *stored.parts.front();
+    if (stored.parts.size() > 1) {
+      const auto floats = read_floats(config_, file_, name, stored.shape);
       return {floats.begin(), floats.end()};
     }
     if (t.dtype == DType::kI64 || t.dtype == DType::kI32 || t.dtype == DType::kI16 ||
@@ -53,10 +65,16 @@ class Side {
   io::Safetensors file_;
 };
 
-bool same_bytes(const io::TensorView* a, const io::TensorView* b) {
-  if (a == nullptr || b == nullptr) return a == b;
-  return a->dtype == b->dtype && a->shape == b->shape && a->bytes == b->bytes &&
-         (a->bytes == 0 || std::memcmp(a->data, b->data, a->bytes) == 0);
+bool same_bytes(const Side::Stored& a, const Side::Stored& b) {
+  if (a.type != b.type || a.parts.size() != b.parts.size()) return false;
+  for (std::size_t i = 0; i < a.parts.size(); ++i) {
+    const io::TensorView& x = *a.parts[i];
+    const io::TensorView& y = *b.parts[i];
+    const bool same = x.dtype == y.dtype && x.shape == y.shape && x.bytes == y.bytes &&
+                      (x.bytes == 0 || std::memcmp(x.data, y.data, x.bytes) == 0);
+    if (!same) return false;
+  }
+  return true;
 }
 
 double difference(double a, double b) {
@@ -113,23 +131,17 @@ std::vector<TensorComparison> compare_models(
   for (const std::string& name : names) {
     TensorComparison& c = all.emplace_back();
     c.name = name;
-    const io::TensorView* x = left.find(name);
-    const io::TensorView* y = right.find(name);
-    c.in_a = x != nullptr;
-    c.in_b = y != nullptr;
-    if (x != nullptr) {
-      c.dtype_a = x->dtype;
-      c.shape_a = x->shape;
-    }
-    if (y != nullptr) {
-      c.dtype_b = y->dtype;
-      c.shape_b = y->shape;
-    }
+    const Side::Stored x = left.find(name), y = right.find(name);
+    c.in_a = x.there;
+    c.in_b = y.there;
+    c.type_a = x.type;
+    c.shape_a = x.shape;
+    c.type_b = y.type;
+    c.shape_b = y.shape;
     c.compared = c.in_a && c.in_b && c.shape_a == c.shape_b;
     if (c.compared) {
-      c.bit_identical = same_bytes(x, y) && (x->dtype != DType::kF8E4M3 ||
-                                             same_bytes(left.scales(name), right.scales(name)));
-      measure(ctx, left.values(name), right.values(name), c);
+      c.bit_identical = same_bytes(x, y);
+      measure(ctx, left.values(name, x), right.values(name, y), c);
     }
     if (progress) progress(all.size(), names.size());
   }

@@ -37,6 +37,15 @@ struct Fp8Config {
   bool operator==(const Fp8Config&) const = default;
 };
 
+// Integers with a BF16 scale per group of columns, as compressed-tensors packs them
+// (docs/file-formats.md). Which tensors are packed, their names say.
+struct PackedConfig {
+  bool enabled = false;
+  int bits = 8;     // 8 or 4
+  int group = 128;  // 32, 64 or 128
+  bool operator==(const PackedConfig&) const = default;
+};
+
 struct Config {
   Family family = Family::kDeepseekV3;
 
@@ -64,7 +73,8 @@ struct Config {
 
   RouteConfig route;  // experts == 0: every layer is dense
   RopeConfig rope;    // rope.dim == qk_rope_head_dim
-  Fp8Config fp8;
+  Fp8Config fp8;      // at most one of the two
+  PackedConfig packed;
   std::string torch_dtype = "bfloat16";  // what the published weights are in; a hint
   double initializer_range = 0.02;
 

@@ -52,6 +52,12 @@ const element* Fields::find(std::string_view key) const {
   return found == fields_.end() ? nullptr : &found->second;
 }
 
+std::vector<std::string> Fields::names() const {
+  std::vector<std::string> all;
+  for (const auto& [name, value] : fields_) all.push_back(name);
+  return all;
+}
+
 bool Fields::is_written(std::string_view key) const { return find(key) != nullptr; }
 
 bool Fields::has(std::string_view key) const {

@@ -15,6 +15,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace cachalot::model {
 
@@ -31,6 +32,7 @@ class Fields {
   [[noreturn]] void wrong(std::string_view key, const std::string& needed) const;
   [[noreturn]] void unsupported(std::string_view key, const std::string& needed) const;
 
+  std::vector<std::string> names() const;
   bool is_written(std::string_view key) const;  // also as null
   bool has(std::string_view key) const;         // and not null
   // All readers give nothing where the key is absent or null.
@@ -56,5 +58,9 @@ class Fields {
   std::string file_;
   std::string prefix_;
 };
+
+// `quantization_config` of `f`, into config.fp8 or config.packed (config_quantization.cc).
+struct Config;
+void parse_quantization(const Fields& f, Config& config);
 
 }  // namespace cachalot::model

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/config.h"
+#include "model/packed_weights.h"
 
 namespace cachalot::model {
 
@@ -104,6 +105,7 @@ std::string to_json(const Config& c) {
                                 {"weight_block_size", {c.fp8.block_rows, c.fp8.block_cols}}};
     if (c.fp8.ue8m0_scales) j["quantization_config"]["scale_fmt"] = "ue8m0";
   }
+  if (c.packed.enabled) j["quantization_config"] = quantization_json(c.packed);
   j["torch_dtype"] = c.torch_dtype;
   j["use_cache"] = true;
   return j.dump(2) + "\n";

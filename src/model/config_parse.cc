@@ -170,32 +170,6 @@ RopeConfig parse_rope(const Fields& f) {
   return again;
 }
 
-Fp8Config parse_fp8(const Fields& f) {
-  Fp8Config fp8;
-  const auto q = f.object("quantization_config");
-  if (!q) return fp8;
-  if (q->text("quant_method").value_or("") != "fp8") q->unsupported("quant_method", "\"fp8\"");
-  if (q->text("fmt").value_or("e4m3") != "e4m3") q->unsupported("fmt", "\"e4m3\"");
-  if (q->text("activation_scheme").value_or("dynamic") != "dynamic") {
-    q->unsupported("activation_scheme", "\"dynamic\"");
-  }
-  if (q->has("weight_block_size")) {
-    const auto size = q->list("weight_block_size");
-    if (!size || size->size() != 2 || q->whole_of(size->at(0).value()) != fp8.block_rows ||
-        q->whole_of(size->at(1).value()) != fp8.block_cols) {
-      q->unsupported("weight_block_size", "blocks of [128, 128]");
-    }
-  }
-  if (const auto scale = q->text("scale_fmt")) {
-    if (*scale != "ue8m0" && *scale != "float") {
-      q->unsupported("scale_fmt", "\"ue8m0\" or \"float\"");
-    }
-    fp8.ue8m0_scales = *scale == "ue8m0";
-  }
-  fp8.enabled = true;
-  return fp8;
-}
-
 std::vector<int> parse_eos(const Fields& f, bool v2) {
   constexpr const char* kNeeded = "a token id or a list of them";
   if (!f.is_written("eos_token_id") && !v2) return {1};
@@ -256,7 +230,7 @@ Config parse_fields(const Fields& f, const Fields& outer) {
   c.bos_token_id = f.whole("bos_token_id").value_or(!v2 && !f.is_written("bos_token_id") ? 0 : -1);
   c.eos_token_ids = parse_eos(f, v2);
   c.rope = parse_rope(f);
-  c.fp8 = parse_fp8(f.has("quantization_config") ? f : outer);
+  parse_quantization(f.has("quantization_config") ? f : outer, c);
   c.torch_dtype = parse_dtype(f, outer);
   return c;
 }

@@ -404,6 +404,65 @@ TEST(Config, OutOfRange) {
   EXPECT_THAT(error_of(Code::kConfig, ungrouped.dump()), HasSubstr("n_group is missing"));
 }
 
+Json packed_config() {
+  Json json = v3();
+  json["quantization_config"] = Json::parse(R"({
+    "quant_method": "compressed-tensors", "format": "pack-quantized",
+    "quantization_status": "compressed", "kv_cache_scheme": null, "ignore": ["lm_head"],
+    "config_groups": {"group_0": {"targets": ["Linear"], "input_activations": null,
+      "output_activations": null, "weights": {"num_bits": 4, "type": "int", "symmetric": true,
+        "strategy": "group", "group_size": 32, "dynamic": false, "actorder": null,
+        "block_structure": null, "observer": "minmax", "observer_kwargs": {}}}}})");
+  return json;
+}
+
+// As Kimi-K2-Thinking's config.json has it.
+TEST(Config, PackedIntegers) {
+  const Config c = parse(packed_config());
+  EXPECT_FALSE(c.fp8.enabled);
+  EXPECT_EQ((PackedConfig{true, 4, 32}), c.packed);
+  EXPECT_EQ(c, parse_config(to_json(c), "again"));
+}
+
+TEST(Config, PackedIntegersOfAnotherKind) {
+  const auto changed = [](const char* pointer, const char* value) {
+    Json json = packed_config();
+    json["quantization_config"][Json::json_pointer(pointer)] = Json::parse(value);
+    return json.dump();
+  };
+  const struct {
+    const char *pointer, *value, *says;
+  } cases[] = {
+      {"/format", "\"int-quantized\"", "format is \"int-quantized\""},
+      {"/kv_cache_scheme", R"({"num_bits": 8})", "kv_cache_scheme is {"},
+      {"/config_groups/group_1", "{}", "config_groups is {"},
+      {"/config_groups/group_0/input_activations", R"({"num_bits": 8})",
+       "config_groups.group_0.input_activations is {"},
+      {"/config_groups/group_0/weights/num_bits", "3", "weights.num_bits is 3"},
+      {"/config_groups/group_0/weights/type", "\"float\"", "weights.type is \"float\""},
+      {"/config_groups/group_0/weights/symmetric", "false", "weights.symmetric is false"},
+      {"/config_groups/group_0/weights/strategy", "\"channel\"", "strategy is \"channel\""},
+      {"/config_groups/group_0/weights/actorder", "\"group\"", "actorder is \"group\""},
+      {"/config_groups/group_0/weights/group_size", "48", "weights.group_size is 48"},
+      {"/transform_config", R"({"a": 1})", "transform_config is {"},
+      {"/sparsity_config", R"({"format": "sparse-24-bitmask"})", "sparsity_config.format is"},
+  };
+  for (const auto& c : cases) {
+    EXPECT_THAT(error_of(Code::kUnsupported, changed(c.pointer, c.value)), HasSubstr(c.says));
+  }
+  const struct {
+    const char *pointer, *value, *says;
+  } broken[] = {
+      {"/config_groups", "null", "config_groups is missing"},
+      {"/config_groups/group_0/weights", "null", "config_groups.group_0.weights is missing"},
+      {"/config_groups/group_0/weights/num_bits", "null", "weights.num_bits is missing"},
+      {"/config_groups/group_0/weights/group_size", "\"x\"", "group_size is \"x\""},
+  };
+  for (const auto& c : broken) {
+    EXPECT_THAT(error_of(Code::kConfig, changed(c.pointer, c.value)), HasSubstr(c.says));
+  }
+}
+
 TEST(Config, Unsupported) {
   struct Case {
     const char* change;

@@ -4,13 +4,16 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <system_error>
 
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "model/packed_weights.h"
 #include "model/weights.h"
+#include "numeric/group_quant.h"
 #include "numeric/quantize.h"
 
 namespace cachalot::model {
@@ -20,11 +23,20 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kScaleSuffix = "_scale_inv";
+constexpr int kInt4Group = 32;  // docs/performance.md: what each group costs in loss and bytes
 
 // One tensor of the new folder: what it is made from, and how.
 struct Plan {
-  enum class How : std::uint8_t { kCopy, kConvert, kFp8Codes, kFp8Scales };
-  std::string source;
+  enum class How : std::uint8_t {
+    kCopy,
+    kConvert,
+    kFp8Codes,
+    kFp8Scales,
+    kPackedCodes,
+    kPackedScales,
+    kPackedShape
+  };
+  std::string source;  // a weight, or for kCopy a tensor of the file
   How how = How::kCopy;
 };
 
@@ -35,13 +47,6 @@ bool is_real(DType type) {
          type == DType::kBF16 || type == DType::kF8E4M3 || type == DType::kF8E5M2;
 }
 
-// The scales of an FP8 weight belong to it and are no tensor of their own.
-bool is_scale(const io::Safetensors& file, std::string_view name) {
-  if (!name.ends_with(kScaleSuffix)) return false;
-  const auto* weight = file.find(name.substr(0, name.size() - kScaleSuffix.size()));
-  return weight != nullptr && weight->dtype == DType::kF8E4M3;
-}
-
 class Converter {
  public:
   Converter(const Context& ctx, const fs::path& source, const ConvertOptions& options)
@@ -49,8 +54,13 @@ class Converter {
         options_(options),
         config_(load_config(source)),
         file_(io::Safetensors::open(source)) {
+    target_.enabled =
+        options.format == WeightFormat::kInt8 || options.format == WeightFormat::kInt4;
+    target_.bits = options.format == WeightFormat::kInt4 ? 4 : 8;
+    target_.group = options.group != 0 ? options.group : target_.bits == 4 ? kInt4Group : 128;
     for (const auto& [name, tensor] : file_.tensors()) plan(name, tensor);
   }
+  const PackedConfig& packed() const noexcept { return target_; }
 
   void write(const fs::path& folder) {
     std::size_t done = 0;
@@ -70,6 +80,7 @@ class Converter {
     for (const io::TensorToWrite& t : tensors_) {
       report.bytes += static_cast<std::uint64_t>(count(t.shape)) * size_of(t.dtype);
       if (t.dtype == DType::kF8E4M3) ++report.fp8_tensors;
+      if (!packed_owner(t.name).empty()) ++report.packed_tensors;
     }
     return report;
   }
@@ -82,53 +93,98 @@ class Converter {
   }
 
   void plan(const std::string& name, const io::TensorView& t) {
-    if (is_scale(file_, name)) return;
+    if (is_part_of_weight(file_, name)) return;
+    const std::string owner = packed_owner(name);
+    if (!owner.empty()) return plan_packed_source(owner);
     if (!is_real(t.dtype)) return add(name, t.dtype, t.shape, name, Plan::How::kCopy);
     if (options_.format == WeightFormat::kFp8 && is_fp8_weight(name, t.shape)) {
-      return plan_fp8(name, t);
+      return plan_fp8(name, &t);
+    }
+    if (target_.enabled && is_packed_weight(name, t.shape, target_.bits)) {
+      return plan_packed(name, t.shape);
     }
     const bool f32 = options_.format == WeightFormat::kF32 || is_router_bias(name);
     const DType target = f32 ? DType::kF32 : DType::kBF16;
     add(name, target, t.shape, name, t.dtype == target ? Plan::How::kCopy : Plan::How::kConvert);
   }
 
-  void plan_fp8(const std::string& name, const io::TensorView& t) {
-    const MatRef m = t.ref();
+  // A weight whose source is packed integers.
+  void plan_packed_source(const std::string& name) {
+    const StoredPacked from = *find_packed(config_, file_, name);
+    if (options_.format == WeightFormat::kFp8 && is_fp8_weight(name, from.shape)) {
+      return plan_fp8(name, nullptr);
+    }
+    if (target_.enabled && is_packed_weight(name, from.shape, target_.bits)) {
+      return plan_packed(name, from.shape, &from);
+    }
+    const DType target = options_.format == WeightFormat::kF32 ? DType::kF32 : DType::kBF16;
+    add(name, target, from.shape, name, Plan::How::kConvert);
+  }
+
+  void plan_packed(const std::string& name, const Shape& shape,
+                   const StoredPacked* from = nullptr) {
+    const PackedNames names(name);
+    const std::int64_t words = (shape[1] * target_.bits + 31) / 32;
+    const std::int64_t groups = (shape[1] + target_.group - 1) / target_.group;
+    const bool same = from != nullptr && config_.packed == target_;
+    const auto source = [&](const std::string& part) { return same ? part : name; };
+    const auto how = [&](Plan::How made) { return same ? Plan::How::kCopy : made; };
+    add(names.codes, DType::kI32, {shape[0], words}, source(names.codes),
+        how(Plan::How::kPackedCodes));
+    add(names.scales, DType::kBF16, {shape[0], groups}, source(names.scales),
+        how(Plan::How::kPackedScales));
+    add(names.shape, DType::kI64, {2}, name, Plan::How::kPackedShape);
+  }
+
+  // `t`: the tensor of that name, if the source has one.
+  void plan_fp8(const std::string& name, const io::TensorView* t) {
+    const Shape shape = stored_shape(config_, file_, name);
     const std::string scales = name + std::string(kScaleSuffix);
-    const Shape scale_shape{numeric::blocks_of(m.rows, numeric::kScaleBlock),
-                            numeric::blocks_of(m.cols, numeric::kScaleBlock)};
+    const auto blocks = [](std::int64_t size) {
+      return (size + numeric::kScaleBlock - 1) / numeric::kScaleBlock;
+    };
+    const Shape scale_shape{blocks(shape[0]), blocks(shape[1])};
     // Codes and scales that are there already are the better ones: nothing is rounded twice.
-    const auto* given = t.dtype == DType::kF8E4M3 ? file_.find(scales) : nullptr;
+    const bool codes = t != nullptr && t->dtype == DType::kF8E4M3;
+    const auto* given = codes ? file_.find(scales) : nullptr;
     if (given != nullptr && given->dtype == DType::kF32 && given->shape == scale_shape) {
-      add(name, DType::kF8E4M3, t.shape, name, Plan::How::kCopy);
+      add(name, DType::kF8E4M3, shape, name, Plan::How::kCopy);
       add(scales, DType::kF32, scale_shape, scales, Plan::How::kCopy);
       return;
     }
-    add(name, DType::kF8E4M3, t.shape, name, Plan::How::kFp8Codes);
+    add(name, DType::kF8E4M3, shape, name, Plan::How::kFp8Codes);
     add(scales, DType::kF32, scale_shape, name, Plan::How::kFp8Scales);
   }
 
   const void* make(const io::TensorToWrite& t) {
     const Plan& plan = plans_.at(t.name);
-    const io::TensorView& from = file_.at(plan.source);
     switch (plan.how) {
       case Plan::How::kCopy:
-        return from.data;
+        return file_.at(plan.source).data;
       case Plan::How::kConvert:
-        return converted(plan.source, from, t.dtype);
+        return converted(plan.source, t);
       case Plan::How::kFp8Codes:
-        quantise(plan.source, from);
+        quantise(plan.source);
         return codes_.data();
       case Plan::How::kFp8Scales:
-        quantise(plan.source, from);
+        quantise(plan.source);
         return scales_.data();
+      case Plan::How::kPackedCodes:
+        pack(plan.source);
+        return codes_.data();
+      case Plan::How::kPackedScales:
+        pack(plan.source);
+        return bf16_.data();
+      case Plan::How::kPackedShape:
+        packed_shape_ = stored_shape(config_, file_, plan.source);
+        return packed_shape_.data();
     }
     return nullptr;
   }
 
-  const void* converted(const std::string& name, const io::TensorView& from, DType target) {
-    floats_ = read_floats(config_, file_, name, from.shape);
-    if (target == DType::kF32) return floats_.data();
+  const void* converted(const std::string& name, const io::TensorToWrite& to) {
+    floats_ = read_floats(config_, file_, name, to.shape);
+    if (to.dtype == DType::kF32) return floats_.data();
     bf16_.resize(floats_.size());
     constexpr std::int64_t kGrain = 1 << 16;
     ctx_.for_each(static_cast<std::int64_t>(floats_.size()), kGrain, [&](std::int64_t i) {
@@ -139,22 +195,56 @@ class Converter {
 
   // A file lists scales (4 bytes) before codes (1 byte), so a weight's turn comes twice and it is
   // quantised twice: that costs time once per model, and holds no second copy of it.
-  void quantise(const std::string& name, const io::TensorView& from) {
-    const MatRef m = from.ref();
-    floats_ = read_floats(config_, file_, name, from.shape);
+  void quantise(const std::string& name) {
+    const Shape shape = stored_shape(config_, file_, name);
+    floats_ = read_floats(config_, file_, name, shape);
+    const MatView<const float> m{floats_.data(), static_cast<int>(shape[0]),
+                                 static_cast<int>(shape[1]), shape[1]};
     codes_.resize(floats_.size());
     const int scale_rows = numeric::blocks_of(m.rows, numeric::kScaleBlock);
     const int scale_cols = numeric::blocks_of(m.cols, numeric::kScaleBlock);
     scales_.resize(static_cast<std::size_t>(scale_rows) * static_cast<std::size_t>(scale_cols));
-    const MatView<const float> x{floats_.data(), m.rows, m.cols, m.cols};
     const MatView<std::uint8_t> codes{codes_.data(), m.rows, m.cols, m.cols};
     const MatView<float> scales{scales_.data(), scale_rows, scale_cols, scale_cols};
     ctx_.for_each(scale_rows, 1, [&](std::int64_t block) {
       const int b = static_cast<int>(block), row = b * numeric::kScaleBlock;
       const int rows = std::min(numeric::kScaleBlock, m.rows - row);
-      numeric::quantize_blocks(x.sub_rows(row, rows), numeric::ScaleKind::kPlain,
+      numeric::quantize_blocks(m.sub_rows(row, rows), numeric::ScaleKind::kPlain,
                                codes.sub_rows(row, rows), scales.sub_rows(b, 1));
     });
+  }
+
+  // Codes as little-endian words into codes_, scales into bf16_.
+  void pack(const std::string& name) {
+    const Shape shape = stored_shape(config_, file_, name);
+    floats_ = read_floats(config_, file_, name, shape);
+    const int rows = static_cast<int>(shape[0]), cols = static_cast<int>(shape[1]);
+    const int groups = numeric::blocks_of(cols, target_.group);
+    const int row_bytes = numeric::blocks_of(cols * target_.bits, 32) * 4;
+    codes_.assign(static_cast<std::size_t>(rows) * static_cast<std::size_t>(row_bytes), 0);
+    bf16_.resize(static_cast<std::size_t>(rows) * static_cast<std::size_t>(groups));
+    std::atomic<bool> finite{true};
+    ctx_.for_each(rows, 4, [&](std::int64_t row) {
+      const float* x = floats_.data() + row * cols;
+      std::uint8_t* to = codes_.data() + row * row_bytes;
+      std::uint8_t group[128];
+      for (int g = 0; g < groups; ++g) {
+        const int begin = g * target_.group, n = std::min(target_.group, cols - begin);
+        if (!numeric::quantize_group({x + begin, static_cast<std::size_t>(n)}, target_.bits, group,
+                                     bf16_[static_cast<std::size_t>(row * groups + g)])) {
+          finite = false;
+          return;
+        }
+        for (int j = 0; j < n; ++j) {
+          const int bit = (begin + j) * target_.bits;
+          to[bit / 8] = static_cast<std::uint8_t>(to[bit / 8] | group[j] << bit % 8);
+        }
+      }
+    });
+    if (finite) return;
+    throw Error(Code::kNumeric, cat("tensor '", name,
+                                    "' holds a NaN or an infinity, which no integer stands for. "
+                                    "Convert to bf16, or mend the model."));
   }
 
   const Context& ctx_;
@@ -167,11 +257,14 @@ class Converter {
   std::vector<Bf16> bf16_;
   std::vector<std::uint8_t> codes_;
   std::vector<float> scales_;
+  Shape packed_shape_;
+  PackedConfig target_;
 };
 
 // The source's own config.json with the keys that say how weights are stored; every other key, also
 // one this program does not know, stays.
-std::string converted_config(const fs::path& file, WeightFormat format) {
+std::string converted_config(const fs::path& file, WeightFormat format,
+                             const PackedConfig& packed) {
   constexpr std::uint64_t kMostBytes = 16 << 20;
   auto json = nlohmann::ordered_json::parse(read_file(file, kMostBytes), nullptr, false);
   if (!json.is_object()) {
@@ -194,6 +287,7 @@ std::string converted_config(const fs::path& file, WeightFormat format) {
         {"quant_method", "fp8"},
         {"weight_block_size", {numeric::kScaleBlock, numeric::kScaleBlock}}};
   }
+  if (packed.enabled) json["quantization_config"] = quantization_json(packed);
   return json.dump(2) + "\n";
 }
 
@@ -281,15 +375,21 @@ std::string_view name(WeightFormat format) noexcept {
       return "bf16";
     case WeightFormat::kFp8:
       return "fp8";
+    case WeightFormat::kInt8:
+      return "int8";
+    case WeightFormat::kInt4:
+      return "int4";
   }
   return "bf16";
 }
 
 WeightFormat parse_weight_format(std::string_view text) {
-  for (const auto format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kFp8}) {
+  for (const auto format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kFp8,
+                            WeightFormat::kInt8, WeightFormat::kInt4}) {
     if (name(format) == text) return format;
   }
-  throw Error(Code::kUsage, cat("'", text, "' is no weight format; use f32, bf16 or fp8."));
+  throw Error(Code::kUsage,
+              cat("'", text, "' is no weight format; use f32, bf16, fp8, int8 or int4."));
 }
 
 bool is_fp8_weight(std::string_view name, const Shape& shape) {
@@ -315,8 +415,9 @@ ConvertReport convert_model(const Context& ctx, const fs::path& source, const fs
   converter.write(folder.path());
   ConvertReport report = converter.report();
   report.copied_files = copy_other_files(source, folder.path());
-  write_file_atomically(folder.path() / "config.json",
-                        converted_config(source / "config.json", options.format));
+  write_file_atomically(
+      folder.path() / "config.json",
+      converted_config(source / "config.json", options.format, converter.packed()));
   sync_folder(folder.path());
   // Replaces an empty folder, and fails on one that has been filled meanwhile.
   std::error_code error;

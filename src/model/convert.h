@@ -8,7 +8,8 @@
 //          model folder throws.
 // Format:  FP8: F8_E4M3 codes and `<name>_scale_inv` F32 per block of 128 x 128 for the projections
 //          of attention, MLPs and experts; embedding, head, norms, router gate, `eh_proj` stay
-//          BF16; router biases stay F32 in every format.
+//          BF16; router biases stay F32 in every format. int8, int4: packed integers with a BF16
+//          scale per group of columns (model/packed_weights.h).
 // Paper:   DeepSeek-V3 report, section 3.3.1 (what stays in higher precision).
 #pragma once
 
@@ -24,35 +25,37 @@
 
 namespace cachalot::model {
 
-enum class WeightFormat : std::uint8_t { kF32, kBf16, kFp8 };
-std::string_view name(WeightFormat format) noexcept;            // "f32", "bf16", "fp8"
-WeightFormat parse_weight_format(std::string_view text);        // kUsage naming the three
+enum class WeightFormat : std::uint8_t { kF32, kBf16, kFp8, kInt8, kInt4 };
+std::string_view name(WeightFormat format) noexcept;      // "f32", "bf16", "fp8", "int8", "int4"
+WeightFormat parse_weight_format(std::string_view text);  // kUsage naming the five
 bool is_fp8_weight(std::string_view name, const Shape& shape);  // FP8 in published FP8 models
 
 struct ConvertOptions {
   WeightFormat format = WeightFormat::kBf16;
+  int group = 0;  // of int8 and int4: 32, 64 or 128; 0: 128 and 32
   std::uint64_t shard_bytes = 5ull << 30;
   // Called after each tensor: how many are done, of how many.
   std::function<void(std::size_t done, std::size_t all)> progress;
 };
 struct ConvertReport {
-  std::size_t tensors = 0;      // written, scales included
-  std::size_t fp8_tensors = 0;  // of them in FP8
-  std::uint64_t bytes = 0;      // of tensor data
+  std::size_t tensors = 0;         // written, scales included
+  std::size_t fp8_tensors = 0;     // of them in FP8
+  std::size_t packed_tensors = 0;  // of them packed integers
+  std::uint64_t bytes = 0;         // of tensor data
   std::vector<std::string> copied_files;
 };
 
 // Weights, config.json (quantization_config, torch_dtype; all other keys as they are) and the other
-// files of the folder: tokenizer, generation_config.json, licence. Weights that are FP8 already are
-// kept bit for bit where the target is fp8.
+// files of the folder: tokenizer, generation_config.json, licence. Weights that have the target's
+// form already, FP8 or integers of that width and group, are kept bit for bit.
 ConvertReport convert_model(const Context& ctx, const std::filesystem::path& source,
                             const std::filesystem::path& target, const ConvertOptions& options);
 
-// Values compared after FP8 blocks are multiplied out.
+// Values compared after codes in 8 or 4 bits are multiplied out.
 struct TensorComparison {
   std::string name;
   bool in_a = false, in_b = false;
-  DType dtype_a = DType::kF32, dtype_b = DType::kF32;
+  std::string type_a, type_b;  // "BF16", "F8_E4M3", "INT4"
   Shape shape_a, shape_b;
   bool compared = false;       // in both, with one shape
   bool bit_identical = false;  // same type and bytes, scales too

@@ -14,6 +14,8 @@
 
 #include "base/rng.h"
 #include "model/config.h"
+#include "model/packed_weights.h"
+#include "model/weights.h"
 #include "numeric/small_float.h"
 #include "runtime/runtime.h"
 #include "testing/fixtures.h"
@@ -37,9 +39,10 @@ std::vector<float> normals(std::size_t n, std::uint64_t seed) {
 }
 
 ConvertReport convert(const fs::path& from, const fs::path& to, WeightFormat format,
-                      std::uint64_t shard_bytes = 5ull << 30, int threads = 2) {
+                      std::uint64_t shard_bytes = 5ull << 30, int threads = 2, int group = 0) {
   const runtime::Runtime runtime({threads, ""});
   ConvertOptions options;
+  options.group = group;
   options.format = format;
   options.shard_bytes = shard_bytes;
   return convert_model(runtime.context(), from, to, options);
@@ -100,7 +103,8 @@ Error error_of(const std::function<void()>& action) {
 }
 
 TEST(Convert, FormatsByName) {
-  for (const auto format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kFp8}) {
+  for (const auto format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kFp8,
+                            WeightFormat::kInt8, WeightFormat::kInt4}) {
     EXPECT_EQ(format, parse_weight_format(name(format)));
   }
   EXPECT_EQ(Code::kUsage, error_of([] { parse_weight_format("fp16"); }).code());
@@ -180,7 +184,100 @@ TEST(Convert, ToFp8AndBack) {
   EXPECT_TRUE(all_identical(compare(m.other("fp8"), m.other("again"))));
 }
 
+// A value in a group is off by at most half a step, and the step is at most what puts the largest
+// magnitude on the largest code, rounded to bf16; least squares may clip the largest by as much.
+TEST(Convert, ToIntegersAndBack) {
+  for (const auto& [format, bits, group] : {std::tuple{WeightFormat::kInt8, 8, 128},
+                                            {WeightFormat::kInt4, 4, 32},
+                                            {WeightFormat::kInt4, 4, 64},
+                                            {WeightFormat::kInt4, 4, 128}}) {
+    SCOPED_TRACE(cat(bits, " bits, groups of ", group));
+    SmallModel m;
+    const auto report = convert(m.path(), m.other("q"), format, 5ull << 30, 2, group);
+    EXPECT_EQ(1u, report.packed_tensors);
+    EXPECT_EQ(7u, report.tensors);
+    const auto config = load_config(m.other("q"));
+    EXPECT_EQ((PackedConfig{true, bits, group}), config.packed);
+    EXPECT_EQ(config, parse_config(to_json(config), "again"));
+    const auto file = io::Safetensors::open(m.other("q"));
+    const std::string w = "model.layers.0.self_attn.o_proj.weight";
+    EXPECT_EQ((Shape{130, (257 * bits + 31) / 32}), file.at(w + "_packed").shape);
+    EXPECT_EQ(DType::kI32, file.at(w + "_packed").dtype);
+    EXPECT_EQ((Shape{130, (257 + group - 1) / group}), file.at(w + "_scale").shape);
+    EXPECT_EQ((std::vector<std::int64_t>{130, 257}), file.at(w + "_shape").to_ints());
+    EXPECT_EQ(DType::kBF16, file.at("model.layers.1.mlp.gate.weight").dtype);
+
+    const auto want = io::Safetensors::open(m.path()).at(w).to_floats();
+    const auto got = read_floats(config, file, w, {130, 257});
+    double error = 0, size = 0;
+    for (int i = 0; i < 130; ++i) {
+      for (int j = 0; j < 257; j += group) {
+        float amax = 0;
+        const int end = std::min(257, j + group);
+        for (int k = j; k < end; ++k) {
+          amax = std::max(amax, std::abs(want[static_cast<std::size_t>(i * 257 + k)]));
+        }
+        const float most =
+            amax / static_cast<float>((1 << (bits - 1)) - 1) * (bits == 4 ? 2.5f : 1);
+        for (int k = j; k < end; ++k) {
+          const auto at = static_cast<std::size_t>(i * 257 + k);
+          ASSERT_LE(std::abs(want[at] - got[at]), most) << i << " " << k;
+          error += std::pow(want[at] - got[at], 2);
+          size += std::pow(want[at], 2);
+        }
+      }
+    }
+    // Steps of amax / 127 and amax / 7 with amax of 2.1 to 2.8 sigma: step / sqrt(12).
+    EXPECT_LE(std::sqrt(error / size), bits == 8 ? 0.008 : 0.12);
+
+    convert(m.other("q"), m.other("back"), WeightFormat::kF32);
+    for (const auto& c : compare(m.other("q"), m.other("back"))) {  // exact both ways
+      EXPECT_TRUE(c.compared) << c.name;
+      EXPECT_EQ(0, c.max_abs_error) << c.name;
+    }
+    // The same form again: codes are kept.
+    convert(m.other("q"), m.other("again"), format, 5ull << 30, 1, group);
+    EXPECT_TRUE(all_identical(compare(m.other("q"), m.other("again"))));
+    convert(m.other("q"), m.other("fp8"), WeightFormat::kFp8);
+    EXPECT_TRUE(load_config(m.other("fp8")).fp8.enabled);
+    EXPECT_FALSE(load_config(m.other("fp8")).packed.enabled);
+  }
+}
+
+TEST(Convert, IntegersCannotHoldANan) {
+  SmallModel m;
+  fs::remove(m.path() / "model.safetensors");
+  const float bad[] = {1, std::nanf(""), 2, 3};
+  const io::TensorToWrite t{"model.layers.0.self_attn.o_proj.weight", DType::kF32, {2, 2}, bad};
+  io::write_model_safetensors(m.path(), {&t, 1});
+  const Error e = error_of([&] { convert(m.path(), m.other("x"), WeightFormat::kInt8); });
+  EXPECT_EQ(Code::kNumeric, e.code());
+  EXPECT_FALSE(fs::exists(m.other("x")));
+}
+
+TEST(Convert, WhichWeightsAreIntegers) {
+  const Shape matrix{4, 4};
+  const std::string p = "model.layers.3.self_attn.";
+  for (const int bits : {4, 8}) {
+    for (const char* good : {"q_proj", "q_b_proj", "o_proj"}) {
+      EXPECT_TRUE(is_packed_weight(cat(p, good, ".weight"), matrix, bits)) << good;
+    }
+    for (const char* small : {"q_a_proj", "kv_a_proj_with_mqa"}) {
+      EXPECT_EQ(bits == 8, is_packed_weight(cat(p, small, ".weight"), matrix, bits)) << small;
+    }
+    EXPECT_FALSE(is_packed_weight(p + "kv_b_proj.weight", matrix, bits));
+    EXPECT_FALSE(is_packed_weight("lm_head.weight", matrix, bits));
+    EXPECT_TRUE(is_packed_weight("model.layers.3.mlp.experts.1.up_proj.weight", matrix, bits));
+  }
+}
+
 TEST(Convert, ThreadsAndShardsDoNotChangeABit) {
+  for (const auto format : {WeightFormat::kInt4, WeightFormat::kInt8}) {
+    SmallModel m;
+    convert(m.path(), m.other("one"), format, 5ull << 30, 1);
+    convert(m.path(), m.other("three"), format, /*shard_bytes=*/1000, 3);
+    EXPECT_TRUE(all_identical(compare(m.other("one"), m.other("three"))));
+  }
   SmallModel m;
   convert(m.path(), m.other("one"), WeightFormat::kFp8, 5ull << 30, 1);
   convert(m.path(), m.other("three"), WeightFormat::kFp8, /*shard_bytes=*/1000, 3);
@@ -296,7 +393,7 @@ TEST(ConvertFixture, EveryModelInEveryFormat) {
       const fs::path bf16 = temporary.path() / "bf16";
       convert(f32, bf16, WeightFormat::kBf16);
       for (const auto& c : compare(folder, bf16)) {
-        const bool rounded = c.dtype_a == DType::kF32 && c.dtype_b == DType::kBF16;
+        const bool rounded = c.type_a == "F32" && c.type_b == "BF16";
         ASSERT_TRUE(rounded || c.bit_identical) << c.name;
       }
     }

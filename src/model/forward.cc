@@ -41,7 +41,7 @@ Forward::Forward(const Context& ctx, const Model& model, AttentionMode mode)
       model_(model),
       mode_(mode),
       dims_(block_dims(model.config())),
-      num_(nn::Numerics::inference(model.precision())) {}
+      num_(model.numerics()) {}
 
 void Forward::check(std::span<const Chunk> chunks, bool mtp) const {
   const Config& c = model_.config();

@@ -5,36 +5,51 @@
 #include <deque>
 
 #include "model/binding.h"
+#include "model/packed_weights.h"
+#include "numeric/group_quant.h"
 
 namespace cachalot::model {
 
 namespace {
 
-void check_shape(const io::TensorView& t, const std::string& name, const Shape& shape) {
-  if (t.shape != shape) {
-    throw Error(Code::kShape, cat(t.file, ": tensor '", name, "' has shape ", to_string(t.shape),
-                                  ", but config.json asks for ", to_string(shape),
+void check_shape(const io::TensorView& t, const std::string& name, const Shape& has,
+                 const Shape& wanted) {
+  if (has != wanted) {
+    throw Error(Code::kShape, cat(t.file, ": tensor '", name, "' has shape ", to_string(has),
+                                  ", but config.json asks for ", to_string(wanted),
                                   ". The weights and the config.json belong to different models."));
   }
 }
 
 // Multiplies codes by their block's scale; `values` holds the decoded codes.
-void apply_block_scales(const Config& config, const io::Safetensors& file, const std::string& name,
-                        const Shape& shape, std::vector<float>& values) {
-  const io::TensorView& scales = file.at(name + "_scale_inv");
-  const std::int64_t rows = shape[0];
-  const std::int64_t cols = shape[1];
-  const std::int64_t block_rows = config.fp8.block_rows;
-  const std::int64_t block_cols = config.fp8.block_cols;
-  check_shape(scales, name + "_scale_inv",
-              {(rows + block_rows - 1) / block_rows, (cols + block_cols - 1) / block_cols});
-  const std::vector<float> scale = scales.to_floats();
-  const std::int64_t scale_cols = scales.shape[1];
+void apply_block_scales(const Config& config, const StoredFp8& fp8, std::vector<float>& values) {
+  const std::int64_t rows = fp8.codes->shape[0];
+  const std::int64_t cols = fp8.codes->shape[1];
+  const std::vector<float> scale = fp8.scales->to_floats();
+  const std::int64_t scale_cols = fp8.scales->shape[1];
   for (std::int64_t i = 0; i < rows; ++i) {
-    const float* row_scale = scale.data() + i / block_rows * scale_cols;
+    const float* row_scale = scale.data() + i / config.fp8.block_rows * scale_cols;
     float* row = values.data() + i * cols;
-    for (std::int64_t j = 0; j < cols; ++j) row[j] *= row_scale[j / block_cols];
+    for (std::int64_t j = 0; j < cols; ++j) row[j] *= row_scale[j / config.fp8.block_cols];
   }
+}
+
+std::vector<float> multiplied_out(const StoredPacked& p) {
+  std::vector<float> values(static_cast<std::size_t>(count(p.shape)));
+  float* out = values.data();
+  // Scales may be misaligned in the file: bytes are copied.
+  const auto* scales = static_cast<const char*>(p.view.scales);
+  for (int i = 0; i < p.view.rows; ++i) {
+    for (int j = 0; j < p.view.cols; j += p.view.group) {
+      Bf16 scale;
+      std::memcpy(&scale, scales + (i * p.view.scale_stride + j / p.view.group) * 2, sizeof(scale));
+      const int end = std::min(p.view.cols, j + p.view.group);
+      for (int k = j; k < end; ++k) {
+        *out++ = numeric::decode_code(p.view.code, p.view.row(i), k) * to_float(scale);
+      }
+    }
+  }
+  return values;
 }
 
 bool is_aligned(const void* p, std::size_t size) {
@@ -45,28 +60,27 @@ bool is_aligned(const void* p, std::size_t size) {
 
 std::vector<float> read_floats(const Config& config, const io::Safetensors& file,
                                const std::string& name, const Shape& shape) {
-  const io::TensorView& t = file.at(name);
-  check_shape(t, name, shape);
-  std::vector<float> values = t.to_floats();
-  if (t.dtype == DType::kF8E4M3) {
-    if (shape.size() != 2) {
-      throw Error(Code::kFormat,
-                  cat(t.file, ": tensor '", name,
-                      "' is F8_E4M3 but no matrix; only matrices have block scales"));
-    }
-    apply_block_scales(config, file, name, shape, values);
+  if (const auto packed = find_packed(config, file, name)) {
+    check_shape(*packed->codes, name, packed->shape, shape);
+    return multiplied_out(*packed);
   }
+  const io::TensorView& t = file.at(name);
+  check_shape(t, name, t.shape, shape);
+  std::vector<float> values = t.to_floats();
+  if (t.dtype == DType::kF8E4M3) apply_block_scales(config, find_fp8(config, file, name), values);
   return values;
 }
 
 struct Model::State {
   Config config;
   io::Safetensors file;
-  Precision precision;
+  LoadOptions options;
+  nn::Numerics numerics;
   nn::Weights weights;
   std::deque<std::vector<float>> floats;  // a deque: elements never move
   std::deque<std::vector<Bf16>> bf16s;
   std::uint64_t copied = 0;
+  std::uint64_t codes = 0;
 
   MatRef keep(std::vector<float> values, int rows, int cols) {
     copied += values.size() * sizeof(float);
@@ -74,39 +88,135 @@ struct Model::State {
     return {floats.back().data(), DType::kF32, rows, cols, cols};
   }
 
+  MatRef keep_in(Precision wanted, std::vector<float> values, int rows, int cols) {
+    if (wanted == Precision::kF32) return keep(std::move(values), rows, cols);
+    std::vector<Bf16> rounded(values.size());
+    std::transform(values.begin(), values.end(), rounded.begin(), to_bf16);
+    copied += rounded.size() * sizeof(Bf16);
+    bf16s.push_back(std::move(rounded));
+    return {bf16s.back().data(), DType::kBF16, rows, cols, cols};
+  }
+  template <class T>
+  const T* keep_scales(const io::TensorView& t, std::deque<std::vector<T>>& copies) {
+    if (is_aligned(t.data, sizeof(T))) return static_cast<const T*>(t.data);
+    copies.emplace_back(t.bytes / sizeof(T));
+    std::memcpy(copies.back().data(), t.data, t.bytes);
+    copied += t.bytes;
+    return copies.back().data();
+  }
+
+  bool keeps_codes(const std::string& name, const Shape& shape) const {
+    const bool exact = options.precision == Precision::kF32 &&
+                       options.activations == LoadOptions::Activations::kBf16;
+    return options.keep_codes && !exact && is_packed_weight(name, shape, 8);
+  }
+  nn::WeightRef packed_codes(const StoredPacked& p) {
+    QuantView view = p.view;
+    view.scales = keep_scales(*p.scales, bf16s);
+    codes += view.bytes();
+    return nn::WeightRef(view);
+  }
+  nn::WeightRef fp8_codes(const std::string& name) {
+    const StoredFp8 f = find_fp8(config, file, name);
+    QuantView view;
+    view.code = QuantCode::kE4m3;
+    view.rows = static_cast<int>(f.codes->shape[0]);
+    view.cols = static_cast<int>(f.codes->shape[1]);
+    view.codes = static_cast<const std::uint8_t*>(f.codes->data);
+    view.stride = view.cols;
+    view.scale_stride = view.groups();
+    if (f.scales->dtype == DType::kF32) {
+      view.scales = keep_scales(*f.scales, floats);
+    } else {
+      floats.push_back(f.scales->to_floats());
+      view.scales = floats.back().data();
+    }
+    codes += view.bytes();
+    nn::WeightRef w(view);
+    if (options.activations != LoadOptions::Activations::kFp8) return w;
+    w.fp8 = {view.codes,
+             view.rows,
+             view.cols,
+             view.stride,
+             static_cast<const float*>(view.scales),
+             view.scale_stride,
+             ScaleTile::kBlock};
+    return w;
+  }
+
   // The Source of binding.h.
-  MatRef matrix(const std::string& name, int rows, int cols) {
-    const io::TensorView& t = file.at(name);
+  nn::WeightRef matrix(const std::string& name, int rows, int cols) {
     const Shape shape{rows, cols};
-    check_shape(t, name, shape);
+    const bool kept = keeps_codes(name, shape);
+    if (const auto packed = find_packed(config, file, name)) {
+      check_shape(*packed->codes, name, packed->shape, shape);
+      if (kept) return packed_codes(*packed);
+      return keep_in(options.precision, multiplied_out(*packed), rows, cols);
+    }
+    const io::TensorView& t = file.at(name);
+    check_shape(t, name, t.shape, shape);
+    if (t.dtype == DType::kF8E4M3) {
+      if (kept) return fp8_codes(name);
+      return keep_in(options.precision, read_floats(config, file, name, shape), rows, cols);
+    }
+    if (kept && options.activations == LoadOptions::Activations::kFp8) {
+      throw Error(Code::kUnsupported,
+                  cat(t.file, ": tensor '", name, "' is ", cachalot::name(t.dtype),
+                      ", but FP8 activations need every projection in FP8. Convert the model with "
+                      "`cachalot convert --dtype fp8`, or run it with --precision bf16."));
+    }
     if ((t.dtype == DType::kBF16 || t.dtype == DType::kF32) &&
         is_aligned(t.data, size_of(t.dtype))) {
-      return {t.data, t.dtype, rows, cols, cols};
+      return MatRef(t.data, t.dtype, rows, cols, cols);
     }
-    std::vector<float> values = read_floats(config, file, name, shape);
-    if (t.dtype == DType::kF8E4M3 && precision == Precision::kBF16) {
-      std::vector<Bf16> rounded(values.size());
-      std::transform(values.begin(), values.end(), rounded.begin(), to_bf16);
-      copied += rounded.size() * sizeof(Bf16);
-      bf16s.push_back(std::move(rounded));
-      return {bf16s.back().data(), DType::kBF16, rows, cols, cols};
-    }
-    return keep(std::move(values), rows, cols);
+    return keep(read_floats(config, file, name, shape), rows, cols);
   }
   nn::VecRef vector(const std::string& name, int n) {
     keep(read_floats(config, file, name, {n}), 1, n);
     return floats.back();
   }
   nn::VecRef router_bias(const std::string& name, int n) { return vector(name, n); }
-  MatRef shared_copy(const std::string& name, int rows, int cols, MatRef main) {
-    return file.find(name) != nullptr ? matrix(name, rows, cols) : main;
+  nn::WeightRef shared_copy(const std::string& name, int rows, int cols,
+                            const nn::WeightRef& main) {
+    const bool there = file.find(name) != nullptr || file.find(PackedNames(name).codes) != nullptr;
+    return there ? matrix(name, rows, cols) : main;
   }
 };
 
-Model Model::load(const std::filesystem::path& folder, Precision precision) {
+namespace {
+
+nn::Numerics numerics_of(const Config& config, const LoadOptions& options,
+                         const std::filesystem::path& folder) {
+  using Activations = LoadOptions::Activations;
+  nn::Numerics n = nn::Numerics::inference(options.precision);
+  if (options.activations == Activations::kBf16) return n;
+  const bool fp8 = options.activations == Activations::kFp8;
+  if (!(fp8 ? config.fp8.enabled : config.packed.enabled)) {
+    throw Error(Code::kUnsupported,
+                cat(folder.string(), ": its weights are not in ",
+                    fp8 ? "FP8 (quantization_config of \"fp8\")"
+                        : "integers (quantization_config of \"compressed-tensors\")",
+                    ", which --precision ", fp8 ? "fp8" : "int8",
+                    " multiplies. Convert the model with `cachalot convert --dtype ",
+                    fp8 ? "fp8" : "int8", "`, or run it with --precision bf16."));
+  }
+  if (fp8) {
+    n.fp8 = true;
+    n.scale = config.fp8.ue8m0_scales ? numeric::ScaleKind::kOfficialUe8m0
+                                      : numeric::ScaleKind::kOfficial;
+  } else {
+    n.quant_activations = QuantActivations::kInt8;
+  }
+  return n;
+}
+
+}  // namespace
+
+Model Model::load(const std::filesystem::path& folder, const LoadOptions& options) {
   Config config = load_config(folder);
   auto state = std::make_unique<State>(
-      State{std::move(config), io::Safetensors::open(folder), precision, {}, {}, {}, 0});
+      State{std::move(config), io::Safetensors::open(folder), options, {}, {}, {}, {}, 0, 0});
+  state->numerics = numerics_of(state->config, options, folder);
   // Published folders may leave the MTP layer out although config.json counts it.
   const std::string mtp =
       "model.layers." + std::to_string(state->config.num_hidden_layers) + ".eh_proj.weight";
@@ -124,7 +234,9 @@ Model::~Model() = default;
 
 const Config& Model::config() const noexcept { return state_->config; }
 const nn::Weights& Model::weights() const noexcept { return state_->weights; }
-Precision Model::precision() const noexcept { return state_->precision; }
+Precision Model::precision() const noexcept { return state_->options.precision; }
+const nn::Numerics& Model::numerics() const noexcept { return state_->numerics; }
+std::uint64_t Model::code_bytes() const noexcept { return state_->codes; }
 std::uint64_t Model::copied_bytes() const noexcept { return state_->copied; }
 std::uint64_t Model::mapped_bytes() const noexcept { return state_->file.file_bytes(); }
 

@@ -1,11 +1,11 @@
 // A model folder opened for running: weights used as they lie in the mapped files.
 //
 // Owns:    the mapping, and copies of the few tensors that cannot be used in place (norms and
-// biases as float, F16,
-//          FP8 blocks dequantised, tensors the file has misaligned).
+//          biases as float, F16, tensors the file has misaligned, codes in 8 or 4 bits that are to
+//          be multiplied out).
 // Threads: immutable after load; shared freely.
 // Errors:  kIo, kFormat, kConfig, kShape, naming file, tensor, what was met and needed.
-// Format:  Hugging Face folder; FP8: value = code * weight_scale_inv[row / 128, col / 128].
+// Format:  Hugging Face folder; FP8 and integers: model/packed_weights.h.
 #pragma once
 
 #include <filesystem>
@@ -16,19 +16,33 @@
 #include "io/safetensors.h"
 #include "kernels/context.h"
 #include "model/config.h"
+#include "nn/numerics.h"
 #include "nn/params.h"
 
 namespace cachalot::model {
 
-// One tensor as floats, FP8 blocks multiplied out; its shape must be `shape`.
+// One tensor as floats, codes multiplied out; its shape must be `shape`.
 std::vector<float> read_floats(const Config& config, const io::Safetensors& file,
                                const std::string& name, const Shape& shape);
 
+struct LoadOptions {
+  Precision precision = Precision::kBF16;  // of the products it will run in
+  // Projections in FP8, int8 or int4 are multiplied as they lie in the file. Otherwise, and with
+  // kF32 unless activations are quantised, they become BF16 or F32. kv_b_proj does in any case:
+  // absorbed attention reads it both ways.
+  bool keep_codes = false;
+  // With kept codes: what they are multiplied with. E4M3 needs weights in FP8, int8 needs integers;
+  // both are made in tiles of 1 x 128.
+  enum class Activations : std::uint8_t { kBf16, kFp8, kInt8 };
+  Activations activations = Activations::kBf16;
+};
+
 class Model {
  public:
-  // `precision`: of the products it will run in. FP8 weights become F32 for kF32 (exact) and BF16
-  // for kBF16; BF16 and F32 tensors are never copied.
-  static Model load(const std::filesystem::path& folder, Precision precision);
+  static Model load(const std::filesystem::path& folder, const LoadOptions& options);
+  static Model load(const std::filesystem::path& folder, Precision precision) {
+    return load(folder, LoadOptions{precision});
+  }
   Model(Model&&) noexcept;
   Model& operator=(Model&&) noexcept;
   ~Model();
@@ -36,9 +50,11 @@ class Model {
   const Config& config() const noexcept;
   const nn::Weights& weights() const noexcept;
   Precision precision() const noexcept;
+  const nn::Numerics& numerics() const noexcept;  // of a pass
   bool has_mtp() const noexcept { return !weights().mtp.empty(); }
   std::uint64_t copied_bytes() const noexcept;  // weights held beside the mapping
   std::uint64_t mapped_bytes() const noexcept;
+  std::uint64_t code_bytes() const noexcept;  // of them, weights that stay in 8 or 4 bits
 
  private:
   struct State;

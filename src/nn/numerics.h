@@ -9,6 +9,7 @@
 
 #include "kernels/context.h"
 #include "kernels/hopper.h"
+#include "kernels/quant_linear.h"
 #include "numeric/payload.h"
 #include "numeric/quantize.h"
 #include "tensor/fp8.h"
@@ -32,6 +33,9 @@ struct Numerics {
   ScaleTile gradient_tile = ScaleTile::kRow;    // likewise
   ScaleTile weight_tile = ScaleTile::kBlock;    // kBlock or kTensor
   Accumulation accumulation;                    // of FP8 products: floats, or as Hopper sums
+
+  // What weights in integers are multiplied with (nn::WeightRef::quant).
+  QuantActivations quant_activations = QuantActivations::kBf16;
 
   // What the experts' results travel in to their tokens; not sent: floats as they are.
   bool send_results = false;

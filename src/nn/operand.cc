@@ -96,6 +96,8 @@ void Products::forward(const Operand& x, std::size_t group, const WeightRef& w, 
                        bool add) {
   if (x.has_codes() && w.fp8.rows > 0) {
     fp8_.push_back({x.along_rows(group), w.fp8, y, false, true, add});
+  } else if (w.quant.rows > 0) {
+    quant_.push_back({x.plain(group), w.quant, y, add});
   } else {
     plain_.push_back(linear(x.plain(group), w, y, add));
   }
@@ -123,7 +125,9 @@ void Products::weight_gradient(const Operand& dy, const Operand& x, std::size_t 
 void Products::run(const Context& ctx, const Numerics& num) {
   if (!plain_.empty()) gemm(ctx, num.products, plain_);
   if (!fp8_.empty()) gemm_fp8_hopper(ctx, num.accumulation, fp8_);
+  if (!quant_.empty()) quant_linear(ctx, num.quant_activations, quant_);
   plain_.clear();
+  quant_.clear();
   fp8_.clear();
 }
 

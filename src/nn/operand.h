@@ -16,6 +16,7 @@
 
 #include "kernels/fp8.h"
 #include "kernels/gemm.h"
+#include "kernels/quant_linear.h"
 #include "nn/numerics.h"
 #include "nn/params.h"
 
@@ -79,6 +80,7 @@ class Products {
  private:
   std::vector<Gemm> plain_;
   std::vector<Fp8Gemm> fp8_;
+  std::vector<QuantLinear> quant_;
 };
 
 }  // namespace cachalot::nn

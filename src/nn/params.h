@@ -12,6 +12,7 @@
 
 #include "tensor/fp8.h"
 #include "tensor/mat.h"
+#include "tensor/quantized.h"
 
 namespace cachalot::nn {
 
@@ -71,12 +72,16 @@ struct ModelParams {
   std::vector<MtpParams<M, V>> mtp;  // none or one
 };
 
-// A matrix of weights; with its codes where training quantised it for FP8 products.
+// A matrix of weights; with its codes where FP8 products are to read them, or, without memory of
+// its own, as a file holds it in 8 or 4 bits: then products read `quant`.
 struct WeightRef : MatRef {
-  Fp8View fp8;  // no rows: none
+  Fp8View fp8;      // no rows: none
+  QuantView quant;  // likewise
 
   WeightRef() = default;
   WeightRef(const MatRef& m) : MatRef(m) {}  // NOLINT(google-explicit-constructor): adds nothing
+  explicit WeightRef(const QuantView& q)
+      : MatRef(nullptr, DType::kF32, q.rows, q.cols, q.cols), quant(q) {}
 };
 
 using VecRef = std::span<const float>;

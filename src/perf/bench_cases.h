@@ -45,6 +45,7 @@ std::vector<BenchCase> fp8_cases();
 std::vector<BenchCase> attention_cases();
 std::vector<BenchCase> memory_cases();
 std::vector<BenchCase> saved_cases();
+std::vector<BenchCase> quant_cases();
 
 // Float FMA or vdpbf16ps from registers, whichever is more for this precision; the second one is
 // vdpbf16ps where products are bf16.

@@ -69,7 +69,7 @@ KernelReport bench_kernels(const runtime::Runtime& runtime, const KernelBenchOpt
     report.read_gbps = median(reads);
   }
   std::vector<BenchCase> cases = gemm_cases();
-  for (auto more : {fp8_cases, attention_cases, memory_cases, saved_cases}) {
+  for (auto more : {quant_cases, fp8_cases, attention_cases, memory_cases, saved_cases}) {
     std::vector<BenchCase> list = more();
     std::move(list.begin(), list.end(), std::back_inserter(cases));
   }
@@ -83,7 +83,8 @@ KernelReport bench_kernels(const runtime::Runtime& runtime, const KernelBenchOpt
   if (report.cases.empty()) {
     throw Error(Code::kUsage,
                 "bench kernels: --only leaves no case; the cases are named gemm/..., "
-                "gemm_fp8/..., fp8/..., attention/..., memory/..., saved/...: run it without "
+                "quant_linear/..., gemm_fp8/..., fp8/..., attention/..., memory/..., saved/...: "
+                "run it without "
                 "--only for the whole list");
   }
   report.fma_gflops = median(fma);

@@ -40,6 +40,7 @@ std::vector<SlotInfo> slots_of(const KernelTable& t) {
   return {
       {"gemm", t.gemm != r.gemm},
       {"gemm_fp8", t.gemm_fp8 != r.gemm_fp8},
+      {"quant_linear", t.quant_linear != r.quant_linear},
       {"gemm_fp8_hopper", t.gemm_fp8_hopper != r.gemm_fp8_hopper},
       {"quantize_fp8", t.quantize_fp8 != r.quantize_fp8},
       {"requantize_fp8", t.requantize_fp8 != r.requantize_fp8},

@@ -11,6 +11,8 @@ namespace avx512 {
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems);
 void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems);
+void quant_linear(const Context& ctx, QuantActivations activations,
+                  std::span<const QuantLinear> problems);
 void quantize_fp8(const Context& ctx, std::span<const QuantizeFp8> jobs);
 void requantize_fp8(const Context& ctx, std::span<const RequantizeFp8> jobs);
 void dequantize_fp8(const Context& ctx, const DequantizeFp8& a);
@@ -52,6 +54,7 @@ constexpr void add_avx512(KernelTable& table) {
   add_avx2(table);
   table.gemm = avx512::gemm;
   table.gemm_fp8 = avx512::gemm_fp8;
+  table.quant_linear = avx512::quant_linear;
   table.quantize_fp8 = avx512::quantize_fp8;
   table.requantize_fp8 = avx512::requantize_fp8;
   table.dequantize_fp8 = avx512::dequantize_fp8;

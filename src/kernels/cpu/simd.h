@@ -29,6 +29,9 @@
 #define CACHALOT_AVX512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2"
 #define CACHALOT_AVX512BF16 "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2"
 
+#define CACHALOT_AVX512LOWBIT \
+  "avx512vbmi,avx512vnni,avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2"
+
 #define CACHALOT_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)
 #define CACHALOT_BEGIN_TARGET(features) \
