@@ -118,6 +118,19 @@ bool lacks_current(const fs::path& path) {
          });
 }
 
+// A bound that is smaller than last time holds from now on, not from the next file on.
+void shrink(const Database& database, const DiskBudget& budget) {
+  std::uint64_t tables = 0;
+  if (!database.db->GetIntProperty(database.blocks, rocksdb::DB::Properties::kTotalSstFilesSize,
+                                   &tables) ||
+      tables <= budget.tables) {
+    return;
+  }
+  // Should it fail, FIFO does it with the next file.
+  (void)database.db->CompactRange(rocksdb::CompactRangeOptions(), database.blocks, nullptr,
+                                  nullptr);
+}
+
 [[noreturn]] void refuse(const PrefixFolder& folder, const rocksdb::Status& status) {
   throw Error(Code::kIo,
               cat("cannot open the prefix store ", folder.path().string(), ": ", status.ToString(),
@@ -176,7 +189,10 @@ Database open_database(const PrefixFolder& folder, const DiskBudget& budget, con
     status = rocksdb::Status::Corruption("the file CURRENT is missing");
   } else {
     status = try_open(path.string(), budget, &database);
-    if (status.ok()) return database;
+    if (status.ok()) {
+      shrink(database, budget);
+      return database;
+    }
     if (!is_damage(status)) refuse(folder, status);
   }
   const std::string damage = status.ToString();

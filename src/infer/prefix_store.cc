@@ -124,7 +124,8 @@ bool PrefixStore::State::enqueue(const BlockPtr& block) {
   return false;
 }
 
-// On the writing thread. Blocks that RAM had forgotten may be on disk already.
+// On the writing thread. Blocks that RAM had forgotten may be on disk already; that they are sound
+// there is looked at, since a block may have been computed again because one before it was damaged.
 void PrefixStore::State::write(std::span<const BlockPtr> blocks) {
   std::vector<BlockPtr> missing;
   for (const BlockPtr& block : blocks) {
@@ -132,6 +133,8 @@ void PrefixStore::State::write(std::span<const BlockPtr> blocks) {
     const DiskBlock found = counted(on_disk->disk.read(block->place));
     if (found.block && on_disk->disk.fresh(found.stamp)) {
       tree.set_on_disk(key, found.stamp);
+    } else if (counted(on_disk->contexts->read(block->place)).block) {
+      tree.set_on_disk(key, kNotOnDisk);
     } else {
       missing.push_back(block);
     }
@@ -202,7 +205,7 @@ PrefixInsert PrefixStore::insert(std::span<const int> tokens, int first_block, c
     ++result.inserted;
     if (!s.on_disk) {
       if (in_ram != PrefixTree::Insert::kInserted) ++result.dropped;
-    } else if (!s.on_disk->contexts->holds(places[i].key) && !s.enqueue(block)) {
+    } else if (!s.enqueue(block)) {
       ++result.dropped;
     }
   }
