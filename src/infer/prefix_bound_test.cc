@@ -110,7 +110,7 @@ TEST(PrefixBoundTest, StampsTellWhatIsYoung) {
   const KeyChain chain({"model", "bf16", 1000}, store.secret());
   std::uint64_t first = 0;
   for (int life = 0; life < 2; ++life) {
-    const Database database = open_database(store, budget, report);
+    const Database database = open_database(store, budget, nullptr, report);
     PrefixDisk disk(database, budget, 1000, report);
     EXPECT_FALSE(disk.fresh(kNotOnDisk));
     EXPECT_FALSE(disk.fresh(kOnItsWay));
@@ -121,7 +121,7 @@ TEST(PrefixBoundTest, StampsTellWhatIsYoung) {
     }
     EXPECT_TRUE(disk.fresh(first));
   }
-  const Database database = open_database(store, budget, report);
+  const Database database = open_database(store, budget, nullptr, report);
   PrefixDisk disk(database, budget, 1000, report);
   int more = 0;
   while (disk.fresh(first)) disk.write(blocks_of(chain, sequence(std::vector<int>{++more + 1})));

@@ -54,7 +54,7 @@ class PrefixDamageTest : public ::testing::Test {
   void with_database(Run run) {
     const Report ignore = [](std::string_view) {};
     const PrefixFolder folder(folder_.store(), ignore);
-    Database database = open_database(folder, DiskBudget(kDisk, kPayload), ignore);
+    Database database = open_database(folder, DiskBudget(kDisk, kPayload), nullptr, ignore);
     run(database, KeyChain(kIdentity, folder.secret()));
   }
   void change(Database& database, rocksdb::ColumnFamilyHandle* family, const rocksdb::Slice& key,

@@ -1,6 +1,8 @@
 #include "infer/prefix_database.h"
 
+#include <rocksdb/cache.h>
 #include <rocksdb/filter_policy.h>
+#include <rocksdb/memory_allocator.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
 
@@ -29,34 +31,55 @@ class NoLog : public rocksdb::Logger {
   void Logv(const char* /*format*/, va_list /*arguments*/) override {}
 };
 
-rocksdb::BlockBasedTableOptions table_options() {
+class ReadInto : public rocksdb::MemoryAllocator {
+ public:
+  explicit ReadInto(std::shared_ptr<PayloadMemory> memory) : memory_(std::move(memory)) {}
+  const char* Name() const override { return "PayloadMemory"; }
+  void* Allocate(std::size_t bytes) override { return memory_->allocate(bytes); }
+  void Deallocate(void* memory) override { memory_->free(memory); }
+
+ private:
+  const std::shared_ptr<PayloadMemory> memory_;
+};
+
+rocksdb::BlockBasedTableOptions table_options(const std::shared_ptr<PayloadMemory>& memory) {
   rocksdb::BlockBasedTableOptions table;
-  table.no_block_cache = true;  // the tree in RAM is the cache
+  if (memory) {
+    // Never filled, the tree in RAM is the cache: only a cache can say where blocks are read to.
+    rocksdb::LRUCacheOptions cache;
+    cache.capacity = 0;
+    cache.num_shard_bits = 0;
+    cache.memory_allocator = std::make_shared<ReadInto>(memory);
+    table.block_cache = rocksdb::NewLRUCache(cache);
+  } else {
+    table.no_block_cache = true;
+  }
   table.checksum = rocksdb::kXXH3;
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
   table.format_version = 5;
   return table;
 }
 
-rocksdb::ColumnFamilyOptions family_options() {
+rocksdb::ColumnFamilyOptions family_options(const std::shared_ptr<PayloadMemory>& memory) {
   rocksdb::ColumnFamilyOptions options;
   options.compression = rocksdb::kNoCompression;  // latent rows do not shrink
-  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table_options()));
+  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table_options(memory)));
   options.ttl = 0;
   options.periodic_compaction_seconds = 0;
   options.write_buffer_size = kMiB / 4;
   return options;
 }
 
-rocksdb::ColumnFamilyOptions kept_options() {
-  rocksdb::ColumnFamilyOptions options = family_options();
+rocksdb::ColumnFamilyOptions kept_options(const std::shared_ptr<PayloadMemory>& memory) {
+  rocksdb::ColumnFamilyOptions options = family_options(memory);
   options.num_levels = 2;  // files go into level 1, from where they can be deleted whole
   options.disable_auto_compactions = true;
   return options;
 }
 
-rocksdb::ColumnFamilyOptions blocks_options(const DiskBudget& budget) {
-  rocksdb::ColumnFamilyOptions options = family_options();
+rocksdb::ColumnFamilyOptions blocks_options(const DiskBudget& budget,
+                                            const std::shared_ptr<PayloadMemory>& memory) {
+  rocksdb::ColumnFamilyOptions options = family_options(memory);
   options.compaction_style = rocksdb::kCompactionStyleFIFO;
   options.compaction_options_fifo = rocksdb::CompactionOptionsFIFO(budget.tables, false);
   options.write_buffer_size = budget.write_buffer;
@@ -76,7 +99,7 @@ rocksdb::DBOptions database_options(const DiskBudget& budget) {
   options.max_manifest_file_size = kManifest;
   options.manifest_preallocation_size = 4096;
   options.allow_fallocate = false;  // space set aside would count against the bound
-  options.max_open_files = 256;
+  options.max_open_files = 640;     // within the usual limit of 1024 with room for others
   options.max_background_jobs = 2;
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
@@ -84,17 +107,20 @@ rocksdb::DBOptions database_options(const DiskBudget& budget) {
   return options;
 }
 
-std::vector<rocksdb::ColumnFamilyDescriptor> families(const DiskBudget& budget) {
-  return {{rocksdb::kDefaultColumnFamilyName, family_options()},
-          {"blocks", blocks_options(budget)},
-          {"kept", kept_options()}};
+using Families = std::vector<rocksdb::ColumnFamilyDescriptor>;
+
+Families families(const DiskBudget& budget, const std::shared_ptr<PayloadMemory>& memory) {
+  return {{rocksdb::kDefaultColumnFamilyName, family_options(nullptr)},
+          {"blocks", blocks_options(budget, memory)},
+          {"kept", kept_options(memory)}};
 }
 
-rocksdb::Status try_open(const std::string& path, const DiskBudget& budget, Database* out) {
+rocksdb::Status try_open(const std::string& path, const DiskBudget& budget,
+                         const Families& families, Database* out) {
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status =
-      rocksdb::DB::Open(database_options(budget), path, families(budget), &handles, &db);
+      rocksdb::DB::Open(database_options(budget), path, families, &handles, &db);
   if (!status.ok()) return status;
   out->db.reset(db);
   out->names = handles[0];
@@ -141,8 +167,10 @@ void shrink(const Database& database, const DiskBudget& budget) {
 
 DiskBudget::DiskBudget(std::uint64_t bytes, std::size_t payload_bytes) : total(bytes) {
   const std::uint64_t record = payload_bytes + kRecordHeaderBytes + kKeyAndFraming;
-  write_buffer = std::clamp<std::uint64_t>(total / 32, kMiB / 16, 128 * kMiB);
-  write_buffer = std::max(write_buffer, record);
+  // Many small files make every miss slow, large ones the log and the time to open after a crash.
+  write_buffer = std::max(std::min(total / 32, 64 * kMiB), total / 512);
+  write_buffer =
+      std::clamp(write_buffer, std::max(kMiB / 16, record), std::max(256 * kMiB, record));
   // Besides the tables that FIFO keeps: one table just written and not yet counted, and the logs of
   // the buffer that fills, of the one being written out, and of one more that waits; each may pass
   // its size by a record.
@@ -178,17 +206,23 @@ Database::~Database() {
 rocksdb::Options kept_file_options() {
   rocksdb::DBOptions options;
   options.info_log = std::make_shared<NoLog>();
-  return {options, kept_options()};
+  return {options, kept_options(nullptr)};
 }
 
-Database open_database(const PrefixFolder& folder, const DiskBudget& budget, const Report& report) {
+std::size_t record_slot_bytes(std::size_t payload_bytes) {
+  return payload_bytes + kRecordHeaderBytes + kKeyAndFraming;
+}
+
+Database open_database(const PrefixFolder& folder, const DiskBudget& budget,
+                       const std::shared_ptr<PayloadMemory>& memory, const Report& report) {
   const fs::path path = folder.database();
+  const Families all = families(budget, memory);
   Database database;
   rocksdb::Status status;
   if (lacks_current(path)) {
     status = rocksdb::Status::Corruption("the file CURRENT is missing");
   } else {
-    status = try_open(path.string(), budget, &database);
+    status = try_open(path.string(), budget, all, &database);
     if (status.ok()) {
       shrink(database, budget);
       return database;
@@ -196,8 +230,8 @@ Database open_database(const PrefixFolder& folder, const DiskBudget& budget, con
     if (!is_damage(status)) refuse(folder, status);
   }
   const std::string damage = status.ToString();
-  status = rocksdb::RepairDB(path.string(), database_options(budget), families(budget));
-  if (status.ok()) status = try_open(path.string(), budget, &database);
+  status = rocksdb::RepairDB(path.string(), database_options(budget), all);
+  if (status.ok()) status = try_open(path.string(), budget, all, &database);
   std::error_code ignored;
   fs::remove_all(path / "lost", ignored);  // where a repair puts what it cannot use
   if (status.ok()) {
@@ -207,7 +241,7 @@ Database open_database(const PrefixFolder& folder, const DiskBudget& budget, con
   }
   if (!is_damage(status)) refuse(folder, status);
   fs::remove_all(path, ignored);
-  status = try_open(path.string(), budget, &database);
+  status = try_open(path.string(), budget, all, &database);
   if (!status.ok()) refuse(folder, status);
   report(cat("the prefix store ", folder.path().string(), " was damaged (", damage,
              ") beyond repair and starts afresh: its blocks and named contexts are gone."));

@@ -27,10 +27,11 @@ struct Counts {
 
 // Folder, database and what lies on it; destroyed from the bottom up.
 struct OnDisk {
-  OnDisk(const PrefixStoreConfig& config, std::size_t payload_bytes, const Report& report)
+  OnDisk(const PrefixStoreConfig& config, std::size_t payload_bytes,
+         const std::shared_ptr<PayloadMemory>& memory, const Report& report)
       : budget(static_cast<std::uint64_t>(config.disk_bytes), payload_bytes),
         folder(config.folder, report),
-        database(open_database(folder, budget, report)),
+        database(open_database(folder, budget, memory, report)),
         disk(database, budget, payload_bytes, report) {}
 
   DiskBudget budget;
@@ -55,7 +56,8 @@ struct PrefixStore::State {
 
   Reports reports;
   Counts counts;
-  std::atomic<bool> lost{false};  // a write failed since the last flush
+  std::atomic<bool> lost{false};          // a write failed since the last flush
+  std::shared_ptr<PayloadMemory> memory;  // before all that holds blocks
   PrefixTree tree;
   std::optional<KeyChain> chain;
   std::unique_ptr<OnDisk> on_disk;  // last, so that it goes first: its writer uses the rest
@@ -63,7 +65,9 @@ struct PrefixStore::State {
 
 PrefixStore::State::State(const PrefixStoreConfig& config, const PrefixIdentity& identity,
                           PrefixHooks hooks)
-    : reports(std::move(hooks.report)), tree(static_cast<std::size_t>(config.ram_bytes)) {
+    : reports(std::move(hooks.report)),
+      memory(std::make_shared<PayloadMemory>(record_slot_bytes(identity.payload_bytes))),
+      tree(static_cast<std::size_t>(config.ram_bytes)) {
   const Report report = [this](std::string_view text) { reports.add(text); };
   if (config.folder.empty()) {
     chain.emplace(identity, random_secret());
@@ -71,7 +75,7 @@ PrefixStore::State::State(const PrefixStoreConfig& config, const PrefixIdentity&
   }
   // The identity is checked before anything is written into the folder.
   (void)KeyChain(identity, ChainSecret{});
-  on_disk = std::make_unique<OnDisk>(config, identity.payload_bytes, report);
+  on_disk = std::make_unique<OnDisk>(config, identity.payload_bytes, memory, report);
   chain.emplace(identity, on_disk->folder.secret());
   on_disk->contexts.emplace(on_disk->database, on_disk->folder.incoming().string(),
                             static_cast<std::uint64_t>(config.context_bytes), *chain,
@@ -197,7 +201,7 @@ PrefixInsert PrefixStore::insert(std::span<const int> tokens, int first_block, c
     }
     const std::size_t bytes = s.chain->payload_bytes();
     // Left uninitialised: `fill` writes all of it.
-    const std::shared_ptr<std::byte[]> memory(new std::byte[bytes]);
+    const std::shared_ptr<std::byte> memory = s.memory->share(bytes);
     fill(static_cast<int>(i), {memory.get(), bytes});
     const auto block =
         std::make_shared<const Block>(Block{places[i], {memory.get(), bytes}, memory});
