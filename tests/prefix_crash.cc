@@ -1,14 +1,19 @@
-// One life of a process with a prefix store, for tests/prefix_kill9.py, which ends it with SIGKILL
-// at some moment.
+// One life of a process with a prefix store, for tests/prefix_kill9.py, which ends it with SIGKILL.
 //
 //   prefix_crash FOLDER LIFE DISK_BYTES < what former lives had acknowledged
 //
 // First it looks whether all that is there is right, then it says OK and writes until it is killed.
 // A line of stdout is written with one write(2), so what the reader has seen has happened.
-//   in:   C chain blocks (0: begun, not acknowledged)   X name chain blocks (0: deleted, -1: not
-//   known) out:  OK blocks | WRONG text | B chain (begins) | F chain blocks (flushed) | s name
-//   chain blocks, S name (saves,
-//         saved) | d name, D name (deletes, deleted) | R text (a report of the store)
+//
+//   in:   C chain blocks       0: begun, not acknowledged
+//         X name chain blocks  a context; 0: deleted, -1: not known
+//   out:  OK blocks            all is right
+//         WRONG text
+//         B chain              begins to write it
+//         F chain blocks       it is flushed
+//         s name chain blocks  begins to save a context; S name: has saved it
+//         d name chain         begins to delete it; D name: has deleted it
+//         R text               the store reports
 #include <unistd.h>
 
 #include <cstdio>

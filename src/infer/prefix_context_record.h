@@ -1,13 +1,22 @@
 // How a named context lies on disk: what it is, its tokens, and which files of kept blocks hold
 // them. Hostile bytes until decoded. Little-endian, in this order:
 //
-//   u32 magic "CPC1"   u32 zero   chain [16]   i64 saved, expires (seconds since 1970; 0: never)
-//   i64 quota u64 pinned (0, 1)   u64 bytes of a block's payload   u32 runs   u32 tokens runs x
-//   (u64 segment, u64 blocks)   tokens x i32   u64 XXH3-64 of all before
+//   u32       magic "CPC1"
+//   u32       zero
+//   u8[16]    root key of the identity it was saved under
+//   i64       saved, seconds since 1970
+//   i64       expires, seconds since 1970; 0: never
+//   i64       quota
+//   u64       pinned: 0 or 1
+//   u64       bytes of a block's payload
+//   u32, u32  runs, tokens
+//   runs      u64 segment, u64 blocks
+//   tokens    i32
+//   u64       XXH3-64 of all before
 //
 // Threads: plain functions.
 // Errors:  damage is a return value, in words; nothing throws. Numbers are checked before anything
-// is allocated.
+//          is allocated.
 #pragma once
 
 #include <cstddef>

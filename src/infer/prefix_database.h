@@ -1,15 +1,16 @@
 // RocksDB as the prefix store uses it: its options, its column families, and the way back from
 // damage.
 //
-//   blocks   FIFO: files of blocks in the order they were written, the oldest deleted when the sum
-//   passes the bound kept     blocks of named contexts: one file per save, put in whole and deleted
-//   whole, never compacted default  one small record per named context
+//   blocks   FIFO: files of blocks in the order they were written; the oldest is deleted when the
+//            sum passes the bound
+//   kept     blocks of named contexts: one file per save, put in and deleted whole, never compacted
+//   default  one small record per named context
 //
 // Owns:    the open database.
 // Threads: any, as RocksDB itself.
 // Errors:  kIo where the system refuses (permission, full disk); kUsage for a bound too small for
-// the blocks. Damage
-//          is no error: the database is repaired, or begun afresh, and the report says which.
+//          the blocks. Damage is no error: the database is repaired, or begun afresh, and the
+//          report says which.
 #pragma once
 
 #include <rocksdb/db.h>

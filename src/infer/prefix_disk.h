@@ -44,8 +44,8 @@ class PrefixDisk {
   PrefixDisk(const Database& database, const DiskBudget& budget, std::size_t payload_bytes,
              Report report);
 
-  DiskBlock read(
-      const BlockPlace& place) const;  // a damaged block is reported, and deleted by then
+  // A damaged block is reported, and deleted by then.
+  DiskBlock read(const BlockPlace& place) const;
   // All of them or, where it returns nullopt, none: survives the process from here on. Returns
   // their common stamp.
   std::optional<std::uint64_t> write(std::span<const BlockPtr> blocks);

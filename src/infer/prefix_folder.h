@@ -1,15 +1,15 @@
 // The folder of a prefix store: who may use it, and what its format is.
 //
-//   STORE      what this folder is, the format's version, the secret of its keys; written once,
-//   atomically lock       held by the process that has it open db/        RocksDB's files incoming/
-//   files on their way into db/; emptied at every opening
+//   STORE      what this folder is, the format's version, the secret of its keys; written once
+//   lock       held by the process that has it open
+//   db/        RocksDB's files
+//   incoming/  files on their way into db/; emptied at every opening
 //
 // Owns:    the lock, as long as it lives.
 // Threads: one.
 // Errors:  kBusy (another process has it), kFormat (not a prefix store), kUnsupported (a newer
-// version), kIo. Each
-//          names the folder and says what to do. A damaged STORE is no error: the store starts
-//          afresh, reported.
+//          version), kIo. Each names the folder and says what to do. A damaged STORE is no error:
+//          the store starts afresh, reported.
 #pragma once
 
 #include <filesystem>

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <mutex>
 #include <optional>
 #include <utility>
 
 #include "base/error.h"
+#include "infer/prefix_contexts.h"
 #include "infer/prefix_disk.h"
 #include "infer/prefix_folder.h"
 #include "infer/prefix_writer.h"
@@ -56,7 +58,8 @@ struct PrefixStore::State {
 
   Reports reports;
   Counts counts;
-  std::atomic<bool> lost{false};          // a write failed since the last flush
+  std::atomic<bool> lost{false};  // a write failed since the last flush
+  std::mutex enqueuing;
   std::shared_ptr<PayloadMemory> memory;  // before all that holds blocks
   PrefixTree tree;
   std::optional<KeyChain> chain;
@@ -121,6 +124,8 @@ void PrefixStore::State::keep_young(const BlockPtr& block, std::uint64_t stamp) 
 }
 
 bool PrefixStore::State::enqueue(const BlockPtr& block) {
+  // One step to a flush: who saw a block of another thread on its way may rely on its own flush.
+  const std::lock_guard lock(enqueuing);
   tree.set_on_disk(block->place.key, kOnItsWay);
   if (on_disk->writer->push(block)) return true;
   tree.set_on_disk(block->place.key, kNotOnDisk);
@@ -220,6 +225,7 @@ PrefixInsert PrefixStore::insert(std::span<const int> tokens, int first_block, c
 bool PrefixStore::flush(Durability durability) {
   State& s = *state_;
   if (!s.on_disk) return true;
+  { const std::lock_guard lock(s.enqueuing); }
   s.on_disk->writer->drain();
   const bool whole = !s.lost.exchange(false);
   if (durability == Durability::kDevice && !s.on_disk->disk.sync()) return false;

@@ -8,16 +8,16 @@
 // against its checksum. A damaged one is reported, deleted, and missed.
 //
 // Owns:    blocks in RAM up to ram_bytes (and queue_bytes on their way to disk), the folder, one
-// writing thread. Threads: any thread may call anything; `use` and `fill` run on the caller's,
-// without locks. Errors:  opening: kBusy, kFormat, kUnsupported, kIo (prefix_folder.h), kUsage
-// (budgets). Later a disk that fails costs
-//          hits, not requests: it is reported and counted. Named contexts throw, as
-//          prefix_contexts.h says.
+//          writing thread.
+// Threads: any may call anything; `use` and `fill` run on the caller's, without locks.
+// Errors:  opening: kBusy, kFormat, kUnsupported, kIo (prefix_folder.h), kUsage (budgets). Later a
+//          disk that fails costs hits, not requests: it is reported and counted. Named contexts
+//          throw, as prefix_contexts.h says.
 //
-// What holds when: a block is found by lookups as soon as insert returns. It survives kill -9 once
-// flush() has returned (RocksDB's log is with the operating system), and a loss of power after
-// flush(Durability::kDevice). Without a flush the writing thread gets there by itself, usually
-// within milliseconds. Named contexts are on the device when saved.
+// What holds when: insert puts a block where lookups find it: in RAM at once where there is room
+// for it, on disk when the writing thread gets there, usually within milliseconds. It survives kill
+// -9 once flush() has returned true (RocksDB's log is with the operating system), and a loss of
+// power after flush(Durability::kDevice). Named contexts are on the device when saved.
 #pragma once
 
 #include <cstdint>
@@ -28,10 +28,13 @@
 #include <vector>
 
 #include "base/fields.h"
-#include "infer/prefix_contexts.h"
+#include "infer/prefix_context_info.h"
 #include "infer/prefix_key.h"
+#include "infer/prefix_reports.h"
 
 namespace cachalot::infer {
+
+class PrefixTree;
 
 struct PrefixStoreConfig {
   std::string folder;
@@ -51,8 +54,8 @@ struct PrefixStoreConfig {
 };
 
 struct PrefixHooks {
-  Report report;           // every message of reports(), as it comes up
-  NamedContexts::Now now;  // the clock of named contexts; the system's where empty
+  Report report;                      // every message of reports(), as it comes up
+  std::function<std::int64_t()> now;  // the clock of named contexts; the system's where empty
 };
 
 // As DeepSeek's API names them: prompt_cache_hit_tokens and prompt_cache_miss_tokens.
@@ -64,8 +67,8 @@ struct PrefixLookup {
 struct PrefixInsert {
   int inserted = 0;  // blocks that are new in RAM or on their way to disk
   int present = 0;   // blocks that were there
-  int dropped =
-      0;  // of the inserted ones, those for which the queue (or RAM, without a folder) had no room
+  // Of the inserted ones, those for which the queue (or RAM, without a folder) had no room.
+  int dropped = 0;
 };
 
 struct PrefixCounters {
@@ -107,7 +110,8 @@ class PrefixStore {
   using Fill = std::function<void(int block, std::span<std::byte> payload)>;
   PrefixInsert insert(std::span<const int> tokens, int first_block, const Fill& fill);
 
-  // False where something could not be written since the store was opened or last flushed.
+  // Returns when all that was inserted and not dropped is written; false where something could not
+  // be, since the store was opened or last flushed.
   enum class Durability { kProcess, kDevice };
   bool flush(Durability durability = Durability::kProcess);
 

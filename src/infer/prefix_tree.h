@@ -5,9 +5,9 @@
 // probe per block. The tree is closed upwards: a block is in it only while its parent is, and the
 // least recently used leaf goes first.
 //
-// Owns:    a share of each block it holds; whoever got a BlockPtr keeps the block alive after its
-// eviction. Threads: any; one lock, held for pointer work only, never while payloads are copied or
-// read. Errors:  none; no room is a return value.
+// Owns:    a share of each block it holds; a BlockPtr keeps its block alive after the eviction.
+// Threads: any; one lock, held for pointer work only, never while payloads are copied or read.
+// Errors:  none; no room is a return value.
 #pragma once
 
 #include <cstddef>
