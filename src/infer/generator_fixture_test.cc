@@ -123,7 +123,7 @@ TEST(GeneratorFixture, ASecondTurnReusesTheFirst) {
       Request first = requests_of(golden).front();
       const auto& greedy = golden.greedy.front();
       const int prompt = static_cast<int>(first.prompt.size());
-      Sequence sequence(model);
+      Sequence sequence(generator.pool());
       first.max_tokens = 10;
       generator.run(first, sequence);
       // The prompt and nine of the new tokens have been read; go on from eight of them.
@@ -137,7 +137,7 @@ TEST(GeneratorFixture, ASecondTurnReusesTheFirst) {
       Request third = second;
       third.prompt = first.prompt;
       third.prompt.back() = first.prompt.back() == 0 ? 1 : 0;
-      Sequence fresh(model);
+      Sequence fresh(generator.pool());
       const Result want = generator.run(third, fresh);
       const Result got = generator.run(third, sequence);
       EXPECT_EQ(got.tokens, want.tokens) << folder;
