@@ -69,9 +69,9 @@ void check_shapes(const LatentAttention& a) {
                 " rope columns; heads and latent columns have to be positive");
   require_shape(a.scale > 0, kOp, ": scale is ", a.scale,
                 " but has to be positive: it is 1 / sqrt(nope + rope), times YaRN's factor");
-  require_shape(a.q.cols == a.heads * a.width(), kOp, ": a query has ", a.q.cols,
-                " values, but ", a.heads, " heads over cache rows of ", a.latent(), " latent + ",
-                a.rope(), " rope values need ", a.heads * a.width(),
+  require_shape(a.q.cols == a.heads * a.width(), kOp, ": a query has ", a.q.cols, " values, but ",
+                a.heads, " heads over cache rows of ", a.latent(), " latent + ", a.rope(),
+                " rope values need ", a.heads * a.width(),
                 ". The cache was made for another model: clear it, or check kv_lora_rank and "
                 "qk_rope_head_dim in config.json");
   require_size(kOp, "q", a.q, a.q.rows, a.q.cols);

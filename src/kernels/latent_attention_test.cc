@@ -97,8 +97,8 @@ void for_each_kind(Body&& body) {
   for (const Precision precision : {Precision::kF32, Precision::kBF16}) {
     for (const LatentFormat format :
          {LatentFormat::kF32, LatentFormat::kBF16, LatentFormat::kFp8}) {
-      SCOPED_TRACE(cat(precision == Precision::kBF16 ? "bf16" : "f32", " products, cache ",
-                       name(format)));
+      SCOPED_TRACE(
+          cat(precision == Precision::kBF16 ? "bf16" : "f32", " products, cache ", name(format)));
       body(precision, format);
     }
   }

@@ -145,10 +145,10 @@ void store_latent(const Context& ctx, std::span<const StoreLatent> jobs) {
       store_bf16(ctx, a.c_kv, rows_at<Bf16>(a.row, bytes, n, l.latent));
       store_bf16(ctx, a.k_rope, rows_at<Bf16>(a.row + 2 * l.latent, bytes, n, l.rope));
     } else {
-      fp8.push_back({a.c_kv, numeric::ScaleKind::kPow2,
-                     Fp8Out{reinterpret_cast<std::uint8_t*>(a.row), n, l.latent, bytes,
-                            reinterpret_cast<float*>(a.row + l.scales_at()), bytes / 4,
-                            ScaleTile::kRow}});
+      fp8.push_back(
+          {a.c_kv, numeric::ScaleKind::kPow2,
+           Fp8Out{reinterpret_cast<std::uint8_t*>(a.row), n, l.latent, bytes,
+                  reinterpret_cast<float*>(a.row + l.scales_at()), bytes / 4, ScaleTile::kRow}});
       store_bf16(ctx, a.k_rope, rows_at<Bf16>(a.row + l.rope_at(), bytes, n, l.rope));
     }
   }
@@ -156,9 +156,8 @@ void store_latent(const Context& ctx, std::span<const StoreLatent> jobs) {
   quantize_fp8(ctx, fp8);
   for (const StoreLatent& a : jobs) {
     if (a.layout.format != LatentFormat::kFp8) continue;
-    ctx.for_each(a.c_kv.rows, 16, [&](std::int64_t i) {
-      finish_fp8(a.layout, a.row + i * a.layout.row_bytes());
-    });
+    ctx.for_each(a.c_kv.rows, 16,
+                 [&](std::int64_t i) { finish_fp8(a.layout, a.row + i * a.layout.row_bytes()); });
   }
 }
 

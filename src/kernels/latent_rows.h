@@ -1,5 +1,5 @@
-// Rows of the latent cache, [L + R] numbers per token and layer, in blocks of 64 tokens that may lie
-// anywhere: what attention reads and what a pass appends to.
+// Rows of the latent cache, [L + R] numbers per token and layer, in blocks of 64 tokens that may
+// lie anywhere: what attention reads and what a pass appends to.
 //
 // Formats of a row (row_bytes apart inside a block):
 //   F32   L floats, R floats
@@ -9,9 +9,9 @@
 //
 // In FP8 a value is code * scale. A scale is a power of two from 2^-100 to 2^119 (floats keep their
 // relative precision under it, and the value is exact in bf16) or NaN where the tile had a NaN, an
-// infinity or values up to the end of float. Codes have no subnormals, which would be below 2^-14 of
-// their tile's largest value: those round to 0 or to the least normal code. So a code becomes bf16 by
-// shifting, masking and an integer addition.
+// infinity or values up to the end of float. Codes have no subnormals, which would be below 2^-14
+// of their tile's largest value: those round to 0 or to the least normal code. So a code becomes
+// bf16 by shifting, masking and an integer addition.
 //
 // Threads: rows are independent; writers and readers of one row are kept apart by the caller.
 // Errors:  kShape where operands do not fit each other.
@@ -31,8 +31,8 @@ namespace cachalot {
 enum class LatentFormat : std::uint8_t { kF32, kBF16, kFp8 };
 std::string_view name(LatentFormat format) noexcept;  // "f32", "bf16", "fp8"
 
-inline constexpr int kLatentBlock = 64;     // tokens of a block
-inline constexpr int kLatentTile = 128;     // codes that share a scale
+inline constexpr int kLatentBlock = 64;  // tokens of a block
+inline constexpr int kLatentTile = 128;  // codes that share a scale
 inline constexpr float kLatentMinScale = 0x1p-100f;
 inline constexpr float kLatentMaxScale = 0x1p119f;
 

@@ -46,8 +46,8 @@ void mla_project(const Context& ctx, const Numerics& num, const BlockDims& dims,
                  const MlaWeights& w, const Operand& h, const RopeRows& rope, MlaActs& acts);
 
 // acts.out from keys and values expanded out of `latent` [S, L] and `k_rope` [S, R]: this pass's
-// own rows in training, cache rows in prefill. `lse` [T, H]: what a backward needs, or no rows. Rows
-// of this pass outside every span stay as they are.
+// own rows in training, cache rows in prefill. `lse` [T, H]: what a backward needs, or no rows.
+// Rows of this pass outside every span stay as they are.
 void mla_expanded(const Context& ctx, const Numerics& num, const BlockDims& dims,
                   const MlaWeights& w, MatRef latent, MatView<const float> k_rope,
                   std::span<const AttentionSpan> spans, MatView<float> lse, MlaActs& acts);

@@ -154,8 +154,8 @@ BenchCase attention_case(int sequences, int length, Precision precision, bool ba
   return c;
 }
 
-// `queries` new rows of each of `sequences` over a cache of `rows` rows. Few heads: bound by reading
-// it.
+// `queries` new rows of each of `sequences` over a cache of `rows` rows. Few heads: bound by
+// reading it.
 struct LatentCase {
   int sequences = 8, queries = 1, rows = 8192, heads = 16;
   LatentFormat format = LatentFormat::kBF16;

@@ -102,8 +102,8 @@ struct Simd {
     for (int r = 0; r < R; ++r) {
       const F pairs = _mm256_hadd_ps(_mm256_hadd_ps(sums[r][0], sums[r][1]),
                                      _mm256_hadd_ps(sums[r][2], sums[r][3]));
-      _mm_storeu_ps(dst + r * stride, _mm_add_ps(_mm256_castps256_ps128(pairs),
-                                                 _mm256_extractf128_ps(pairs, 1)));
+      _mm_storeu_ps(dst + r * stride,
+                    _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
     }
   }
   // 16 codes to bf16; `add` goes to the exponent of what is not zero.

@@ -22,7 +22,7 @@ namespace cachalot::cpu {
 namespace {
 
 constexpr int kGroup = 128;
-constexpr int kContextChunk = 256;  // a multiple of kLatentBlock
+constexpr int kContextChunk = 256;                                  // a multiple of kLatentBlock
 constexpr std::ptrdiff_t kPartialBytes = std::ptrdiff_t{64} << 20;  // of a wave of parallel chunks
 constexpr double kLog2E = 1.4426950408889634;
 static_assert(kKeyBlock == kLatentBlock);
@@ -240,9 +240,8 @@ class Run {
       run_waves(groups);
       return;
     }
-    ctx_.for_each(static_cast<std::int64_t>(groups.size()), /*grain=*/1, [&](std::int64_t i) {
-      run_group(groups[static_cast<std::size_t>(i)]);
-    });
+    ctx_.for_each(static_cast<std::int64_t>(groups.size()), /*grain=*/1,
+                  [&](std::int64_t i) { run_group(groups[static_cast<std::size_t>(i)]); });
   }
 
  private:

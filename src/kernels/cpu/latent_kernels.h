@@ -1,5 +1,5 @@
-// What a CPU level gives to absorbed attention beside attention_kernels.h: products with rows of the
-// cache where they lie. The loops over blocks are in latent_attention_driver.cc.
+// What a CPU level gives to absorbed attention beside attention_kernels.h: products with rows of
+// the cache where they lie. The loops over blocks are in latent_attention_driver.cc.
 //
 // Rows and queries hold "elements": floats where products are float, else bf16. A query is padded
 // with zeros to whole vectors (query_bytes). A level that has no product of bf16 pairs widens them
