@@ -157,6 +157,34 @@ TEST_P(ChunksFixture, BitsDependOnTheSequenceAlone) {
   }
 }
 
+TEST(ContextFixture, PositionsPastTheModelsAreRefusedAndChangeNothing) {
+  const runtime::Runtime runtime({1, ""});
+  for (const fs::path& folder : testing::fixture_folders(testing::FixtureKind::kModel)) {
+    const Model model = Model::load(folder, Precision::kF32);
+    const Config& c = model.config();
+    CachePool pool(c, LatentFormat::kF32,
+                   CachePool::bytes_for(c, LatentFormat::kF32, c.max_position_embeddings + 1));
+    Forward forward(runtime.context(), model);
+    LatentCache cache(pool);
+    const Tokens few(3, 1), many(static_cast<std::size_t>(c.max_position_embeddings) - 2, 1);
+    const Chunk begin{few, &cache}, rest{many, &cache};
+    forward.run({&begin, 1});
+    try {
+      forward.run({&rest, 1});
+      ADD_FAILURE() << folder;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), Code::kUsage);
+      const std::string text = e.what();
+      EXPECT_NE(text.find(cat("position ", c.max_position_embeddings, " is past the model's")),
+                std::string::npos)
+          << text;
+      EXPECT_NE(text.find("max_position_embeddings"), std::string::npos);
+    }
+    EXPECT_EQ(cache.length(), 3);
+    EXPECT_EQ(cache.pages(), 1);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(EveryLevel, ChunksFixture, ::testing::ValuesIn(cpu::supported_levels()),
                          [](const auto& info) { return std::string(cpu::name(info.param)); });
 
