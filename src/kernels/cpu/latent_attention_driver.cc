@@ -7,10 +7,12 @@
 //
 // The context is cut into chunks of kContextChunk rows at absolute positions; each gives a partial
 // softmax (max, sum, weighted rows), and a row's partials are merged in the order of the chunks.
-// Where there are fewer groups than threads, chunks run in parallel and are merged at the end;
-// otherwise each task merges its own as it goes. Both do the same arithmetic, bit for bit.
+// Of a group that is much of the work, chunks run in parallel and are merged at the end, so that
+// all threads share one long sequence; the other groups are a task each, which merges as it goes.
+// Both do the same arithmetic, bit for bit.
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <vector>
 
@@ -45,6 +47,7 @@ struct Group {
     return a.cache.rows - a.q.rows + 1 + (begin + row) / a.heads;
   }
   int chunks() const { return (seen(rows - 1) + kContextChunk - 1) / kContextChunk; }
+  std::int64_t work() const { return std::int64_t{rows} * seen(rows - 1); }
   int value() const { return round_up(problem().latent(), kLatentColumns); }
 };
 
@@ -229,17 +232,21 @@ class Run {
 
   void run(std::span<const LatentAttention> problems) {
     pack(problems);
-    std::vector<Group> groups;
+    std::vector<Group> groups, large;
     for (const Packed& p : packed_) {
       const int rows = p.problem->q.rows * p.problem->heads;
       for (int begin = 0; begin < rows; begin += kGroup) {
         groups.push_back({p, begin, std::min(kGroup, rows - begin)});
       }
     }
-    if (static_cast<int>(groups.size()) < 4 * ctx_.threads() && ctx_.threads() > 1) {
-      run_waves(groups);
-      return;
-    }
+    std::int64_t all = 0;
+    for (const Group& g : groups) all += g.work();
+    const auto is_large = [&](const Group& g) {
+      return ctx_.threads() > 1 && g.work() * 4 * ctx_.threads() > all;
+    };
+    std::copy_if(groups.begin(), groups.end(), std::back_inserter(large), is_large);
+    std::erase_if(groups, is_large);
+    run_waves(large);
     ctx_.for_each(static_cast<std::int64_t>(groups.size()), /*grain=*/1,
                   [&](std::int64_t i) { run_group(groups[static_cast<std::size_t>(i)]); });
   }
@@ -300,7 +307,7 @@ class Run {
       wave.push_back(g);
       bytes += more;
     }
-    run_wave(wave);
+    if (!wave.empty()) run_wave(wave);
   }
 
   static std::ptrdiff_t floats(const Group& g) {
