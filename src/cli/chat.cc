@@ -7,6 +7,7 @@
 #include <iostream>
 
 #include "base/error.h"
+#include "cli/cache_options.h"
 #include "cli/command.h"
 #include "cli/generation_output.h"
 #include "cli/inputs.h"
@@ -26,7 +27,14 @@ struct Options {
   bool timings = false;
   std::vector<std::string> stop;
   infer::SamplerConfig sampling{.temperature = 0.6, .top_p = 0.95};
+  CacheOptions cache;
 };
+
+infer::GeneratorConfig generator_config(const Options& o) {
+  infer::GeneratorConfig config{.mtp = parse_mtp(o.mtp)};
+  o.cache.apply(config);
+  return config;
+}
 
 class Conversation {
  public:
@@ -38,8 +46,8 @@ class Conversation {
         format_(o.format.empty() ? text::ChatFormat::of(tokenizer_)
                                  : text::ChatFormat::named(o.format)),
         eos_(session.eos()),
-        generator_(session.context(), session.model, {.mtp = parse_mtp(o.mtp)}),
-        sequence_(session.model) {
+        generator_(session.context(), session.model, generator_config(o)),
+        sequence_(generator_.pool()) {
     reset();
   }
 
@@ -148,6 +156,9 @@ void add_chat(CLI::App& root, Globals& globals) {
       ->type_name("on|off|auto");
   command->add_flag("--timings", o->timings, "After each answer, say on stderr what it took");
   add_precision(command, o->precision);
+  add_kv_cache(command, o->cache);
+  add_fast(command, o->cache);
+  add_kv_memory(command, o->cache);
   add_sampling(command, o->sampling);
   on_run(command, globals, o, run);
 }

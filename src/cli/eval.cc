@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "cli/cache_options.h"
 #include "cli/command.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
@@ -22,6 +23,7 @@ struct Options {
   std::string precision = "f32";
   int context = 1024;
   bool no_bos = false;
+  CacheOptions cache;
 };
 
 struct Scores {
@@ -85,7 +87,8 @@ void run(const Options& o, const Globals& globals) {
   const bool begun = !tokens.empty();
   tokenizer.encode(text, tokens);
 
-  infer::EvaluateOptions options{.context = o.context};
+  infer::EvaluateOptions options{
+      .context = o.context, .attention = o.cache.attention(), .cache = o.cache.latent_format()};
   const bool terminal = ::isatty(STDERR_FILENO) != 0;
   options.progress = [&](std::int64_t done, std::int64_t total) {
     if (terminal) fmt::print(stderr, "\r{} of {} tokens{}", done, total, done == total ? "\n" : "");
@@ -123,6 +126,8 @@ void add_eval(CLI::App& root, Globals& globals) {
       ->type_name("N");
   command->add_flag("--no-bos", o->no_bos, "Put nothing before the text");
   add_precision(command, o->precision);
+  add_kv_cache(command, o->cache);
+  add_fast(command, o->cache);
   on_run(command, globals, o, run);
 }
 

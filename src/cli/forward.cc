@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "cli/cache_options.h"
 #include "cli/command.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
@@ -17,6 +18,7 @@ struct Options {
   std::string model, tokens, out;
   std::string precision = "f32";
   std::string attention = "auto";
+  CacheOptions cache;
 };
 
 model::AttentionMode parse_attention(const std::string& text) {
@@ -79,7 +81,10 @@ void run(const Options& o, const Globals& globals) {
   const int rows = static_cast<int>(tokens.size());
 
   model::Forward forward(rt.context(), model, attention);
-  model::LatentCache cache(config, model.precision(), config.max_position_embeddings);
+  const LatentFormat format =
+      o.cache.latent_format().value_or(model::default_cache_format(model.precision()));
+  model::CachePool pool(config, format, model::CachePool::bytes_for(config, format, rows));
+  model::LatentCache cache(pool);
   const model::Chunk chunk{tokens, &cache};
   model::Taps taps, mtp_taps;
   const Mat<float> final_norm = copy_of(forward.run({&chunk, 1}, &taps));
@@ -126,6 +131,7 @@ void add_forward(CLI::App& root, Globals& globals) {
       ->type_name("1,2,3");
   command->add_option("--out", o->out, "File to write")->required()->type_name("FILE.safetensors");
   add_precision(command, o->precision);
+  add_kv_cache(command, o->cache);
   command
       ->add_option(
           "--attention", o->attention,

@@ -2,6 +2,7 @@
 #include <spdlog/spdlog.h>
 
 #include "base/error.h"
+#include "cli/cache_options.h"
 #include "cli/command.h"
 #include "cli/generation_output.h"
 #include "cli/inputs.h"
@@ -21,6 +22,7 @@ struct Options {
   bool has_prompt = false;
   std::vector<std::string> stop;
   infer::SamplerConfig sampling;
+  CacheOptions cache;
 };
 
 std::vector<std::int32_t> prompt_tokens(const Options& o, const Session& session) {
@@ -77,7 +79,9 @@ void run(const Options& o, const Globals& globals) {
     first = false;
     return true;
   };
-  infer::Generator generator(session.context(), session.model, {.mtp = mtp});
+  infer::GeneratorConfig config{.mtp = mtp};
+  o.cache.apply(config);
+  infer::Generator generator(session.context(), session.model, config);
   const infer::Result result = std::move(generator.run({&request, 1}).front());
   if (stream) emit(stream->finish());
 
@@ -120,6 +124,9 @@ void add_generate(CLI::App& root, Globals& globals) {
       ->check(CLI::IsMember({"on", "off", "auto"}))
       ->type_name("on|off|auto");
   add_precision(command, o->precision);
+  add_kv_cache(command, o->cache);
+  add_fast(command, o->cache);
+  add_kv_memory(command, o->cache);
   add_sampling(command, o->sampling);
   on_run(command, globals, o, run);
 }

@@ -13,11 +13,27 @@ namespace {
 constexpr int kLogitRows = 64;      // logits are made for so many rows at once
 constexpr int kPrefillChunk = 512;  // tokens per pass
 
+LatentFormat cache_format(const model::Model& model, const EvaluateOptions& options) {
+  return options.cache.value_or(model::default_cache_format(model.precision()));
+}
+
+int window_tokens(const model::Model& model, std::span<const std::int32_t> tokens,
+                  const EvaluateOptions& options) {
+  const int context = std::min(options.context, model.config().max_position_embeddings);
+  return static_cast<int>(std::min<std::size_t>(tokens.size(), static_cast<std::size_t>(context)));
+}
+
 class Evaluator {
  public:
   Evaluator(const Context& ctx, const model::Model& model, std::span<const std::int32_t> tokens,
             const EvaluateOptions& options)
-      : ctx_(ctx), model_(model), tokens_(tokens), forward_(ctx, model) {
+      : ctx_(ctx),
+        model_(model),
+        tokens_(tokens),
+        pool_(model.config(), cache_format(model, options),
+              model::CachePool::bytes_for(model.config(), cache_format(model, options),
+                                          window_tokens(model, tokens, options))),
+        forward_(ctx, model, options.attention) {
     mtp_ = options.mtp && model.has_mtp();
   }
 
@@ -27,7 +43,7 @@ class Evaluator {
     const int first = static_cast<int>(scored - begin);
     hidden_.resize(rows, model_.config().hidden_size);
     mtp_hidden_.resize(mtp_ ? rows : 0, model_.config().hidden_size);
-    model::LatentCache cache(model_.config(), model_.precision(), rows);
+    model::LatentCache cache(pool_);
     for (int at = 0; at < rows;) {
       const int n = std::min(kPrefillChunk, rows - at);
       const model::Chunk chunk{
@@ -87,6 +103,7 @@ class Evaluator {
   const Context& ctx_;
   const model::Model& model_;
   std::span<const std::int32_t> tokens_;
+  model::CachePool pool_;
   model::Forward forward_;
   bool mtp_ = false;
   Mat<float> hidden_, mtp_hidden_, logits_;

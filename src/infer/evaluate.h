@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 
 #include "model/forward.h"
@@ -19,6 +20,8 @@ namespace cachalot::infer {
 struct EvaluateOptions {
   int context = 4096;  // cut to the model's and to the text
   bool mtp = true;     // where the model has the layer
+  model::AttentionMode attention = model::AttentionMode::kAbsorbed;
+  std::optional<LatentFormat> cache = {};  // none: what the model's precision asks for
   std::function<void(std::int64_t done, std::int64_t total)> progress = nullptr;
 };
 

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "base/error.h"
+#include "runtime/memory.h"
 
 namespace cachalot::infer {
 
@@ -21,6 +22,15 @@ void copy_row(MatView<const float> from, int row, MatView<float> to, int to_row)
   std::copy_n(from.row(row), from.cols, to.row(to_row));
 }
 
+LatentFormat cache_format(const model::Model& model, const GeneratorConfig& config) {
+  return config.cache.value_or(model::default_cache_format(model.precision()));
+}
+
+std::size_t pool_bytes(const model::Model& model, const GeneratorConfig& config) {
+  if (config.cache_bytes > 0) return config.cache_bytes;
+  return default_cache_bytes(model.config(), cache_format(model, config));
+}
+
 }  // namespace
 
 std::string_view name(Finish finish) noexcept {
@@ -33,6 +43,8 @@ std::string_view name(Finish finish) noexcept {
       return "eos";
     case Finish::kStopped:
       return "stop";
+    case Finish::kCacheFull:
+      return "cache_full";
   }
   return "length";
 }
@@ -47,13 +59,21 @@ double MtpStats::acceptance() const noexcept {
   return drafted > 0 ? static_cast<double>(accepted) / static_cast<double>(drafted) : 0;
 }
 
-Sequence::Sequence(const model::Model& model)
-    : cache_(model.config(), model.precision(), model.config().max_position_embeddings) {}
+std::size_t default_cache_bytes(const model::Config& config, LatentFormat format) {
+  constexpr int kSequences = 64;
+  const std::size_t useful =
+      model::CachePool::bytes_for(config, format, config.max_position_embeddings, kSequences);
+  const std::size_t least = model::CachePool::bytes_for(config, format, 1);
+  return std::max(least, std::min(useful, runtime::available_memory() / 2));
+}
+
+Sequence Sequence::fork(int length) const {
+  return {cache_.fork(length), tokens().first(static_cast<std::size_t>(length))};
+}
 
 void Sequence::truncate(int length) {
   tokens_.resize(static_cast<std::size_t>(length));
-  cache_.set_length(length);
-  cache_.set_mtp_length(std::min(cache_.mtp_length(), length));
+  cache_.truncate(length);
 }
 
 // One request on its way.
@@ -73,7 +93,7 @@ struct Generator::Slot {
     }
     if (!more) return end(Finish::kStopped);
     if (wanted() == 0) return end(Finish::kLength);
-    if (sequence->cache_.length() >= sequence->cache_.capacity()) return end(Finish::kContext);
+    if (known() >= sequence->cache_.capacity()) return end(Finish::kContext);
     return true;
   }
   bool end(Finish finish) {
@@ -84,9 +104,10 @@ struct Generator::Slot {
   int wanted() const { return request->max_tokens - static_cast<int>(result.tokens.size()); }
   // A draft is worth a row when two more tokens are wanted and both fit into the cache.
   bool drafts() const {
-    return draft >= 0 && wanted() >= 2 &&
-           sequence->cache_.length() + 2 <= sequence->cache_.capacity();
+    return draft >= 0 && wanted() >= 2 && known() + 2 <= sequence->cache_.capacity();
   }
+  // Tokens of the text that the model has read; a draft is none of them until it is accepted.
+  int known() const { return static_cast<int>(sequence->tokens_.size()); }
   std::uint64_t position() const { return result.tokens.size(); }
 
   const Request* request;
@@ -104,7 +125,11 @@ struct Generator::Slot {
 };
 
 Generator::Generator(const Context& ctx, const model::Model& model, const GeneratorConfig& config)
-    : ctx_(ctx), model_(model), config_(config), forward_(ctx, model, config.attention) {
+    : ctx_(ctx),
+      model_(model),
+      config_(config),
+      pool_(model.config(), cache_format(model, config), pool_bytes(model, config)),
+      forward_(ctx, model, config.attention) {
   if (config.mtp == MtpMode::kOn && !model.has_mtp()) {
     throw Error(Code::kUsage,
                 "this model has no MTP layer (num_nextn_predict_layers is 0 or its tensors are "
@@ -147,6 +172,12 @@ std::span<const float> Generator::logits_row(int row) const {
   return {logits_.row(row), static_cast<std::size_t>(logits_.cols())};
 }
 
+// Pages for so many tokens more, and for the rows of the MTP layer that are behind.
+bool Generator::reserve(Sequence& s, int tokens) const {
+  const int length = s.cache_.length();
+  return s.cache_.reserve(mtp_ ? std::min(length, s.cache_.mtp_length()) : length, length + tokens);
+}
+
 // Reads the prompt and samples the first token. One sequence at a time: a chunk fills the machine,
 // and then its cuts, and with them its rounding, depend on this prompt alone.
 void Generator::prefill(Slot& slot) {
@@ -170,6 +201,10 @@ void Generator::prefill(Slot& slot) {
   hidden_.resize(1, width);
   for (int at = reuse; at < size;) {
     const int n = std::min(config_.prefill_chunk, size - at);
+    if (!reserve(s, n)) {
+      slot.end(Finish::kCacheFull);
+      return;
+    }
     const std::span<const std::int32_t> tokens(prompt.data() + at, static_cast<std::size_t>(n));
     const model::Chunk chunk{tokens, &s.cache_};
     const MatView<const float> rows = forward_.run({&chunk, 1});
@@ -227,12 +262,22 @@ void Generator::draft(std::span<Slot*> slots, MatView<const float> hidden) {
 }
 
 // One pass: every slot reads its pending token and its draft, and gets one or two tokens.
-void Generator::decode(std::span<Slot*> live) {
-  std::vector<std::vector<std::int32_t>> read(live.size());
+void Generator::decode(std::span<Slot*> slots) {
+  std::vector<std::vector<std::int32_t>> read;
+  std::vector<Slot*> live;
+  for (Slot* slot : slots) {
+    const bool drafts = slot->drafts() && reserve(*slot->sequence, 2);
+    if (!drafts && !reserve(*slot->sequence, 1)) {
+      slot->end(Finish::kCacheFull);
+      continue;
+    }
+    live.push_back(slot);
+    read.push_back({slot->pending});
+    if (drafts) read.back().push_back(slot->draft);
+  }
+  if (live.empty()) return;
   std::vector<model::Chunk> chunks;
   for (std::size_t i = 0; i < live.size(); ++i) {
-    read[i] = {live[i]->pending};
-    if (live[i]->drafts()) read[i].push_back(live[i]->draft);
     chunks.push_back({read[i], &live[i]->sequence->cache_});
   }
   const MatView<const float> rows = forward_.run(chunks);
@@ -249,7 +294,6 @@ void Generator::decode(std::span<Slot*> live) {
     const bool drafted = read[i].size() == 2;
     ++mtp.passes;
     s.tokens_.push_back(slot.pending);
-    if (drafted) s.cache_.set_length(s.cache_.length() - 1);  // until it is accepted
     slot.mtp_rows = {row};
     slot.take(slot.sampler.sample(logits_row(row), slot.position()));
     slot.mtp_tokens = {slot.pending};
@@ -258,13 +302,13 @@ void Generator::decode(std::span<Slot*> live) {
       const bool accepted = slot.pending == read[i][1];
       mtp.accepted += accepted ? 1 : 0;
       if (accepted && !slot.done) {
-        s.cache_.set_length(s.cache_.length() + 1);
         s.tokens_.push_back(slot.pending);
         slot.take(slot.sampler.sample(logits_row(row + 1), slot.position()));
         slot.mtp_rows.push_back(row + 1);
         slot.mtp_tokens.push_back(slot.pending);
       }
     }
+    s.cache_.truncate(slot.known());
     row += static_cast<int>(read[i].size());
   }
 }
@@ -310,7 +354,7 @@ std::vector<Result> Generator::run(std::span<const Request> requests) {
   owned.reserve(requests.size());
   std::vector<Sequence*> sequences;
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    sequences.push_back(&owned.emplace_back(model_));
+    sequences.push_back(&owned.emplace_back(pool_));
   }
   return run(requests, sequences);
 }

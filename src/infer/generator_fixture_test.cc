@@ -113,6 +113,79 @@ TEST(GeneratorFixture, SamplingDependsNeitherOnDraftsNorOnTheBatchNorOnThreads) 
   }
 }
 
+// The same tokens however the prompt was cut, in every precision and cache format.
+TEST(GeneratorFixture, ChunksDraftsAndSharedPrefixesChangeNothing) {
+  const runtime::Runtime rt;
+  for (const auto& folder : model_folders()) {
+    const Golden golden = load_golden(folder);
+    for (const LatentFormat format : {LatentFormat::kBF16, LatentFormat::kFp8}) {
+      const auto model = model::Model::load(folder, Precision::kBF16);
+      const auto requests = requests_of(golden, {.temperature = 0.8, .seed = 3});
+      std::vector<Result> want;
+      for (const int chunk : {1, 7, 64, 512}) {
+        for (const MtpMode mtp : {MtpMode::kOff, MtpMode::kAuto}) {
+          Generator generator(rt.context(), model,
+                              {.mtp = mtp, .prefill_chunk = chunk, .cache = format});
+          const auto results = generator.run(requests);
+          if (want.empty()) want = results;
+          for (std::size_t i = 0; i < results.size(); ++i) {
+            EXPECT_EQ(results[i].tokens, want[i].tokens) << folder << " chunk " << chunk;
+          }
+          // All of them again from one sequence that has read the first prompt.
+          Sequence root(generator.pool());
+          Request first = requests.front();
+          first.max_tokens = 3;
+          generator.run(first, root);
+          const int shared = static_cast<int>(requests.front().prompt.size());
+          std::vector<Sequence> forks;
+          for (int n = 0; n < 3; ++n) forks.push_back(root.fork(shared - n));
+          std::vector<Sequence*> pointers;
+          for (Sequence& fork : forks) pointers.push_back(&fork);
+          const std::vector<Request> same(forks.size(), requests.front());
+          for (const Result& result : generator.run(same, pointers)) {
+            EXPECT_EQ(result.tokens, want.front().tokens) << folder << " chunk " << chunk;
+            EXPECT_GE(result.timings.reused_tokens, shared - 4);
+          }
+        }
+      }
+    }
+  }
+}
+
+// A pool too small for all: those that find no page end, the others do not notice.
+TEST(GeneratorFixture, AFullCacheEndsARequest) {
+  const runtime::Runtime rt;
+  for (const auto& folder : model_folders()) {
+    const auto model = model::Model::load(folder, Precision::kF32);
+    const Golden golden = load_golden(folder);
+    for (const MtpMode mtp : {MtpMode::kOff, MtpMode::kAuto}) {
+      Request request = requests_of(golden).front();
+      const int prompt = static_cast<int>(request.prompt.size());
+      const int pages = (prompt + kLatentBlock - 1) / kLatentBlock;  // of a prompt
+      const int room = pages * kLatentBlock;
+      request.max_tokens = room + 10 - prompt;
+      if (room + 10 > model.config().max_position_embeddings) continue;
+      const std::size_t bytes =
+          model::CachePool::bytes_for(model.config(), LatentFormat::kF32, room, 2);
+      Generator generator(rt.context(), model, {.mtp = mtp, .cache_bytes = bytes});
+      const std::vector<Request> three(3, request);
+      const auto results = generator.run(three);
+      EXPECT_EQ(results[2].finish, Finish::kCacheFull);  // not even its prompt
+      EXPECT_TRUE(results[2].tokens.empty());
+      for (std::size_t i = 0; i < 2; ++i) {  // both need one more page
+        EXPECT_EQ(results[i].finish, Finish::kCacheFull);
+        EXPECT_EQ(static_cast<int>(results[i].tokens.size()) + prompt, room + 1);
+      }
+      EXPECT_EQ(results[0].tokens, results[1].tokens);
+      EXPECT_EQ(generator.pool().free_pages(), 2 * pages);
+      const Result alone = generator.run({&request, 1}).front();
+      EXPECT_EQ(alone.finish, Finish::kLength);
+      EXPECT_TRUE(
+          std::equal(results[0].tokens.begin(), results[0].tokens.end(), alone.tokens.begin()));
+    }
+  }
+}
+
 TEST(GeneratorFixture, ASecondTurnReusesTheFirst) {
   const runtime::Runtime rt;
   for (const auto& folder : model_folders()) {
@@ -123,7 +196,7 @@ TEST(GeneratorFixture, ASecondTurnReusesTheFirst) {
       Request first = requests_of(golden).front();
       const auto& greedy = golden.greedy.front();
       const int prompt = static_cast<int>(first.prompt.size());
-      Sequence sequence(model);
+      Sequence sequence(generator.pool());
       first.max_tokens = 10;
       generator.run(first, sequence);
       // The prompt and nine of the new tokens have been read; go on from eight of them.
@@ -137,7 +210,7 @@ TEST(GeneratorFixture, ASecondTurnReusesTheFirst) {
       Request third = second;
       third.prompt = first.prompt;
       third.prompt.back() = first.prompt.back() == 0 ? 1 : 0;
-      Sequence fresh(model);
+      Sequence fresh(generator.pool());
       const Result want = generator.run(third, fresh);
       const Result got = generator.run(third, sequence);
       EXPECT_EQ(got.tokens, want.tokens) << folder;

@@ -9,6 +9,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/cpu/level_test.h"
+#include "kernels/latent_blocks.h"
 #include "testing/random_mat.h"
 
 namespace cachalot {
@@ -23,30 +24,25 @@ struct Shape {
 struct Case {
   Shape shape;
   Mat<float> q, cache, out;
-  Mat<Bf16> small;
-  bool bf16_cache;
   Precision precision;
+  LatentBlocks blocks;
   float scale;
 
-  Case(Shape s, bool bf16, Precision p, std::uint64_t seed = 1, double size = 1)
+  Case(Shape s, LatentFormat format, Precision p, std::uint64_t seed = 1, double size = 1)
       : shape(s),
         q(random_mat<float>(s.queries, s.heads * (s.latent + s.rope), seed, size)),
         cache(random_mat<float>(s.rows, s.latent + s.rope, seed + 1)),
         out(s.queries, s.heads * s.latent),
-        small(s.rows, s.latent + s.rope),
-        bf16_cache(bf16),
         precision(p),
+        blocks(Context{&kReferenceTable}, {format, s.latent, s.rope}, cache.cview()),
         scale(static_cast<float>(1 / std::sqrt(s.latent / 4.0 + s.rope + 1))) {
-    for (std::size_t i = 0; i < cache.size(); ++i) small.data()[i] = to_bf16(cache.data()[i]);
+    load_latent({}, blocks.rows(), 0, cache.view());  // what the format made of it
   }
   LatentAttention problem() {
-    const MatRef ref = bf16_cache ? MatRef(small.cview()) : MatRef(cache.cview());
-    return {q.cview(), ref, shape.heads, shape.latent, shape.rope, scale, out.view(), precision};
+    return {q.cview(), blocks.rows(), shape.heads, scale, out.view(), precision};
   }
   double operand(float x) const { return precision == Precision::kBF16 ? to_float(to_bf16(x)) : x; }
-  double row(int j, int c) const {
-    return operand(bf16_cache ? to_float(small.at(j, c)) : cache.at(j, c));
-  }
+  double row(int j, int c) const { return operand(cache.at(j, c)); }
 };
 
 // Naive softmax in double; bounds as in attention_case_test.h.
@@ -99,10 +95,11 @@ bool same_bits(const Mat<float>& a, const Mat<float>& b) {
 template <class Body>
 void for_each_kind(Body&& body) {
   for (const Precision precision : {Precision::kF32, Precision::kBF16}) {
-    for (const bool bf16 : {false, true}) {
-      SCOPED_TRACE(cat(precision == Precision::kBF16 ? "bf16" : "f32", " products, cache ",
-                       bf16 ? "bf16" : "f32"));
-      body(precision, bf16);
+    for (const LatentFormat format :
+         {LatentFormat::kF32, LatentFormat::kBF16, LatentFormat::kFp8}) {
+      SCOPED_TRACE(
+          cat(precision == Precision::kBF16 ? "bf16" : "f32", " products, cache ", name(format)));
+      body(precision, format);
     }
   }
 }
@@ -113,7 +110,7 @@ CACHALOT_EVERY_LEVEL(LatentAttentionTest);
 // Tails of every block: rows of the cache around 64 and the context chunk, one head and more than a
 // group of rows, latent and rope widths that fill no vector.
 TEST_P(LatentAttentionTest, AgreesWithNaiveSoftmax) {
-  for_each_kind([&](Precision precision, bool bf16) {
+  for_each_kind([&](Precision precision, LatentFormat format) {
     for (const Shape& s : std::vector<Shape>{{1, 1, 1, 1, 0},
                                              {1, 2, 1, 3, 2},
                                              {2, 63, 3, 16, 8},
@@ -125,7 +122,7 @@ TEST_P(LatentAttentionTest, AgreesWithNaiveSoftmax) {
                                              {1, 2100, 1, 512, 64}}) {
       SCOPED_TRACE(
           cat("T=", s.queries, " S=", s.rows, " H=", s.heads, " L=", s.latent, " R=", s.rope));
-      Case b(s, bf16, precision);
+      Case b(s, format, precision);
       const LatentAttention problem = b.problem();
       latent_attention(context(), {&problem, 1});
       expect_right(b);
@@ -134,25 +131,25 @@ TEST_P(LatentAttentionTest, AgreesWithNaiveSoftmax) {
 }
 
 TEST_P(LatentAttentionTest, LargeScoresStayFinite) {
-  Case b({2, 100, 3, 32, 8}, false, Precision::kF32, 3, /*size=*/1000);
+  Case b({2, 100, 3, 32, 8}, LatentFormat::kF32, Precision::kF32, 3, /*size=*/1000);
   const LatentAttention problem = b.problem();
   latent_attention(context(), {&problem, 1});
   expect_right(b);
 }
 
 TEST_P(LatentAttentionTest, NeitherThreadsNorOtherProblemsChangeBits) {
-  for_each_kind([&](Precision precision, bool bf16) {
+  for_each_kind([&](Precision precision, LatentFormat format) {
     const std::vector<Shape> shapes{{1, 3000, 3, 40, 8}, {2, 50, 3, 40, 8}, {4, 1500, 3, 40, 8}};
     std::vector<Mat<float>> alone;
     for (const Shape& s : shapes) {
-      Case b(s, bf16, precision);
+      Case b(s, format, precision);
       const LatentAttention problem = b.problem();
       latent_attention(context(), {&problem, 1});
       alone.push_back(std::move(b.out));
     }
     with_threads([&](const Context& ctx, int threads) {
       std::vector<Case> batch;
-      for (const Shape& s : shapes) batch.emplace_back(s, bf16, precision);
+      for (const Shape& s : shapes) batch.emplace_back(s, format, precision);
       std::vector<LatentAttention> problems;
       for (Case& b : batch) problems.push_back(b.problem());
       latent_attention(ctx, problems);
@@ -166,16 +163,16 @@ TEST_P(LatentAttentionTest, NeitherThreadsNorOtherProblemsChangeBits) {
 // A drafted token is verified in a batch of several queries: each has to get the bits it would get
 // alone, with the rows after it not there.
 TEST_P(LatentAttentionTest, SeveralQueriesGiveTheBitsOfOneAtATime) {
-  for_each_kind([&](Precision precision, bool bf16) {
-    Case together({5, 1027, 30, 40, 8}, bf16, precision);
+  for_each_kind([&](Precision precision, LatentFormat format) {
+    Case together({5, 1027, 30, 40, 8}, format, precision);
     const LatentAttention problem = together.problem();
     latent_attention(context(), {&problem, 1});
-    Case single({5, 1027, 30, 40, 8}, bf16, precision);
+    Case single({5, 1027, 30, 40, 8}, format, precision);
     for (int i = 0; i < 5; ++i) {
       LatentAttention one = single.problem();
       one.q = one.q.sub_rows(i, 1);
       one.out = one.out.sub_rows(i, 1);
-      one.cache = one.cache.sub_rows(0, 1027 - 5 + 1 + i);
+      one.cache = one.cache.first(1027 - 5 + 1 + i);
       latent_attention(context(), {&one, 1});
     }
     EXPECT_TRUE(same_bits(single.out, together.out));
@@ -229,8 +226,8 @@ TEST_P(LatentAttentionTest, AbsorbedEqualsExpanded) {
     }
   }
   Mat<float> latent(kQueries, kHeads * kLatent);
-  const LatentAttention problem{absorbed.cview(), cache.cview(), kHeads, kLatent, kRope, 0.25f,
-                                latent.view()};
+  const LatentBlocks blocks(context(), {LatentFormat::kF32, kLatent, kRope}, cache.cview());
+  const LatentAttention problem{absorbed.cview(), blocks.rows(), kHeads, 0.25f, latent.view()};
   latent_attention(context(), {&problem, 1});
   for (int i = 0; i < kQueries; ++i) {
     for (int h = 0; h < kHeads; ++h) {
@@ -245,13 +242,13 @@ TEST_P(LatentAttentionTest, AbsorbedEqualsExpanded) {
 
 TEST_P(LatentAttentionTest, NothingIsNoWork) {
   latent_attention(context(), {});
-  Case b({0, 5, 2, 8, 4}, false, Precision::kF32);
+  Case b({0, 5, 2, 8, 4}, LatentFormat::kF32, Precision::kF32);
   const LatentAttention problem = b.problem();
   latent_attention(context(), {&problem, 1});
 }
 
 TEST_P(LatentAttentionTest, WrongShapesAreNamed) {
-  Case b({2, 5, 2, 8, 4}, false, Precision::kF32);
+  Case b({2, 5, 2, 8, 4}, LatentFormat::kF32, Precision::kF32);
   const auto error = [&](auto&& change) -> std::string {
     LatentAttention a = b.problem();
     change(a);
@@ -264,12 +261,12 @@ TEST_P(LatentAttentionTest, WrongShapesAreNamed) {
     return "";
   };
   using ::testing::HasSubstr;
-  EXPECT_THAT(error([](auto& a) { a.cache.cols = 11; }), HasSubstr("a cache row has 11 values"));
-  EXPECT_THAT(error([](auto& a) { a.cache = a.cache.sub_rows(0, 1); }),
-              HasSubstr("append it first"));
-  EXPECT_THAT(error([](auto& a) { a.cache.dtype = DType::kF16; }), HasSubstr("F32 or BF16"));
+  EXPECT_THAT(error([](auto& a) { a.cache.layout.latent = 7; }),
+              HasSubstr("2 heads over cache rows of 7 latent + 4 rope values need 22"));
+  EXPECT_THAT(error([](auto& a) { a.cache.rows = 1; }), HasSubstr("append it first"));
+  EXPECT_THAT(error([](auto& a) { a.cache.rows = 65; }), HasSubstr("need 2 blocks of 64"));
   EXPECT_THAT(error([](auto& a) { a.scale = -1; }), HasSubstr("scale is -1"));
-  EXPECT_THAT(error([](auto& a) { a.heads = 3; }), HasSubstr("q is [2, 24]"));
+  EXPECT_THAT(error([](auto& a) { a.heads = 3; }), HasSubstr("a query has 24 values"));
 }
 
 }  // namespace

@@ -107,6 +107,74 @@ TEST(RopeConfigTest, YarnLeavesFastDimensionsAndDividesSlowOnes) {
   EXPECT_DOUBLE_EQ(attention_scale(yarn, 128), 1 / std::sqrt(192.0));  // mscale_all_dim absent
 }
 
+// The angle of every position up to 160K in the arithmetic of double: position * frequency is off
+// by half a unit of its own, so cos and sin are off by at most 2^-53 * angle + what libm and the
+// rounding to float add. In float the same product would be off by 2^-24 * 163839 = 0.01.
+TEST(RopeConfigTest, YarnAnglesAreExactTo160K) {
+  RopeConfig config{.dim = 64};
+  config.yarn = true;
+  config.scaling = {.factor = 40, .mscale = 1, .mscale_all_dim = 1};  // as V3 has it
+  const auto freq = rope_inv_freq(config);
+  std::vector<int> positions{0, 1, 4095, 4096, 65535, 131071, 163839};
+  for (int p = 17; p < 163840; p += 7919) positions.push_back(p);
+  const int rows = static_cast<int>(positions.size());
+  Mat<float> cos(rows, 32), sin(rows, 32);
+  rope_table<float>(config, positions, cos.view(), sin.view());
+  for (int p = 0; p < rows; ++p) {
+    for (int i = 0; i < 32; ++i) {
+      const long double angle = static_cast<long double>(positions[static_cast<std::size_t>(p)]) *
+                                static_cast<long double>(freq[static_cast<std::size_t>(i)]);
+      const double tolerance = 0x1p-25 + 0x1p-51 + static_cast<double>(angle) * 0x1p-53;
+      EXPECT_NEAR(cos.at(p, i), static_cast<double>(std::cos(angle)), tolerance) << p << ", " << i;
+      EXPECT_NEAR(sin.at(p, i), static_cast<double>(std::sin(angle)), tolerance) << p << ", " << i;
+    }
+  }
+  // Frequencies themselves by the formula, in long double.
+  for (int i = 0; i < 32; ++i) {
+    const auto dim = [](long double turns) {
+      return 64 * std::log(4096 / (turns * 2 * std::numbers::pi_v<long double>)) /
+             (2 * std::log(10000.0L));
+    };
+    const long double low = std::floor(dim(32)), high = std::ceil(dim(1));
+    const long double ramp = std::clamp((i - low) / (high - low), 0.0L, 1.0L);
+    const long double plain = std::pow(10000.0L, -2.0L * i / 64);
+    const long double want = plain / 40 * ramp + plain * (1 - ramp);
+    EXPECT_NEAR(freq[static_cast<std::size_t>(i)], static_cast<double>(want),
+                static_cast<double>(want) * 8 * 0x1p-53)
+        << i;
+  }
+}
+
+// Rotating by 163839 and back, and relative positions: q at p and k at p - d give the same score
+// wherever p is, to the roundings of float.
+TEST_P(RopeTest, ScoresDependOnTheDistanceUpTo160K) {
+  RopeConfig config{.dim = 64};
+  config.yarn = true;
+  config.scaling = {.factor = 40, .mscale = 1, .mscale_all_dim = 1};
+  const auto vectors = random_mat<float>(2, 64, 9);
+  const auto score = [&](int query, int key) {
+    Mat<float> cos(2, 32), sin(2, 32), x = vectors.clone();
+    const std::vector<int> positions{query, key};
+    rope_table<float>(config, positions, cos.view(), sin.view());
+    rope(context(), Rope<float>{x.view(), 1, 64, 0, cos.cview(), sin.cview(), false});
+    return testing::dot<float>({x.row(0), 64}, {x.row(1), 64});
+  };
+  double size = 0;  // of all products of a pair of the one with a pair of the other
+  for (int c = 0; c < 64; ++c) {
+    size += std::abs(vectors.at(0, c) * vectors.at(1, c ^ 1)) +
+            std::abs(vectors.at(0, c) * vectors.at(1, c));
+  }
+  for (const int distance : {0, 1, 100, 5000}) {
+    const double want = score(distance, 0);
+    for (const int at : {5001, 65536, 163839}) {
+      // A rotated number has three float roundings, its table entry one; both numbers of a pair, of
+      // two vectors, in two scores.
+      EXPECT_NEAR(score(at, at - distance), want, 2 * 2 * 8 * 0x1p-24 * size)
+          << distance << " " << at;
+    }
+  }
+}
+
 // ---- fixtures
 
 RopeConfig parse_config(const nlohmann::json& c) {

@@ -12,9 +12,9 @@ namespace cachalot::model {
 
 namespace {
 
-// Rows over a longer cache below which absorbed attention is cheaper than expanding all of it: the
-// expansion costs about (N + V) per cached row, absorption about 3.4 times the score work per row.
-constexpr int kAbsorbedRows = 8;
+// What a product of the expanded kind takes over one of the absorbed kind, operation by operation:
+// measured (docs/performance.md).
+constexpr double kExpandedCost = 1.25;
 
 int begin_of(const LatentCache& cache, bool mtp) {
   return mtp ? cache.mtp_length() : cache.length();
@@ -35,6 +35,16 @@ Mat<T> copy_of(MatView<const T> from) {
 }
 
 }  // namespace
+
+bool absorbed_is_cheaper(const nn::BlockDims& dims, int begin, int rows) {
+  const AttentionDims& h = dims.heads;
+  const double pairs = rows * (begin + (rows + 1) / 2.0);
+  // Rebuilding a cached row, or carrying a query into the latent space and its result back.
+  const double up = static_cast<double>(dims.kv_lora) * (h.nope + h.value);
+  const double expanded = (begin + rows) * up + pairs * (h.nope + h.rope + h.value) * kExpandedCost;
+  const double absorbed = rows * up + pairs * (2.0 * dims.kv_lora + h.rope);
+  return absorbed <= expanded;
+}
 
 Forward::Forward(const Context& ctx, const Model& model, AttentionMode mode)
     : ctx_(ctx),
@@ -76,55 +86,62 @@ void Forward::angles(std::span<const Chunk> chunks, bool mtp) {
   rope_table<float>(model_.config().rope, positions, cos_.view(), sin_.view());
 }
 
+bool Forward::is_absorbed(int begin, int rows) const {
+  if (mode_ == AttentionMode::kAuto) return absorbed_is_cheaper(dims_, begin, rows);
+  return mode_ == AttentionMode::kAbsorbed;
+}
+
 void Forward::attention(const nn::MlaWeights& w, int layer, std::span<const Chunk> chunks,
                         bool mtp) {
   nn::mla_project(ctx_, num_, dims_, w, h_operand_, {cos_.cview(), sin_.cview()}, mla_);
+  std::vector<nn::LatentSpan> absorbed;
+  std::vector<AttentionSpan> expanded;
+  std::vector<LatentRows> expanded_rows;
   int row = 0;
-  int cached = 0;
-  bool fresh = true;  // no sequence has earlier rows
+  int cached = 0;  // rows to expand
   for (const Chunk& chunk : chunks) {
     const int n = static_cast<int>(chunk.tokens.size());
     const int begin = begin_of(*chunk.cache, mtp);
+    if (n == 0) continue;
     chunk.cache->write(ctx_, layer, begin, mla_.c_kv.cview().sub_rows(row, n),
                        mla_.k_rope().sub_rows(row, n));
-    fresh = fresh && begin == 0;
-    row += n;
-    cached += begin + n;
-  }
-  const int widest = static_cast<int>(
-      std::max_element(chunks.begin(), chunks.end(), [](const Chunk& a, const Chunk& b) {
-        return a.tokens.size() < b.tokens.size();
-      })->tokens.size());
-  const bool absorbed = mode_ == AttentionMode::kAbsorbed ||
-                        (mode_ == AttentionMode::kAuto && widest <= kAbsorbedRows && !fresh);
-  row = 0;
-  if (absorbed) {
-    std::vector<nn::LatentSpan> spans;
-    for (const Chunk& chunk : chunks) {
-      const int n = static_cast<int>(chunk.tokens.size());
-      spans.push_back({row, n, chunk.cache->rows(layer, begin_of(*chunk.cache, mtp) + n)});
-      row += n;
+    const LatentRows rows = chunk.cache->rows(layer, begin + n);
+    if (is_absorbed(begin, n)) {
+      absorbed.push_back({row, n, rows});
+    } else {
+      expanded.push_back({row, n, cached, rows.rows});
+      expanded_rows.push_back(rows);
+      cached += rows.rows;
     }
-    nn::mla_absorbed(ctx_, num_, dims_, w, spans, mla_);
-    return;
-  }
-  // Expanded over what the caches hold (not over this pass's unrounded rows), so that a prompt
-  // gives the same result in one chunk or in many.
-  latent_rows_.resize(cached, dims_.kv_lora);
-  k_rope_rows_.resize(cached, dims_.heads.rope);
-  std::vector<AttentionSpan> spans;
-  int key = 0;
-  for (const Chunk& chunk : chunks) {
-    const int n = static_cast<int>(chunk.tokens.size());
-    const int rows = begin_of(*chunk.cache, mtp) + n;
-    chunk.cache->latent(ctx_, layer, latent_rows_.view().sub_rows(key, rows));
-    chunk.cache->k_rope(ctx_, layer, k_rope_rows_.view().sub_rows(key, rows));
-    spans.push_back({row, n, key, rows});
     row += n;
-    key += rows;
   }
-  nn::mla_expanded(ctx_, num_, dims_, w, latent_rows_.cview(), k_rope_rows_.cview(), spans, {},
-                   mla_);
+  if (!expanded.empty()) {
+    // Over what the caches hold, not over this pass's unrounded rows, so that a prompt gives the
+    // same result in one chunk or in many.
+    latent_rows_.resize(cached, dims_.kv_lora);
+    k_rope_rows_.resize(cached, dims_.heads.rope);
+    for (std::size_t i = 0; i < expanded.size(); ++i) {
+      const LatentRows& rows = expanded_rows[i];
+      const int first = expanded[i].kv_begin;
+      load_latent(ctx_, rows, 0, latent_rows_.view().sub_rows(first, rows.rows));
+      load_latent(ctx_, rows, dims_.kv_lora, k_rope_rows_.view().sub_rows(first, rows.rows));
+    }
+    nn::mla_expanded(ctx_, num_, dims_, w, latent_rows_.cview(), k_rope_rows_.cview(), expanded, {},
+                     mla_);
+  }
+  if (!absorbed.empty()) nn::mla_absorbed(ctx_, num_, dims_, w, absorbed, mla_);
+}
+
+void Forward::reserve(std::span<const Chunk> chunks, bool mtp) {
+  for (const Chunk& chunk : chunks) {
+    const int begin = begin_of(*chunk.cache, mtp);
+    if (chunk.cache->reserve(begin, begin + static_cast<int>(chunk.tokens.size()))) continue;
+    const CachePool& pool = chunk.cache->pool();
+    throw Error(Code::kUsage,
+                cat("the latent cache is full: all of its ", pool.pages(), " pages of ",
+                    kLatentBlock, " tokens are in use (", pool.free_pages(),
+                    " are free); give it more memory or run fewer sequences"));
+  }
 }
 
 void Forward::block(const nn::BlockWeights& w, int layer, std::span<const Chunk> chunks, bool mtp,
@@ -161,8 +178,8 @@ MatView<const float> Forward::run(std::span<const Chunk> chunks, Taps* taps) {
   ids_.clear();
   for (const Chunk& chunk : chunks) {
     ids_.insert(ids_.end(), chunk.tokens.begin(), chunk.tokens.end());
-    chunk.cache->reserve(chunk.cache->length() + static_cast<int>(chunk.tokens.size()));
   }
+  reserve(chunks, false);
   x_.resize(rows, dims_.hidden);
   h_.resize(rows, dims_.hidden);
   if (rows == 0) return h_.cview();
@@ -205,8 +222,8 @@ MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<con
   ids_.clear();
   for (const Chunk& chunk : chunks) {
     ids_.insert(ids_.end(), chunk.tokens.begin(), chunk.tokens.end());
-    chunk.cache->reserve(chunk.cache->mtp_length() + static_cast<int>(chunk.tokens.size()));
   }
+  reserve(chunks, true);
   rstd_.resize(static_cast<std::size_t>(rows));
   rms_norm(ctx_, {hidden, w.hnorm, dims_.eps, joined_.view().sub_cols(dims_.hidden, dims_.hidden),
                   rstd_});

@@ -2,7 +2,9 @@
 //
 // Symbols: T rows of the pass (all chunks together), D hidden, L layers, E experts, k per token.
 // Threads: one caller per Forward; the model is shared.
-// Errors:  kUsage for a token id past the vocabulary or a position past the context.
+// Errors:  kUsage for a token id past the vocabulary, a position past the context, or a full pool
+// of
+//          pages: whoever shares one between sequences asks LatentCache::reserve before the pass.
 // Paper:   V3 report 2.1, 2.2; conventions in docs/numerics.md.
 #pragma once
 
@@ -17,11 +19,17 @@
 
 namespace cachalot::model {
 
+// A row's bits depend on its own sequence, on the kind of attention and on nothing else: with one
+// kind for all chunks, they are the same however the sequence is cut into chunks.
 enum class AttentionMode : std::uint8_t {
-  kAuto,      // expanded for prefill chunks, absorbed for a few rows over a longer cache
-  kNaive,     // always expanded: K and V rebuilt from the cache for the pass
   kAbsorbed,  // always over the latent rows
+  kNaive,     // always expanded: K and V rebuilt from the cache for the pass
+  kAuto,      // the cheaper of the two for each chunk: absorbed_is_cheaper
 };
+
+// Whether a chunk of `rows` rows after `begin` cached ones costs less over the latent rows than
+// with keys and values rebuilt: a function of this chunk and the model's shape alone.
+bool absorbed_is_cheaper(const nn::BlockDims& dims, int begin, int rows);
 
 // The next tokens of one sequence; their rows are appended to its cache.
 struct Chunk {
@@ -44,7 +52,7 @@ struct Taps {
 
 class Forward {
  public:
-  Forward(const Context& ctx, const Model& model, AttentionMode mode = AttentionMode::kAuto);
+  Forward(const Context& ctx, const Model& model, AttentionMode mode = AttentionMode::kAbsorbed);
 
   // Runs the chunks through the main model. The result is [T, D] after model.norm, chunk after
   // chunk, valid until the next call; caches grow by their chunk. A failed check changes nothing.
@@ -69,6 +77,8 @@ class Forward {
   void block(const nn::BlockWeights& w, int layer, std::span<const Chunk> chunks, bool mtp,
              LayerTap* tap);
   void attention(const nn::MlaWeights& w, int layer, std::span<const Chunk> chunks, bool mtp);
+  bool is_absorbed(int begin, int rows) const;
+  void reserve(std::span<const Chunk> chunks, bool mtp);
 
   const Context& ctx_;
   const Model& model_;
@@ -85,7 +95,7 @@ class Forward {
   nn::MoeActs moe_;
   nn::MoeRoute route_;
   nn::Products products_;
-  // Naive attention over caches: the latent and rope rows of all sequences of the pass, joined.
+  // Expanded attention over caches: the latent and rope rows of its sequences, joined.
   Mat<float> latent_rows_, k_rope_rows_;
 };
 

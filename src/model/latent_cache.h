@@ -1,57 +1,73 @@
-// The latent cache of one sequence: per layer one row [L + R] per token, the normed latent and the
-// rotated rope key. Keys and values are never kept.
+// The latent cache of one sequence: which pages of a pool hold its rows, per layer one row [L + R]
+// per token, the normed latent and the rotated rope key. Keys and values are never kept.
 //
-// Owns:    its rows, F32 for Precision::kF32, BF16 for kBF16; grows by doubling up to `capacity`.
-// Threads: one user at a time.
-// Errors:  growing past `capacity` throws kUsage: the caller checks lengths first.
+// Owns:    a share of its pages: a fork has the same ones, and whoever writes into a shared page
+//          first gets a copy of its own.
+// Threads: one user at a time; other sequences of the pool may be used meanwhile. Rows that were
+//          written may be read by any thread until the next truncate, reserve or destruction.
+// Errors:  a full pool is a value (`reserve` is false and changed nothing). Positions past the
+//          capacity throw kUsage: the caller checks lengths first.
 // Paper:   V3 report 2.1.1.
 #pragma once
 
+#include <span>
 #include <vector>
 
-#include "kernels/context.h"
-#include "model/config.h"
-#include "tensor/mat.h"
+#include "model/cache_pool.h"
 
 namespace cachalot::model {
 
 class LatentCache {
  public:
-  // Layers of the main model and, where it has one, the MTP layer (index num_hidden_layers).
-  LatentCache(const Config& config, Precision precision, int capacity);
+  // Empty: it takes pages as it grows, up to `capacity` tokens (0: the model's context).
+  explicit LatentCache(CachePool& pool, int capacity = 0);
+  ~LatentCache();
+  LatentCache(LatentCache&& other) noexcept;
+  LatentCache& operator=(LatentCache&& other) noexcept;
+
+  // A sequence that begins with the first `length` tokens of this one, on the same pages.
+  LatentCache fork(int length) const;
 
   int length() const noexcept { return length_; }          // tokens in the main layers
   int mtp_length() const noexcept { return mtp_length_; }  // rows in the MTP layer
   int capacity() const noexcept { return capacity_; }
-  DType dtype() const noexcept { return dtype_; }
-  std::size_t bytes() const noexcept;  // held now
+  const CachePool& pool() const noexcept { return *pool_; }
+  int pages() const noexcept { return static_cast<int>(pages_.size()); }
+  std::size_t bytes() const noexcept {  // of its pages, shared ones too
+    return static_cast<std::size_t>(pages()) * pool_->shape().page_bytes();
+  }
 
-  // Makes room for rows up to `end` in all layers.
-  void reserve(int end);
-  // Writes the rows of positions [begin, begin + c_kv.rows) of one layer.
+  // Makes rows [begin, end) its own to write, in all layers; begin is at most the rows it has.
+  // False where the pool has too few free pages: then nothing changed.
+  [[nodiscard]] bool reserve(int begin, int end);
+  // Pages that reserve(begin, end) would take.
+  int pages_needed(int begin, int end) const;
+  // Writes the rows of positions [begin, begin + c_kv.rows) of one layer, which are reserved.
   void write(const Context& ctx, int layer, int begin, MatView<const float> c_kv,
              MatView<const float> k_rope);
-  // The first `rows` rows of a layer, [rows, L + R].
-  MatRef rows(int layer, int rows) const;
-  // The first out.rows rows of a layer as float: latent part [rows, L], rope part [rows, R].
-  void latent(const Context& ctx, int layer, MatView<float> out) const;
-  void k_rope(const Context& ctx, int layer, MatView<float> out) const;
+  // The first `rows` rows of a layer.
+  LatentRows rows(int layer, int rows) const;
 
-  void set_length(int length) { length_ = length; }  // after a pass, or to forget rejected tokens
-  void set_mtp_length(int length) { mtp_length_ = length; }
+  void set_length(int length);      // after a pass, within what is reserved
+  void set_mtp_length(int length);  // likewise
+  // Forgets all but the first `length` tokens and gives back pages without any.
+  void truncate(int length);
+
+  // All layers of tokens [64 i, 64 i + 64), as they lie: what a store of prefixes keeps.
+  std::span<const std::byte> page(int i) const;
+  // The next 64 tokens from such bytes, after whole pages only; of the MTP layer `mtp_rows` rows
+  // count. False where the pool is full.
+  [[nodiscard]] bool append_page(std::span<const std::byte> bytes, int mtp_rows);
 
  private:
-  void columns(const Context& ctx, int layer, int begin, MatView<float> out) const;
+  void release_from(std::size_t page) noexcept;
 
-  int latent_ = 0;
-  int width_ = 0;
+  CachePool* pool_;
   int capacity_ = 0;
-  int reserved_ = 0;
   int length_ = 0;
   int mtp_length_ = 0;
-  DType dtype_;
-  std::vector<Mat<float>> floats_;  // per layer; one of the two is in use
-  std::vector<Mat<Bf16>> bf16s_;
+  std::vector<int> pages_;                // of tokens [64 i, 64 i + 64)
+  std::vector<const std::byte*> memory_;  // of the same
 };
 
 }  // namespace cachalot::model

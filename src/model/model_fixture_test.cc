@@ -97,7 +97,8 @@ void check_sequence(const Setup& s, const Model& model, const io::Safetensors& e
   const Config& c = model.config();
   const auto tokens = tokens_of(expected.at(p + "tokens"));
   const int t = static_cast<int>(tokens.size());
-  LatentCache cache(c, Precision::kF32, t + 64);
+  CachePool pool(c, LatentFormat::kF32, CachePool::bytes_for(c, LatentFormat::kF32, t + 64));
+  LatentCache cache(pool);
   Forward forward(s.runtime->context(), model, s.mode);
   Taps taps;
   const Chunk chunk{tokens, &cache};
@@ -211,57 +212,6 @@ INSTANTIATE_TEST_SUITE_P(EveryLevel, ModelFixture, ::testing::ValuesIn(cases()),
                                                                             : "_absorbed");
                          });
 
-// All sequences of a folder as one ragged batch, and each prompt in chunks: the same bits.
-TEST(ModelFixtureBatch, RaggedBatchAndChunksGiveTheSameBits) {
-  const runtime::Runtime runtime({2, ""});
-  for (const fs::path& folder : testing::fixture_folders(testing::FixtureKind::kModel)) {
-    const Model model = Model::load(folder, Precision::kF32);
-    const auto expected = io::Safetensors::open(folder / "expected.safetensors");
-    const int n = sequences_in(expected);
-    for (const AttentionMode mode : {AttentionMode::kNaive, AttentionMode::kAbsorbed}) {
-      Forward forward(runtime.context(), model, mode);
-      std::vector<std::vector<std::int32_t>> tokens;
-      std::vector<LatentCache> caches;
-      std::vector<Mat<float>> alone;
-      for (int i = 0; i < n; ++i) {
-        tokens.push_back(tokens_of(expected.at("s" + std::to_string(i) + ".tokens")));
-        caches.emplace_back(model.config(), Precision::kF32, 128);
-        LatentCache own(model.config(), Precision::kF32, 128);
-        const Chunk chunk{tokens.back(), &own};
-        alone.push_back(logits_of(forward, forward.run({&chunk, 1})));
-        LatentCache pieces(model.config(), Precision::kF32, 128);
-        for (const std::size_t size : {std::size_t{1}, std::size_t{7}}) {
-          pieces.set_length(0);
-          for (std::size_t at = 0; at < tokens.back().size(); at += size) {
-            const auto count = std::min(size, tokens.back().size() - at);
-            const Chunk piece{std::span(tokens.back()).subspan(at, count), &pieces};
-            const auto logits = logits_of(forward, forward.run({&piece, 1}));
-            for (std::size_t r = 0; r < count; ++r) {
-              EXPECT_TRUE(std::equal(logits.row(static_cast<int>(r)),
-                                     logits.row(static_cast<int>(r)) + logits.cols(),
-                                     alone.back().row(static_cast<int>(at + r))))
-                  << folder << " chunk " << size << " row " << at + r;
-            }
-          }
-        }
-      }
-      std::vector<Chunk> chunks;
-      for (int i = 0; i < n; ++i) {
-        chunks.push_back(
-            {tokens[static_cast<std::size_t>(i)], &caches[static_cast<std::size_t>(i)]});
-      }
-      const auto together = logits_of(forward, forward.run(chunks));
-      int row = 0;
-      for (int i = 0; i < n; ++i) {
-        const auto& one = alone[static_cast<std::size_t>(i)];
-        EXPECT_TRUE(std::equal(one.data(), one.data() + one.size(), together.row(row)))
-            << folder << " sequence " << i;
-        row += one.rows();
-      }
-    }
-  }
-}
-
 // bfloat16 activations move a few tokens to other experts: only what the README asks for.
 TEST(ModelFixtureBf16, StaysNearTheOracle) {
   for (const cpu::Level level : cpu::supported_levels()) {
@@ -274,7 +224,9 @@ TEST(ModelFixtureBf16, StaysNearTheOracle) {
       for (int n = 0; n < sequences_in(expected); ++n) {
         const std::string p = "s" + std::to_string(n) + ".";
         const auto tokens = tokens_of(expected.at(p + "tokens"));
-        LatentCache cache(model.config(), Precision::kBF16, 128);
+        CachePool pool(model.config(), LatentFormat::kBF16,
+                       CachePool::bytes_for(model.config(), LatentFormat::kBF16, 128));
+        LatentCache cache(pool);
         Forward forward(runtime.context(), model);
         const Chunk chunk{tokens, &cache};
         const auto logits = logits_of(forward, forward.run({&chunk, 1}));

@@ -121,36 +121,54 @@ void mla_absorbed(const Context& ctx, const Numerics& num, const BlockDims& d, c
   acts.context.resize(t, heads * d.kv_lora);
   acts.out.resize(t, d.out_width());
 
-  std::vector<Gemm> per_head(static_cast<std::size_t>(heads));
-  for (int i = 0; i < heads; ++i) {  // q~ = q_nope W_uk
-    per_head[static_cast<std::size_t>(i)] = {acts.q.cview().sub_cols(i * q_head, d.heads.nope),
-                                             w_uk(d, w, i),
-                                             acts.q_latent.view().sub_cols(i * width, d.kv_lora),
-                                             false,
-                                             false,
-                                             false};
-  }
-  gemm(ctx, num.products, per_head);
-  ctx.for_each(t, 16, [&](std::int64_t row) {
-    for (int i = 0; i < heads; ++i) {
-      const float* from = acts.q.row(row) + i * q_head + d.heads.nope;
-      std::copy(from, from + d.heads.rope, acts.q_latent.row(row) + i * width + d.kv_lora);
+  std::vector<std::pair<int, int>> runs;  // (first row, rows): spans that follow one another
+  for (const LatentSpan& s : spans) {
+    if (!runs.empty() && runs.back().first + runs.back().second == s.q_begin) {
+      runs.back().second += s.q_rows;
+    } else {
+      runs.emplace_back(s.q_begin, s.q_rows);
     }
-  });
-
+  }
+  std::vector<Gemm> per_head;
+  {
+    const PartScope part(ctx, Part::kDense);
+    for (const auto& [begin, rows] : runs) {
+      const MatView<const float> q = acts.q.cview().sub_rows(begin, rows);
+      const MatView<float> to = acts.q_latent.view().sub_rows(begin, rows);
+      for (int i = 0; i < heads; ++i) {  // q~ = q_nope W_uk
+        per_head.push_back({q.sub_cols(i * q_head, d.heads.nope), w_uk(d, w, i),
+                            to.sub_cols(i * width, d.kv_lora), false, false, false});
+      }
+    }
+    gemm(ctx, num.products, per_head);
+  }
   std::vector<LatentAttention> problems;
   problems.reserve(spans.size());
   for (const LatentSpan& s : spans) {
+    ctx.for_each(s.q_rows, 16, [&](std::int64_t i) {
+      const std::int64_t row = s.q_begin + i;
+      for (int h = 0; h < heads; ++h) {
+        const float* from = acts.q.row(row) + h * q_head + d.heads.nope;
+        std::copy_n(from, d.heads.rope, acts.q_latent.row(row) + h * width + d.kv_lora);
+      }
+    });
     problems.push_back({acts.q_latent.cview().sub_rows(s.q_begin, s.q_rows), s.cache, heads,
-                        d.kv_lora, d.heads.rope, d.softmax_scale,
-                        acts.context.view().sub_rows(s.q_begin, s.q_rows)});
+                        d.softmax_scale, acts.context.view().sub_rows(s.q_begin, s.q_rows),
+                        num.products});
   }
-  latent_attention(ctx, problems);
-
-  for (int i = 0; i < heads; ++i) {  // out = context W_uv^T
-    per_head[static_cast<std::size_t>(i)] =
-        linear(acts.context.cview().sub_cols(i * d.kv_lora, d.kv_lora), w_uv(d, w, i),
-               acts.out.view().sub_cols(i * d.heads.value, d.heads.value));
+  {
+    const PartScope part(ctx, Part::kAttention);
+    latent_attention(ctx, problems);
+  }
+  const PartScope part(ctx, Part::kDense);
+  per_head.clear();
+  for (const auto& [begin, rows] : runs) {
+    const MatView<const float> from = acts.context.cview().sub_rows(begin, rows);
+    const MatView<float> to = acts.out.view().sub_rows(begin, rows);
+    for (int i = 0; i < heads; ++i) {  // out = context W_uv^T
+      per_head.push_back(linear(from.sub_cols(i * d.kv_lora, d.kv_lora), w_uv(d, w, i),
+                                to.sub_cols(i * d.heads.value, d.heads.value)));
+    }
   }
   gemm(ctx, num.products, per_head);
 }

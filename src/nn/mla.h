@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/latent_rows.h"
 #include "nn/dims.h"
 #include "nn/operand.h"
 #include "nn/params.h"
@@ -46,16 +47,18 @@ void mla_project(const Context& ctx, const Numerics& num, const BlockDims& dims,
 
 // acts.out from keys and values expanded out of `latent` [S, L] and `k_rope` [S, R]: this pass's
 // own rows in training, cache rows in prefill. `lse` [T, H]: what a backward needs, or no rows.
+// Rows of this pass outside every span stay as they are.
 void mla_expanded(const Context& ctx, const Numerics& num, const BlockDims& dims,
                   const MlaWeights& w, MatRef latent, MatView<const float> k_rope,
                   std::span<const AttentionSpan> spans, MatView<float> lse, MlaActs& acts);
 
 // acts.out from the cache rows themselves. A span owns rows [q_begin, q_begin + q_rows) of this
-// pass and sees its sequence's cache [S, L + R], whose last rows are its own.
+// pass and sees its sequence's cache [S, L + R], whose last rows are its own. Rows of this pass
+// outside every span stay as they are.
 struct LatentSpan {
   int q_begin = 0;
   int q_rows = 0;
-  MatRef cache;
+  LatentRows cache;
 };
 void mla_absorbed(const Context& ctx, const Numerics& num, const BlockDims& dims,
                   const MlaWeights& w, std::span<const LatentSpan> spans, MlaActs& acts);

@@ -8,6 +8,7 @@
 #include "base/rng.h"
 #include "kernels/attention.h"
 #include "kernels/latent_attention.h"
+#include "kernels/latent_blocks.h"
 #include "perf/bench_cases.h"
 #include "perf/bench_fill.h"
 #include "perf/peaks.h"
@@ -153,60 +154,67 @@ BenchCase attention_case(int sequences, int length, Precision precision, bool ba
   return c;
 }
 
-// One query against a cache of 8192 rows. Few heads: bound by reading it.
-BenchCase latent_case(int heads, Precision precision) {
-  constexpr int kLatent = 512, kRope = 64, kRows = 8192, kSequences = 8;
+// `queries` new rows of each of `sequences` over a cache of `rows` rows. Few heads: bound by
+// reading it.
+struct LatentCase {
+  int sequences = 8, queries = 1, rows = 8192, heads = 16;
+  LatentFormat format = LatentFormat::kBF16;
+};
+
+BenchCase latent_case(const LatentCase& shape) {
+  constexpr int kLatent = 512, kRope = 64, kWidth = kLatent + kRope;
+  constexpr auto kPrecision = Precision::kBF16;
+  const LatentLayout layout{shape.format, kLatent, kRope};
   BenchCase c;
   c.group = "attention";
-  c.name = cat("absorbed ", kSequences, " queries, ", kRows, " rows, ", heads, " heads");
-  c.precision = precision == Precision::kBF16 ? "bf16" : "f32";
-  c.memory = heads <= 16;
-  c.flops = 2.0 * (2 * kLatent + kRope) * kSequences * heads * kRows;
-  c.bytes = 2.0 * kSequences * kRows * (kLatent + kRope);
+  const int heads = shape.heads, rows = shape.sequences * shape.queries;
+  c.name = cat("absorbed ", shape.sequences, " x ", shape.queries, " queries, ", shape.rows,
+               " rows, ", heads, " heads, ", name(shape.format), " cache");
+  c.precision = "bf16";
+  c.memory = heads * shape.queries <= 8;
+  c.flops = 2.0 * (2 * kLatent + kRope) * rows * heads * (shape.rows - (shape.queries - 1) / 2.0);
+  c.bytes =
+      static_cast<double>(layout.row_bytes()) * shape.sequences * static_cast<double>(shape.rows);
   c.prepare = [=](const BenchEnvironment& env) {
     struct Data {
       Mat<float> q, out;
-      std::vector<Mat<Bf16>> caches;
+      std::vector<LatentBlocks> caches;
       std::vector<LatentAttention> problems;
     };
-    const auto data = std::make_shared<Data>();
-    data->q = filled(kSequences, heads * (kLatent + kRope), 1);
-    data->out = Mat<float>(kSequences, heads * kLatent);
-    for (int s = 0; s < kSequences; ++s) {
-      const Mat<float> rows = filled(kRows, kLatent + kRope, 2 + s);
-      data->caches.emplace_back(kRows, kLatent + kRope);
-      for (std::size_t i = 0; i < rows.size(); ++i) {
-        data->caches.back().data()[i] = to_bf16(rows.data()[i]);
-      }
-    }
-    for (int s = 0; s < kSequences; ++s) {
-      data->problems.push_back({data->q.cview().sub_rows(s, 1),
-                                MatRef(data->caches[static_cast<std::size_t>(s)].cview()), heads,
-                                kLatent, kRope, 0.02f, data->out.view().sub_rows(s, 1), precision});
-    }
     const Context& ctx = env.ctx;
+    const auto data = std::make_shared<Data>();
+    data->q = filled(rows, heads * kWidth, 1);
+    data->out = Mat<float>(rows, heads * kLatent);
+    for (int s = 0; s < shape.sequences; ++s) {
+      data->caches.emplace_back(ctx, layout, filled(shape.rows, kWidth, 2 + s).cview());
+    }
+    for (int s = 0; s < shape.sequences; ++s) {
+      const int first = s * shape.queries;
+      data->problems.push_back({data->q.cview().sub_rows(first, shape.queries),
+                                data->caches[static_cast<std::size_t>(s)].rows(), heads, 0.02f,
+                                data->out.view().sub_rows(first, shape.queries), kPrecision});
+    }
     ReadyCase ready;
     ready.contestants.push_back(
         {"cachalot", [&ctx, data] { latent_attention(ctx, data->problems); }});
-    if (heads <= 16) {
+    if (heads * shape.queries <= 8) {
       ready.ceiling = [&ctx, reader = std::make_shared<ReadProbe>()] {
         return Ceilings{reader->gbps(ctx), 0};
       };
     } else {
-      ready.ceiling = register_peak(ctx, precision);
+      ready.ceiling = register_peak(ctx, kPrecision);
     }
     ready.contestants[0].run();
-    // The last head of the last sequence, by itself, against the definition.
-    const int begin = (heads - 1) * (kLatent + kRope);
+    // The last head of the last row, by itself, against the definition.
     Mat<float> want(1, kLatent);
     LatentAttention alone = data->problems.back();
-    alone.q = alone.q.sub_cols(begin, kLatent + kRope);
+    alone.q = alone.q.sub_rows(shape.queries - 1, 1).sub_cols((heads - 1) * kWidth, kWidth);
     alone.heads = 1;
     alone.out = want.view();
     latent_attention_ref(ctx, {&alone, 1});
     const std::vector<double> row(want.span().begin(), want.span().end());
-    require_row("latent_attention", precision,
-                data->out.view().row(kSequences - 1) + (heads - 1) * kLatent, row);
+    require_row("latent_attention", kPrecision,
+                data->out.view().row(rows - 1) + (heads - 1) * kLatent, row);
     return ready;
   };
   return c;
@@ -223,7 +231,15 @@ std::vector<BenchCase> attention_cases() {
       }
     }
   }
-  for (const int heads : {4, 16, 128}) cases.push_back(latent_case(heads, Precision::kBF16));
+  for (const LatentFormat format : {LatentFormat::kBF16, LatentFormat::kFp8}) {
+    for (const int heads : {4, 16, 128}) {
+      cases.push_back(latent_case({.heads = heads, .format = format}));
+    }
+  }
+  // One long sequence, alone and with drafts; a chunk of a prompt.
+  cases.push_back(latent_case({.sequences = 1, .rows = 32768}));
+  cases.push_back(latent_case({.sequences = 1, .queries = 4, .rows = 32768}));
+  cases.push_back(latent_case({.sequences = 1, .queries = 256, .rows = 4096}));
   return cases;
 }
 

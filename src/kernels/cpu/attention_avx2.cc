@@ -14,8 +14,9 @@ namespace {
 struct Simd {
   using F = __m256;
   using W = __m256i;
-  static constexpr int kLanes = 8, kRows = 6, kVecs = 2;
+  static constexpr int kLanes = 8, kRows = 6, kVecs = 2, kScoreRows = 2;
   struct ProductMode {};  // lives while a product runs
+  struct FlushMode {};    // likewise; nobody compares denormals with another level's
 
   static F zero() { return _mm256_setzero_ps(); }
   static F set(float x) { return _mm256_set1_ps(x); }
@@ -76,8 +77,50 @@ struct Simd {
     return _mm256_and_ps(rounded,
                          _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xFFFF0000u))));
   }
+  static void store_bf16(std::uint32_t* p, F x) {
+    const W high = _mm256_srli_epi32(_mm256_castps_si256(round_bf16(x)), 16);
+    const W packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(high, high), 0x08);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+  }
+
+  // For latent_body.inc.
+  static W load_raw(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+  static W load_raw_first(const void* p, int bytes) {
+    alignas(32) std::byte copy[32] = {};
+    for (int i = 0; i < bytes && i < 32; ++i) copy[i] = static_cast<const std::byte*>(p)[i];
+    return load_raw(copy);
+  }
+  static W as_words(F x) { return _mm256_castps_si256(x); }
+  static F low(W pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
+  static F high(W pairs) {
+    return _mm256_castsi256_ps(
+        _mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xFFFF0000u))));
+  }
+  template <int R>
+  static void store_sums(const F (&sums)[R][4], float* dst, std::ptrdiff_t stride) {
+    CACHALOT_ATTENTION_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const F pairs = _mm256_hadd_ps(_mm256_hadd_ps(sums[r][0], sums[r][1]),
+                                     _mm256_hadd_ps(sums[r][2], sums[r][3]));
+      _mm_storeu_ps(dst + r * stride,
+                    _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+    }
+  }
+  // 16 codes to bf16; `add` goes to the exponent of what is not zero.
+  static void widen_codes(const std::uint8_t* codes, std::uint16_t add, std::uint16_t* out) {
+    const W x = _mm256_slli_epi16(
+        _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes))), 4);
+    const W size = _mm256_and_si256(x, _mm256_set1_epi16(0x07F0));
+    const W zero = _mm256_cmpeq_epi16(size, _mm256_setzero_si256());
+    const W scaled = _mm256_add_epi16(
+        size, _mm256_andnot_si256(zero, _mm256_set1_epi16(static_cast<short>(add))));
+    const W sign = _mm256_and_si256(x, _mm256_set1_epi16(static_cast<short>(0x8000)));
+    store_words(reinterpret_cast<std::uint32_t*>(out), _mm256_or_si256(sign, scaled));
+  }
   // Pairs are for levels that multiply them.
-  static void store_bf16(std::uint32_t* p, F x);
+  static W unpack_low(W even, W odd);
+  static W unpack_high(W even, W odd);
+  static void in_order(F& low, F& high);
   static W pair_words(F even, F odd);
   template <bool kPair>
   static F step(F acc, W a, W b) {

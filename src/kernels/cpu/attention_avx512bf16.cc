@@ -14,16 +14,21 @@ namespace {
 
 #include "kernels/cpu/attention_simd_avx512.inc"
 
+// Roundings by the instruction, which takes denormals for zero.
+struct Rounding : Avx512 {
+  static F round_bf16(F x) { return widen(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x))); }
+  static void store_bf16(std::uint32_t* p, F x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
+  }
+};
+
 namespace pairs {
-struct Simd : Avx512 {
+struct Simd : Rounding {
   template <bool kPair>
   static F step(F acc, W a, W b) {
     static_assert(kPair);
     return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
-  }
-  static void store_bf16(std::uint32_t* p, F x) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
-                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
   }
   static W pair_words(F even, F odd) {
     const W low = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(even)));
@@ -35,16 +40,8 @@ struct Simd : Avx512 {
 }  // namespace pairs
 
 namespace floats {
-struct Simd : Avx512 {
-  // Denormals count as zero, as vdpbf16ps has it.
-  struct ProductMode {
-    unsigned before = _mm_getcsr();
-    ProductMode() { _mm_setcsr(before | 0x8040u); }
-    ~ProductMode() { _mm_setcsr(before); }
-    ProductMode(const ProductMode&) = delete;
-    ProductMode& operator=(const ProductMode&) = delete;
-  };
-  static F round_bf16(F x) { return widen(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x))); }
+struct Simd : Rounding {
+  using ProductMode = FlushMode;  // as vdpbf16ps has it
 };
 #include "kernels/cpu/attention_body.inc"
 }  // namespace floats

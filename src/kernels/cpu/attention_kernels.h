@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "kernels/attention.h"
+#include "kernels/cpu/latent_kernels.h"
 #include "kernels/latent_attention.h"
 
 namespace cachalot::cpu {
@@ -126,6 +127,7 @@ struct AttentionKernels {
   void (*lane_sums)(const float* total, int rows, float* out) = nullptr;
   // dst = src * factor
   void (*scale)(const float* src, float factor, float* dst, int n) = nullptr;
+  LatentKernels latent;
 
   // Of a sum over so many elements; floats that stand for pairs come in twos.
   int words(int elements) const noexcept {

@@ -7,6 +7,7 @@
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/level_test.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/latent_blocks.h"
 #include "testing/random_mat.h"
 
 #ifdef CACHALOT_X86
@@ -48,8 +49,9 @@ struct Results {
         {q.cview(), kv.cview(), k_rope.cview(), spans, kDims, 0.2f, kBf16, out.cview(), lse.cview(),
          dout.cview(), dq.view(), dkv.view(), dk_rope.view()});
     const auto query = random_mat<float>(3, 2 * 47, 5), cache = random_mat<float>(155, 47, 6, size);
-    const LatentAttention latent{query.cview(), cache.cview(),     2,    40, 7,
-                                 0.2f,          latent_out.view(), kBf16};
+    const LatentBlocks blocks(Context{&kReferenceTable}, {LatentFormat::kF32, 40, 7},
+                              cache.cview());
+    const LatentAttention latent{query.cview(), blocks.rows(), 2, 0.2f, latent_out.view(), kBf16};
     run_latent_attention(isa, ctx, {&latent, 1});
   }
 };
