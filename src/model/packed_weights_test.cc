@@ -28,7 +28,9 @@ std::vector<std::int32_t> tokens_of(const io::TensorView& t) {
 
 Mat<float> logits_of(Forward& forward, std::span<const std::int32_t> tokens, int chunk) {
   const Model& model = forward.model();
-  LatentCache cache(model.config(), model.precision(), 128);
+  const LatentFormat format = default_cache_format(model.precision());
+  CachePool pool(model.config(), format, CachePool::bytes_for(model.config(), format, 128));
+  LatentCache cache(pool);
   Mat<float> all(static_cast<int>(tokens.size()), model.config().vocab_size);
   for (int at = 0; at < all.rows(); at += chunk) {
     const int n = std::min(chunk, all.rows() - at);
