@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -425,41 +427,43 @@ TEST(Config, PackedIntegers) {
 }
 
 TEST(Config, PackedIntegersOfAnotherKind) {
-  const auto changed = [](const char* pointer, const char* value) {
+  // `field` of the quantization_config, a dot between an object and its member.
+  const auto changed = [](std::string field, const char* value) {
+    std::replace(field.begin(), field.end(), '.', '/');
     Json json = packed_config();
-    json["quantization_config"][Json::json_pointer(pointer)] = Json::parse(value);
+    json["quantization_config"][Json::json_pointer("/" + field)] = Json::parse(value);
     return json.dump();
   };
   const struct {
-    const char *pointer, *value, *says;
+    const char *field, *value, *says;
   } cases[] = {
-      {"/format", "\"int-quantized\"", "format is \"int-quantized\""},
-      {"/kv_cache_scheme", R"({"num_bits": 8})", "kv_cache_scheme is {"},
-      {"/config_groups/group_1", "{}", "config_groups is {"},
-      {"/config_groups/group_0/input_activations", R"({"num_bits": 8})",
+      {"format", "\"int-quantized\"", "format is \"int-quantized\""},
+      {"kv_cache_scheme", R"({"num_bits": 8})", "kv_cache_scheme is {"},
+      {"config_groups.group_1", "{}", "config_groups is {"},
+      {"config_groups.group_0.input_activations", R"({"num_bits": 8})",
        "config_groups.group_0.input_activations is {"},
-      {"/config_groups/group_0/weights/num_bits", "3", "weights.num_bits is 3"},
-      {"/config_groups/group_0/weights/type", "\"float\"", "weights.type is \"float\""},
-      {"/config_groups/group_0/weights/symmetric", "false", "weights.symmetric is false"},
-      {"/config_groups/group_0/weights/strategy", "\"channel\"", "strategy is \"channel\""},
-      {"/config_groups/group_0/weights/actorder", "\"group\"", "actorder is \"group\""},
-      {"/config_groups/group_0/weights/group_size", "48", "weights.group_size is 48"},
-      {"/transform_config", R"({"a": 1})", "transform_config is {"},
-      {"/sparsity_config", R"({"format": "sparse-24-bitmask"})", "sparsity_config.format is"},
+      {"config_groups.group_0.weights.num_bits", "3", "weights.num_bits is 3"},
+      {"config_groups.group_0.weights.type", "\"float\"", "weights.type is \"float\""},
+      {"config_groups.group_0.weights.symmetric", "false", "weights.symmetric is false"},
+      {"config_groups.group_0.weights.strategy", "\"channel\"", "strategy is \"channel\""},
+      {"config_groups.group_0.weights.actorder", "\"group\"", "actorder is \"group\""},
+      {"config_groups.group_0.weights.group_size", "48", "weights.group_size is 48"},
+      {"transform_config", R"({"a": 1})", "transform_config is {"},
+      {"sparsity_config", R"({"format": "sparse-24-bitmask"})", "sparsity_config.format is"},
   };
   for (const auto& c : cases) {
-    EXPECT_THAT(error_of(Code::kUnsupported, changed(c.pointer, c.value)), HasSubstr(c.says));
+    EXPECT_THAT(error_of(Code::kUnsupported, changed(c.field, c.value)), HasSubstr(c.says));
   }
   const struct {
-    const char *pointer, *value, *says;
+    const char *field, *value, *says;
   } broken[] = {
-      {"/config_groups", "null", "config_groups is missing"},
-      {"/config_groups/group_0/weights", "null", "config_groups.group_0.weights is missing"},
-      {"/config_groups/group_0/weights/num_bits", "null", "weights.num_bits is missing"},
-      {"/config_groups/group_0/weights/group_size", "\"x\"", "group_size is \"x\""},
+      {"config_groups", "null", "config_groups is missing"},
+      {"config_groups.group_0.weights", "null", "config_groups.group_0.weights is missing"},
+      {"config_groups.group_0.weights.num_bits", "null", "weights.num_bits is missing"},
+      {"config_groups.group_0.weights.group_size", "\"x\"", "group_size is \"x\""},
   };
   for (const auto& c : broken) {
-    EXPECT_THAT(error_of(Code::kConfig, changed(c.pointer, c.value)), HasSubstr(c.says));
+    EXPECT_THAT(error_of(Code::kConfig, changed(c.field, c.value)), HasSubstr(c.says));
   }
 }
 
