@@ -9,6 +9,7 @@
 #include "kernels/cpu/levels.h"
 #include "kernels/table.h"
 #include "runtime/describe.h"
+#include "runtime/memory.h"
 
 namespace cachalot::runtime {
 namespace {
@@ -94,6 +95,13 @@ TEST(Runtime, DescribesItself) {
   // Every slot of the table is listed: it holds a name and function pointers only.
   EXPECT_EQ(d.slots.size(), (sizeof(KernelTable) - sizeof(const char*)) / sizeof(void*));
   for (const SlotInfo& s : d.slots) EXPECT_FALSE(s.fast) << s.name;
+}
+
+TEST(MemoryTest, AvailableIsLessThanAll) {
+  const Runtime runtime;
+  const std::size_t available = available_memory();
+  EXPECT_GT(available, 0u);
+  EXPECT_LE(available, describe(runtime).memory_bytes);
 }
 
 }  // namespace
