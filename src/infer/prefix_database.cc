@@ -20,7 +20,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::uint64_t kMiB = 1 << 20;
-constexpr std::uint64_t kKeyAndFraming = 128;    // of a record in a log or a table
 constexpr std::uint64_t kSmallFiles = 2 * kMiB;  // manifests, options, the records of contexts
 constexpr std::uint64_t kManifest = kMiB / 2;
 
@@ -166,7 +165,7 @@ void shrink(const Database& database, const DiskBudget& budget) {
 }  // namespace
 
 DiskBudget::DiskBudget(std::uint64_t bytes, std::size_t payload_bytes) : total(bytes) {
-  const std::uint64_t record = payload_bytes + kRecordHeaderBytes + kKeyAndFraming;
+  const std::uint64_t record = record_slot_bytes(payload_bytes);
   // Many small files make every miss slow, large ones the log and the time to open after a crash.
   write_buffer = std::max(std::min(total / 32, 64 * kMiB), total / 512);
   write_buffer =
@@ -207,10 +206,6 @@ rocksdb::Options kept_file_options() {
   rocksdb::DBOptions options;
   options.info_log = std::make_shared<NoLog>();
   return {options, kept_options(nullptr)};
-}
-
-std::size_t record_slot_bytes(std::size_t payload_bytes) {
-  return payload_bytes + kRecordHeaderBytes + kKeyAndFraming;
 }
 
 Database open_database(const PrefixFolder& folder, const DiskBudget& budget,

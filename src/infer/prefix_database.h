@@ -51,8 +51,6 @@ struct Database {
 // Records are read into `memory`, which outlives them.
 Database open_database(const PrefixFolder& folder, const DiskBudget& budget,
                        const std::shared_ptr<PayloadMemory>& memory, const Report& report);
-// A slot of this size takes a record as it is read.
-std::size_t record_slot_bytes(std::size_t payload_bytes);
 // For files that are made outside and then taken in.
 rocksdb::Options kept_file_options();
 // One block's record, unchecked but for RocksDB's own checksum; never goes through a cache.

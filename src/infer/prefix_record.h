@@ -21,6 +21,11 @@
 namespace cachalot::infer {
 
 inline constexpr std::size_t kRecordHeaderBytes = 336;
+// What a record takes in a log, a table, or the memory it is read into: with its key and RocksDB's
+// framing.
+inline constexpr std::size_t record_slot_bytes(std::size_t payload_bytes) {
+  return payload_bytes + kRecordHeaderBytes + 128;
+}
 using RecordHeader = std::array<std::byte, kRecordHeaderBytes>;
 
 struct BlockRecord {

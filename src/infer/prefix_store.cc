@@ -11,6 +11,7 @@
 #include "infer/prefix_contexts.h"
 #include "infer/prefix_disk.h"
 #include "infer/prefix_folder.h"
+#include "infer/prefix_record.h"
 #include "infer/prefix_writer.h"
 
 namespace cachalot::infer {
@@ -94,7 +95,7 @@ DiskBlock PrefixStore::State::counted(DiskBlock found) {
   return found;
 }
 
-// From RAM, else from a named context, else from the blocks on disk.
+// From RAM, the queue included, else from a named context, else from the blocks on disk.
 BlockPtr PrefixStore::State::fetch(const BlockPlace& place) {
   if (const auto found = tree.find(place); found.block) {
     ++counts.ram_blocks;
@@ -102,6 +103,11 @@ BlockPtr PrefixStore::State::fetch(const BlockPlace& place) {
     return found.block;
   }
   if (!on_disk) return nullptr;
+  if (BlockPtr block = on_disk->writer->find(place)) {
+    ++counts.ram_blocks;
+    tree.insert(block, kNotOnDisk);  // by now it may be, which the writing thread will see
+    return block;
+  }
   if (const DiskBlock found = counted(on_disk->contexts->read(place)); found.block) {
     ++counts.context_blocks;
     tree.insert(found.block, kNotOnDisk);

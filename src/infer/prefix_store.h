@@ -14,10 +14,11 @@
 //          disk that fails costs hits, not requests: it is reported and counted. Named contexts
 //          throw, as prefix_contexts.h says.
 //
-// What holds when: insert puts a block where lookups find it: in RAM at once where there is room
-// for it, on disk when the writing thread gets there, usually within milliseconds. It survives kill
-// -9 once flush() has returned true (RocksDB's log is with the operating system), and a loss of
-// power after flush(Durability::kDevice). Named contexts are on the device when saved.
+// What holds when: a block is found as soon as insert returns (or dropped, and counted, where the
+// queue is full and RAM has no room). It survives kill -9 once flush() has returned true: RocksDB's
+// log is with the operating system; and a loss of power after flush(Durability::kDevice). Without a
+// flush the writing thread gets there by itself, usually within milliseconds. Named contexts are on
+// the device when saved.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,7 @@
 #include "infer/prefix_tree.h"
 
+#include "infer/prefix_record.h"
+
 namespace cachalot::infer {
 
 struct PrefixTree::Node {
@@ -16,8 +18,9 @@ PrefixTree::PrefixTree(std::size_t budget_bytes)
 PrefixTree::~PrefixTree() = default;
 
 std::size_t PrefixTree::bytes_of(const Block& block) noexcept {
-  // The map's link and bucket, the list's link and the allocator's heads are about 160 bytes.
-  return block.payload.size() + sizeof(Block) + sizeof(Node) + 160;
+  // The slot of a payload holds its record as it lies on disk; the map's link and bucket, the
+  // list's link and the allocator's heads are about 160 bytes.
+  return record_slot_bytes(block.payload.size()) + sizeof(Block) + sizeof(Node) + 160;
 }
 
 PrefixTree::Node* PrefixTree::lookup(const BlockPlace& place) {

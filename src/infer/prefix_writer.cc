@@ -28,10 +28,18 @@ bool PrefixWriter::push(BlockPtr block) {
     if (bytes_ > 0 && bytes_ + bytes > queue_bytes_) return false;  // one block always has room
     bytes_ += bytes;
     ++pushed_;
+    pending_[block->place.key] = block;
     queue_.push_back(std::move(block));
   }
   work_.notify_one();
   return true;
+}
+
+BlockPtr PrefixWriter::find(const BlockPlace& place) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = pending_.find(place.key);
+  if (found == pending_.end() || !(found->second->place == place)) return nullptr;
+  return found->second;
 }
 
 void PrefixWriter::drain() {
@@ -55,6 +63,12 @@ void PrefixWriter::run() {
     const std::size_t blocks = batch.size();
     lock.unlock();
     write_(batch);
+    lock.lock();
+    for (const BlockPtr& block : batch) {
+      const auto found = pending_.find(block->place.key);
+      if (found != pending_.end() && found->second == block) pending_.erase(found);
+    }
+    lock.unlock();
     batch.clear();  // frees before the queue counts it as free
     lock.lock();
     bytes_ -= bytes;

@@ -12,6 +12,7 @@
 #include <mutex>
 #include <span>
 #include <thread>
+#include <unordered_map>
 
 #include "infer/prefix_tree.h"
 
@@ -26,17 +27,19 @@ class PrefixWriter {
   PrefixWriter& operator=(const PrefixWriter&) = delete;
 
   bool push(BlockPtr block);  // false: the queue is full, and the block was dropped
-  void drain();               // returns when what was pushed before has been handed to `write`
+  BlockPtr find(const BlockPlace& place) const;  // pushed and not yet written; else null
+  void drain();  // returns when what was pushed before has been handed to `write`
 
  private:
   void run();
 
   const std::size_t queue_bytes_;
   const Write write_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable work_;
   std::condition_variable done_;
   std::deque<BlockPtr> queue_;
+  std::unordered_map<BlockKey, BlockPtr, BlockKeyHash> pending_;  // the queue and the batch
   std::size_t bytes_ = 0;      // in the queue and in the batch being written
   std::uint64_t pushed_ = 0;   // blocks ever
   std::uint64_t written_ = 0;  // blocks ever
