@@ -11,12 +11,9 @@
 #include "infer/prefix_case_test.h"
 
 #if defined(__SANITIZE_THREAD__)
-// Debian's RocksDB is not instrumented: its atomics, by which its threads hand memory on, are not
-// seen, but its calls of memcpy, delete and std::string are. Our own locks have no frame of it.
+// Debian's RocksDB is not instrumented, so its atomics are not seen, but its calls of memcpy are.
 extern "C" const char* __tsan_default_suppressions();
-extern "C" const char* __tsan_default_suppressions() {
-  return "called_from_lib:librocksdb.so\nrace:librocksdb.so\n";
-}
+extern "C" const char* __tsan_default_suppressions() { return "called_from_lib:librocksdb.so\n"; }
 #endif
 
 namespace cachalot::infer {
