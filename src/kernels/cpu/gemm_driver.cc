@@ -3,16 +3,12 @@
 #include "kernels/cpu/simd.h"
 
 #ifdef CACHALOT_X86
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <bit>
-#include <cstdlib>
-#include <memory>
-#include <new>
 #include <vector>
 
 #include "kernels/cpu/caches.h"
+#include "kernels/cpu/scratch.h"
 
 namespace cachalot::cpu {
 
@@ -43,46 +39,6 @@ constexpr int kPackPanels = 8;
 // Below this much, waking the other threads costs more than packing here.
 constexpr std::int64_t kPackAlone = 1 << 15;
 
-// Memory that is kept for the next product; in huge pages where there are any, because the panels
-// of one task would fill the first TLB.
-class Scratch {
- public:
-  void* get(std::size_t bytes) {
-    if (bytes > bytes_) {
-      memory_.reset();
-      bytes_ = 0;
-      const std::size_t rounded = (bytes + kHugePage - 1) / kHugePage * kHugePage;
-      memory_.reset(std::aligned_alloc(kHugePage, rounded));
-      if (!memory_) throw std::bad_alloc();
-      madvise(memory_.get(), rounded, MADV_HUGEPAGE);  // only advice
-      bytes_ = rounded;
-    }
-    return memory_.get();
-  }
-
- private:
-  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
-  std::unique_ptr<void, FreeDeleter> memory_;
-  std::size_t bytes_ = 0;
-};
-
-// Flush-to-zero and denormals-are-zero while it lives.
-class FlushDenormals {
- public:
-  explicit FlushDenormals(bool on) : on_(on), old_(on ? _mm_getcsr() : 0) {
-    if (on_) _mm_setcsr(old_ | 0x8040u);
-  }
-  ~FlushDenormals() {
-    if (on_) _mm_setcsr(old_);
-  }
-  FlushDenormals(const FlushDenormals&) = delete;
-  FlushDenormals& operator=(const FlushDenormals&) = delete;
-
- private:
-  bool on_;
-  unsigned old_;
-};
-
 // A problem, or a run of rows of one, as it was cut to fit the packing buffer.
 struct Part {
   const Gemm* g = nullptr;
@@ -91,8 +47,7 @@ struct Part {
   int rows = 0;
   int panels = 0;
   std::int64_t steps = 0;
-  std::uint32_t* a =
-      nullptr;  // packed: [panel][steps, rows of the panel], or null: the tasks do it
+  std::uint32_t* a = nullptr;  // packed: [panel][steps, its rows], or null: the tasks do it
   std::uint32_t* b = nullptr;  // packed: [panel][steps, width], or null: the tasks do it
   int task_panels = 1;
   bool share_a = false;
@@ -217,7 +172,7 @@ class Run {
     std::vector<PackTask> packs;
     std::vector<Task> tasks;
     std::vector<Gemm> codes;
-    Scratch packed;
+    HugeScratch packed;  // the panels of one task would fill the first TLB
   };
   static Store& store() {
     thread_local Store kept;
@@ -289,8 +244,7 @@ class Run {
   void pack_all() {
     Store& s = store();
     if (words_ == 0) return;
-    auto* to = static_cast<std::uint32_t*>(
-        s.packed.get(static_cast<std::size_t>(words_) * sizeof(std::uint32_t)));
+    auto* to = s.packed.get<std::uint32_t>(static_cast<std::size_t>(words_));
     s.packs.clear();
     const int nr = isa_.lanes * isa_.max_vecs;
     for (std::size_t i = 0; i < s.parts.size(); ++i) {
@@ -377,7 +331,7 @@ class Run {
     // Neighbours go to one thread, which fetches the next one's operands in time.
     const std::int64_t grain = std::clamp<std::int64_t>(n / (12 * ctx_.threads()), 1, 8);
     ctx_.for_range(n, grain, [&](std::int64_t begin, std::int64_t end) {
-      const FlushDenormals flush(flush_);
+      const FlushDenormalsScope flush(flush_);
       for (std::int64_t t = begin; t < end; ++t) {
         const Task& task = s.tasks[static_cast<std::size_t>(t)];
         const Part& part = s.parts[static_cast<std::size_t>(task.part)];
@@ -478,12 +432,11 @@ class Run {
   }
 
   void multiply(const Part& part, const Task& task, const Task* next_task) const {
-    thread_local Scratch kept_a;
-    thread_local Scratch kept_b;
-    thread_local Scratch kept_sums;
-    const auto words = [](Scratch& s, std::int64_t n) {
-      return static_cast<std::uint32_t*>(
-          s.get(sizeof(std::uint32_t) * static_cast<std::size_t>(n)));
+    thread_local HugeScratch kept_a;
+    thread_local HugeScratch kept_b;
+    thread_local HugeScratch kept_sums;
+    const auto words = [](HugeScratch& s, std::int64_t n) {
+      return s.get<std::uint32_t>(static_cast<std::size_t>(n));
     };
     const int k = part.g->k();
     const int nr = isa_.lanes * isa_.max_vecs;
@@ -499,8 +452,8 @@ class Run {
     const int task_rows = part.panel_row(task.panel + task.panels) - first_row;
     const bool one_panel = blocks.count == 1;
     b.sums_pitch = part.g->accumulate ? b.pitch : nr;
-    auto* sums = reinterpret_cast<float*>(
-        words(kept_sums, (one_panel ? isa_.max_rows : task_rows) * b.sums_pitch));
+    auto* sums = kept_sums.get<float>(
+        static_cast<std::size_t>((one_panel ? isa_.max_rows : task_rows) * b.sums_pitch));
     Touch next_b;
     for (int k0 = 0; k0 < k || b.first; k0 += blocks.length, b.first = false) {
       b.k0 = k0;
@@ -562,21 +515,10 @@ class Run {
       tile.touch = next_a.rows > 0 ? &next_a : &next_b;
       tile.c = in_c ? c : g.accumulate ? sum + col : sum;
       tile.c_stride = in_c ? g.c.stride : b.sums_pitch;
-      if (col + nr < task.cols) fetch_sums(tile, b);
       (part.scaled != nullptr ? isa_.scaled_tile : isa_.tile)(tile);
       if (b.last && !in_c) {
         isa_.store(tile.c, b.sums_pitch, tile.rows, cols, g.accumulate, c, g.c.stride);
       }
-    }
-  }
-  // The tile to the right begins with its sums: fetched while this one is computed.
-  void fetch_sums(const TileJob& tile, const Block& b) const {
-    if (b.first && b.last) return;
-    const int nr = isa_.lanes * isa_.max_vecs;
-    for (int i = 0; i < tile.rows; ++i) {
-      const char* at = reinterpret_cast<const char*>(tile.c + i * tile.c_stride + nr);
-      _mm_prefetch(at, _MM_HINT_T0);
-      _mm_prefetch(at + Touch::kLine, _MM_HINT_T0);
     }
   }
 
