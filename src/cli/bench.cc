@@ -8,6 +8,10 @@ void add_bench(CLI::App& root, Globals& globals) {
   bench->require_subcommand(1);
   add_bench_kernels(*bench, globals);
   add_bench_train(*bench, globals);
+  add_bench_decode(*bench, globals);
+  add_bench_prefill(*bench, globals);
+  add_bench_serve(*bench, globals);
+  add_bench_load(*bench, globals);
   add_bench_accumulation(*bench, globals);
 }
 

@@ -19,12 +19,6 @@ std::optional<LatentFormat> CacheOptions::latent_format() const {
               cat("--kv-cache is `", format, "`, but must be auto, f32, bf16 or fp8"));
 }
 
-void CacheOptions::apply(infer::GeneratorConfig& config) const {
-  config.attention = attention();
-  config.cache = latent_format();
-  config.cache_bytes = static_cast<std::size_t>(memory_gib * 0x1p30);
-}
-
 void add_kv_cache(CLI::App* app, CacheOptions& o) {
   app->add_option(
          "--kv-cache", o.format,

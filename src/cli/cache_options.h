@@ -7,7 +7,8 @@
 #include <optional>
 #include <string>
 
-#include "infer/generator.h"
+#include "kernels/latent_rows.h"
+#include "model/forward.h"
 
 namespace cachalot::cli {
 
@@ -20,7 +21,6 @@ struct CacheOptions {
   model::AttentionMode attention() const {
     return fast ? model::AttentionMode::kAuto : model::AttentionMode::kAbsorbed;
   }
-  void apply(infer::GeneratorConfig& config) const;
 };
 
 void add_kv_cache(CLI::App* app, CacheOptions& options);   // --kv-cache

@@ -7,12 +7,11 @@
 #include <iostream>
 
 #include "base/error.h"
-#include "cli/cache_options.h"
 #include "cli/command.h"
+#include "cli/engine_options.h"
 #include "cli/generation_output.h"
 #include "cli/inputs.h"
 #include "cli/session.h"
-#include "infer/text_stream.h"
 #include "text/chat.h"
 
 namespace cachalot::cli {
@@ -22,19 +21,12 @@ namespace {
 struct Options {
   std::string model, system, format;
   std::string precision = "f32";
-  std::string mtp = "auto";
   int max_tokens = 1024;
   bool timings = false;
   std::vector<std::string> stop;
   infer::SamplerConfig sampling{.temperature = 0.6, .top_p = 0.95};
-  CacheOptions cache;
+  EngineOptions engine;
 };
-
-infer::GeneratorConfig generator_config(const Options& o) {
-  infer::GeneratorConfig config{.mtp = parse_mtp(o.mtp)};
-  o.cache.apply(config);
-  return config;
-}
 
 class Conversation {
  public:
@@ -46,8 +38,7 @@ class Conversation {
         format_(o.format.empty() ? text::ChatFormat::of(tokenizer_)
                                  : text::ChatFormat::named(o.format)),
         eos_(session.eos()),
-        generator_(session.context(), session.model, generator_config(o)),
-        sequence_(generator_.pool()) {
+        engine_(session, o.engine) {
     reset();
   }
 
@@ -64,24 +55,19 @@ class Conversation {
     request.stream = turns_.size();
     request.max_tokens = o_.max_tokens;
     request.eos = eos_;
-    infer::TextStream stream(tokenizer_, o_.stop);
-    std::string answer;
-    const auto emit = [&](const std::string& piece) {
-      answer += piece;
-      if (globals_.json || piece.empty()) return;
-      print(piece);
-      flush_output();
+    request.stop = o_.stop;
+    request.on_token = [&](const infer::NewToken& token) {
+      if (!globals_.json && !token.text.empty()) {
+        print(token.text);
+        flush_output();
+      }
+      return true;
     };
-    request.on_token = [&](std::int32_t token) {
-      if (tokenizer_.has(token)) emit(stream.push(token));
-      return !stream.stopped();
-    };
-    const infer::Result result = generator_.run(request, sequence_);
-    emit(stream.finish());
-    messages_.push_back({"assistant", answer});
-    turns_.push_back({{"finish", infer::name(result.finish)},
+    const infer::Result result = engine_->run(request);
+    messages_.push_back({"assistant", result.choices.front().text});
+    turns_.push_back({{"finish", infer::name(result.finish())},
                       {"timings", timings_json(result, session_.load_seconds)},
-                      {"mtp", mtp_json(result.mtp)}});
+                      {"mtp", mtp_json(result.mtp())}});
     if (!globals_.json) print("\n");
     flush_output();
     if (o_.timings) spdlog::info("{}", summary(result));
@@ -102,8 +88,7 @@ class Conversation {
   const text::Tokenizer& tokenizer_;
   text::ChatFormat format_;
   std::vector<std::int32_t> eos_;
-  infer::Generator generator_;
-  infer::Sequence sequence_;
+  LocalEngine engine_;
   std::vector<text::ChatMessage> messages_;
   Json turns_ = Json::array();
 };
@@ -151,14 +136,9 @@ void add_chat(CLI::App& root, Globals& globals) {
   command->add_option("--stop", o->stop, "Text that ends an answer; may be given more than once")
       ->allow_extra_args(false)
       ->type_name("TEXT");
-  command->add_option("--mtp", o->mtp, "Draft with the MTP layer; auto: where the model has one")
-      ->check(CLI::IsMember({"on", "off", "auto"}))
-      ->type_name("on|off|auto");
   command->add_flag("--timings", o->timings, "After each answer, say on stderr what it took");
   add_precision(command, o->precision);
-  add_kv_cache(command, o->cache);
-  add_fast(command, o->cache);
-  add_kv_memory(command, o->cache);
+  add_engine(command, o->engine);
   add_sampling(command, o->sampling);
   on_run(command, globals, o, run);
 }

@@ -37,9 +37,14 @@ void on_run(CLI::App* command, Globals& globals, std::shared_ptr<Options> option
 
 void add_bench(CLI::App& root, Globals& globals);
 void add_bench_accumulation(CLI::App& bench, Globals& globals);
+void add_bench_decode(CLI::App& bench, Globals& globals);
 void add_bench_kernels(CLI::App& bench, Globals& globals);
+void add_bench_load(CLI::App& bench, Globals& globals);
+void add_bench_prefill(CLI::App& bench, Globals& globals);
+void add_bench_serve(CLI::App& bench, Globals& globals);
 void add_bench_train(CLI::App& bench, Globals& globals);
 void add_chat(CLI::App& root, Globals& globals);
+void add_context(CLI::App& root, Globals& globals);
 void add_convert(CLI::App& root, Globals& globals);
 void add_eval(CLI::App& root, Globals& globals);
 void add_forward(CLI::App& root, Globals& globals);

@@ -2,12 +2,11 @@
 #include <spdlog/spdlog.h>
 
 #include "base/error.h"
-#include "cli/cache_options.h"
 #include "cli/command.h"
+#include "cli/engine_options.h"
 #include "cli/generation_output.h"
 #include "cli/inputs.h"
 #include "cli/session.h"
-#include "infer/text_stream.h"
 
 namespace cachalot::cli {
 
@@ -16,13 +15,15 @@ namespace {
 struct Options {
   std::string model, prompt, prompt_file, tokens;
   std::string precision = "f32";
-  std::string mtp = "auto";
+  std::string context_end = "stop";
   int max_tokens = 256;
+  int choices = 1;
+  int logprobs = -1;
   bool ignore_eos = false;
   bool has_prompt = false;
   std::vector<std::string> stop;
   infer::SamplerConfig sampling;
-  CacheOptions cache;
+  EngineOptions engine;
 };
 
 std::vector<std::int32_t> prompt_tokens(const Options& o, const Session& session) {
@@ -47,7 +48,6 @@ void run(const Options& o, const Globals& globals) {
                                   "--tokens"));
   }
   infer::validate(o.sampling);
-  const infer::MtpMode mtp = parse_mtp(o.mtp);
   const Session session(o.model, o.precision, globals.threads);
   if (!o.stop.empty()) session.need_tokenizer("--stop", ", or leave --stop out");
 
@@ -55,45 +55,51 @@ void run(const Options& o, const Globals& globals) {
   request.prompt = prompt_tokens(o, session);
   request.sampling = o.sampling;
   request.max_tokens = o.max_tokens;
+  request.stop = o.stop;
+  request.n = o.choices;
+  request.logprobs = o.logprobs;
+  if (o.context_end == "slide") request.context_end = infer::ContextEnd::kSlide;
   if (!o.ignore_eos) request.eos = session.eos();
-
-  std::optional<infer::TextStream> stream;
-  if (session.tokenizer) stream.emplace(*session.tokenizer, o.stop);
-  std::string text;
-  bool first = true;
-  const auto emit = [&](const std::string& piece) {
-    if (globals.json) {
-      text += piece;
-    } else if (!piece.empty()) {
-      print(piece);
+  const bool has_text = session.tokenizer.has_value();
+  // One answer is shown as it comes, several one after the other.
+  if (!globals.json && o.choices == 1) {
+    request.on_token = [has_text, first = true](const infer::NewToken& token) mutable {
+      if (has_text) {
+        print(token.text);
+      } else {
+        print((first ? "" : ",") + std::to_string(token.token));
+      }
+      first = false;
       flush_output();
-    }
-  };
-  request.on_token = [&](std::int32_t token) {
-    if (stream) {
-      // An id the vocabulary has room for but the tokenizer no token: it has no text.
-      if (session.tokenizer->has(token)) emit(stream->push(token));
-      return !stream->stopped();
-    }
-    if (!globals.json) emit((first ? "" : ",") + std::to_string(token));
-    first = false;
-    return true;
-  };
-  infer::GeneratorConfig config{.mtp = mtp};
-  o.cache.apply(config);
-  infer::Generator generator(session.context(), session.model, config);
-  const infer::Result result = std::move(generator.run({&request, 1}).front());
-  if (stream) emit(stream->finish());
+      return true;
+    };
+  }
+  LocalEngine engine(session, o.engine);
+  const infer::Result result = engine->run(request);
 
   if (globals.json) {
-    print_json({{"tokens", result.tokens},
-                {"text", stream ? Json(text) : Json(nullptr)},
-                {"finish", infer::name(result.finish)},
-                {"timings", timings_json(result, session.load_seconds)},
-                {"mtp", mtp_json(result.mtp)}});
+    Json json = choice_json(result.choices.front(), has_text);
+    if (o.choices > 1) {
+      json["choices"] = Json::array();
+      for (const infer::Choice& c : result.choices) {
+        json["choices"].push_back(choice_json(c, has_text));
+      }
+    }
+    json["timings"] = timings_json(result, session.load_seconds);
+    json["mtp"] = mtp_json(result.mtp());
+    print_json(json);
     return;
   }
-  print("\n");
+  if (o.choices > 1) {
+    for (std::size_t i = 0; i < result.choices.size(); ++i) {
+      const infer::Choice& c = result.choices[i];
+      print_line("--- " + std::to_string(i + 1));
+      print(has_text ? c.text : join_tokens(c.tokens));
+      print("\n");
+    }
+  } else {
+    print("\n");
+  }
   flush_output();
   spdlog::info("{}", summary(result));
 }
@@ -120,13 +126,23 @@ void add_generate(CLI::App& root, Globals& globals) {
   command->add_option("--stop", o->stop, "Text that ends the output; may be given more than once")
       ->allow_extra_args(false)
       ->type_name("TEXT");
-  command->add_option("--mtp", o->mtp, "Draft with the MTP layer; auto: where the model has one")
-      ->check(CLI::IsMember({"on", "off", "auto"}))
-      ->type_name("on|off|auto");
+  command->add_option("-n,--choices", o->choices, "Answers to the one prompt")
+      ->check(CLI::Range(1, infer::kMaxChoices))
+      ->type_name("N");
+  command
+      ->add_option("--logprobs", o->logprobs,
+                   "With --json: log-probabilities of each token and of so many likeliest ones; -1: "
+                   "none")
+      ->check(CLI::Range(-1, infer::kMaxLogprobs))
+      ->type_name("N");
+  command
+      ->add_option("--context-end", o->context_end,
+                   "Where the model's context is full: stop, or slide: forget the older half, read "
+                   "the rest again and go on")
+      ->check(CLI::IsMember({"stop", "slide"}))
+      ->type_name("stop|slide");
   add_precision(command, o->precision);
-  add_kv_cache(command, o->cache);
-  add_fast(command, o->cache);
-  add_kv_memory(command, o->cache);
+  add_engine(command, o->engine);
   add_sampling(command, o->sampling);
   on_run(command, globals, o, run);
 }

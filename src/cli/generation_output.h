@@ -4,13 +4,13 @@
 #include <string>
 
 #include "cli/output.h"
-#include "infer/generator.h"
+#include "infer/request.h"
 
 namespace cachalot::cli {
 
-infer::MtpMode parse_mtp(const std::string& text);  // "on", "off", "auto"
 Json timings_json(const infer::Result& result, double load_seconds);
 Json mtp_json(const infer::MtpStats& stats);
+Json choice_json(const infer::Choice& choice, bool has_text);
 std::string summary(const infer::Result& result);  // one line for stderr
 
 }  // namespace cachalot::cli

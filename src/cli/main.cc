@@ -53,6 +53,7 @@ int run(int argc, char** argv) {
   add_train(app, globals);
   add_generate(app, globals);
   add_chat(app, globals);
+  add_context(app, globals);
   add_eval(app, globals);
   add_forward(app, globals);
   add_tokenize(app, globals);

@@ -16,9 +16,14 @@ namespace cachalot::infer {
 class TextStream {
  public:
   explicit TextStream(const text::Tokenizer& tokenizer, std::vector<std::string> stops = {})
-      : decoder_(tokenizer, /*skip_special=*/true), stops_(std::move(stops)) {}
+      : tokenizer_(&tokenizer),
+        decoder_(tokenizer, /*skip_special=*/true),
+        stops_(std::move(stops)) {}
 
-  std::string push(std::int32_t token) { return stops_.push(decoder_.push(token)); }
+  // An id that the vocabulary has room for but the tokenizer no token has no text.
+  std::string push(std::int32_t token) {
+    return tokenizer_->has(token) ? stops_.push(decoder_.push(token)) : std::string();
+  }
   std::string finish() {
     std::string rest = stops_.push(decoder_.flush());
     return rest + stops_.finish();
@@ -26,6 +31,7 @@ class TextStream {
   bool stopped() const noexcept { return stops_.stopped(); }
 
  private:
+  const text::Tokenizer* tokenizer_;
   text::StreamDecoder decoder_;
   StopStrings stops_;
 };

@@ -55,7 +55,7 @@ class Forward {
   Forward(const Context& ctx, const Model& model, AttentionMode mode = AttentionMode::kAbsorbed);
 
   // Runs the chunks through the main model. The result is [T, D] after model.norm, chunk after
-  // chunk, valid until the next call; caches grow by their chunk. A failed check changes nothing.
+  // chunk, valid until the next pass; caches grow by their chunk. A failed check changes nothing.
   MatView<const float> run(std::span<const Chunk> chunks, Taps* taps = nullptr);
 
   // The MTP layer: row i joins the embedding of chunk token i with hidden row i [T, D] (the main
@@ -64,8 +64,10 @@ class Forward {
   MatView<const float> run_mtp(std::span<const Chunk> chunks, MatView<const float> hidden,
                                Taps* taps = nullptr);
 
-  // Logits [rows, vocab] of normed rows; for MTP rows shared_head.norm is applied first.
+  // Logits [rows, vocab] of normed rows; for MTP rows shared_head.norm is applied first, and the
+  // normed rows become `normed` (which may be `rows`).
   void logits(MatView<const float> normed, MatView<float> out);
+  void mtp_logits(MatView<const float> rows, MatView<float> out, MatView<float> normed);
   void mtp_logits(MatView<const float> rows, MatView<float> out);
 
   const Model& model() const noexcept { return model_; }

@@ -138,23 +138,51 @@ void LatentCache::truncate(int length) {
   release_from(static_cast<std::size_t>(pages_of(length_)));
 }
 
-std::span<const std::byte> LatentCache::page(int i) const {
-  return {memory_.at(static_cast<std::size_t>(i)), pool_->shape().page_bytes()};
+void LatentCache::copy_block(int i, bool mtp, std::span<std::byte> out) const {
+  const CacheShape& shape = pool_->shape();
+  const int begin = i * kLatentBlock, end = begin + kLatentBlock;
+  if (i < 0 || end > length_ || (mtp && end - 1 > mtp_length_) || out.size() != block_bytes()) {
+    throw Error(Code::kInternal,
+                cat("block ", i, " was asked for into ", out.size(), " bytes of a sequence of ",
+                    length_, " tokens and ", mtp_length_, " MTP rows; a block has ", block_bytes()));
+  }
+  const auto at = static_cast<std::size_t>(i);
+  std::memcpy(out.data(), memory_[at], out.size());
+  const auto row_bytes = static_cast<std::size_t>(shape.layout.row_bytes());
+  for (int layer = shape.main_layers; layer < shape.layers(); ++layer) {
+    std::byte* rows = out.data() + shape.layer_offset(layer);
+    const std::ptrdiff_t last = shape.layout.block_bytes() - shape.layout.row_bytes();
+    if (!mtp) {
+      std::memset(rows, 0, static_cast<std::size_t>(shape.layout.block_bytes()));
+    } else if (i == 0) {
+      std::memset(rows + last, 0, row_bytes);
+    } else {
+      std::memcpy(rows + last, memory_[at - 1] + shape.layer_offset(layer) + last, row_bytes);
+    }
+  }
 }
 
-bool LatentCache::append_page(std::span<const std::byte> bytes, int mtp_rows) {
-  if (length_ % kLatentBlock != 0 || bytes.size() != pool_->shape().page_bytes() ||
-      mtp_rows > kLatentBlock) {
-    throw Error(
-        Code::kInternal,
-        cat("a page of ", bytes.size(), " bytes and ", mtp_rows, " MTP rows was appended to ",
-            length_, " tokens; it needs whole pages of ", pool_->shape().page_bytes(), " bytes"));
+bool LatentCache::append_block(std::span<const std::byte> bytes, bool mtp) {
+  if (length_ % kLatentBlock != 0 || bytes.size() != block_bytes()) {
+    throw Error(Code::kInternal,
+                cat("a block of ", bytes.size(), " bytes was appended to ", length_,
+                    " tokens; it needs whole pages before it and ", block_bytes(), " bytes"));
   }
   truncate(length_);  // pages reserved and not used
-  if (!reserve(length_, length_ + kLatentBlock)) return false;
+  // The page before it too, whose last row of each MTP layer comes with this block.
+  const bool joins = mtp && length_ > 0 && mtp_length_ >= length_ - 1;
+  if (!reserve(joins ? length_ - 1 : length_, length_ + kLatentBlock)) return false;
+  const CacheShape& shape = pool_->shape();
   std::memcpy(pool_->data(pages_.back()), bytes.data(), bytes.size());
-  // Rows of the MTP layer count only if they follow those before them.
-  if (mtp_length_ == length_) mtp_length_ += mtp_rows;
+  if (joins) {
+    const auto row_bytes = static_cast<std::size_t>(shape.layout.row_bytes());
+    const std::ptrdiff_t last = shape.layout.block_bytes() - shape.layout.row_bytes();
+    for (int layer = shape.main_layers; layer < shape.layers(); ++layer) {
+      const std::ptrdiff_t at = shape.layer_offset(layer) + last;
+      std::memcpy(pool_->data(pages_[pages_.size() - 2]) + at, bytes.data() + at, row_bytes);
+    }
+  }
+  if (mtp && (length_ == 0 || joins)) mtp_length_ = length_ + kLatentBlock - 1;
   length_ += kLatentBlock;
   return true;
 }

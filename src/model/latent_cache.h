@@ -53,11 +53,14 @@ class LatentCache {
   // Forgets all but the first `length` tokens and gives back pages without any.
   void truncate(int length);
 
-  // All layers of tokens [64 i, 64 i + 64), as they lie: what a store of prefixes keeps.
-  std::span<const std::byte> page(int i) const;
-  // The next 64 tokens from such bytes, after whole pages only; of the MTP layer `mtp_rows` rows
-  // count. False where the pool is full.
-  [[nodiscard]] bool append_page(std::span<const std::byte> bytes, int mtp_rows);
+  // What a store of prefixes keeps of tokens [64 i, 64 i + 64): all layers' rows that these tokens
+  // and those before them determine. Row t of an MTP layer has read token t + 1, so of those layers
+  // it is rows [64 i - 1, 64 i + 63), which `mtp_length` must cover; without `mtp`, zeros.
+  std::size_t block_bytes() const noexcept { return pool_->shape().page_bytes(); }
+  void copy_block(int i, bool mtp, std::span<std::byte> out) const;
+  // The next 64 tokens from such bytes, after whole pages only; with `mtp`, its MTP rows count up to
+  // the last but one, if those before them do. False where the pool is full.
+  [[nodiscard]] bool append_block(std::span<const std::byte> bytes, bool mtp);
 
  private:
   void release_from(std::size_t page) noexcept;

@@ -194,29 +194,66 @@ TEST(LatentCacheTest, ForksShareUntilOneWrites) {
   // The last holder of a page writes it in place.
   const int before = pool.free_pages();
   a.truncate(0);
-  const std::byte* page = b.page(1).data();
+  const auto page = [&] { return b.rows(0, 100).row(kLatentBlock); };
+  const std::byte* before_write = page();
   b.truncate(100);
   fill(b, 100, 101, 5000);
-  EXPECT_EQ(b.page(1).data(), page);
+  EXPECT_EQ(page(), before_write);
   EXPECT_GE(pool.free_pages(), before);
   expect_rows(b, 0, 100, 1000);
 }
 
-TEST(LatentCacheTest, PagesGoOutAndComeBack) {
+TEST(LatentCacheTest, BlocksGoOutAndComeBack) {
   const Config c = small();
-  CachePool pool(c, LatentFormat::kF32, bytes(c, 8));
-  LatentCache a(pool), b(pool);
+  CachePool pool(c, LatentFormat::kF32, bytes(c, 12));
+  LatentCache a(pool);
   fill(a, 0, 130, 7);
+  const int mtp = pool.shape().main_layers;  // the first MTP layer
+  ASSERT_GT(pool.shape().mtp_layers, 0);
+  const auto mtp_rows = [&](const LatentCache& cache, int n) {
+    std::vector<std::byte> all;
+    const auto width = static_cast<std::size_t>(pool.shape().layout.row_bytes());
+    for (int i = 0; i < n; ++i) {
+      const std::byte* row = cache.rows(mtp, n).row(i);
+      all.insert(all.end(), row, row + width);
+    }
+    return all;
+  };
+  std::vector<std::byte> block(a.block_bytes());
+  a.set_mtp_length(126);
+  EXPECT_THROW(a.copy_block(1, true, block), Error);  // row 126 of the MTP layer is missing
+  EXPECT_THROW(a.copy_block(2, false, block), Error);
   a.set_mtp_length(127);
-  ASSERT_TRUE(b.append_page(a.page(0), 64));
-  EXPECT_EQ(b.mtp_length(), 64);
-  ASSERT_TRUE(b.append_page(a.page(1), 63));
-  EXPECT_EQ(b.length(), 128);
-  EXPECT_EQ(b.mtp_length(), 127);
-  expect_rows(b, 0, 128, 7);
-  fill(b, 128, 130, 7);
-  EXPECT_THROW((void)b.append_page(a.page(0), 64), Error);
-  EXPECT_THROW((void)LatentCache(pool).append_page({}, 0), Error);
+  for (const bool with_mtp : {true, false}) {
+    LatentCache b(pool);
+    for (int i = 0; i < 2; ++i) {
+      a.copy_block(i, with_mtp, block);
+      ASSERT_TRUE(b.append_block(block, with_mtp));
+    }
+    EXPECT_EQ(b.length(), 128);
+    EXPECT_EQ(b.mtp_length(), with_mtp ? 127 : 0);
+    expect_rows(b, 0, 128, 7);
+    if (with_mtp) {
+      EXPECT_EQ(mtp_rows(b, 127), mtp_rows(a, 127));
+    }
+    fill(b, 128, 130, 7);
+    EXPECT_THROW((void)b.append_block(block, with_mtp), Error);
+  }
+  // Another sequence that shares the first block only: the block is the same bytes.
+  LatentCache d = a.fork(64);
+  fill(d, 64, 128, 900);
+  // Its MTP row of token 63 has read another token 64.
+  const LatentLayout& layout = pool.shape().layout;
+  const Mat<float> other_latent(1, layout.latent), other_rope(1, layout.rope);
+  ASSERT_TRUE(d.reserve(63, 128));
+  d.write(kContext, mtp, 63, other_latent.cview(), other_rope.cview());
+  d.set_mtp_length(127);
+  ASSERT_NE(mtp_rows(d, 64), mtp_rows(a, 64));
+  std::vector<std::byte> of_a(block.size()), of_d(block.size());
+  a.copy_block(0, true, of_a);
+  d.copy_block(0, true, of_d);
+  EXPECT_EQ(of_a, of_d);
+  EXPECT_THROW((void)LatentCache(pool).append_block({}, true), Error);
 }
 
 TEST(LatentCacheTest, SequencesOnManyThreads) {

@@ -1,5 +1,7 @@
 #include "runtime/memory.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <fstream>
 #include <limits>
@@ -40,6 +42,13 @@ std::size_t group_available() {
 std::size_t available_memory() {
   const std::size_t bytes = std::min(system_available(), group_available());
   return bytes == kUnknown ? 0 : bytes;
+}
+
+std::size_t resident_memory() {
+  std::ifstream file("/proc/self/statm");
+  std::size_t pages = 0, resident = 0;
+  if (!(file >> pages >> resident)) return 0;
+  return resident * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
 }
 
 }  // namespace cachalot::runtime

@@ -11,4 +11,7 @@ namespace cachalot::runtime {
 // what the control group of this process leaves, whichever is less; 0 where neither is known.
 std::size_t available_memory();
 
+// Bytes of this process in memory; 0 where the system does not say.
+std::size_t resident_memory();
+
 }  // namespace cachalot::runtime

@@ -1,0 +1,109 @@
+#include "cli/engine_options.h"
+
+#include <spdlog/spdlog.h>
+
+#include <CLI/Validators.hpp>
+#include <cstdlib>
+
+#include "base/error.h"
+#include "infer/prefix_blocks.h"
+
+namespace cachalot::cli {
+
+namespace {
+
+constexpr const char* kMtpGroup = "Multi-token prediction";
+constexpr const char* kStoreGroup = "Prefix store";
+
+infer::MtpMode parse_mtp(const std::string& text) {
+  if (text == "on") return infer::MtpMode::kOn;
+  if (text == "off") return infer::MtpMode::kOff;
+  if (text == "auto") return infer::MtpMode::kAuto;
+  throw Error(Code::kUsage, cat("--mtp is `", text, "`, but must be on, off or auto"));
+}
+
+std::int64_t bytes_of(double gib) { return static_cast<std::int64_t>(gib * 0x1p30); }
+
+}  // namespace
+
+void add_mtp(CLI::App* app, EngineOptions& o) {
+  app->add_option("--mtp", o.mtp,
+                  "Draft with the MTP layer; auto: where the model has one, as many tokens (0 to 4) "
+                  "as pay, by measured acceptance and cost")
+      ->check(CLI::IsMember({"on", "off", "auto"}))
+      ->type_name("on|off|auto")
+      ->group(kMtpGroup);
+  app->add_option("--draft-length", o.draft_length, "Tokens to draft with --mtp on")
+      ->check(CLI::Range(1, infer::kMaxDrafts))
+      ->type_name("N")
+      ->group(kMtpGroup);
+}
+
+void add_store(CLI::App* app, StoreOptions& o) {
+  app->add_option("--prefix-store", o.folder,
+                  "Folder that keeps what was read of prompts, for later runs; default: "
+                  "$CACHALOT_PREFIX_STORE, else none")
+      ->type_name("DIR")
+      ->group(kStoreGroup);
+  app->add_option("--prefix-memory", o.memory_gib, "GiB of it to hold in memory")
+      ->check(CLI::Range(0.0, 1048576.0))
+      ->type_name("GIB")
+      ->group(kStoreGroup);
+  app->add_option("--prefix-disk", o.disk_gib, "GiB of it on disk; the oldest blocks go first")
+      ->check(CLI::Range(0.0, 1048576.0))
+      ->type_name("GIB")
+      ->group(kStoreGroup);
+}
+
+void add_engine(CLI::App* app, EngineOptions& o) {
+  add_mtp(app, o);
+  add_kv_cache(app, o.cache);
+  add_fast(app, o.cache);
+  add_kv_memory(app, o.cache);
+  add_store(app, o.store);
+}
+
+infer::EngineConfig engine_config(const EngineOptions& o) {
+  infer::EngineConfig config;
+  config.mtp = parse_mtp(o.mtp);
+  config.draft_length = o.draft_length;
+  config.attention = o.cache.attention();
+  config.cache = o.cache.latent_format();
+  config.cache_bytes = static_cast<std::size_t>(o.cache.memory_gib * 0x1p30);
+  return config;
+}
+
+std::unique_ptr<infer::PrefixStore> open_store(const StoreOptions& o, const Session& session,
+                                               const infer::EngineConfig& config) {
+  const char* from_environment = std::getenv("CACHALOT_PREFIX_STORE");
+  std::string folder = o.folder;
+  if (folder.empty() && from_environment != nullptr) folder = from_environment;
+  if (folder.empty()) return nullptr;
+  const model::CacheShape shape(
+      session.model.config(),
+      config.cache.value_or(model::default_cache_format(session.model.precision())));
+  const bool mtp = config.mtp != infer::MtpMode::kOff && session.model.has_mtp();
+  const infer::PrefixStoreConfig store{.folder = folder,
+                                       .ram_bytes = bytes_of(o.memory_gib),
+                                       .disk_bytes = bytes_of(o.disk_gib)};
+  infer::PrefixHooks hooks;
+  hooks.report = [](std::string_view text) { spdlog::warn("prefix store: {}", text); };
+  return std::make_unique<infer::PrefixStore>(
+      store,
+      infer::prefix_identity(session.folder, session.context(), session.model, shape,
+                             config.attention, mtp),
+      hooks);
+}
+
+LocalEngine::LocalEngine(const Session& session, const EngineOptions& options)
+    : config_(engine_config(options)),
+      store_(open_store(options.store, session, config_)),
+      engine_(session.context(), session.model,
+              [this] {
+                infer::EngineConfig config = config_;
+                config.store = store_.get();
+                return config;
+              }(),
+              session.tokenizer ? &*session.tokenizer : nullptr) {}
+
+}  // namespace cachalot::cli

@@ -1,0 +1,254 @@
+#include "infer/engine.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "runtime/memory.h"
+
+namespace cachalot::infer {
+
+namespace {
+
+LatentFormat cache_format(const model::Model& model, const EngineConfig& config) {
+  return config.cache.value_or(model::default_cache_format(model.precision()));
+}
+
+std::size_t pool_bytes(const model::Model& model, const EngineConfig& config) {
+  if (config.cache_bytes > 0) return config.cache_bytes;
+  return default_cache_bytes(model.config(), cache_format(model, config));
+}
+
+void check(const EngineConfig& c, const model::Model& model) {
+  if (c.mtp == MtpMode::kOn && !model.has_mtp()) {
+    throw Error(Code::kUsage,
+                "this model has no MTP layer (num_nextn_predict_layers is 0 or its tensors are "
+                "missing), so nothing can be drafted: use --mtp off or auto");
+  }
+  const auto need = [](bool ok, std::string_view what, auto met, std::string_view needed) {
+    if (!ok) throw Error(Code::kUsage, cat(what, " is ", met, ", but it must be ", needed));
+  };
+  need(c.prefill_chunk >= 1, "prefill chunk", c.prefill_chunk, "at least 1");
+  need(c.draft_length >= 1 && c.draft_length <= kMaxDrafts, "draft length", c.draft_length,
+       cat("1 to ", kMaxDrafts));
+  need(c.max_gap_seconds > 0, "the longest gap", c.max_gap_seconds, "above 0 seconds");
+  need(c.max_running >= 1, "max_running", c.max_running, "at least 1");
+  need(c.max_waiting >= 1, "max_waiting", c.max_waiting, "at least 1");
+  need(c.kept_texts >= 0, "kept_texts", c.kept_texts, "0 or more");
+}
+
+}  // namespace
+
+std::size_t default_cache_bytes(const model::Config& config, LatentFormat format) {
+  constexpr int kSequences = 64;
+  const std::size_t useful =
+      model::CachePool::bytes_for(config, format, config.max_position_embeddings, kSequences);
+  const std::size_t least = model::CachePool::bytes_for(config, format, 1);
+  return std::max(least, std::min(useful, runtime::available_memory() / 2));
+}
+
+Engine::Engine(const Context& ctx, const model::Model& model, const EngineConfig& config,
+               const text::Tokenizer* tokenizer)
+    : ctx_(ctx),
+      model_(model),
+      config_((check(config, model), config)),
+      tokenizer_(tokenizer),
+      pool_(model.config(), cache_format(model, config), pool_bytes(model, config)),
+      forward_(ctx, model, config.attention),
+      mtp_(config.mtp != MtpMode::kOff && model.has_mtp()),
+      policy_(config.mtp == MtpMode::kOn ? config.draft_length : -1) {}
+
+Engine::~Engine() = default;
+
+RequestId Engine::submit(Request request) {
+  validate(request,
+           {model_.config().vocab_size, pool_.max_tokens(), tokenizer_ != nullptr});
+  auto job = std::make_shared<Job>();
+  job->request = std::move(request);
+  job->submitted = Clock::now();
+  job->unfinished = job->request.n;
+  job->result.choices.resize(static_cast<std::size_t>(job->request.n));
+  for (Choice& choice : job->result.choices) choice.mtp.enabled = mtp_;
+  job->result.timings.prompt_tokens = static_cast<int>(job->request.prompt.size());
+  const std::lock_guard lock(mutex_);
+  if (queued_ >= config_.max_waiting) {
+    throw Error(Code::kBusy, cat(queued_, " requests are waiting, which is as many as are taken "
+                                          "(max_waiting): try again when some are done"));
+  }
+  ++queued_;
+  job->id = job->result.id = next_id_++;
+  inbox_.push_back(job);
+  arrived_.notify_all();
+  return job->id;
+}
+
+void Engine::cancel(RequestId id) {
+  const std::lock_guard lock(mutex_);
+  cancelled_.push_back(id);
+  arrived_.notify_all();
+}
+
+void Engine::take_inbox() {
+  std::vector<std::shared_ptr<Job>> jobs;
+  std::vector<RequestId> cancelled;
+  {
+    const std::lock_guard lock(mutex_);
+    jobs.swap(inbox_);
+    cancelled.swap(cancelled_);
+  }
+  for (const auto& job : jobs) {
+    auto stream = std::make_shared<Stream>(job, 0, pool_, tokenizer_);
+    stream->forks = job->request.n - 1;
+    waiting_.push_back(std::move(stream));
+  }
+  if (cancelled.empty()) return;
+  std::vector<StreamPtr> all = running_;
+  all.insert(all.end(), waiting_.begin(), waiting_.end());
+  for (const StreamPtr& stream : all) {
+    if (std::find(cancelled.begin(), cancelled.end(), stream->job().id) == cancelled.end()) {
+      continue;
+    }
+    stream->end(Finish::kCancelled);
+    finish(*stream);
+  }
+}
+
+// Takes an ended text out; its pages are kept for others that begin like it.
+void Engine::finish(Stream& stream) {
+  const auto is_it = [&](const StreamPtr& s) { return s.get() == &stream; };
+  const auto found = std::find_if(running_.begin(), running_.end(), is_it);
+  const auto waits = std::find_if(waiting_.begin(), waiting_.end(), is_it);
+  if (found == running_.end() && waits == waiting_.end()) return;  // taken out before
+  const StreamPtr alive = found != running_.end() ? *found : *waits;
+  std::erase_if(running_, is_it);
+  std::erase_if(waiting_, is_it);
+  stream.running = false;
+  Job& job = stream.job();
+  // Choices that were to begin at its prompt's end never will.
+  for (int i = 1; stream.forks > 0 && i <= stream.forks; ++i) {
+    job.result.choices[static_cast<std::size_t>(i)].finish = stream.choice().finish;
+    --job.unfinished;
+  }
+  stream.forks = 0;
+  stats_.mtp.add(stream.choice().mtp);
+  keep(stream);
+  if (--job.unfinished == 0) settle(job);
+}
+
+void Engine::fail(Stream& stream, std::exception_ptr error) {
+  const std::shared_ptr<Job> job = stream.shared_job();
+  job->result.error = std::move(error);
+  std::vector<StreamPtr> all = running_;
+  all.insert(all.end(), waiting_.begin(), waiting_.end());
+  for (const StreamPtr& each : all) {
+    if (&each->job() != job.get()) continue;
+    if (!each->done()) each->end(Finish::kError);
+    each->read.truncate(each->size() - 1);  // rows of drafts, where the pass was not over
+    finish(*each);
+  }
+}
+
+// Of a request whose choices have all ended.
+void Engine::settle(Job& job) {
+  Timings& t = job.result.timings;
+  const Clock::time_point now = Clock::now();
+  const Clock::time_point started = job.started.value_or(now);
+  const Clock::time_point first = job.first_token.value_or(now);
+  t.queue_seconds = seconds_between(job.submitted, started);
+  t.prefill_seconds = seconds_between(started, first);
+  t.first_token_seconds = seconds_between(job.submitted, first);
+  t.decode_seconds = job.first_token ? seconds_between(first, job.last_token) : 0;
+  t.new_tokens = 0;
+  for (const Choice& choice : job.result.choices) {
+    t.new_tokens += static_cast<int>(choice.tokens.size());
+  }
+  if (!job.started) {
+    const std::lock_guard lock(mutex_);
+    --queued_;
+  }
+  ++stats_.finished;
+  if (job.request.on_done) job.request.on_done(job.result);
+}
+
+void Engine::publish() {
+  stats_.running = static_cast<int>(running_.size());
+  stats_.waiting = static_cast<int>(waiting_.size());
+  stats_.kept = static_cast<int>(kept_.size());
+  stats_.pages = pool_.pages();
+  stats_.free_pages = pool_.free_pages();
+  const std::lock_guard lock(mutex_);
+  shown_ = stats_;
+}
+
+EngineStats Engine::stats() const {
+  const std::lock_guard lock(mutex_);
+  return shown_;
+}
+
+bool Engine::step() {
+  take_inbox();
+  admit();
+  const std::vector<Slice> slices = with_pages(plan());
+  if (!slices.empty()) pass(slices);
+  publish();
+  return !running_.empty() || !waiting_.empty();
+}
+
+void Engine::run() {
+  while (step()) {
+  }
+}
+
+void Engine::serve(const std::stop_token& stop) {
+  const std::stop_callback wake(stop, [this] {
+    const std::lock_guard lock(mutex_);
+    arrived_.notify_all();
+  });
+  while (!stop.stop_requested()) {
+    if (step()) continue;
+    std::unique_lock lock(mutex_);
+    arrived_.wait(lock, [&] {
+      return stop.stop_requested() || !inbox_.empty() || !cancelled_.empty();
+    });
+  }
+  take_inbox();
+  std::vector<StreamPtr> all = running_;
+  all.insert(all.end(), waiting_.begin(), waiting_.end());
+  for (const StreamPtr& stream : all) {
+    stream->end(Finish::kCancelled);
+    finish(*stream);
+  }
+  publish();
+}
+
+std::vector<Result> Engine::run(std::span<const Request> requests) {
+  for (const Request& request : requests) {
+    validate(request,
+             {model_.config().vocab_size, pool_.max_tokens(), tokenizer_ != nullptr});
+  }
+  std::vector<Result> results(requests.size());
+  std::size_t done = 0;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    Request request = requests[i];
+    request.on_done = [&, i](const Result& result) {
+      results[i] = result;
+      ++done;
+      if (requests[i].on_done) requests[i].on_done(result);
+    };
+    // More requests than may wait: those before them go first.
+    while (stats_.waiting + 1 > config_.max_waiting) step();
+    submit(std::move(request));
+    if (i + 1 >= static_cast<std::size_t>(config_.max_waiting)) step();
+  }
+  while (done < requests.size() && step()) {
+  }
+  for (const Result& result : results) {
+    if (result.error) std::rethrow_exception(result.error);
+  }
+  return results;
+}
+
+Result Engine::run(const Request& request) {
+  return std::move(run(std::span<const Request>(&request, 1)).front());
+}
+
+}  // namespace cachalot::infer

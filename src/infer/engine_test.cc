@@ -1,0 +1,463 @@
+// What the engine does with many requests: who goes first, who waits, who shares, how texts end.
+#include "infer/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <thread>
+
+#include "base/error.h"
+#include "infer/engine_case_test.h"
+#include "infer/prefix_blocks.h"
+#include "model/forward.h"
+
+namespace cachalot::infer {
+namespace {
+
+struct Fixture {
+  runtime::Runtime rt;
+  std::filesystem::path folder = model_with_mtp();
+  model::Model model = model::Model::load(folder, Precision::kF32);
+  int vocab = model.config().vocab_size;
+  int context = model.config().max_position_embeddings;
+
+  Request request(int prompt, int max_tokens, std::uint64_t seed) const {
+    Request r;
+    r.prompt = random_tokens(prompt, vocab, seed);
+    r.max_tokens = max_tokens;
+    r.sampling = {.temperature = 1, .seed = seed};
+    return r;
+  }
+  Result alone(const Request& request, EngineConfig config = {.mtp = MtpMode::kOff}) const {
+    return Engine(rt.context(), model, config).run(request);
+  }
+  std::size_t pages(int count) const {
+    return model::CachePool::bytes_for(model.config(), LatentFormat::kF32, kLatentBlock, count);
+  }
+};
+
+TEST(EngineTest, ACancelledRequestEndsWithWhatItHas) {
+  const Fixture f;
+  Engine engine(f.rt.context(), f.model);
+  Result cancelled, other, waiting;
+  Request a = f.request(9, 40, 1), b = f.request(5, 20, 2), c = f.request(4, 4, 3);
+  a.on_done = [&](const Result& r) { cancelled = r; };
+  b.on_done = [&](const Result& r) { other = r; };
+  c.on_done = [&](const Result& r) { waiting = r; };
+  const RequestId id = engine.submit(a);
+  engine.submit(b);
+  for (int i = 0; i < 5; ++i) engine.step();
+  const RequestId never = engine.submit(c);
+  engine.cancel(id);
+  engine.cancel(never);
+  engine.cancel(12345);  // nobody
+  engine.run();
+  EXPECT_EQ(cancelled.finish(), Finish::kCancelled);
+  const auto whole = f.alone(a).tokens();
+  ASSERT_GE(cancelled.tokens().size(), 5u);
+  EXPECT_LT(cancelled.tokens().size(), whole.size());
+  EXPECT_TRUE(std::equal(cancelled.tokens().begin(), cancelled.tokens().end(), whole.begin()));
+  EXPECT_EQ(waiting.finish(), Finish::kCancelled);
+  EXPECT_TRUE(waiting.tokens().empty());
+  EXPECT_EQ(other.tokens(), f.alone(b).tokens());
+  EXPECT_EQ(engine.stats().finished, 3);
+}
+
+TEST(EngineTest, HigherPriorityGoesFirstAndTakesThePlaceOfLower) {
+  const Fixture f;
+  Engine engine(f.rt.context(), f.model, {.max_running = 1});
+  std::vector<int> order;
+  std::vector<Result> results(3);
+  std::vector<Request> requests;
+  for (int i = 0; i < 3; ++i) {
+    Request r = f.request(6, 12, static_cast<std::uint64_t>(i));
+    r.priority = i == 2 ? 5 : 0;
+    r.on_done = [&, i](const Result& result) {
+      order.push_back(i);
+      results[static_cast<std::size_t>(i)] = result;
+    };
+    requests.push_back(r);
+  }
+  engine.submit(requests[0]);
+  engine.submit(requests[1]);
+  for (int i = 0; i < 4; ++i) engine.step();
+  engine.submit(requests[2]);
+  engine.run();
+  EXPECT_EQ(order, (std::vector<int>{2, 0, 1}));
+  EXPECT_EQ(results[0].preemptions, 1);
+  EXPECT_EQ(results[1].preemptions, 0);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(results[i].tokens(), f.alone(requests[i]).tokens());
+}
+
+TEST(EngineTest, MoreThanMayWaitAreRefused) {
+  const Fixture f;
+  Engine engine(f.rt.context(), f.model, {.max_running = 1, .max_waiting = 2});
+  for (int i = 0; i < 2; ++i) engine.submit(f.request(3, 3, 1));
+  try {
+    engine.submit(f.request(3, 3, 1));
+    FAIL() << "a third request was taken";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), Code::kBusy);
+  }
+  engine.step();  // one of them has its place now
+  engine.submit(f.request(3, 3, 1));
+  engine.run();
+  EXPECT_EQ(engine.stats().finished, 3);
+  // run() has more than may wait come one after the other.
+  EXPECT_EQ(engine.run(std::vector<Request>(7, f.request(3, 3, 1))).size(), 7u);
+}
+
+TEST(EngineTest, ChoicesShareThePromptAndAreThoseOfSingleRequests) {
+  const Fixture f;
+  for (const MtpMode mtp : {MtpMode::kOff, MtpMode::kOn}) {
+    Engine engine(f.rt.context(), f.model, {.mtp = mtp, .kept_texts = 0});
+    Request r = f.request(2 * kLatentBlock + 5, 20, 7);
+    r.n = 5;
+    Result got;
+    r.on_done = [&](const Result& result) { got = result; };
+    engine.submit(r);
+    engine.step();
+    // Two whole pages once, and for each choice the third of its own, as soon as it writes it.
+    engine.step();
+    EXPECT_EQ(engine.stats().running, 5);
+    EXPECT_LE(engine.stats().pages - engine.stats().free_pages, 2 + 5);
+    engine.run();
+    EXPECT_EQ(engine.stats().free_pages, engine.stats().pages);
+    ASSERT_EQ(got.choices.size(), 5u);
+    r.n = 1;
+    for (const Choice& choice : got.choices) {
+      EXPECT_EQ(choice.tokens, f.alone(r).tokens());
+      ++r.stream;
+    }
+    EXPECT_EQ(got.timings.new_tokens, 100);
+  }
+}
+
+TEST(EngineTest, LogprobsAreThoseOfTheLogits) {
+  const Fixture f;
+  Request r = f.request(12, 3, 5);
+  r.logprobs = 4;
+  const Result result = f.alone(r);
+  const auto& logprobs = result.choices.front().logprobs;
+  ASSERT_EQ(logprobs.size(), 3u);
+  model::CachePool pool(f.model.config(), LatentFormat::kF32, f.pages(2));
+  model::LatentCache cache(pool);
+  model::Forward forward(f.rt.context(), f.model);
+  std::vector<std::int32_t> text = r.prompt;
+  for (std::size_t t = 0; t < 3; ++t) {
+    cache.truncate(0);
+    const model::Chunk chunk{text, &cache};
+    const auto rows = forward.run({&chunk, 1});
+    Mat<float> logits;
+    logits.resize(1, f.vocab);
+    forward.logits(rows.sub_rows(rows.rows - 1, 1), logits.view());
+    double sum = 0;
+    for (int v = 0; v < f.vocab; ++v) sum += std::exp(static_cast<double>(logits.row(0)[v]));
+    const auto want = [&](std::int32_t token) {
+      return static_cast<double>(logits.row(0)[token]) - std::log(sum);
+    };
+    EXPECT_NEAR(logprobs[t].logprob, want(result.tokens()[t]), 1e-5);
+    ASSERT_EQ(logprobs[t].top.size(), 4u);
+    for (std::size_t i = 0; i < 4; ++i) {
+      EXPECT_NEAR(logprobs[t].top[i].logprob, want(logprobs[t].top[i].token), 1e-5);
+      if (i > 0) {
+        EXPECT_LE(logprobs[t].top[i].logprob, logprobs[t].top[i - 1].logprob);
+      }
+    }
+    for (int v = 0; v < f.vocab; ++v) EXPECT_LE(want(v), logprobs[t].top[0].logprob + 1e-5);
+    text.push_back(result.tokens()[t]);
+  }
+}
+
+// What comes after a slide is what a request with the newer half as its prompt gives.
+TEST(EngineTest, ASlidingTextGoesOnFromItsNewerHalf) {
+  const Fixture f;
+  for (const MtpMode mtp : {MtpMode::kOff, MtpMode::kOn}) {
+    Request r = f.request(f.context - 6, 30, 3);
+    r.sampling = {};  // greedy: no draw that depends on the place in the output
+    r.context_end = ContextEnd::kSlide;
+    const Result got = f.alone(r, {.mtp = mtp, .draft_length = 3});
+    EXPECT_EQ(got.finish(), Finish::kLength);
+    ASSERT_EQ(got.tokens().size(), 30u);
+    EXPECT_EQ(got.choices.front().slides, 1);
+    std::vector<std::int32_t> text = r.prompt;
+    // Seven tokens fit: the last of them has no row any more.
+    text.insert(text.end(), got.tokens().begin(), got.tokens().begin() + 7);
+    EXPECT_EQ(static_cast<int>(text.size()), f.context + 1);
+    EXPECT_EQ(got.choices.front().forgotten, static_cast<std::int64_t>(text.size() / 2));
+    Request second = r;
+    second.prompt.assign(text.begin() + static_cast<std::ptrdiff_t>(text.size() / 2), text.end());
+    second.max_tokens = 23;
+    EXPECT_EQ(f.alone(second).tokens(),
+              (std::vector<std::int32_t>(got.tokens().begin() + 7, got.tokens().end())));
+    r.context_end = ContextEnd::kStop;
+    EXPECT_EQ(f.alone(r, {.mtp = mtp}).finish(), Finish::kContext);
+    EXPECT_EQ(f.alone(r, {.mtp = mtp}).tokens().size(), 7u);
+  }
+}
+
+TEST(EngineTest, ALongPromptDoesNotStopTheOthers) {
+  const Fixture f;
+  Engine engine(f.rt.context(), f.model,
+                {.mtp = MtpMode::kOff, .prefill_chunk = 64, .max_gap_seconds = 1e-9});
+  Request stream = f.request(4, 1 << 20, 1);
+  stream.max_tokens = f.context - 4;
+  int streamed = 0;
+  stream.on_token = [&](const NewToken&) { return ++streamed > 0; };
+  engine.submit(stream);
+  engine.step();
+  const int length = f.context / 2;
+  Request prompt = f.request(length, 1, 2);
+  bool done = false;
+  prompt.on_done = [&](const Result&) { done = true; };
+  engine.submit(prompt);
+  int passes = 0;
+  while (!done) {
+    const int before = streamed;
+    engine.step();
+    EXPECT_EQ(streamed, before + 1);
+    ++passes;
+  }
+  // The first pass beside others knows no speed yet and takes 64; then the least there is, 16.
+  EXPECT_GE(passes, (length - 64) / 16);
+}
+
+TEST(EngineTest, AThrowingCallbackEndsItsRequestAlone) {
+  const Fixture f;
+  Engine engine(f.rt.context(), f.model);
+  Request bad = f.request(5, 10, 1);
+  bad.n = 3;
+  int seen = 0;
+  bad.on_token = [&](const NewToken&) -> bool {
+    if (++seen == 7) throw Error(Code::kIo, "the reader went away");
+    return true;
+  };
+  Request good = f.request(7, 12, 2);
+  Result failed, fine;
+  bad.on_done = [&](const Result& r) { failed = r; };
+  good.on_done = [&](const Result& r) { fine = r; };
+  engine.submit(bad);
+  engine.submit(good);
+  engine.run();
+  ASSERT_EQ(failed.choices.size(), 3u);
+  for (const Choice& choice : failed.choices) EXPECT_EQ(choice.finish, Finish::kError);
+  EXPECT_THROW(std::rethrow_exception(failed.error), Error);
+  EXPECT_EQ(fine.tokens(), f.alone(good).tokens());
+  EXPECT_THROW(engine.run(bad), Error) << "seen " << seen;
+}
+
+// Texts that need more pages than there are, of all priorities: everybody gets their answer.
+TEST(EngineTest, PagesGoToSeniorsAndEveryAnswerIsTheSame) {
+  const Fixture f;
+  for (const MtpMode mtp : {MtpMode::kOff, MtpMode::kOn, MtpMode::kAuto}) {
+    Engine engine(f.rt.context(), f.model,
+                  {.mtp = mtp, .draft_length = 2, .cache_bytes = f.pages(5)});
+    std::vector<Request> requests;
+    for (std::uint64_t i = 0; i < 12; ++i) {
+      requests.push_back(f.request(20 + 13 * static_cast<int>(i % 5), 50, i));
+      requests.back().priority = static_cast<int>(i % 3);
+      requests.back().n = i == 4 ? 3 : 1;
+    }
+    const auto results = engine.run(requests);
+    EXPECT_GT(engine.stats().preemptions, 0);
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      const Result want = f.alone(requests[i]);
+      for (std::size_t c = 0; c < want.choices.size(); ++c) {
+        EXPECT_EQ(results[i].choices[c].tokens, want.choices[c].tokens) << i << " choice " << c;
+      }
+    }
+  }
+}
+
+TEST(EngineTest, AStoreGivesAPromptBackAfterARestart) {
+  const Fixture f;
+  const testing::TempDir dir;
+  for (const MtpMode mtp : {MtpMode::kOff, MtpMode::kOn}) {
+    const model::CacheShape shape(f.model.config(), LatentFormat::kF32);
+    const auto identity =
+        prefix_identity(f.folder, f.rt.context(), f.model, shape,
+                        model::AttentionMode::kAbsorbed, mtp != MtpMode::kOff);
+    const PrefixStoreConfig where{.folder = (dir.path() / "store").string()};
+    Request r = f.request(3 * kLatentBlock + 9, 12, 11);
+    r.logprobs = 0;
+    Result first;
+    {
+      PrefixStore store(where, identity);
+      Engine engine(f.rt.context(), f.model, {.mtp = mtp, .draft_length = 2, .store = &store});
+      first = engine.run(r);
+      EXPECT_EQ(first.timings.hit_tokens(), 0);
+      ASSERT_TRUE(store.flush());
+    }
+    PrefixStore store(where, identity);
+    Engine engine(f.rt.context(), f.model, {.mtp = mtp, .draft_length = 2, .store = &store});
+    const Result again = engine.run(r);
+    EXPECT_EQ(again.timings.hit_tokens(), 3 * kLatentBlock);
+    EXPECT_EQ(again.timings.miss_tokens(), 9);
+    EXPECT_EQ(again.tokens(), first.tokens());
+    for (std::size_t t = 0; t < first.tokens().size(); ++t) {
+      EXPECT_EQ(again.choices.front().logprobs[t].logprob,
+                first.choices.front().logprobs[t].logprob);
+    }
+    // The MTP layer's rows came back exactly, too: it drafts the same.
+    EXPECT_EQ(again.mtp().drafted, first.mtp().drafted);
+    EXPECT_EQ(again.mtp().accepted, first.mtp().accepted);
+    // A whole number of blocks: the last token is read again in any case.
+    r.prompt.resize(2 * kLatentBlock);
+    r.logprobs = -1;
+    const Result whole = engine.run(r);
+    EXPECT_EQ(whole.tokens(), f.alone(r).tokens());
+    EXPECT_GE(whole.timings.reused_tokens, kLatentBlock - 1);
+  }
+}
+
+// The distribution of what is sampled with drafts is the model's: two tokens after a prompt, drawn
+// often, against their exact probabilities.
+TEST(EngineTest, SamplingWithDraftsFollowsTheTargetDistribution) {
+  const Fixture f;
+  constexpr int kTop = 3;
+  const std::vector<std::int32_t> prompt = random_tokens(10, f.vocab, 21);
+  model::CachePool pool(f.model.config(), LatentFormat::kF32, f.pages(2));
+  model::LatentCache cache(pool);
+  model::Forward forward(f.rt.context(), f.model);
+  // The kTop most likely next tokens of a text and their probabilities among themselves.
+  const auto next = [&](const std::vector<std::int32_t>& text) {
+    cache.truncate(0);
+    const model::Chunk chunk{text, &cache};
+    const auto rows = forward.run({&chunk, 1});
+    Mat<float> logits;
+    logits.resize(1, f.vocab);
+    forward.logits(rows.sub_rows(rows.rows - 1, 1), logits.view());
+    Sampler sampler({.temperature = 1, .top_k = kTop});
+    std::map<std::int32_t, double> result;
+    double sum = 0;
+    for (const Candidate& c :
+         sampler.candidates({logits.row(0), static_cast<std::size_t>(f.vocab)})) {
+      sum += c.weight;
+    }
+    for (const Candidate& c :
+         sampler.candidates({logits.row(0), static_cast<std::size_t>(f.vocab)})) {
+      result[c.token] = c.weight / sum;
+    }
+    return result;
+  };
+  std::map<std::vector<std::int32_t>, double> expected;
+  for (const auto& [one, p] : next(prompt)) {
+    std::vector<std::int32_t> text = prompt;
+    text.push_back(one);
+    for (const auto& [two, q] : next(text)) {
+      text.push_back(two);
+      for (const auto& [three, s] : next(text)) expected[{one, two, three}] = p * q * s;
+      text.pop_back();
+    }
+  }
+  Engine engine(f.rt.context(), f.model, {.mtp = MtpMode::kOn, .draft_length = 2});
+  std::map<std::vector<std::int32_t>, int> seen;
+  int draws = 0;
+  MtpStats mtp;
+  for (std::uint64_t i = 0; i < 24; ++i) {
+    Request r;
+    r.prompt = prompt;
+    r.max_tokens = 3;
+    r.n = 128;
+    r.stream = i * 128;
+    r.sampling = {.temperature = 1, .top_k = kTop, .seed = 77};
+    const Result result = engine.run(r);
+    for (const Choice& choice : result.choices) {
+      ++seen[choice.tokens];
+      ++draws;
+    }
+    mtp.add(result.mtp());
+  }
+  EXPECT_GT(mtp.accepted, 0);
+  EXPECT_LT(mtp.accepted, mtp.drafted);
+  double chi2 = 0, rare_expected = 0;
+  int rare_seen = 0, cells = 0;
+  for (const auto& [tokens, p] : expected) {
+    const double want = p * draws;
+    if (want < 5) {
+      rare_expected += want;
+      rare_seen += seen[tokens];
+      continue;
+    }
+    chi2 += (seen[tokens] - want) * (seen[tokens] - want) / want;
+    ++cells;
+  }
+  if (rare_expected >= 5) {
+    chi2 += (rare_seen - rare_expected) * (rare_seen - rare_expected) / rare_expected;
+    ++cells;
+  }
+  int inside = 0;
+  for (const auto& [tokens, count] : seen) inside += expected.contains(tokens) ? count : 0;
+  EXPECT_EQ(inside, draws);
+  // Mean of the statistic: cells - 1; six standard deviations, each sqrt(2 (cells - 1)).
+  EXPECT_LT(chi2, (cells - 1) + 6 * std::sqrt(2.0 * (cells - 1))) << cells << " cells";
+}
+
+TEST(EngineTest, ServesManyThreads) {
+  const Fixture f;
+  const auto engine = std::make_unique<Engine>(
+      f.rt.context(), f.model,
+      EngineConfig{.cache_bytes = f.pages(12), .max_running = 6, .max_waiting = 64});
+  constexpr int kThreads = 4, kEach = 6;
+  std::vector<std::vector<Result>> got(kThreads, std::vector<Result>(kEach));
+  std::mutex mutex;
+  std::condition_variable changed;
+  int done = 0;
+  std::jthread server([&](const std::stop_token& stop) { engine->serve(stop); });
+  std::vector<std::jthread> clients;
+  for (int t = 0; t < kThreads; ++t) {
+    clients.emplace_back([&, t] {
+      for (int i = 0; i < kEach; ++i) {
+        Request r = f.request(5 + 11 * i, 16, static_cast<std::uint64_t>(10 * t + i));
+        r.on_done = [&, t, i](const Result& result) {
+          const std::lock_guard lock(mutex);
+          got[static_cast<std::size_t>(t)][static_cast<std::size_t>(i)] = result;
+          ++done;
+          changed.notify_all();
+        };
+        const RequestId id = engine->submit(std::move(r));
+        if (i == 3) engine->cancel(id);
+      }
+    });
+  }
+  {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return done == kThreads * kEach; });
+  }
+  clients.clear();
+  server.request_stop();
+  server.join();
+  for (int t = 0; t < kThreads; ++t) {
+    for (int i = 0; i < kEach; ++i) {
+      const Result& result = got[static_cast<std::size_t>(t)][static_cast<std::size_t>(i)];
+      const Request r = f.request(5 + 11 * i, 16, static_cast<std::uint64_t>(10 * t + i));
+      const auto want = f.alone(r).tokens();
+      EXPECT_EQ(result.finish(), i == 3 ? result.finish() : Finish::kLength);
+      ASSERT_LE(result.tokens().size(), want.size());
+      EXPECT_TRUE(std::equal(result.tokens().begin(), result.tokens().end(), want.begin()));
+      if (i != 3) {
+        EXPECT_EQ(result.tokens(), want);
+      }
+    }
+  }
+}
+
+TEST(EngineTest, StoppingToServeCancelsWhatIsLeft) {
+  const Fixture f;
+  Engine engine(f.rt.context(), f.model);
+  std::stop_source stop;
+  std::vector<Finish> ends;
+  for (int i = 0; i < 3; ++i) {
+    Request r = f.request(4, 30, 1);
+    r.on_token = [&](const NewToken&) { return stop.request_stop() || true; };
+    r.on_done = [&](const Result& result) { ends.push_back(result.finish()); };
+    engine.submit(r);
+  }
+  engine.serve(stop.get_token());
+  EXPECT_EQ(ends, (std::vector<Finish>(3, Finish::kCancelled)));
+}
+
+}  // namespace
+}  // namespace cachalot::infer

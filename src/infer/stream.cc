@@ -1,0 +1,149 @@
+#include "infer/stream.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace cachalot::infer {
+
+void LagRows::append(MatView<const float> rows) {
+  width_ = rows.cols;
+  for (int i = 0; i < rows.rows; ++i) {
+    data_.insert(data_.end(), rows.row(i), rows.row(i) + rows.cols);
+  }
+}
+
+MatView<const float> LagRows::view() const {
+  return {data_.data(), rows(), width_, width_};
+}
+
+LagRows LagRows::first(int rows) const {
+  LagRows part;
+  part.width_ = width_;
+  part.data_.assign(data_.begin(),
+                    data_.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(rows) *
+                                                                width()));
+  return part;
+}
+
+void ReadText::truncate(int length) {
+  cache.truncate(length);
+  lag.keep_first(std::min(lag.rows(), std::max(0, length - cache.mtp_length())));
+}
+
+ReadText::Shared ReadText::shared_with(std::span<const std::int32_t> wanted, bool mtp) const {
+  const auto common = static_cast<int>(
+      std::mismatch(tokens.begin(), tokens.end(), wanted.begin(), wanted.end()).first -
+      tokens.begin());
+  // The last wanted token is read in any case: its row gives the logits.
+  const int most = static_cast<int>(wanted.size()) - 1;
+  const int rows = std::min({common, most, length()});
+  if (!mtp) return {rows, 0};
+  const int mtp_rows = std::min({cache.mtp_length(), std::max(0, common - 1), rows});
+  // Further rows need those of the MTP layer, or what it makes them from.
+  if (mtp_rows == cache.mtp_length()) return {rows, mtp_rows};
+  return {mtp_rows, mtp_rows};
+}
+
+ReadText ReadText::fork(const Shared& shared) const {
+  ReadText copy(cache.fork(shared.rows));
+  copy.cache.set_mtp_length(shared.mtp_rows);
+  copy.tokens.assign(tokens.begin(), tokens.begin() + shared.rows);
+  copy.lag = lag.first(std::min(lag.rows(), shared.rows - shared.mtp_rows));
+  return copy;
+}
+
+Stream::Stream(std::shared_ptr<Job> job, int choice, model::CachePool& pool,
+               const text::Tokenizer* tokenizer)
+    : read(pool),
+      job_(std::move(job)),
+      choice_(choice),
+      sampler_(job_->request.sampling, job_->request.stream + static_cast<std::uint64_t>(choice)) {
+  read.tokens = request().prompt;
+  sampler_.observe_prompt(request().prompt);
+  if (tokenizer != nullptr) text_.emplace(*tokenizer, request().stop);
+}
+
+int Stream::useful_drafts() const noexcept {
+  return std::max(0, std::min({kMaxDrafts, wanted() - 1, read.cache.capacity() - size()}));
+}
+
+bool Stream::is_senior_to(const Stream& other) const noexcept {
+  if (request().priority != other.request().priority) {
+    return request().priority > other.request().priority;
+  }
+  if (job_->id != other.job_->id) return job_->id < other.job_->id;
+  return choice_ < other.choice_;
+}
+
+std::int32_t Stream::sample(std::span<const float> logits) {
+  return sampler_.sample(logits, choice().tokens.size());
+}
+
+std::int32_t Stream::guess(std::span<const float> logits, int ahead) {
+  return sampler_.sample(logits, choice().tokens.size() + static_cast<std::size_t>(ahead));
+}
+
+bool Stream::take(std::int32_t token, std::span<const float> logits) {
+  Job& job = *job_;
+  Choice& c = choice();
+  const Clock::time_point now = Clock::now();
+  if (!job.first_token) job.first_token = now;
+  if (!c.tokens.empty()) {
+    job.result.timings.longest_gap_seconds =
+        std::max(job.result.timings.longest_gap_seconds, seconds_between(last_, now));
+  }
+  last_ = job.last_token = now;
+  c.tokens.push_back(token);
+  sampler_.accept(token);
+  read.tokens.push_back(token);
+
+  NewToken event{choice_, token, {}, nullptr};
+  if (request().logprobs >= 0) {
+    c.logprobs.push_back(logprobs_of(logits, token, request().logprobs));
+    event.logprobs = &c.logprobs.back();
+  }
+  std::string piece;
+  if (text_) piece = text_->push(token);
+  const bool is_eos =
+      std::find(request().eos.begin(), request().eos.end(), token) != request().eos.end();
+  const bool stopped = text_ && text_->stopped();
+  const bool full = size() > read.cache.capacity();
+  const bool slides = full && request().context_end == ContextEnd::kSlide;
+  const bool last = is_eos || stopped || wanted() == 0 || (full && !slides);
+  if (text_ && last && !stopped) piece += text_->finish();
+  c.text += piece;
+  event.text = piece;
+  const bool more = request().on_token ? request().on_token(event) : true;
+  if (is_eos) {
+    end(Finish::kEos);
+  } else if (stopped || !more) {
+    end(Finish::kStopped);
+  } else if (wanted() == 0) {
+    end(Finish::kLength);
+  } else if (full && !slides) {
+    end(Finish::kContext);
+  } else if (slides) {
+    slide();
+    return false;
+  }
+  return !done_;
+}
+
+void Stream::slide() {
+  Choice& c = choice();
+  const auto forget = static_cast<std::ptrdiff_t>(read.tokens.size() / 2);
+  read.tokens.erase(read.tokens.begin(), read.tokens.begin() + forget);
+  read.truncate(0);
+  drafts.clear();
+  ++c.slides;
+  c.forgotten += forget;
+}
+
+void Stream::end(Finish finish) {
+  done_ = true;
+  choice().finish = finish;
+  if (text_) choice().text += text_->finish();  // held back for a stop string that did not come
+}
+
+}  // namespace cachalot::infer
