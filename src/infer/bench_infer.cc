@@ -195,7 +195,11 @@ std::vector<InferBenchCase> bench_decode(const Context& ctx, const model::Model&
     for (const int batch : o.batches) {
       double plain = 0;
       for (const int drafts : o.drafts) {
-        InferBenchCase c{.kind = "decode", .batch = batch, .context = context, .drafts = drafts};
+        InferBenchCase c;
+        c.kind = "decode";
+        c.batch = batch;
+        c.context = context;
+        c.drafts = drafts;
         progress(cat("decode, batch ", batch, ", context ", context, ", ", drafts, " drafts"));
         Pass pass(ctx, model, o, batch, context, 1 + drafts);
         model::Taps taps;
@@ -249,7 +253,10 @@ std::vector<InferBenchCase> bench_prefill(const Context& ctx, const model::Model
   const perf::ReadProbe reader;
   for (const int context : o.contexts) {
     for (const int prompt : o.prompts) {
-      InferBenchCase c{.kind = "prefill", .context = context, .prompt = prompt};
+      InferBenchCase c;
+      c.kind = "prefill";
+      c.context = context;
+      c.prompt = prompt;
       progress(cat("prefill of ", prompt, " tokens after ", context));
       Pass pass(ctx, model, o, 1, context, prompt);
       model::Taps taps;

@@ -7,7 +7,7 @@ namespace cachalot::infer {
 namespace {
 
 constexpr double kFollow = 0.2;  // weight of the newest time
-constexpr double kFade = 0.97;   // of a trial's weight, per further trial: about the last 33 count
+constexpr double kFade = 0.99;   // of a trial's weight, per further trial: about the last 100 count
 constexpr double kPrior = 0.6;   // acceptance of a draft nobody has tried
 constexpr double kPriorTrials = 2;
 constexpr double kOthersTrials = 6;  // what all texts together count for one text

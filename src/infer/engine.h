@@ -142,6 +142,7 @@ class Engine {
   void sample(std::span<const Slice> slices, MatView<const float> rows);
   void take_tokens(const Slice& slice, int first_logits);
   void fork_choices(Stream& lead, int logits);
+  void catch_up(Stream& text, int end);
   void read_mtp(std::span<const StreamPtr> texts);
   void guess(std::span<const Drafting> drafting, MatView<const float> rows, int ahead);
   void draft_further(std::span<Drafting> drafting);
@@ -160,7 +161,7 @@ class Engine {
   std::vector<StreamPtr> running_, waiting_;
   std::list<ReadText> kept_;  // the last used one first
   std::vector<StreamPtr> forked_;  // in this pass
-  Mat<float> picked_, joined_, logits_;
+  Mat<float> last_rows_, picked_, joined_, logits_;
   EngineStats stats_;
 
   mutable std::mutex mutex_;  // of all below

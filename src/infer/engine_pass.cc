@@ -126,38 +126,37 @@ void Engine::pass(std::span<const Slice> slices) {
 
 // Logits where a text was read to its end, and the tokens that follow from them.
 void Engine::sample(std::span<const Slice> slices, MatView<const float> rows) {
-  struct Ready {
-    const Slice* slice;
-    int row;  // of its first logits, in `rows`
-  };
-  std::vector<Ready> ready;
-  int count = 0, row = 0;
-  const auto take = [&] {
-    picked_.resize(count, rows.cols);
-    int at = 0;
-    for (const Ready& r : ready) {
-      for (int j = 0; j <= r.slice->drafts; ++j) copy_row(rows, r.row + j, picked_.view(), at++);
-    }
-    logits_.resize(count, model_.config().vocab_size);
-    if (count > 0) forward_.logits(picked_.cview(), logits_.view());
-    at = 0;
-    for (const Ready& r : ready) {
-      take_tokens(*r.slice, at);
-      at += 1 + r.slice->drafts;
-    }
-    ready.clear();
-    count = 0;
-  };
+  // Of `rows`, all that is needed first: another pass may follow before the last token is taken.
+  std::vector<const Slice*> ready;
+  std::vector<int> wanted;
+  int row = 0;
   for (const Slice& slice : slices) {
     Stream& s = *slice.stream;
     if (mtp_) s.read.lag.append(rows.sub_rows(row, slice.rows()));
     row += slice.rows();
     if (s.read.length() - slice.drafts < s.size()) continue;  // more of it to read
-    ready.push_back({&slice, row - 1 - slice.drafts});
-    count += 1 + slice.drafts;
-    if (count >= kLogitsRows) take();
+    ready.push_back(&slice);
+    for (int j = slice.drafts; j >= 0; --j) wanted.push_back(row - 1 - j);
   }
-  take();
+  last_rows_.resize(static_cast<int>(wanted.size()), rows.cols);
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    copy_row(rows, wanted[i], last_rows_.view(), static_cast<int>(i));
+  }
+  int done = 0;
+  for (auto next = ready.begin(); next != ready.end();) {
+    auto end = next;
+    int count = 0;
+    while (end != ready.end() && (count == 0 || count + 1 + (*end)->drafts <= kLogitsRows)) {
+      count += 1 + (*end++)->drafts;
+    }
+    logits_.resize(count, model_.config().vocab_size);
+    forward_.logits(last_rows_.cview().sub_rows(done, count), logits_.view());
+    done += count;
+    for (int at = 0; next != end; ++next) {
+      take_tokens(**next, at);
+      at += 1 + (*next)->drafts;
+    }
+  }
 }
 
 void Engine::take_tokens(const Slice& slice, int first) {
@@ -194,6 +193,8 @@ void Engine::take_tokens(const Slice& slice, int first) {
 
 // The other choices of a request begin where its prompt ends, on the same pages.
 void Engine::fork_choices(Stream& lead, int logits) {
+  // Their MTP rows, too, but for the last, which differs with the token that follows.
+  if (mtp_) catch_up(lead, lead.size() - 1);
   const int rows = lead.read.length();
   for (int i = 1; lead.forks > 0; ++i, --lead.forks) {
     auto other = std::make_shared<Stream>(lead.shared_job(), i, pool_, tokenizer_);
@@ -207,6 +208,19 @@ void Engine::fork_choices(Stream& lead, int logits) {
     }
     other->take(other->sample(logits_row(logits)), logits_row(logits));
   }
+}
+
+// Rows of the MTP layer of the first `end` tokens, of one text.
+void Engine::catch_up(Stream& s, int end) {
+  ReadText& read = s.read;
+  const int at = read.cache.mtp_length();
+  const int rows = std::min(read.lag.rows(), end - at);
+  if (rows <= 0 || !read.cache.reserve(at, read.length())) return;
+  const auto tokens = std::span<const std::int32_t>(read.tokens)
+                          .subspan(static_cast<std::size_t>(at) + 1, static_cast<std::size_t>(rows));
+  const model::Chunk chunk{tokens, &read.cache};
+  forward_.run_mtp({&chunk, 1}, read.lag.view().sub_rows(0, rows));
+  read.lag.drop_first(rows);
 }
 
 // Runs the MTP layer where a draft is wanted, and where too many rows wait for it.
