@@ -57,7 +57,9 @@ void print_decode(const std::vector<InferBenchCase>& cases) {
         "{:>3}/{}",
         c.batch, c.context, c.drafts, c.tokens_per_s, 1e3 * c.seconds, 1e3 * c.predicted_seconds,
         1e3 * c.rate * c.seconds / tokens, c.rate, 100 * c.fraction, c.experts,
-        c.drafts == 0 ? "" : c.pays_from > 1 ? "never" : fmt::format("{:.0f}%", 100 * c.pays_from),
+        c.drafts == 0     ? ""
+        : c.pays_from > 1 ? "never"
+                          : fmt::format("{:.0f}%", 100 * c.pays_from),
         c.valid, c.turns));
   }
   print_line("");

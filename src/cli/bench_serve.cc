@@ -37,11 +37,12 @@ void print_serve(const infer::ServeBenchResult& r) {
                          r.requests, r.seconds, r.cancelled, r.refused));
   print_line(fmt::format("wrong answers         {}", r.wrong));
   print_line(fmt::format("ended by errors       {}", r.failed));
-  print_line(fmt::format("new tokens            {} ({:.1f}/s; one request after the other: {:.1f}/s)",
-                         r.new_tokens, static_cast<double>(r.new_tokens) / r.seconds,
-                         r.alone_tokens_per_s));
+  print_line(fmt::format(
+      "new tokens            {} ({:.1f}/s; one request after the other: {:.1f}/s)", r.new_tokens,
+      static_cast<double>(r.new_tokens) / r.seconds, r.alone_tokens_per_s));
   print_line(fmt::format("prompt tokens         {} ({} reused)", r.prompt_tokens, r.reused_tokens));
-  print_line(fmt::format("first token           {} (p50 / p95 / p99 / max)", seconds(r.first_token)));
+  print_line(
+      fmt::format("first token           {} (p50 / p95 / p99 / max)", seconds(r.first_token)));
   print_line(fmt::format("longest gap           {}", seconds(r.gap)));
   print_line(fmt::format("passes                {} of {:.1f} rows, the longest {:.3f} s",
                          r.engine.passes,
@@ -63,8 +64,8 @@ void serve(const ServeOptions& o, const Globals& globals) {
   bench.engine.store = store.get();
   const bool terminal = ::isatty(STDERR_FILENO) != 0;
   int lines = 0;
-  const auto r = infer::bench_serve(
-      session.context(), session.model, bench, [&](const std::string& what) {
+  const auto r =
+      infer::bench_serve(session.context(), session.model, bench, [&](const std::string& what) {
         if (terminal) {
           fmt::print(stderr, "\r\x1b[K{}", what);
         } else if (lines++ % 30 == 0) {
@@ -131,13 +132,14 @@ void load(const LoadOptions& o, const Globals& globals) {
                     {"mapped_bytes", session.model.mapped_bytes()},
                     {"copied_bytes", session.model.copied_bytes()}});
     if (globals.json) continue;
-    print_line(fmt::format(
-        "{}: weights ready after {:.3f} s, first token after {:.3f} s in all ({} mapped, {} copied, "
-        "resident {})",
-        i + 1, session.load_seconds, seconds,
-        human_bytes(static_cast<double>(session.model.mapped_bytes())),
-        human_bytes(static_cast<double>(session.model.copied_bytes())),
-        human_bytes(static_cast<double>(runtime::resident_memory()))));
+    print_line(
+        fmt::format("{}: weights ready after {:.3f} s, first token after {:.3f} s in all ({} "
+                    "mapped, {} copied, "
+                    "resident {})",
+                    i + 1, session.load_seconds, seconds,
+                    human_bytes(static_cast<double>(session.model.mapped_bytes())),
+                    human_bytes(static_cast<double>(session.model.copied_bytes())),
+                    human_bytes(static_cast<double>(runtime::resident_memory()))));
   }
   if (globals.json) print_json({{"loads", list}});
 }

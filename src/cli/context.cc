@@ -79,8 +79,8 @@ void save(const Options& o, const Globals& globals, const Session& session, Loca
 void list(const Globals& globals, infer::PrefixStore& store) {
   Json all = Json::array();
   if (!globals.json) {
-    print_line(fmt::format("{:<24} {:>8} {:>10} {:>17} {:>17} {}", "name", "tokens", "size", "saved",
-                           "expires", ""));
+    print_line(fmt::format("{:<24} {:>8} {:>10} {:>17} {:>17} {}", "name", "tokens", "size",
+                           "saved", "expires", ""));
   }
   for (const infer::ContextInfo& c : store.contexts()) {
     all.push_back({{"name", c.name},
@@ -125,8 +125,9 @@ void run(const Options& o, const Globals& globals) {
       break;
   }
   if (!found) {
-    throw Error(Code::kUsage, cat("there is no context `", o.name,
-                                  "` in this store: `cachalot context list` shows those there are"));
+    throw Error(Code::kUsage,
+                cat("there is no context `", o.name,
+                    "` in this store: `cachalot context list` shows those there are"));
   }
 }
 
@@ -161,7 +162,8 @@ void add_context(CLI::App& root, Globals& globals) {
   save->add_option("--ttl", o->ttl_hours, "Hours until it expires; 0: never")
       ->check(CLI::Range(0.0, 1e6))
       ->type_name("HOURS");
-  save->add_option("--quota", o->quota_gib, "GiB that it may take at most; 0: what the store allows")
+  save->add_option("--quota", o->quota_gib,
+                   "GiB that it may take at most; 0: what the store allows")
       ->check(CLI::Range(0.0, 1048576.0))
       ->type_name("GIB");
   add(*context, globals, Action::kList, "list", "Show all contexts of a store", o);

@@ -27,9 +27,10 @@ std::int64_t bytes_of(double gib) { return static_cast<std::int64_t>(gib * 0x1p3
 }  // namespace
 
 void add_mtp(CLI::App* app, EngineOptions& o) {
-  app->add_option("--mtp", o.mtp,
-                  "Draft with the MTP layer; auto: where the model has one, as many tokens (0 to 4) "
-                  "as pay, by measured acceptance and cost")
+  app->add_option(
+         "--mtp", o.mtp,
+         "Draft with the MTP layer; auto: where the model has one, as many tokens (0 to 4) "
+         "as pay, by measured acceptance and cost")
       ->check(CLI::IsMember({"on", "off", "auto"}))
       ->type_name("on|off|auto")
       ->group(kMtpGroup);
@@ -83,9 +84,8 @@ std::unique_ptr<infer::PrefixStore> open_store(const StoreOptions& o, const Sess
       session.model.config(),
       config.cache.value_or(model::default_cache_format(session.model.precision())));
   const bool mtp = config.mtp != infer::MtpMode::kOff && session.model.has_mtp();
-  const infer::PrefixStoreConfig store{.folder = folder,
-                                       .ram_bytes = bytes_of(o.memory_gib),
-                                       .disk_bytes = bytes_of(o.disk_gib)};
+  const infer::PrefixStoreConfig store{
+      .folder = folder, .ram_bytes = bytes_of(o.memory_gib), .disk_bytes = bytes_of(o.disk_gib)};
   infer::PrefixHooks hooks;
   hooks.report = [](std::string_view text) { spdlog::warn("prefix store: {}", text); };
   return std::make_unique<infer::PrefixStore>(
@@ -98,12 +98,13 @@ std::unique_ptr<infer::PrefixStore> open_store(const StoreOptions& o, const Sess
 LocalEngine::LocalEngine(const Session& session, const EngineOptions& options)
     : config_(engine_config(options)),
       store_(open_store(options.store, session, config_)),
-      engine_(session.context(), session.model,
-              [this] {
-                infer::EngineConfig config = config_;
-                config.store = store_.get();
-                return config;
-              }(),
-              session.tokenizer ? &*session.tokenizer : nullptr) {}
+      engine_(
+          session.context(), session.model,
+          [this] {
+            infer::EngineConfig config = config_;
+            config.store = store_.get();
+            return config;
+          }(),
+          session.tokenizer ? &*session.tokenizer : nullptr) {}
 
 }  // namespace cachalot::cli

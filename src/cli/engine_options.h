@@ -28,8 +28,9 @@ struct EngineOptions {
   int draft_length = 1;
 };
 
-void add_mtp(CLI::App* app, EngineOptions& options);    // --mtp, --draft-length
-void add_store(CLI::App* app, StoreOptions& options);   // --prefix-store, --prefix-memory, --prefix-disk
+void add_mtp(CLI::App* app, EngineOptions& options);  // --mtp, --draft-length
+void add_store(CLI::App* app,
+               StoreOptions& options);  // --prefix-store, --prefix-memory, --prefix-disk
 void add_engine(CLI::App* app, EngineOptions& options);  // all of them, and those of the cache
 
 infer::EngineConfig engine_config(const EngineOptions& options);

@@ -130,9 +130,10 @@ void add_generate(CLI::App& root, Globals& globals) {
       ->check(CLI::Range(1, infer::kMaxChoices))
       ->type_name("N");
   command
-      ->add_option("--logprobs", o->logprobs,
-                   "With --json: log-probabilities of each token and of so many likeliest ones; -1: "
-                   "none")
+      ->add_option(
+          "--logprobs", o->logprobs,
+          "With --json: log-probabilities of each token and of so many likeliest ones; -1: "
+          "none")
       ->check(CLI::Range(-1, infer::kMaxLogprobs))
       ->type_name("N");
   command

@@ -20,12 +20,9 @@ Json timings_json(const infer::Result& result, double load_seconds) {
 }
 
 Json mtp_json(const infer::MtpStats& stats) {
-  Json json = {{"enabled", stats.enabled},
-               {"drafted", stats.drafted},
-               {"accepted", stats.accepted},
-               {"acceptance", nullptr},
-               {"by_distance", Json::array()},
-               {"passes", stats.passes}};
+  Json json = {{"enabled", stats.enabled},     {"drafted", stats.drafted},
+               {"accepted", stats.accepted},   {"acceptance", nullptr},
+               {"by_distance", Json::array()}, {"passes", stats.passes}};
   if (stats.drafted > 0) json["acceptance"] = stats.acceptance();
   for (std::size_t i = 0; i < stats.drafted_at.size() && stats.drafted_at[i] > 0; ++i) {
     json["by_distance"].push_back(static_cast<double>(stats.accepted_at[i]) /

@@ -31,14 +31,14 @@ struct PassShape {
   int rows = 1;
   int sequences = 1;
   int context = 0;
-  int logits = 1;                   // rows that become logits
+  int logits = 1;                    // rows that become logits
   double cache_bytes_per_token = 0;  // of all main layers
   bool absorbed = true;
 };
 
 struct PassCost {
   double weight_bytes = 0;
-  double cache_bytes = 0;   // each cached row once per sequence
+  double cache_bytes = 0;    // each cached row once per sequence
   double product_flops = 0;  // of weights
   double attention_flops = 0;
   double useful_flops = 0;  // products, and attention as if keys and values were there

@@ -29,8 +29,8 @@ model::Config config() {
 TEST(PassCostTest, OneTokenIsDecodeOfTheOlderFormula) {
   const model::Config c = config();
   const WeightBytes w{.dense = 1000, .expert = 10, .moe_layers = 2, .head = 500};
-  const PassCost one = pass_cost(c, w, {.rows = 1, .sequences = 1, .context = 99,
-                                        .cache_bytes_per_token = 7});
+  const PassCost one =
+      pass_cost(c, w, {.rows = 1, .sequences = 1, .context = 99, .cache_bytes_per_token = 7});
   EXPECT_DOUBLE_EQ(one.flops(), decode_flops_per_token(c, 100));
   EXPECT_DOUBLE_EQ(one.experts, 4);
   EXPECT_DOUBLE_EQ(one.weight_bytes, 1000 + 2 * 4 * 10 + 500);
@@ -42,8 +42,7 @@ TEST(PassCostTest, BatchesTouchMoreExpertsButNeverMoreThanThereAre) {
   const WeightBytes w{.expert = 1, .moe_layers = 1};
   double last = 0;
   for (const int rows : {1, 2, 4, 8, 32, 1000}) {
-    const double experts =
-        pass_cost(c, w, {.rows = rows, .sequences = rows}).experts;
+    const double experts = pass_cost(c, w, {.rows = rows, .sequences = rows}).experts;
     EXPECT_GT(experts, last);
     EXPECT_LE(experts, 16);
     EXPECT_LE(experts, 4 * rows + 1e-9);
@@ -64,8 +63,8 @@ TEST(PassCostTest, APromptCountsItsTriangle) {
 }
 
 TEST(PassCostTest, TheSlowerOfMemoryAndArithmeticCounts) {
-  const PassCost cost{.weight_bytes = 2e9, .cache_bytes = 1e9, .product_flops = 4e9,
-                      .attention_flops = 30e9};
+  const PassCost cost{
+      .weight_bytes = 2e9, .cache_bytes = 1e9, .product_flops = 4e9, .attention_flops = 30e9};
   EXPECT_DOUBLE_EQ(predicted_seconds(cost, {.read_gbps = 10, .product_gflops = 100}), 0.2 + 0.3);
 }
 

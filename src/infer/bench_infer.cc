@@ -23,8 +23,7 @@ class Sequences {
   Sequences(const Context& ctx, const model::Config& config, LatentFormat format, int count,
             int context, int rows)
       : context_(context),
-        pool_(config, format,
-              model::CachePool::bytes_for(config, format, context + rows, count)) {
+        pool_(config, format, model::CachePool::bytes_for(config, format, context + rows, count)) {
     if (context + rows > config.max_position_embeddings) {
       throw Error(Code::kUsage,
                   cat("a pass of ", rows, " tokens after ", context, " does not fit the model's ",
@@ -206,18 +205,23 @@ std::vector<InferBenchCase> bench_decode(const Context& ctx, const model::Model&
         pass.run(false, &taps);
         c.experts = experts_touched(taps);
         const int rows = batch * (1 + drafts);
-        c.cost = cost::pass_cost(
-            model.config(), weights,
-            {.rows = rows, .sequences = batch, .context = context, .logits = rows,
-             .cache_bytes_per_token =
-                 static_cast<double>(pass.sequences.shape().bytes_per_token())});
+        c.cost = cost::pass_cost(model.config(), weights,
+                                 {.rows = rows,
+                                  .sequences = batch,
+                                  .context = context,
+                                  .logits = rows,
+                                  .cache_bytes_per_token = static_cast<double>(
+                                      pass.sequences.shape().bytes_per_token())});
         // Bytes by the experts that were really read.
         cost::PassCost read = c.cost;
         read.weight_bytes += weights.moe_layers * (c.experts - c.cost.experts) * weights.expert;
         const double work = 1e-9 * read.bytes();
         const auto measured = perf::measure(
             {{"pass", [&] { pass.run(false); }}}, work,
-            [&] { return perf::Ceilings{reader.gbps(ctx), 0}; }, o.turns);
+            [&] {
+              return perf::Ceilings{reader.gbps(ctx), 0};
+            },
+            o.turns);
         put(c, measured.front(), work);
         std::vector<double> peaks;
         for (int i = 0; i < 3; ++i) peaks.push_back(gflops_peak(ctx, model));
@@ -268,13 +272,19 @@ std::vector<InferBenchCase> bench_prefill(const Context& ctx, const model::Model
            model::absorbed_is_cheaper(model::block_dims(model.config()), context, prompt));
       c.cost = cost::pass_cost(
           model.config(), weights,
-          {.rows = prompt, .sequences = 1, .context = context, .logits = 1,
+          {.rows = prompt,
+           .sequences = 1,
+           .context = context,
+           .logits = 1,
            .cache_bytes_per_token = static_cast<double>(pass.sequences.shape().bytes_per_token()),
            .absorbed = absorbed});
       const double work = 1e-9 * c.cost.useful_flops;
       const auto measured = perf::measure(
           {{"pass", [&] { pass.run(true); }}}, work,
-          [&] { return perf::Ceilings{gflops_peak(ctx, model), 0}; }, o.turns);
+          [&] {
+            return perf::Ceilings{gflops_peak(ctx, model), 0};
+          },
+          o.turns);
       put(c, measured.front(), work);
       c.tokens_per_s = prompt / c.seconds;
       std::vector<double> reads;

@@ -19,27 +19,27 @@ struct InferBenchOptions {
   perf::TurnOptions turns{.turns = 7, .limit_seconds = 10, .turn_seconds = 0.05};
   LatentFormat cache = LatentFormat::kBF16;
   model::AttentionMode attention = model::AttentionMode::kAbsorbed;
-  std::vector<int> batches{1, 8, 32};     // of decode
-  std::vector<int> contexts{0, 4096};     // tokens in the cache before the pass
-  std::vector<int> drafts{0};             // verified with each token
-  std::vector<int> prompts{128, 512};     // rows of a prompt's pass
+  std::vector<int> batches{1, 8, 32};  // of decode
+  std::vector<int> contexts{0, 4096};  // tokens in the cache before the pass
+  std::vector<int> drafts{0};          // verified with each token
+  std::vector<int> prompts{128, 512};  // rows of a prompt's pass
 };
 
 struct InferBenchCase {
   std::string kind;  // "decode", "prefill", "draft"
   int batch = 1, context = 0, drafts = 0, prompt = 0;
-  double seconds = 0;     // of a pass, median of the turns that count
-  double tokens_per_s = 0;  // new tokens; of decode with drafts: if all of them are right
+  double seconds = 0;             // of a pass, median of the turns that count
+  double tokens_per_s = 0;        // new tokens; of decode with drafts: if all of them are right
   double plain_tokens_per_s = 0;  // of decode: if none is
   // Acceptance (of each draft, all alike) from which drafting pays, the MTP layer's time included;
   // above 1: never. 0 without drafts.
   double pays_from = 0;
   cost::PassCost cost;
-  double rate = 0;      // GB/s that must be read, or useful GFLOP/s
-  double ceiling = 0;   // read or product peak of the same turns
+  double rate = 0;     // GB/s that must be read, or useful GFLOP/s
+  double ceiling = 0;  // read or product peak of the same turns
   double fraction = 0;
   double predicted_seconds = 0;  // cost/pass.h, with the ceilings measured here
-  double experts = 0;   // of a layer that a pass read, counted
+  double experts = 0;            // of a layer that a pass read, counted
   int valid = 0, turns = 0;
 };
 

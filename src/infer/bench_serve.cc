@@ -144,9 +144,8 @@ ServeBenchResult bench_serve(const Context& ctx, const model::Model& model,
         progress(fmt::format(
             "{:.0f} s of {:.0f}: {} requests done, {:.1f} new tokens/s, {} running, {} waiting, {} "
             "of {} pages free, {} preempted, {} wrong",
-            now, o.seconds, ledger.sum.requests,
-            static_cast<double>(ledger.sum.new_tokens) / now, s.running, s.waiting, s.free_pages,
-            s.pages, s.preemptions, ledger.sum.wrong));
+            now, o.seconds, ledger.sum.requests, static_cast<double>(ledger.sum.new_tokens) / now,
+            s.running, s.waiting, s.free_pages, s.pages, s.preemptions, ledger.sum.wrong));
       }
       if (ledger.in_flight >= o.streams) {
         ledger.changed.wait_for(lock, std::chrono::milliseconds(20));

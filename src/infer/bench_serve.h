@@ -15,12 +15,12 @@
 namespace cachalot::infer {
 
 struct ServeBenchOptions {
-  int streams = 64;         // requests in flight
-  double seconds = 60;      // after that nothing is submitted any more
-  int distinct = 64;        // different requests, each asked again and again
-  int most_prompt = 512;    // tokens; lengths are uniform in their logarithm
-  int most_tokens = 128;    // likewise
-  double cancelled = 0.1;   // share of requests that are cancelled at a random moment
+  int streams = 64;        // requests in flight
+  double seconds = 60;     // after that nothing is submitted any more
+  int distinct = 64;       // different requests, each asked again and again
+  int most_prompt = 512;   // tokens; lengths are uniform in their logarithm
+  int most_tokens = 128;   // likewise
+  double cancelled = 0.1;  // share of requests that are cancelled at a random moment
   double temperature = 0.8;
   std::uint64_t seed = 1;
   EngineConfig engine;
@@ -38,11 +38,11 @@ struct ServeBenchResult {
   std::int64_t failed = 0;     // ended by an error or a full cache
   std::int64_t prompt_tokens = 0, reused_tokens = 0, new_tokens = 0;
   double seconds = 0;
-  double alone_seconds = 0;    // what the distinct requests took one after the other
+  double alone_seconds = 0;  // what the distinct requests took one after the other
   double alone_tokens_per_s = 0;
-  Percentiles first_token;     // seconds from submit
-  Percentiles gap;             // the longest between two tokens, per request
-  std::size_t early_rss = 0;   // after a tenth of the time
+  Percentiles first_token;    // seconds from submit
+  Percentiles gap;            // the longest between two tokens, per request
+  std::size_t early_rss = 0;  // after a tenth of the time
   std::size_t end_rss = 0;
   EngineStats engine;
 };

@@ -60,8 +60,7 @@ Engine::Engine(const Context& ctx, const model::Model& model, const EngineConfig
 Engine::~Engine() = default;
 
 RequestId Engine::submit(Request request) {
-  validate(request,
-           {model_.config().vocab_size, pool_.max_tokens(), tokenizer_ != nullptr});
+  validate(request, {model_.config().vocab_size, pool_.max_tokens(), tokenizer_ != nullptr});
   auto job = std::make_shared<Job>();
   job->request = std::move(request);
   job->submitted = Clock::now();
@@ -71,8 +70,9 @@ RequestId Engine::submit(Request request) {
   job->result.timings.prompt_tokens = static_cast<int>(job->request.prompt.size());
   const std::lock_guard lock(mutex_);
   if (queued_ >= config_.max_waiting) {
-    throw Error(Code::kBusy, cat(queued_, " requests are waiting, which is as many as are taken "
-                                          "(max_waiting): try again when some are done"));
+    throw Error(Code::kBusy, cat(queued_,
+                                 " requests are waiting, which is as many as are taken "
+                                 "(max_waiting): try again when some are done"));
   }
   ++queued_;
   job->id = job->result.id = next_id_++;
@@ -206,9 +206,8 @@ void Engine::serve(const std::stop_token& stop) {
   while (!stop.stop_requested()) {
     if (step()) continue;
     std::unique_lock lock(mutex_);
-    arrived_.wait(lock, [&] {
-      return stop.stop_requested() || !inbox_.empty() || !cancelled_.empty();
-    });
+    arrived_.wait(lock,
+                  [&] { return stop.stop_requested() || !inbox_.empty() || !cancelled_.empty(); });
   }
   take_inbox();
   std::vector<StreamPtr> all = running_;
@@ -222,8 +221,7 @@ void Engine::serve(const std::stop_token& stop) {
 
 std::vector<Result> Engine::run(std::span<const Request> requests) {
   for (const Request& request : requests) {
-    validate(request,
-             {model_.config().vocab_size, pool_.max_tokens(), tokenizer_ != nullptr});
+    validate(request, {model_.config().vocab_size, pool_.max_tokens(), tokenizer_ != nullptr});
   }
   std::vector<Result> results(requests.size());
   std::size_t done = 0;

@@ -159,7 +159,7 @@ class Engine {
   double seconds_per_prompt_row_ = 0;  // measured; 0: not yet
 
   std::vector<StreamPtr> running_, waiting_;
-  std::list<ReadText> kept_;  // the last used one first
+  std::list<ReadText> kept_;       // the last used one first
   std::vector<StreamPtr> forked_;  // in this pass
   Mat<float> last_rows_, picked_, joined_, logits_;
   EngineStats stats_;
@@ -169,7 +169,7 @@ class Engine {
   std::vector<std::shared_ptr<Job>> inbox_;
   std::vector<RequestId> cancelled_;
   RequestId next_id_ = 1;
-  int queued_ = 0;  // requests that were never given pages
+  int queued_ = 0;     // requests that were never given pages
   EngineStats shown_;  // what stats() gives
 };
 

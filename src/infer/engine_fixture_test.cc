@@ -13,8 +13,8 @@ struct Drafts {
   MtpMode mode;
   int length;
 };
-const Drafts kDrafts[] = {{MtpMode::kOff, 1}, {MtpMode::kOn, 1}, {MtpMode::kOn, 4},
-                          {MtpMode::kAuto, 1}};
+const Drafts kDrafts[] = {
+    {MtpMode::kOff, 1}, {MtpMode::kOn, 1}, {MtpMode::kOn, 4}, {MtpMode::kAuto, 1}};
 
 bool possible(const Drafts& drafts, const model::Model& model) {
   return drafts.mode != MtpMode::kOn || model.has_mtp();
@@ -34,8 +34,10 @@ TEST(EngineFixture, GreedyIsTheOraclesWithAndWithoutDrafts) {
         for (const int chunk :
              attention == model::AttentionMode::kAuto ? std::vector{512, 7} : std::vector{512}) {
           Engine engine(rt.context(), model,
-                        {.mtp = drafts.mode, .draft_length = drafts.length,
-                         .attention = attention, .prefill_chunk = chunk});
+                        {.mtp = drafts.mode,
+                         .draft_length = drafts.length,
+                         .attention = attention,
+                         .prefill_chunk = chunk});
           const auto results = engine.run(requests_of(golden));
           for (std::size_t i = 0; i < results.size(); ++i) {
             const MtpStats mtp = results[i].mtp();
@@ -106,8 +108,10 @@ TEST(EngineFixture, ChunksDraftsAndSharedPrefixesChangeNothing) {
         for (const Drafts& drafts : kDrafts) {
           if (!possible(drafts, model)) continue;
           Engine engine(rt.context(), model,
-                        {.mtp = drafts.mode, .draft_length = drafts.length,
-                         .prefill_chunk = chunk, .cache = format});
+                        {.mtp = drafts.mode,
+                         .draft_length = drafts.length,
+                         .prefill_chunk = chunk,
+                         .cache = format});
           const auto results = engine.run(requests);
           if (want.empty()) want = results;
           for (std::size_t i = 0; i < results.size(); ++i) expect_same(results[i], i);

@@ -28,8 +28,8 @@ int Engine::prompt_rows(int generating) const {
   if (generating == 0) return config_.prefill_chunk;
   if (seconds_per_prompt_row_ <= 0) return std::min(config_.prefill_chunk, kMostLag / 8);
   const double rows = config_.max_gap_seconds / seconds_per_prompt_row_;
-  return static_cast<int>(std::clamp<double>(rows, std::min(kLeastPromptRows, config_.prefill_chunk),
-                                             config_.prefill_chunk));
+  return static_cast<int>(std::clamp<double>(
+      rows, std::min(kLeastPromptRows, config_.prefill_chunk), config_.prefill_chunk));
 }
 
 // Seniors first. Every text with one unread token takes part; those with more share the prompt
@@ -43,15 +43,15 @@ std::vector<Engine::Slice> Engine::plan() {
   for (const StreamPtr& s : running_) {
     if (s->unread() == 1) {
       ++generating;
-      slices.push_back(
-          {s, 1, std::min(s->useful_drafts(), static_cast<int>(s->drafts.size()))});
+      slices.push_back({s, 1, std::min(s->useful_drafts(), static_cast<int>(s->drafts.size()))});
     } else {
       reading.push_back(slices.size());
       slices.push_back({s, s->unread(), 0});
     }
   }
-  std::stable_sort(reading.begin(), reading.end(),
-                   [&](std::size_t a, std::size_t b) { return slices[a].tokens < slices[b].tokens; });
+  std::stable_sort(reading.begin(), reading.end(), [&](std::size_t a, std::size_t b) {
+    return slices[a].tokens < slices[b].tokens;
+  });
   int left = prompt_rows(generating);
   for (std::size_t i = 0; i < reading.size(); ++i) {
     const int share = left / static_cast<int>(reading.size() - i);
@@ -216,8 +216,9 @@ void Engine::catch_up(Stream& s, int end) {
   const int at = read.cache.mtp_length();
   const int rows = std::min(read.lag.rows(), end - at);
   if (rows <= 0 || !read.cache.reserve(at, read.length())) return;
-  const auto tokens = std::span<const std::int32_t>(read.tokens)
-                          .subspan(static_cast<std::size_t>(at) + 1, static_cast<std::size_t>(rows));
+  const auto tokens =
+      std::span<const std::int32_t>(read.tokens)
+          .subspan(static_cast<std::size_t>(at) + 1, static_cast<std::size_t>(rows));
   const model::Chunk chunk{tokens, &read.cache};
   forward_.run_mtp({&chunk, 1}, read.lag.view().sub_rows(0, rows));
   read.lag.drop_first(rows);
@@ -236,10 +237,9 @@ void Engine::read_mtp(std::span<const StreamPtr> texts) {
     ReadText& read = s.read;
     const int at = read.cache.mtp_length();
     const int known = std::min(read.lag.rows(), s.size() - 1 - at);
-    int drafts = generates(s) ? std::min(policy_.choose(s.draft_state, generating), s.useful_drafts())
-                              : 0;
-    const bool for_store =
-        config_.store != nullptr && (s.done() || s.choice().tokens.size() == 1);
+    int drafts =
+        generates(s) ? std::min(policy_.choose(s.draft_state, generating), s.useful_drafts()) : 0;
+    const bool for_store = config_.store != nullptr && (s.done() || s.choice().tokens.size() == 1);
     if (known <= 0 || (drafts == 0 && known < kMostLag && !for_store)) continue;
     // Drafts after the first leave rows of their own, for as long as it takes to make them.
     if (!read.cache.reserve(at, read.length() + std::max(0, drafts - 1))) {
@@ -247,8 +247,9 @@ void Engine::read_mtp(std::span<const StreamPtr> texts) {
       if (!read.cache.reserve(at, read.length())) continue;
     }
     const std::span<const std::int32_t> tokens(read.tokens);
-    chunks.push_back({tokens.subspan(static_cast<std::size_t>(at) + 1, static_cast<std::size_t>(known)),
-                      &read.cache});
+    chunks.push_back(
+        {tokens.subspan(static_cast<std::size_t>(at) + 1, static_cast<std::size_t>(known)),
+         &read.cache});
     rows += known;
     most = std::max(most, known);
     drafting.push_back({each, known, drafts});
@@ -305,8 +306,8 @@ void Engine::draft_further(std::span<Drafting> drafting) {
     if (more.empty()) break;
     const Clock::time_point begin = Clock::now();
     for (const Drafting& d : more) {
-      chunks.push_back({std::span<const std::int32_t>(&d.text->drafts.back(), 1),
-                        &d.text->read.cache});
+      chunks.push_back(
+          {std::span<const std::int32_t>(&d.text->drafts.back(), 1), &d.text->read.cache});
     }
     const MatView<const float> out = forward_.run_mtp(chunks, picked_.cview().sub_rows(0, kept));
     guess(more, out, j);

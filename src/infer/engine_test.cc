@@ -278,9 +278,8 @@ TEST(EngineTest, AStoreGivesAPromptBackAfterARestart) {
   const testing::TempDir dir;
   for (const MtpMode mtp : {MtpMode::kOff, MtpMode::kOn}) {
     const model::CacheShape shape(f.model.config(), LatentFormat::kF32);
-    const auto identity =
-        prefix_identity(f.folder, f.rt.context(), f.model, shape,
-                        model::AttentionMode::kAbsorbed, mtp != MtpMode::kOff);
+    const auto identity = prefix_identity(f.folder, f.rt.context(), f.model, shape,
+                                          model::AttentionMode::kAbsorbed, mtp != MtpMode::kOff);
     const PrefixStoreConfig where{.folder = (dir.path() / "store").string()};
     Request r = f.request(3 * kLatentBlock + 9, 12, 11);
     r.logprobs = 0;

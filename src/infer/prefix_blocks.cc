@@ -104,10 +104,9 @@ void keep_blocks(PrefixStore& store, bool mtp, const ReadText& read) {
   const int blocks = blocks_of(read, mtp);
   if (blocks == 0) return;
   const std::span<const std::int32_t> tokens(read.tokens);
-  store.insert(tokens.first(static_cast<std::size_t>(blocks) * kLatentBlock), 0,
-               [&](int block, std::span<std::byte> payload) {
-                 read.cache.copy_block(block, mtp, payload);
-               });
+  store.insert(
+      tokens.first(static_cast<std::size_t>(blocks) * kLatentBlock), 0,
+      [&](int block, std::span<std::byte> payload) { read.cache.copy_block(block, mtp, payload); });
 }
 
 }  // namespace cachalot::infer

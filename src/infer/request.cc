@@ -70,10 +70,10 @@ void validate(const Request& r, const RequestLimits& limits) {
   for (std::size_t i = 0; i < r.prompt.size(); ++i) {
     const std::int32_t id = r.prompt[i];
     if (id < 0 || id >= limits.vocab_size) {
-      throw Error(Code::kUsage, cat("token ", i, " of the prompt is ", id,
-                                    ", but the model's vocabulary has ids 0 to ",
-                                    limits.vocab_size - 1,
-                                    ": the tokens come from another tokenizer"));
+      throw Error(
+          Code::kUsage,
+          cat("token ", i, " of the prompt is ", id, ", but the model's vocabulary has ids 0 to ",
+              limits.vocab_size - 1, ": the tokens come from another tokenizer"));
     }
   }
   if (r.prompt.size() > static_cast<std::size_t>(limits.context)) {
@@ -88,8 +88,8 @@ void validate(const Request& r, const RequestLimits& limits) {
     throw Error(Code::kUsage, cat("n is ", r.n, ", but it must be 1 to ", kMaxChoices));
   }
   if (r.logprobs < -1 || r.logprobs > kMaxLogprobs) {
-    throw Error(Code::kUsage, cat("logprobs is ", r.logprobs, ", but it must be -1 (off) to ",
-                                  kMaxLogprobs));
+    throw Error(Code::kUsage,
+                cat("logprobs is ", r.logprobs, ", but it must be -1 (off) to ", kMaxLogprobs));
   }
   if (!r.stop.empty() && !limits.has_tokenizer) {
     throw Error(Code::kUsage,

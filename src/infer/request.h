@@ -26,7 +26,7 @@ enum class Finish : std::uint8_t {
   kStopped,    // a stop string, or on_token said so
   kCacheFull,  // the pool of cache pages cannot hold this text even alone
   kCancelled,
-  kError,      // Result::error says which
+  kError,  // Result::error says which
 };
 std::string_view name(Finish finish) noexcept;  // "length", "context", "eos", "stop", ...
 
@@ -41,8 +41,8 @@ struct TokenLogprob {
   float logprob = 0;  // natural logarithm, of the model's distribution before penalties and filters
 };
 struct TokenLogprobs {
-  float logprob = 0;               // of the token that was chosen
-  std::vector<TokenLogprob> top;   // the most likely ones, falling; ties to the lower id
+  float logprob = 0;              // of the token that was chosen
+  std::vector<TokenLogprob> top;  // the most likely ones, falling; ties to the lower id
 };
 
 struct NewToken {
@@ -54,10 +54,10 @@ struct NewToken {
 
 struct Timings {
   int prompt_tokens = 0;
-  int reused_tokens = 0;       // of the prompt, found in pages or in the store: not computed
-  int new_tokens = 0;          // of all choices
-  double queue_seconds = 0;    // until it was first given pages
-  double prefill_seconds = 0;  // from then to the first token
+  int reused_tokens = 0;           // of the prompt, found in pages or in the store: not computed
+  int new_tokens = 0;              // of all choices
+  double queue_seconds = 0;        // until it was first given pages
+  double prefill_seconds = 0;      // from then to the first token
   double first_token_seconds = 0;  // from submit to the first token
   double decode_seconds = 0;       // after the first token, to the last of any choice
   double longest_gap_seconds = 0;  // between two tokens of one choice
@@ -75,20 +75,20 @@ struct MtpStats {
   bool enabled = false;
   std::int64_t drafted = 0;
   std::int64_t accepted = 0;
-  std::int64_t passes = 0;  // decode passes
-  std::array<std::int64_t, kMaxDrafts> drafted_at{};   // by how far ahead
+  std::int64_t passes = 0;                            // decode passes
+  std::array<std::int64_t, kMaxDrafts> drafted_at{};  // by how far ahead
   std::array<std::int64_t, kMaxDrafts> accepted_at{};
   double acceptance() const noexcept;  // 0 without drafts
   void add(const MtpStats& other) noexcept;
 };
 
 struct Choice {
-  std::vector<std::int32_t> tokens;  // the new ones, with the EOS that ended them
-  std::string text;                  // without what was held back for a stop string that came
+  std::vector<std::int32_t> tokens;     // the new ones, with the EOS that ended them
+  std::string text;                     // without what was held back for a stop string that came
   std::vector<TokenLogprobs> logprobs;  // one per token where asked for
   Finish finish = Finish::kLength;
   MtpStats mtp;
-  int slides = 0;            // times the older half of the text was forgotten
+  int slides = 0;              // times the older half of the text was forgotten
   std::int64_t forgotten = 0;  // tokens
 };
 

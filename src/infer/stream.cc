@@ -13,16 +13,13 @@ void LagRows::append(MatView<const float> rows) {
   }
 }
 
-MatView<const float> LagRows::view() const {
-  return {data_.data(), rows(), width_, width_};
-}
+MatView<const float> LagRows::view() const { return {data_.data(), rows(), width_, width_}; }
 
 LagRows LagRows::first(int rows) const {
   LagRows part;
   part.width_ = width_;
-  part.data_.assign(data_.begin(),
-                    data_.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(rows) *
-                                                                width()));
+  part.data_.assign(data_.begin(), data_.begin() + static_cast<std::ptrdiff_t>(
+                                                       static_cast<std::size_t>(rows) * width()));
   return part;
 }
 

@@ -142,9 +142,9 @@ void LatentCache::copy_block(int i, bool mtp, std::span<std::byte> out) const {
   const CacheShape& shape = pool_->shape();
   const int begin = i * kLatentBlock, end = begin + kLatentBlock;
   if (i < 0 || end > length_ || (mtp && end - 1 > mtp_length_) || out.size() != block_bytes()) {
-    throw Error(Code::kInternal,
-                cat("block ", i, " was asked for into ", out.size(), " bytes of a sequence of ",
-                    length_, " tokens and ", mtp_length_, " MTP rows; a block has ", block_bytes()));
+    throw Error(Code::kInternal, cat("block ", i, " was asked for into ", out.size(),
+                                     " bytes of a sequence of ", length_, " tokens and ",
+                                     mtp_length_, " MTP rows; a block has ", block_bytes()));
   }
   const auto at = static_cast<std::size_t>(i);
   std::memcpy(out.data(), memory_[at], out.size());

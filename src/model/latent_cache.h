@@ -58,8 +58,8 @@ class LatentCache {
   // it is rows [64 i - 1, 64 i + 63), which `mtp_length` must cover; without `mtp`, zeros.
   std::size_t block_bytes() const noexcept { return pool_->shape().page_bytes(); }
   void copy_block(int i, bool mtp, std::span<std::byte> out) const;
-  // The next 64 tokens from such bytes, after whole pages only; with `mtp`, its MTP rows count up to
-  // the last but one, if those before them do. False where the pool is full.
+  // The next 64 tokens from such bytes, after whole pages only; with `mtp`, its MTP rows count up
+  // to the last but one, if those before them do. False where the pool is full.
   [[nodiscard]] bool append_block(std::span<const std::byte> bytes, bool mtp);
 
  private:
