@@ -135,12 +135,12 @@ void Engine::finish(Stream& stream) {
 }
 
 void Engine::fail(Stream& stream, std::exception_ptr error) {
-  const std::shared_ptr<Job> job = stream.shared_job();
-  job->result.error = std::move(error);
-  std::vector<StreamPtr> all = running_;
+  Job& job = stream.job();
+  job.result.error = std::move(error);
+  std::vector<StreamPtr> all = running_;  // keeps the job, too
   all.insert(all.end(), waiting_.begin(), waiting_.end());
   for (const StreamPtr& each : all) {
-    if (&each->job() != job.get()) continue;
+    if (&each->job() != &job) continue;
     if (!each->done()) each->end(Finish::kError);
     each->read.truncate(each->size() - 1);  // rows of drafts, where the pass was not over
     finish(*each);
