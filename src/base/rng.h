@@ -7,8 +7,18 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <string_view>
 
 namespace cachalot {
+
+// The stream of what has a name: FNV-1a.
+constexpr std::uint64_t stream_of(std::string_view name) noexcept {
+  std::uint64_t stream = 14695981039346656037ull;
+  for (const char c : name) {
+    stream = (stream ^ static_cast<unsigned char>(c)) * 1099511628211ull;
+  }
+  return stream;
+}
 
 class Rng {
  public:

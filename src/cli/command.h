@@ -49,6 +49,7 @@ void add_convert(CLI::App& root, Globals& globals);
 void add_eval(CLI::App& root, Globals& globals);
 void add_forward(CLI::App& root, Globals& globals);
 void add_generate(CLI::App& root, Globals& globals);
+void add_init(CLI::App& root, Globals& globals);
 void add_info(CLI::App& root, Globals& globals);
 void add_plan(CLI::App& root, Globals& globals);
 void add_tokenize(CLI::App& root, Globals& globals);

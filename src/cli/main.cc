@@ -57,6 +57,7 @@ int run(int argc, char** argv) {
   add_eval(app, globals);
   add_forward(app, globals);
   add_tokenize(app, globals);
+  add_init(app, globals);
   add_convert(app, globals);
   add_verify(app, globals);
   add_info(app, globals);

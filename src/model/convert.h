@@ -6,11 +6,7 @@
 // Threads: one caller per Context; results do not depend on the number of threads.
 // Errors:  kUsage (the target is the source, or is there and not empty), kIo, and what reading a
 //          model folder throws.
-// Format:  FP8: F8_E4M3 codes and `<name>_scale_inv` F32 per block of 128 x 128 for the projections
-//          of attention, MLPs and experts; embedding, head, norms, router gate, `eh_proj` stay
-//          BF16; router biases stay F32 in every format. int8, int4: packed integers with a BF16
-//          scale per group of columns (model/packed_weights.h).
-// Paper:   DeepSeek-V3 report, section 3.3.1 (what stays in higher precision).
+// Format:  model/weight_format.h.
 #pragma once
 
 #include <cstdint>
@@ -22,13 +18,9 @@
 
 #include "io/safetensors.h"
 #include "kernels/context.h"
+#include "model/weight_format.h"
 
 namespace cachalot::model {
-
-enum class WeightFormat : std::uint8_t { kF32, kBf16, kFp8, kInt8, kInt4 };
-std::string_view name(WeightFormat format) noexcept;      // "f32", "bf16", "fp8", "int8", "int4"
-WeightFormat parse_weight_format(std::string_view text);  // kUsage naming the five
-bool is_fp8_weight(std::string_view name, const Shape& shape);  // FP8 in published FP8 models
 
 struct ConvertOptions {
   WeightFormat format = WeightFormat::kBf16;

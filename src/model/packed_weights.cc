@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "model/convert.h"
+#include "model/weight_format.h"
 
 namespace cachalot::model {
 

@@ -7,7 +7,7 @@
 #include "kernels/fp8.h"
 #include "kernels/profile.h"
 #include "model/binding.h"
-#include "model/convert.h"
+#include "model/weight_format.h"
 #include "model/weights.h"
 
 namespace cachalot::model {
@@ -130,10 +130,7 @@ void Parameters::initialise(double std, std::uint64_t seed) {
       std::fill(values.begin(), values.end(), 1.0F);
       continue;
     }
-    std::uint64_t stream = 14695981039346656037ull;  // FNV-1a of the name
-    for (const char c : p.name)
-      stream = (stream ^ static_cast<unsigned char>(c)) * 1099511628211ull;
-    const Rng rng(seed, stream);
+    const Rng rng(seed, stream_of(p.name));
     for (std::size_t i = 0; i < values.size(); ++i) {
       values[i] = static_cast<float>(std * rng.normal(i));
     }

@@ -17,8 +17,12 @@ struct Fit {
 
 float rounded(float scale) { return to_float(to_bf16(scale)); }
 
+// Beside 1.5 * 2^23 a float has no digits below one: the sum is rounded to the nearest whole
+// number, ties to even, and the difference is exact. A tenth of the time of nearbyint, which is a
+// call.
 float value_of(float x, float inverse, float low, float high) {
-  return std::clamp(std::nearbyint(x * inverse), low, high);
+  constexpr float kWhole = 0x1.8p23F;
+  return std::clamp(x * inverse, low, high) + kWhole - kWhole;
 }
 
 // The least squares scale of the values that `scale` gives, as bf16, if it is a better one.
