@@ -1,6 +1,10 @@
 #include "base/thread_pool.h"
 
+#include <pthread.h>
+#include <sched.h>
+
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <exception>
@@ -18,15 +22,37 @@ inline void relax() {
   __builtin_ia32_pause();
 #endif
 }
+
+bool pin_thread(pthread_t thread, std::span<const int> cpus) noexcept {
+  if (cpus.empty()) return false;
+  const int most = *std::max_element(cpus.begin(), cpus.end());
+  const auto count = static_cast<std::size_t>(most) + 1;
+  cpu_set_t* set = CPU_ALLOC(count);  // a plain cpu_set_t ends at CPU 1023
+  if (set == nullptr) return false;
+  const std::size_t bytes = CPU_ALLOC_SIZE(count);
+  CPU_ZERO_S(bytes, set);
+  for (const int cpu : cpus) CPU_SET_S(static_cast<std::size_t>(cpu), bytes, set);
+  const int error = pthread_setaffinity_np(thread, bytes, set);
+  CPU_FREE(set);
+  return error == 0;
+}
 }  // namespace
 
 // One job at a time. `generation` announces a job; workers spin on it briefly (a training step
 // starts thousands of ranges, a futex each would cost more than the short ones) and then sleep.
 struct ThreadPool::State {
+  static constexpr int kMostHomes = 32;
   static constexpr int kSpins = 500;   // some 20 us: longer than the gap between most ops of a step
   static constexpr int kYields = 300;  // some 200 us more, in which others may have the core
 
+  // A range of indices that is handed out by its own counter, a cache line for itself.
+  struct alignas(64) Range {
+    std::atomic<std::int64_t> next{0};
+    std::int64_t end = 0;
+  };
+
   std::vector<std::thread> workers;
+  std::vector<int> homes;  // of each thread
   std::mutex mutex;
   std::condition_variable wake;
   std::atomic<std::uint64_t> generation{0};
@@ -35,30 +61,40 @@ struct ThreadPool::State {
 
   // The current job.
   const RangeFn* fn = nullptr;
-  std::int64_t n = 0;
   std::int64_t grain = 1;
-  std::atomic<std::int64_t> next{0};
+  std::array<Range, kMostHomes> ranges;
+  int range_count = 1;
   std::atomic<int> running{0};  // workers that have not left the job yet
   std::mutex error_mutex;
   std::exception_ptr error;
 
-  void work() {
+  void work(int thread) {
     t_inside_task = true;
-    for (;;) {
-      const std::int64_t begin = next.fetch_add(grain, std::memory_order_relaxed);
-      if (begin >= n) break;
-      try {
-        (*fn)(begin, std::min(n, begin + grain));
-      } catch (...) {
-        const std::lock_guard lock(error_mutex);
-        if (!error) error = std::current_exception();
-        next.store(n, std::memory_order_relaxed);
-      }
+    const int first = homes[static_cast<std::size_t>(thread)] % range_count;
+    for (int i = 0; i < range_count; ++i) {
+      work_on(ranges[static_cast<std::size_t>((first + i) % range_count)]);
     }
     t_inside_task = false;
   }
 
-  void worker() {
+  void work_on(Range& range) {
+    for (;;) {
+      const std::int64_t begin = range.next.fetch_add(grain, std::memory_order_relaxed);
+      if (begin >= range.end) return;
+      try {
+        (*fn)(begin, std::min(range.end, begin + grain));
+      } catch (...) {
+        const std::lock_guard lock(error_mutex);
+        if (!error) error = std::current_exception();
+        for (int i = 0; i < range_count; ++i) {
+          Range& r = ranges[static_cast<std::size_t>(i)];
+          r.next.store(r.end, std::memory_order_relaxed);
+        }
+      }
+    }
+  }
+
+  void worker(int thread) {
     std::uint64_t seen = 0;
     for (;;) {
       int spins = 0;
@@ -78,7 +114,7 @@ struct ThreadPool::State {
       }
       ++seen;
       if (stop.load(std::memory_order_acquire)) return;
-      work();
+      work(thread);
       running.fetch_sub(1, std::memory_order_release);
     }
   }
@@ -93,7 +129,8 @@ struct ThreadPool::State {
 };
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
-  for (int i = 1; i < threads; ++i) state_->workers.emplace_back([this] { state_->worker(); });
+  state_->homes.resize(static_cast<std::size_t>(std::max(threads, 1)), 0);
+  for (int i = 1; i < threads; ++i) state_->workers.emplace_back([this, i] { state_->worker(i); });
 }
 
 ThreadPool::~ThreadPool() {
@@ -104,22 +141,48 @@ ThreadPool::~ThreadPool() {
 
 int ThreadPool::size() const noexcept { return static_cast<int>(state_->workers.size()) + 1; }
 
+bool ThreadPool::pin(int worker, std::span<const int> cpus) noexcept {
+  if (worker < 1 || worker >= size()) return false;
+  return pin_thread(state_->workers[static_cast<std::size_t>(worker - 1)].native_handle(), cpus);
+}
+
+bool pin_this_thread(std::span<const int> cpus) noexcept {
+  return pin_thread(pthread_self(), cpus);
+}
+
+void ThreadPool::set_home(int thread, int home) {
+  state_->homes.at(static_cast<std::size_t>(thread)) = std::max(home, 0);
+}
+
 void ThreadPool::run(std::int64_t n, std::int64_t grain, RangeFn fn) {
+  const std::int64_t begins[] = {0, n};
+  run_near(begins, grain, fn);
+}
+
+void ThreadPool::run_near(std::span<const std::int64_t> begins, std::int64_t grain, RangeFn fn) {
+  const std::int64_t n = begins.back() - begins.front();
   if (n <= 0) return;
   grain = std::max<std::int64_t>(1, grain);
   if (t_inside_task || state_->workers.empty() || n <= grain) {
-    for (std::int64_t begin = 0; begin < n; begin += grain) fn(begin, std::min(n, begin + grain));
+    for (std::int64_t begin = begins.front(); begin < begins.back(); begin += grain) {
+      fn(begin, std::min(begins.back(), begin + grain));
+    }
     return;
   }
   State& s = *state_;
   s.fn = &fn;
-  s.n = n;
   s.grain = grain;
   s.error = nullptr;
-  s.next.store(0, std::memory_order_relaxed);
+  // More homes than there are counters: the last one takes the rest.
+  s.range_count = std::min(static_cast<int>(begins.size()) - 1, State::kMostHomes);
+  for (int i = 0; i < s.range_count; ++i) {
+    State::Range& range = s.ranges[static_cast<std::size_t>(i)];
+    range.next.store(begins[static_cast<std::size_t>(i)], std::memory_order_relaxed);
+    range.end = i + 1 < s.range_count ? begins[static_cast<std::size_t>(i) + 1] : begins.back();
+  }
   s.running.store(static_cast<int>(s.workers.size()), std::memory_order_relaxed);
   s.announce();
-  s.work();
+  s.work(0);
   // A worker that the system has put aside may hold its chunk for a while: then give it the core.
   for (int spins = 0; s.running.load(std::memory_order_acquire) != 0; ++spins) {
     if (spins < State::kSpins) {

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <type_traits>
 
 namespace cachalot {
@@ -38,12 +39,25 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const noexcept;
+  // Holds a worker (1 .. size() - 1; 0 is whoever calls `run`) to these logical CPUs from now on.
+  // False where the system refuses.
+  bool pin(int worker, std::span<const int> cpus) noexcept;
   // Covers [0, n) by disjoint chunks of at most `grain` indices.
   void run(std::int64_t n, std::int64_t grain, RangeFn fn);
+
+  // The same over [begins[0], begins.back()), cut into one range per home, [begins[h], begins[h +
+  // 1]). A thread begins with the range of its own home and helps with the others when that is
+  // done: who does what changes, what is done does not.
+  void run_near(std::span<const std::int64_t> begins, std::int64_t grain, RangeFn fn);
+  // The home (a NUMA node) of a thread, 0 unless set; thread 0 is whoever calls.
+  void set_home(int thread, int home);
 
  private:
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// The same for the thread that calls it. Threads that it starts later are held there as well.
+bool pin_this_thread(std::span<const int> cpus) noexcept;
 
 }  // namespace cachalot

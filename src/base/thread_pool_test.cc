@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <thread>
 #include <vector>
 
 #include "base/error.h"
+#include "base/memory_homes.h"
 
 namespace cachalot {
 namespace {
@@ -24,6 +26,82 @@ TEST(ThreadPool, CoversEveryIndexOnceAtEveryGrain) {
       }
     }
   }
+}
+
+TEST(ThreadPool, RangesNearCoverEveryIndexOnce) {
+  for (const int threads : {1, 2, 3}) {
+    ThreadPool pool(threads);
+    for (int t = 0; t < threads; ++t) pool.set_home(t, t * 3);
+    std::vector<std::int64_t> many{0};
+    for (int i = 0; i < 50; ++i)
+      many.push_back(many.back() + i % 3);  // more than there are counters
+    for (const std::vector<std::int64_t>& begins : {std::vector<std::int64_t>{0, 0},
+                                                    {0, 100},
+                                                    {0, 40, 100},
+                                                    {0, 0, 0, 100},
+                                                    {0, 100, 100},
+                                                    {0, 1, 2, 3, 100},
+                                                    many}) {
+      for (const int grain : {1, 7, 1000}) {
+        std::vector<std::atomic<int>> seen(static_cast<std::size_t>(begins.back()));
+        auto task = [&](std::int64_t begin, std::int64_t end) {
+          for (std::int64_t i = begin; i < end; ++i) ++seen[static_cast<std::size_t>(i)];
+        };
+        pool.run_near(begins, grain, RangeFn(task));
+        for (const auto& count : seen) EXPECT_EQ(count.load(), 1);
+      }
+    }
+  }
+}
+
+// Both threads are held up in their first chunk: each has taken it from its own home's range.
+TEST(ThreadPool, AThreadBeginsAtHome) {
+  ThreadPool pool(2);
+  pool.set_home(0, 1);
+  pool.set_home(1, 0);
+  const auto caller = std::this_thread::get_id();
+  const std::int64_t begins[] = {0, 10, 20};
+  std::atomic<int> started{0};
+  std::atomic<bool> right{true};
+  thread_local bool first = true;
+  auto task = [&](std::int64_t begin, std::int64_t) {
+    if (!first) return;
+    first = false;
+    const bool mine = std::this_thread::get_id() == caller;
+    if ((begin >= 10) != mine) right = false;
+    ++started;
+    while (started < 2) std::this_thread::yield();
+  };
+  pool.run_near(begins, 1, RangeFn(task));
+  EXPECT_TRUE(right);
+}
+
+TEST(ThreadPool, PinsWorkersOnly) {
+  ThreadPool pool(2);
+  const int none[] = {1 << 20};  // no such CPU
+  EXPECT_FALSE(pool.pin(1, none));
+  EXPECT_FALSE(pool.pin(1, {}));
+  EXPECT_FALSE(pool.pin(0, none));
+  EXPECT_FALSE(pool.pin(2, none));
+  EXPECT_FALSE(pin_this_thread(none));
+}
+
+TEST(MemoryHomes, FindsTheRange) {
+  MemoryHomes homes(3);
+  const char* at = reinterpret_cast<const char*>(0x1000);
+  EXPECT_EQ(-1, homes.home_of(at));
+  homes.add(at + 300, 50, 2);
+  homes.add(at, 100, 0);
+  homes.add(at + 100, 100, 1);
+  homes.finish();
+  EXPECT_EQ(3, homes.homes());
+  EXPECT_EQ(-1, homes.home_of(at - 1));
+  EXPECT_EQ(0, homes.home_of(at));
+  EXPECT_EQ(0, homes.home_of(at + 99));
+  EXPECT_EQ(1, homes.home_of(at + 100));
+  EXPECT_EQ(-1, homes.home_of(at + 200));
+  EXPECT_EQ(2, homes.home_of(at + 349));
+  EXPECT_EQ(-1, homes.home_of(at + 350));
 }
 
 TEST(ThreadPool, NestedRangesRunInline) {

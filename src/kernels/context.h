@@ -5,7 +5,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
+#include "base/memory_homes.h"
 #include "base/thread_pool.h"
 
 namespace cachalot {
@@ -16,7 +18,8 @@ class Profile;
 struct Context {
   const KernelTable* table = nullptr;
   ThreadPool* pool = nullptr;
-  Profile* profile = nullptr;  // where time goes (kernels/profile.h), or nobody asks
+  Profile* profile = nullptr;          // where time goes (kernels/profile.h), or nobody asks
+  const MemoryHomes* homes = nullptr;  // nodes that weights lie on; null: one node, or no matter
 
   const KernelTable& ops() const noexcept { return *table; }
   int threads() const noexcept { return pool != nullptr ? pool->size() : 1; }
@@ -37,6 +40,15 @@ struct Context {
       return;
     }
     for (std::int64_t b = 0; b < n; b += grain) fn(b, b + grain < n ? b + grain : n);
+  }
+  // The same over ranges of which each has a home: ThreadPool::run_near.
+  template <class F>
+  void for_range_near(std::span<const std::int64_t> begins, std::int64_t grain, F&& fn) const {
+    if (pool != nullptr) {
+      pool->run_near(begins, grain, RangeFn(fn));
+      return;
+    }
+    fn(begins.front(), begins.back());
   }
 };
 

@@ -4,6 +4,7 @@
 
 #ifdef CACHALOT_X86
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "kernels/cpu/scratch.h"
@@ -78,6 +79,8 @@ class Run {
     std::vector<Part> parts;
     std::vector<PanelTask> packs;
     std::vector<Task> tasks;
+    std::vector<Task> near_tasks;           // the same by home
+    std::vector<std::int64_t> home_begins;  // of each home in `tasks`, and their end
     HugeScratch packed;
   };
   static Store& store() {
@@ -137,7 +140,7 @@ class Run {
     const auto n = static_cast<std::int64_t>(s.tasks.size());
     // Neighbours go to one thread, which fetches the next one's weights in time.
     const std::int64_t grain = std::clamp<std::int64_t>(n / (8 * ctx_.threads()), 1, 32);
-    ctx_.for_range(n, grain, [&](std::int64_t begin, std::int64_t end) {
+    ctx_.for_range_near(s.home_begins, grain, [&](std::int64_t begin, std::int64_t end) {
       const FlushDenormalsScope flush_denormals(isa_.flush_denormals);
       for (std::int64_t t = begin; t < end; ++t) {
         const Task* next = t + 1 < end ? &s.tasks[static_cast<std::size_t>(t) + 1] : nullptr;
@@ -197,6 +200,32 @@ class Run {
                              std::min(width, n - col)});
         }
       }
+    }
+    sort_by_home(s);
+  }
+
+  // Tasks whose weights lie on one node side by side, in their order; those without a home in equal
+  // parts. Each task writes its own columns of y, so who does it is no part of the result.
+  void sort_by_home(Store& s) const {
+    const auto n = static_cast<std::int64_t>(s.tasks.size());
+    s.home_begins.assign({0, n});
+    if (ctx_.homes == nullptr || ctx_.homes->homes() < 2) return;
+    const int homes = ctx_.homes->homes();
+    std::vector<int> home(s.tasks.size());
+    s.home_begins.assign(static_cast<std::size_t>(homes) + 1, 0);
+    for (std::size_t t = 0; t < s.tasks.size(); ++t) {
+      const Task& task = s.tasks[t];
+      const QuantView& w = s.parts[static_cast<std::size_t>(task.part)].q->w;
+      home[t] = ctx_.homes->home_of(w.row(task.col));
+      if (home[t] < 0) home[t] = static_cast<int>(static_cast<std::int64_t>(t) * homes / n);
+      ++s.home_begins[static_cast<std::size_t>(home[t]) + 1];
+    }
+    std::partial_sum(s.home_begins.begin(), s.home_begins.end(), s.home_begins.begin());
+    std::vector<std::int64_t> next(s.home_begins.begin(), s.home_begins.end() - 1);
+    s.near_tasks = s.tasks;
+    for (std::size_t t = 0; t < home.size(); ++t) {
+      s.tasks[static_cast<std::size_t>(next[static_cast<std::size_t>(home[t])]++)] =
+          s.near_tasks[t];
     }
   }
 

@@ -182,6 +182,42 @@ TEST_P(QuantLinearTest, BatchesAndThreads) {
   }
 }
 
+// Weights on two or five nodes, some on none, and threads at home on some of them: the same bits.
+TEST_P(QuantLinearTest, NodesAreNoPartOfTheResult) {
+  for (const Case& kind : kinds()) {
+    std::vector<std::unique_ptr<Data>> data;
+    for (const int rows : {1, 3, 40, 1, 2, 0, 1}) {
+      data.push_back(std::make_unique<Data>(sized(kind, rows, 150, 260), data.size()));
+    }
+    std::vector<std::vector<float>> want(data.size());
+    for (std::size_t i = 0; i < data.size(); ++i) want[i] = run(context(), *data[i]);
+    for (const int nodes : {1, 2, 5}) {
+      MemoryHomes homes(nodes);
+      for (std::size_t i = 0; i < data.size(); ++i) {
+        const int node = static_cast<int>(i * 7 % 6) - 1;
+        if (node >= 0 && node < nodes) {
+          homes.add(data[i]->w.codes.data(), data[i]->w.codes.size(), node);
+        }
+      }
+      homes.finish();
+      for (const int threads : {1, 2, 3}) {
+        ThreadPool pool(threads);
+        for (int t = 0; t < threads; ++t) pool.set_home(t, nodes - 1 - t % nodes);
+        Context ctx{&ops(), &pool};
+        ctx.homes = &homes;
+        std::vector<std::vector<float>> got(data.size());
+        std::vector<QuantLinear> problems;
+        for (std::size_t i = 0; i < data.size(); ++i) problems.push_back(data[i]->problem(got[i]));
+        quant_linear(ctx, kind.activations, problems);
+        for (std::size_t i = 0; i < data.size(); ++i) {
+          ASSERT_EQ(-1, first_difference(got[i], want[i]))
+              << kind << " problem " << i << " nodes " << nodes << " threads " << threads;
+        }
+      }
+    }
+  }
+}
+
 // A part of the rows of W, begun where no block of scales begins.
 TEST_P(QuantLinearTest, RowsOfTheWeights) {
   for (const Case& kind : kinds()) {
