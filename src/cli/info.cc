@@ -12,6 +12,35 @@ namespace {
 
 struct Options {};
 
+Json numa_json(const runtime::Topology& topology) {
+  Json nodes = Json::array();
+  for (const auto& n : topology.nodes) {
+    nodes.push_back({{"id", n.os_index}, {"memory_bytes", n.memory_bytes}, {"cores", n.cores}});
+  }
+  return nodes;
+}
+
+std::string plural(std::size_t n, std::string_view one) {
+  return fmt::format("{} {}{}", n, one, n == 1 ? "" : "s");
+}
+
+// "1 socket, 1 NUMA node, 2 cores, 2 logical CPUs, 1 last cache"
+std::string topology_text(const runtime::Topology& t) {
+  std::string text =
+      fmt::format("{}, {}, {}, {}, {}", plural(static_cast<std::size_t>(t.packages), "socket"),
+                  plural(t.nodes.size(), "NUMA node"), plural(t.cores.size(), "core"),
+                  plural(static_cast<std::size_t>(t.cpus), "logical CPU"),
+                  plural(static_cast<std::size_t>(t.last_caches), "last cache"));
+  if (t.is_restricted()) text += fmt::format(" (of {} logical CPUs)", t.machine_cpus);
+  return text;
+}
+
+std::string huge_page_text(const runtime::HugePages& h) {
+  if (h.transparent.empty()) return "none";
+  return fmt::format("{} of {}{}", h.transparent, human_bytes(static_cast<double>(h.page_bytes)),
+                     h.allowed() ? ", taken for large buffers" : "");
+}
+
 Json to_json(const runtime::Description& d) {
   Json kernels = Json::object();
   for (const auto& slot : d.slots) kernels[slot.name] = slot.fast ? d.level : "ref";
@@ -25,6 +54,20 @@ Json to_json(const runtime::Description& d) {
           {"cores", d.cores},
           {"memory_bytes", d.memory_bytes},
           {"cache_bytes", {{"l1d", d.l1d_bytes}, {"l2", d.l2_bytes}, {"l3", d.l3_bytes}}},
+          {"topology",
+           {{"sockets", d.topology.packages},
+            {"numa_nodes", numa_json(d.topology)},
+            {"cores", d.topology.cores.size()},
+            {"cpus", d.topology.cpus},
+            {"machine_cpus", d.topology.machine_cpus},
+            {"smt", d.topology.smt()},
+            {"last_caches", d.topology.last_caches}}},
+          {"pinned", d.pinned},
+          {"pin_reason", d.pin_reason},
+          {"huge_pages",
+           {{"transparent", d.huge_pages.transparent},
+            {"page_bytes", d.huge_pages.page_bytes},
+            {"in_use_bytes", d.huge_pages.in_use}}},
           {"gpu", nullptr},
           {"mpi", nullptr},
           {"compiler", __VERSION__}};
@@ -45,7 +88,10 @@ void run(const Options&, const Globals& globals) {
   row("level", fmt::format("{} (this machine can run: {})", d.level, fmt::join(d.levels, ", ")));
   row("vdpbf16ps", d.bf16);
   row("threads", fmt::format("{} of {} cores", d.threads, d.cores));
+  row("topology", topology_text(d.topology));
+  row("pinning", d.pin_reason);
   row("memory", human_bytes(static_cast<double>(d.memory_bytes)));
+  row("huge pages", huge_page_text(d.huge_pages));
   row("caches", fmt::format("L1d {}, L2 {}, L3 {}", human_bytes(static_cast<double>(d.l1d_bytes)),
                             human_bytes(static_cast<double>(d.l2_bytes)),
                             human_bytes(static_cast<double>(d.l3_bytes))));

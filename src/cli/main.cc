@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <exception>
 #include <new>
 
@@ -26,6 +27,11 @@ void add_shared_flags(CLI::App& app, Globals& globals) {
                  "Threads to compute with; 0 takes $CACHALOT_THREADS, else one per core")
       ->check(CLI::Range(0, 4096))
       ->type_name("N");
+  app.add_option("--pin", globals.pin,
+                 "Hold threads to cores: auto (where the machine is ours; unless $CACHALOT_PIN is "
+                 "set), on or off")
+      ->check(CLI::IsMember({"auto", "on", "off"}))
+      ->type_name("auto|on|off");
   app.add_flag("--json", globals.json, "Print one JSON object instead of text");
 }
 
@@ -73,6 +79,8 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     return report(explain(app, e), 2);
   }
+  // Every Runtime of this process reads it there.
+  if (!globals.pin.empty()) setenv("CACHALOT_PIN", globals.pin.c_str(), 1);
   globals.action();
   flush_output();
   return 0;

@@ -5,9 +5,12 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include <spdlog/spdlog.h>
+
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "cli/inputs.h"
+#include "infer/place_weights.h"
 
 namespace cachalot::cli {
 
@@ -52,6 +55,8 @@ Session::Session(const std::string& model_folder, const std::string& precision, 
         load_seconds = seconds_since(start);
         return loaded;
       }()) {
+  const infer::WeightPlacement placed = infer::place_weights(runtime, model);
+  if (placed.nodes > 1) spdlog::info("{}", placed.text());
   std::error_code ignored;
   if (fs::exists(fs::path(folder) / "tokenizer.json", ignored)) {
     tokenizer.emplace(text::Tokenizer::load(folder));

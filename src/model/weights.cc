@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <utility>
 
 #include "model/binding.h"
 #include "model/packed_weights.h"
@@ -77,32 +78,34 @@ struct Model::State {
   LoadOptions options;
   nn::Numerics numerics;
   nn::Weights weights;
-  std::deque<std::vector<float>> floats;  // a deque: elements never move
-  std::deque<std::vector<Bf16>> bf16s;
+  std::deque<Mat<float>> floats;  // in huge pages where they are large; a Mat's memory never moves
+  std::deque<Mat<Bf16>> bf16s;
   std::uint64_t copied = 0;
   std::uint64_t codes = 0;
 
-  MatRef keep(std::vector<float> values, int rows, int cols) {
-    copied += values.size() * sizeof(float);
-    floats.push_back(std::move(values));
-    return {floats.back().data(), DType::kF32, rows, cols, cols};
+  template <class T>
+  Mat<T>& fresh(std::deque<Mat<T>>& copies, int rows, int cols) {
+    copies.emplace_back().resize(rows, cols);
+    copied += copies.back().size() * sizeof(T);
+    return copies.back();
   }
-
-  MatRef keep_in(Precision wanted, std::vector<float> values, int rows, int cols) {
-    if (wanted == Precision::kF32) return keep(std::move(values), rows, cols);
-    std::vector<Bf16> rounded(values.size());
-    std::transform(values.begin(), values.end(), rounded.begin(), to_bf16);
-    copied += rounded.size() * sizeof(Bf16);
-    bf16s.push_back(std::move(rounded));
-    return {bf16s.back().data(), DType::kBF16, rows, cols, cols};
+  MatRef keep(const std::vector<float>& values, int rows, int cols) {
+    Mat<float>& m = fresh(floats, rows, cols);
+    std::copy(values.begin(), values.end(), m.data());
+    return m.cview();
+  }
+  MatRef keep_in(Precision wanted, const std::vector<float>& values, int rows, int cols) {
+    if (wanted == Precision::kF32) return keep(values, rows, cols);
+    Mat<Bf16>& m = fresh(bf16s, rows, cols);
+    std::transform(values.begin(), values.end(), m.data(), to_bf16);
+    return m.cview();
   }
   template <class T>
-  const T* keep_scales(const io::TensorView& t, std::deque<std::vector<T>>& copies) {
+  const T* keep_scales(const io::TensorView& t, std::deque<Mat<T>>& copies) {
     if (is_aligned(t.data, sizeof(T))) return static_cast<const T*>(t.data);
-    copies.emplace_back(t.bytes / sizeof(T));
-    std::memcpy(copies.back().data(), t.data, t.bytes);
-    copied += t.bytes;
-    return copies.back().data();
+    Mat<T>& m = fresh(copies, static_cast<int>(t.shape[0]), static_cast<int>(t.shape[1]));
+    std::memcpy(m.data(), t.data, t.bytes);
+    return m.data();
   }
 
   bool keeps_codes(const std::string& name, const Shape& shape) const {
@@ -128,8 +131,9 @@ struct Model::State {
     if (f.scales->dtype == DType::kF32) {
       view.scales = keep_scales(*f.scales, floats);
     } else {
-      floats.push_back(f.scales->to_floats());
-      view.scales = floats.back().data();
+      view.scales = keep(f.scales->to_floats(), static_cast<int>(f.scales->shape[0]),
+                         static_cast<int>(f.scales->shape[1]))
+                        .data;
     }
     codes += view.bytes();
     nn::WeightRef w(view);
@@ -173,7 +177,7 @@ struct Model::State {
   }
   nn::VecRef vector(const std::string& name, int n) {
     keep(read_floats(config, file, name, {n}), 1, n);
-    return floats.back();
+    return std::as_const(floats.back()).span();
   }
   nn::VecRef router_bias(const std::string& name, int n) { return vector(name, n); }
   nn::WeightRef shared_copy(const std::string& name, int rows, int cols,

@@ -99,6 +99,10 @@ Description describe(const Runtime& runtime) {
   d.l1d_bytes = cpu::caches().l1d;
   d.l2_bytes = cpu::caches().l2;
   d.l3_bytes = cpu::caches().l3;
+  d.topology = runtime.topology();
+  d.pinned = runtime.pinned();
+  d.pin_reason = runtime.pin_reason();
+  d.huge_pages = huge_pages();
   d.slots = slots_of(runtime.context().ops());
   return d;
 }

@@ -8,7 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "runtime/memory.h"
 #include "runtime/runtime.h"
+#include "runtime/topology.h"
 
 namespace cachalot::runtime {
 
@@ -28,6 +30,10 @@ struct Description {
   std::size_t l1d_bytes = 0;
   std::size_t l2_bytes = 0;
   std::size_t l3_bytes = 0;
+  Topology topology;
+  bool pinned = false;
+  std::string pin_reason;
+  HugePages huge_pages;
   std::vector<SlotInfo> slots;  // in the order of KernelTable
 };
 

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <limits>
 #include <string>
@@ -38,6 +39,23 @@ std::size_t group_available() {
 }
 
 }  // namespace
+
+HugePages huge_pages(const std::filesystem::path& root) {
+  HugePages pages;
+  const std::filesystem::path folder = root / "sys/kernel/mm/transparent_hugepage";
+  std::ifstream enabled(folder / "enabled");
+  for (std::string word; enabled >> word;) {  // "always [madvise] never"
+    if (word.size() > 2 && word.front() == '[') pages.transparent = word.substr(1, word.size() - 2);
+  }
+  std::ifstream(folder / "hpage_pmd_size") >> pages.page_bytes;
+  std::ifstream usage(root / "proc/self/smaps_rollup");
+  for (std::string line; std::getline(usage, line);) {
+    if (line.starts_with("AnonHugePages:")) {
+      pages.in_use = std::strtoull(line.c_str() + sizeof("AnonHugePages:"), nullptr, 10) << 10;
+    }
+  }
+  return pages;
+}
 
 std::size_t available_memory() {
   const std::size_t bytes = std::min(system_available(), group_available());

@@ -1,9 +1,11 @@
-// How much memory a program may still take.
+// How much memory a program may still take, and in which pages it lies.
 //
 // Threads: any.
 #pragma once
 
 #include <cstddef>
+#include <filesystem>
+#include <string>
 
 namespace cachalot::runtime {
 
@@ -13,5 +15,15 @@ std::size_t available_memory();
 
 // Bytes of this process in memory; 0 where the system does not say.
 std::size_t resident_memory();
+
+// Transparent huge pages: what large buffers (tensor/mat.h) ask for with madvise.
+struct HugePages {
+  std::string transparent;  // "always", "madvise", "never"; empty: this system has none
+  std::size_t page_bytes = 0;
+  std::size_t in_use = 0;  // bytes of this process that lie in them
+  bool allowed() const noexcept { return transparent == "always" || transparent == "madvise"; }
+};
+// Below `root` lie /sys/kernel/mm and /proc/self.
+HugePages huge_pages(const std::filesystem::path& root = "/");
 
 }  // namespace cachalot::runtime

@@ -1,6 +1,8 @@
 #include "runtime/runtime.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <utility>
 
 #include "base/error.h"
 #include "kernels/cpu/levels.h"
@@ -18,11 +20,11 @@ std::string environment(const char* name) {
   return value != nullptr ? value : "";
 }
 
-int pick_threads(int wanted) {
+int pick_threads(int wanted, const Topology& topology, double quota) {
   std::string source = "threads";
   if (wanted == 0) {
     const std::string text = environment("CACHALOT_THREADS");
-    if (text.empty()) return allowed_cores();
+    if (text.empty()) return std::min(default_threads(topology, quota), kMaxThreads);
     source = "CACHALOT_THREADS";
     char* end = nullptr;
     const long value = std::strtol(text.c_str(), &end, 10);
@@ -64,10 +66,32 @@ const KernelTable& pick_table(std::string wanted) {
 
 }  // namespace
 
-Runtime::Runtime(const RuntimeOptions& options) {
+Runtime::Runtime(const RuntimeOptions& options) : topology_(this_machine()) {
   context_.table = &pick_table(options.cpu);
-  pool_ = std::make_unique<ThreadPool>(pick_threads(options.threads));
+  const double quota = cpu_quota();
+  const int threads = pick_threads(options.threads, topology_, quota);
+  std::string pin = options.pin.empty() ? environment("CACHALOT_PIN") : options.pin;
+  if (pin.empty()) pin = "auto";
+  pinned_ = decide_pin(parse_pin(pin), topology_, threads, quota);
+  places_ = place_threads(topology_, threads);
+  pool_ = std::make_unique<ThreadPool>(threads);
   context_.pool = pool_.get();
+  for (int i = 1; pinned_.pin && i < threads; ++i) {
+    if (pool_->pin(i, places_[static_cast<std::size_t>(i)].cpus)) continue;
+    pinned_ = {false, "off: the system refuses"};
+  }
+}
+
+void Runtime::set_homes(MemoryHomes homes) {
+  homes_ = std::make_unique<const MemoryHomes>(std::move(homes));
+  context_.homes = homes_.get();
+  for (int i = 0; i < threads(); ++i) {
+    pool_->set_home(i, places_[static_cast<std::size_t>(i)].node);
+  }
+}
+
+void Runtime::pin_caller() const {
+  if (pinned_.pin) pin_this_thread(places_.front().cpus);
 }
 
 std::string Runtime::level() const { return context_.table->name; }

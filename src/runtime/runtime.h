@@ -1,20 +1,27 @@
-// Looks at the machine, picks the kernel table, owns the threads, hands out a Context.
+// Looks at the machine, picks the kernel table, owns the threads, puts them on cores, hands out a
+// Context.
 //
 // Owns:    the thread pool.
-// Threads: one Runtime per process is usual; a Context of it serves one caller at a time.
+// Threads: one Runtime per process is usual; a Context of it serves one caller at a time. Workers
+//          are pinned (runtime/pinning.h), the caller is not, since whatever threads it starts
+//          would be held to its core: a thread that only computes says pin_caller.
 // Errors:  an unknown CACHALOT_CPU level, or one this machine lacks: kUsage / kUnsupported.
 #pragma once
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "kernels/context.h"
+#include "runtime/pinning.h"
+#include "runtime/topology.h"
 
 namespace cachalot::runtime {
 
 struct RuntimeOptions {
-  int threads = 0;  // 0: $CACHALOT_THREADS, else one per core this process may run on
-  std::string cpu;  // level name; empty: $CACHALOT_CPU, else the best this machine has
+  int threads = 0;       // 0: $CACHALOT_THREADS, else one per core this process may run on
+  std::string cpu;       // level name; empty: $CACHALOT_CPU, else the best this machine has
+  std::string pin = {};  // auto, on or off; empty: $CACHALOT_PIN, else auto
 };
 
 class Runtime {
@@ -24,7 +31,22 @@ class Runtime {
   int threads() const noexcept { return context_.threads(); }
   std::string level() const;
 
+  const Topology& topology() const noexcept { return topology_; }
+  // Where each thread computes, the caller first; only hints unless pinned.
+  const std::vector<ThreadPlace>& places() const noexcept { return places_; }
+  bool pinned() const noexcept { return pinned_.pin; }
+  const std::string& pin_reason() const noexcept { return pinned_.why; }
+  // Where weights lie; products then prefer what is near a thread. Threads have the homes of
+  // `places`, those that are pinned.
+  void set_homes(MemoryHomes homes);
+  // Holds the calling thread to the core that is left for it, if workers are pinned.
+  void pin_caller() const;
+
  private:
+  Topology topology_;
+  std::vector<ThreadPlace> places_;
+  PinDecision pinned_;
+  std::unique_ptr<const MemoryHomes> homes_;
   std::unique_ptr<ThreadPool> pool_;
   Context context_;
 };

@@ -4,12 +4,16 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 
 #include "base/error.h"
 #include "kernels/cpu/levels.h"
 #include "kernels/table.h"
 #include "runtime/describe.h"
 #include "runtime/memory.h"
+#include "tensor/mat.h"
+#include "testing/fixtures.h"
 
 namespace cachalot::runtime {
 namespace {
@@ -33,7 +37,7 @@ TEST(Runtime, PicksTheBestLevelAndAThreadPerCore) {
   unsetenv("CACHALOT_THREADS");
   const Runtime r;
   EXPECT_EQ(r.level(), cpu::name(cpu::supported_levels().back()));
-  EXPECT_EQ(r.threads(), allowed_cores());
+  EXPECT_EQ(r.threads(), default_threads(this_machine(), cpu_quota()));
 }
 
 TEST(Runtime, EverySupportedLevelCanBeForced) {
@@ -89,12 +93,44 @@ TEST(Runtime, DescribesItself) {
   EXPECT_EQ(d.level, "ref");
   EXPECT_EQ(d.threads, 2);
   EXPECT_GE(d.cores, 1);
+  EXPECT_EQ(d.cores, d.topology.cpus);
+  EXPECT_EQ(r.places().size(), 2u);
+  EXPECT_FALSE(d.pin_reason.empty());
   EXPECT_GT(d.memory_bytes, 1u << 20);
   EXPECT_GT(d.l1d_bytes, 0u);
   EXPECT_EQ(d.levels.size(), cpu::supported_levels().size());
   // Every slot of the table is listed: it holds a name and function pointers only.
   EXPECT_EQ(d.slots.size(), (sizeof(KernelTable) - sizeof(const char*)) / sizeof(void*));
   for (const SlotInfo& s : d.slots) EXPECT_FALSE(s.fast) << s.name;
+}
+
+TEST(MemoryTest, HugePages) {
+  const testing::TempDir dir;
+  const auto write = [&](const std::string& file, const std::string& text) {
+    std::filesystem::create_directories((dir.path() / file).parent_path());
+    std::ofstream(dir.path() / file) << text << "\n";
+  };
+  const HugePages none = huge_pages(dir.path());
+  EXPECT_EQ("", none.transparent);
+  EXPECT_FALSE(none.allowed());
+  write("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never");
+  write("sys/kernel/mm/transparent_hugepage/hpage_pmd_size", "2097152");
+  write("proc/self/smaps_rollup", "Rss:     100 kB\nAnonHugePages:      4096 kB\nSwap: 0 kB");
+  const HugePages some = huge_pages(dir.path());
+  EXPECT_EQ("madvise", some.transparent);
+  EXPECT_TRUE(some.allowed());
+  EXPECT_EQ(2u << 20, some.page_bytes);
+  EXPECT_EQ(4u << 20, some.in_use);
+  write("sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]");
+  EXPECT_FALSE(huge_pages(dir.path()).allowed());
+}
+
+// Where they are allowed, a large buffer that has been written lies in them.
+TEST(MemoryTest, LargeBuffersLieInHugePages) {
+  const HugePages before = huge_pages();
+  if (!before.allowed()) GTEST_SKIP() << "no huge pages for those who ask";
+  Mat<float> m(1024, 16 * 1024);  // 64 MiB, zeroed
+  EXPECT_GE(huge_pages().in_use, before.in_use + (32u << 20));
 }
 
 TEST(MemoryTest, AvailableIsLessThanAll) {
