@@ -19,7 +19,8 @@ inline constexpr const char* kVersion = CACHALOT_VERSION;
 struct Globals {
   int threads = 0;  // 0: $CACHALOT_THREADS, else one per core
   bool json = false;
-  std::string pin;  // empty: $CACHALOT_PIN, else auto
+  std::string pin;      // empty: $CACHALOT_PIN, else auto
+  std::string weights;  // empty: $CACHALOT_WEIGHTS, else mapped
   std::function<void()> action;
 };
 

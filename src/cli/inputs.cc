@@ -1,6 +1,7 @@
 #include "cli/inputs.h"
 
 #include <charconv>
+#include <cstdlib>
 #include <iostream>
 #include <iterator>
 
@@ -74,6 +75,14 @@ void require_utf8(std::string_view text, std::string_view what) {
 
 model::LoadOptions load_options(const std::string& precision, const Context& ctx) {
   model::LoadOptions o;
+  const char* weights = std::getenv("CACHALOT_WEIGHTS");
+  const std::string_view where = weights != nullptr && *weights != 0 ? weights : "mapped";
+  if (where != "mapped" && where != "copied") {
+    throw Error(Code::kUsage,
+                cat("CACHALOT_WEIGHTS is `", where, "`, but must be mapped or copied"));
+  }
+  o.copy = where == "copied";
+  o.copy_threads = ctx.threads();
   if (precision == "f32") {
     o.precision = Precision::kF32;
     return o;

@@ -32,6 +32,12 @@ void add_shared_flags(CLI::App& app, Globals& globals) {
                  "set), on or off")
       ->check(CLI::IsMember({"auto", "on", "off"}))
       ->type_name("auto|on|off");
+  app.add_option(
+         "--weights", globals.weights,
+         "Weights as they lie in the mapped file, or copied into huge pages at load: more "
+         "memory and a later start, faster reading (unless $CACHALOT_WEIGHTS is set, mapped)")
+      ->check(CLI::IsMember({"mapped", "copied"}))
+      ->type_name("mapped|copied");
   app.add_flag("--json", globals.json, "Print one JSON object instead of text");
 }
 
@@ -79,8 +85,9 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     return report(explain(app, e), 2);
   }
-  // Every Runtime of this process reads it there.
+  // Whoever makes a Runtime or loads a model in this process reads them there.
   if (!globals.pin.empty()) setenv("CACHALOT_PIN", globals.pin.c_str(), 1);
+  if (!globals.weights.empty()) setenv("CACHALOT_WEIGHTS", globals.weights.c_str(), 1);
   globals.action();
   flush_output();
   return 0;

@@ -27,9 +27,9 @@ struct Session {
 
   std::string folder;
   runtime::Runtime runtime;
+  double load_seconds = 0;  // set while `model` is made, so it comes before
   model::Model model;
   std::optional<text::Tokenizer> tokenizer;
-  double load_seconds = 0;
 };
 
 }  // namespace cachalot::cli

@@ -29,7 +29,9 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
     size_ = static_cast<std::size_t>(info.st_size);
     // Pages come when they are touched, shared with the page cache. No MADV_WILLNEED: it would
     // queue the reading of all of a large model before `open` returns; default read-ahead is enough
-    // for weights, which are read in long runs.
+    // for weights, which are read in long runs. No MADV_POPULATE_READ: it takes at once the time
+    // that the first pass saves; no MADV_HUGEPAGE: file systems do not give any (both measured,
+    // docs/performance.md).
     void* p = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd, 0);
     if (p == MAP_FAILED) {
       error = errno;
@@ -44,6 +46,10 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
 
 MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(data_, size_);
+}
+
+void MappedFile::forget_pages() const noexcept {
+  if (data_ != nullptr) ::madvise(data_, size_, MADV_DONTNEED);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept

@@ -21,6 +21,9 @@ class MappedFile {
   std::span<const std::byte> bytes() const noexcept {
     return {static_cast<const std::byte*>(data_), size_};
   }
+  // Takes the pages that have been read out of this process; the system keeps them while it has
+  // room, and what is read again comes back.
+  void forget_pages() const noexcept;
 
  private:
   void* data_ = nullptr;  // nullptr for an empty file

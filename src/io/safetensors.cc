@@ -146,5 +146,8 @@ const std::map<std::string, TensorView, std::less<>>& Safetensors::tensors() con
 }
 const std::map<std::string, std::string>& Safetensors::metadata() const { return state_->metadata; }
 std::uint64_t Safetensors::file_bytes() const { return state_->file_bytes; }
+void Safetensors::forget_pages() const noexcept {
+  for (const MappedFile& file : state_->files) file.forget_pages();
+}
 
 }  // namespace cachalot::io

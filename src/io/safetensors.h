@@ -58,7 +58,8 @@ class Safetensors {
   const TensorView& at(std::string_view name) const;    // kFormat, naming the nearest name
   const std::map<std::string, TensorView, std::less<>>& tensors() const;
   const std::map<std::string, std::string>& metadata() const;
-  std::uint64_t file_bytes() const;  // of all mapped files
+  std::uint64_t file_bytes() const;    // of all mapped files
+  void forget_pages() const noexcept;  // MappedFile::forget_pages, of all
 
  private:
   struct State;

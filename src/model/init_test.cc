@@ -193,31 +193,44 @@ TEST(Init, AFormatHoldsWhatConvertingToItWouldGive) {
   }
 }
 
+std::vector<float> logits_of(const Context& ctx, const Model& model) {
+  const std::vector<std::int32_t> tokens{1, 2, 3, 511, 0, 77};
+  CachePool pool(
+      model.config(), LatentFormat::kBF16,
+      CachePool::bytes_for(model.config(), LatentFormat::kBF16, static_cast<int>(tokens.size())));
+  LatentCache cache(pool);
+  Forward forward(ctx, model);
+  const Chunk chunk{tokens, &cache};
+  const auto normed = forward.run({&chunk, 1});
+  Mat<float> logits(normed.rows, model.config().vocab_size);
+  forward.logits(normed, logits.view());
+  return {logits.span().begin(), logits.span().end()};
+}
+
+// With weights where they lie in the file, and copied: the same bits.
 TEST(Init, EveryFormatRuns) {
   const testing::TempDir dir;
   const runtime::Runtime runtime({2, ""});
-  const std::vector<std::int32_t> tokens{1, 2, 3, 511, 0, 77};
   for (const WeightFormat format : kFormats) {
     SCOPED_TRACE(name(format));
     const fs::path folder = dir.path() / name(format);
-    init(folder, format);
+    const InitReport report = init(folder, format);
     LoadOptions options;
     options.keep_codes = true;
     const Model model = Model::load(folder, options);
     EXPECT_TRUE(model.has_mtp());
-    const std::size_t budget =
-        CachePool::bytes_for(model.config(), LatentFormat::kBF16, static_cast<int>(tokens.size()));
-    CachePool pool(model.config(), LatentFormat::kBF16, budget);
-    LatentCache cache(pool);
-    Forward forward(runtime.context(), model);
-    const Chunk chunk{tokens, &cache};
-    const auto normed = forward.run({&chunk, 1});
-    Mat<float> logits(normed.rows, model.config().vocab_size);
-    forward.logits(normed, logits.view());
-    const auto [mean, deviation] = moments({logits.span().begin(), logits.span().end()});
+    const std::vector<float> logits = logits_of(runtime.context(), model);
+    const auto [mean, deviation] = moments(logits);
     EXPECT_TRUE(std::isfinite(mean));
     EXPECT_GT(deviation, 0.01);
     EXPECT_LT(deviation, 10);
+
+    options.copy = true;
+    options.copy_threads = 2;
+    const Model copied = Model::load(folder, options);
+    EXPECT_EQ(logits, logits_of(runtime.context(), copied));
+    EXPECT_GT(copied.copied_bytes(), model.copied_bytes() + report.bytes / 2);
+    EXPECT_EQ(copied.code_bytes(), model.code_bytes());
   }
 }
 

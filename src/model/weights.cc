@@ -7,6 +7,7 @@
 
 #include "model/binding.h"
 #include "model/packed_weights.h"
+#include "model/resident.h"
 #include "numeric/group_quant.h"
 
 namespace cachalot::model {
@@ -82,7 +83,12 @@ struct Model::State {
   std::deque<Mat<Bf16>> bf16s;
   std::uint64_t copied = 0;
   std::uint64_t codes = 0;
+  ResidentCopies resident = {};
 
+  // Where matrix data of the file is to be read by products.
+  const void* in_place(const void* data, std::size_t bytes) {
+    return options.copy ? resident.reserve(data, bytes) : data;
+  }
   template <class T>
   Mat<T>& fresh(std::deque<Mat<T>>& copies, int rows, int cols) {
     copies.emplace_back().resize(rows, cols);
@@ -102,7 +108,7 @@ struct Model::State {
   }
   template <class T>
   const T* keep_scales(const io::TensorView& t, std::deque<Mat<T>>& copies) {
-    if (is_aligned(t.data, sizeof(T))) return static_cast<const T*>(t.data);
+    if (is_aligned(t.data, sizeof(T))) return static_cast<const T*>(in_place(t.data, t.bytes));
     Mat<T>& m = fresh(copies, static_cast<int>(t.shape[0]), static_cast<int>(t.shape[1]));
     std::memcpy(m.data(), t.data, t.bytes);
     return m.data();
@@ -116,6 +122,7 @@ struct Model::State {
   nn::WeightRef packed_codes(const StoredPacked& p) {
     QuantView view = p.view;
     view.scales = keep_scales(*p.scales, bf16s);
+    view.codes = static_cast<const std::uint8_t*>(in_place(p.codes->data, p.codes->bytes));
     codes += view.bytes();
     return nn::WeightRef(view);
   }
@@ -125,7 +132,7 @@ struct Model::State {
     view.code = QuantCode::kE4m3;
     view.rows = static_cast<int>(f.codes->shape[0]);
     view.cols = static_cast<int>(f.codes->shape[1]);
-    view.codes = static_cast<const std::uint8_t*>(f.codes->data);
+    view.codes = static_cast<const std::uint8_t*>(in_place(f.codes->data, f.codes->bytes));
     view.stride = view.cols;
     view.scale_stride = view.groups();
     if (f.scales->dtype == DType::kF32) {
@@ -171,7 +178,8 @@ struct Model::State {
     }
     if ((t.dtype == DType::kBF16 || t.dtype == DType::kF32) &&
         is_aligned(t.data, size_of(t.dtype))) {
-      return MatRef(t.data, t.dtype, rows, cols, cols);
+      const bool few_rows = name.ends_with("embed_tokens.weight") && !config.tie_word_embeddings;
+      return MatRef(few_rows ? t.data : in_place(t.data, t.bytes), t.dtype, rows, cols, cols);
     }
     return keep(read_floats(config, file, name, shape), rows, cols);
   }
@@ -228,6 +236,11 @@ Model Model::load(const std::filesystem::path& folder, const LoadOptions& option
     state->config.num_nextn_predict_layers = 0;
   }
   state->weights = bind<nn::WeightRef, nn::VecRef>(state->config, *state);
+  if (options.copy) {
+    state->resident.copy(options.copy_threads);
+    state->copied += state->resident.bytes();
+    state->file.forget_pages();
+  }
   return Model(std::move(state));
 }
 

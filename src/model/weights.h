@@ -1,4 +1,4 @@
-// A model folder opened for running: weights used as they lie in the mapped files.
+// A model folder opened for running: weights used as they lie in the mapped files, or copied.
 //
 // Owns:    the mapping, and copies of the few tensors that cannot be used in place (norms and
 //          biases as float, F16, tensors the file has misaligned, codes in 8 or 4 bits that are to
@@ -35,6 +35,10 @@ struct LoadOptions {
   // both are made in tiles of 1 x 128.
   enum class Activations : std::uint8_t { kBf16, kFp8, kInt8 };
   Activations activations = Activations::kBf16;
+  // Matrices that would be used where they lie in the file are copied into huge pages
+  // (model/resident.h), but for the embedding, of which a pass reads a few rows.
+  bool copy = false;
+  int copy_threads = 1;
 };
 
 class Model {
