@@ -17,6 +17,9 @@ double operand(double x, Precision precision) {
   return precision == Precision::kBF16 ? double{to_float(to_bf16(static_cast<float>(x)))} : x;
 }
 
+double number(double x) { return x; }
+double number(Bf16 x) { return double{to_float(x)}; }
+
 double dot(const double* x, const double* y, int n) {
   double sum = 0;
   for (int i = 0; i < n; ++i) sum += x[i] * y[i];
@@ -44,7 +47,7 @@ class Rows {
             Precision precision) {
     for (int i = 0; i < rows; ++i) {
       const T* source = m.row(begin + i) + from;
-      for (int j = 0; j < cols; ++j) row(i)[to + j] = operand(double{source[j]}, precision);
+      for (int j = 0; j < cols; ++j) row(i)[to + j] = operand(number(source[j]), precision);
     }
   }
 
@@ -63,10 +66,18 @@ struct HeadRows {
         v(s.kv_rows, a.dims.value) {
     const AttentionDims& d = a.dims;
     const int kv_width = d.nope + d.value;
-    q.take(a.q, s.q_begin, s.q_rows, head * (d.nope + d.rope), d.nope + d.rope, 0, a.precision);
-    k.take(a.kv, s.kv_begin, s.kv_rows, head * kv_width, d.nope, 0, a.precision);
+    const auto take = [&](Rows& to, const auto& from, const MatView<const Bf16>& half, int begin,
+                          int rows, int col, int cols) {
+      if (half.rows > 0) {
+        to.take(half, begin, rows, col, cols, 0, a.precision);
+      } else {
+        to.take(from, begin, rows, col, cols, 0, a.precision);
+      }
+    };
+    take(q, a.q, a.q_bf16, s.q_begin, s.q_rows, head * (d.nope + d.rope), d.nope + d.rope);
+    take(k, a.kv, a.kv_bf16, s.kv_begin, s.kv_rows, head * kv_width, d.nope);
     k.take(a.k_rope, s.kv_begin, s.kv_rows, 0, d.rope, d.nope, a.precision);
-    v.take(a.kv, s.kv_begin, s.kv_rows, head * kv_width + d.nope, d.value, 0, a.precision);
+    take(v, a.kv, a.kv_bf16, s.kv_begin, s.kv_rows, head * kv_width + d.nope, d.value);
   }
 };
 
@@ -207,6 +218,8 @@ void check_inputs(std::string_view op, const Op& a) {
                 " value columns; heads, key and value columns have to be positive");
   require_shape(a.scale > 0, op, ": scale is ", a.scale,
                 " but has to be positive: it is 1 / sqrt(nope + rope), times YaRN's factor");
+  if (a.q_bf16.rows > 0) require_size(op, "q_bf16", a.q_bf16, a.q.rows, a.q.cols);
+  if (a.kv_bf16.rows > 0) require_size(op, "kv_bf16", a.kv_bf16, a.kv.rows, a.kv.cols);
   require_size(op, "q", a.q, a.q.rows, d.heads * (d.nope + d.rope));
   require_size(op, "kv", a.kv, a.kv.rows, d.heads * (d.nope + d.value));
   require_size(op, "k_rope", a.k_rope, a.kv.rows, d.rope);

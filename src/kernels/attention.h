@@ -45,6 +45,8 @@ struct Attention {
       Precision::kF32;  // bf16: q, k, v and probabilities rounded to bf16 before products
   MatView<T> out;       // [T, H * V]  rows outside every span stay as they are
   MatView<T> lse;       // [T, H] log of the sum of exp(scores); rows 0 columns 0 = not wanted
+  // Read instead of q and kv, which then give the shapes alone; without rows: not there.
+  MatView<const Bf16> q_bf16 = {}, kv_bf16 = {};
 };
 
 template <class T>
@@ -55,9 +57,10 @@ struct AttentionBackward {
   T scale;
   Precision precision = Precision::kF32;  // bf16: dout and the gradients of scores rounded as well
   MatView<const T> out, lse, dout;
-  MatView<T> dq;       // [T, H * (N + R)]  overwritten
-  MatView<T> dkv;      // [S, H * (N + V)]  overwritten
-  MatView<T> dk_rope;  // [S, R]            overwritten
+  MatView<T> dq;                                  // [T, H * (N + R)]  overwritten
+  MatView<T> dkv;                                 // [S, H * (N + V)]  overwritten
+  MatView<T> dk_rope;                             // [S, R]            overwritten
+  MatView<const Bf16> q_bf16 = {}, kv_bf16 = {};  // as in Attention
 };
 
 template <class T>

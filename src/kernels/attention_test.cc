@@ -7,6 +7,7 @@
 
 #include "kernels/attention_case_test.h"
 #include "kernels/cpu/level_test.h"
+#include "kernels/saved.h"
 #include "testing/finite_difference.h"
 
 namespace cachalot {
@@ -59,6 +60,36 @@ TEST_P(AttentionTest, ForwardAgreesWithNaiveSoftmax) {
       const NaiveAttention want(b, /*backward=*/false);
       expect_within("out", b.out, want.out);
       expect_within("lse", b.lse, want.lse);
+    }
+  }
+}
+
+// Operands in bf16 are those floats: the same bits, whatever the precision of the products.
+TEST_P(AttentionTest, OperandsInBf16) {
+  for (const Precision precision : {Precision::kF32, Precision::kBF16}) {
+    for (const AttentionShape& shape : shapes()) {
+      SCOPED_TRACE(label(shape, precision));
+      AttentionBatch<float> b(shape, 1), c(shape, 1);
+      b.precision = c.precision = precision;
+      Mat<Bf16> q(b.q.rows(), b.q.cols()), kv(b.kv.rows(), b.kv.cols());
+      store_bf16_ref(Context{}, b.q.cview(), q.view());
+      store_bf16_ref(Context{}, b.kv.cview(), kv.view());
+      load_bf16_ref(Context{}, q.cview(), b.q.view());
+      load_bf16_ref(Context{}, kv.cview(), b.kv.view());
+      attention(context(), b.forward());
+      attention_backward(context(), b.backward());
+      Attention<float> forward = c.forward();
+      AttentionBackward<float> backward = c.backward();
+      forward.q_bf16 = backward.q_bf16 = q.cview();
+      forward.kv_bf16 = backward.kv_bf16 = kv.cview();
+      forward.q.data = backward.q.data = forward.kv.data = backward.kv.data = nullptr;
+      attention(context(), forward);
+      attention_backward(context(), backward);
+      EXPECT_TRUE(same_bits(b.out, c.out));
+      EXPECT_TRUE(same_bits(b.lse, c.lse));
+      EXPECT_TRUE(same_bits(b.dq, c.dq));
+      EXPECT_TRUE(same_bits(b.dkv, c.dkv));
+      EXPECT_TRUE(same_bits(b.dk_rope, c.dk_rope));
     }
   }
 }

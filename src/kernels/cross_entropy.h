@@ -1,5 +1,5 @@
 // Softmax cross entropy in place: the logits become their gradient, so a large vocabulary needs no
-// second copy.
+// second copy; or the gradient is written beside them in half the bytes.
 //
 // Threads: rows are independent.
 #pragma once
@@ -20,6 +20,9 @@ struct CrossEntropy {
   std::span<std::int32_t> argmax;         // [T] or empty: the largest logit (lowest index on ties)
   bool backward = false;                  // logits := grad_scale * (softmax - onehot)
   T grad_scale = 1;
+  // [T, vocab] or no rows. With backward the gradient goes here, rounded to bf16 as a bf16 product
+  // would round it, and the logits stay what they were.
+  MatView<Bf16> gradient = {};
 };
 
 template <class T>

@@ -16,12 +16,38 @@
 // With `accumulate` the sum starts from 0 and is added to C at the end.
 #pragma once
 
+#include <cstdint>
 #include <span>
 
 #include "kernels/context.h"
 #include "tensor/mat.h"
 
 namespace cachalot {
+
+// B laid out once as a level's products read it, for weights that many products share. Bits are
+// those of the product with B as it lay.
+//
+// Owns: the words. Made by pack_b; read by the level that made it, in the precision it was made
+// for.
+struct PackedB {
+  const char* level = nullptr;  // KernelTable::name
+  Precision precision = Precision::kF32;
+  int k = 0;
+  int n = 0;
+  Mat<std::uint32_t>
+      words;  // the reference: [K, N], what a product sees of each element, as a float
+
+  std::size_t bytes() const noexcept { return words.bytes(); }
+};
+
+struct PackB {
+  MatRef b;  // [K, N], or [N, K] with trans_b;  F32 or BF16
+  bool trans_b = false;
+  PackedB* out = nullptr;
+
+  int k() const noexcept { return trans_b ? b.cols : b.rows; }
+  int n() const noexcept { return trans_b ? b.rows : b.cols; }
+};
 
 struct Gemm {
   MatRef a;          // [M, K], or [K, M] with trans_a;  F32 or BF16
@@ -30,6 +56,12 @@ struct Gemm {
   bool trans_a = false;
   bool trans_b = false;
   bool accumulate = false;  // C += A B instead of C = A B
+  // Read instead of b, which then need not be there, and of trans_b.
+  const PackedB* packed = nullptr;
+  // [M, N] or no rows. Written instead of c, which then gives the shape alone: the result rounded
+  // to bf16 (nearest, ties to even; a level may lose denormals of bf16 products). Not with
+  // `accumulate`.
+  MatView<Bf16> c_bf16 = {};
 
   int m() const noexcept { return c.rows; }
   int n() const noexcept { return c.cols; }
@@ -41,11 +73,18 @@ void check_shapes(const Gemm& g);
 // The definition: plain loops in the order above.
 void gemm_ref(const Context& ctx, Precision precision, std::span<const Gemm> problems);
 
+void check_shapes(const PackB& job);
+void pack_b_ref(const Context& ctx, Precision precision, std::span<const PackB> jobs);
+// Checks shapes, then lets the table's level pack; memory of `out` is used again where it is
+// enough.
+void pack_b(const Context& ctx, Precision precision, std::span<const PackB> jobs);
+
 // The same product in double, for tests of gradients and of error bounds: C = op(A) op(B).
 void gemm_f64(MatView<const double> a, MatView<const double> b, MatView<double> c, bool trans_a,
               bool trans_b);
 
-// Checks shapes, then runs the table's kernel.
+// Checks shapes, then runs the table's kernel. kInternal for a B packed for another level or
+// precision.
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems);
 inline void gemm(const Context& ctx, Precision precision, const Gemm& problem) {
   gemm(ctx, precision, std::span<const Gemm>(&problem, 1));
@@ -54,6 +93,10 @@ inline void gemm(const Context& ctx, Precision precision, const Gemm& problem) {
 // y = x W^T: the Linear of every checkpoint (W is [out, in]).
 inline Gemm linear(MatRef x, MatRef w, MatView<float> y, bool accumulate = false) {
   return {x, w, y, false, true, accumulate};
+}
+// The same with weights packed before: pack_b of {w, true}.
+inline Gemm linear(MatRef x, const PackedB& w, MatView<float> y, bool accumulate = false) {
+  return {x, {}, y, false, true, accumulate, &w};
 }
 
 }  // namespace cachalot

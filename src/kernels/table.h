@@ -7,6 +7,7 @@
 
 #include "kernels/adamw.h"
 #include "kernels/attention.h"
+#include "kernels/bf16_ops.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/dropout.h"
 #include "kernels/elementwise.h"
@@ -27,6 +28,7 @@ namespace cachalot {
 struct KernelTable {
   const char* name = "ref";
   void (*gemm)(const Context&, Precision, std::span<const Gemm>) = gemm_ref;
+  void (*pack_b)(const Context&, Precision, std::span<const PackB>) = pack_b_ref;
   void (*gemm_fp8)(const Context&, std::span<const Fp8Gemm>) = gemm_fp8_ref;
   void (*quant_linear)(const Context&, QuantActivations,
                        std::span<const QuantLinear>) = quant_linear_ref;
@@ -48,6 +50,12 @@ struct KernelTable {
   void (*swiglu)(const Context&, const Swiglu<float>&) = swiglu_ref<float>;
   void (*swiglu_backward)(const Context&,
                           const SwigluBackward<float>&) = swiglu_backward_ref<float>;
+  void (*swiglu_bf16)(const Context&, const SwigluBf16&) = swiglu_bf16_ref;
+  void (*swiglu_backward_bf16)(const Context&,
+                               const SwigluBackwardBf16&) = swiglu_backward_bf16_ref;
+  void (*gather_rows_bf16)(const Context&, const GatherRowsBf16&) = gather_rows_bf16_ref;
+  void (*combine_bf16)(const Context&, const CombineBf16&) = combine_bf16_ref;
+  void (*rope_bf16)(const Context&, const RopeBf16&) = rope_bf16_ref;
   void (*embedding)(const Context&, const Embedding&) = embedding_ref;
   void (*embedding_backward)(const Context&,
                              const EmbeddingBackward<float>&) = embedding_backward_ref<float>;

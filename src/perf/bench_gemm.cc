@@ -24,6 +24,7 @@ struct Shape {
   bool memory = false;  // bound by reading b
   bool peers = false;
   bool a_bf16 = false;  // a in memory, as the peers are given it
+  bool packed = false;  // b packed before, outside the time
 };
 
 constexpr Precision kF = Precision::kF32;
@@ -33,6 +34,8 @@ constexpr Precision kH = Precision::kBF16;
 constexpr Shape kShapes[] = {
     {"square 2048", kF, 2048, 2048, 2048, false, true, false, 1, false, true},
     {"square 2048", kH, 2048, 2048, 2048, false, true, true, 1, false, true, true},
+    {"square 2048, packed weights", kH, 2048, 2048, 2048, false, true, true, 1, false, true, true,
+     true},
     {"square 2048, float activations", kH, 2048, 2048, 2048, false, true, true},
     {"linear 2048x1408x512", kF, 2048, 1408, 512, false, true, false, 1, false, true},
     {"linear 2048x256x256", kH, 2048, 256, 256, false, true, false},
@@ -43,6 +46,10 @@ constexpr Shape kShapes[] = {
     {"wgrad 8192x256x2048", kH, 8192, 256, 2048, true, false, false},
     {"experts 64 x 32x512x2048", kH, 32, 512, 2048, false, true, true, 64},
     {"experts 64 x 32x2048x512", kH, 32, 2048, 512, false, true, true, 64},
+    {"experts 64 x 32x512x2048, packed weights", kH, 32, 512, 2048, false, true, true, 64, false,
+     false, true, true},
+    {"experts 64 x 32x2048x512, packed weights", kH, 32, 2048, 512, false, true, true, 64, false,
+     false, true, true},
     {"experts 64 x 32x512x2048, float weights", kH, 32, 512, 2048, false, true, false, 64},
     {"experts 64 x 32x512x2048", kF, 32, 512, 2048, false, true, false, 64},
     {"experts dgrad 64 x 32x2048x512", kH, 32, 2048, 512, false, false, false, 64},
@@ -58,6 +65,7 @@ struct Operands {
   Shape shape;
   std::vector<Mat<float>> a, b, c;
   std::vector<Mat<Bf16>> half, a_half;
+  std::vector<PackedB> packed;
   std::vector<Gemm> problems;
 
   explicit Operands(const Shape& s) : shape(s) {
@@ -74,6 +82,15 @@ struct Operands {
       const MatRef x = s.a_bf16 ? MatRef(a_half[i].cview()) : MatRef(a[i].cview());
       problems.push_back({x, w, c[i].view(), s.trans_a, s.trans_b, false});
     }
+  }
+  void pack(const Context& ctx) {
+    packed.resize(problems.size());
+    std::vector<PackB> jobs;
+    for (std::size_t i = 0; i < problems.size(); ++i) {
+      jobs.push_back({problems[i].b, shape.trans_b, &packed[i]});
+      problems[i].packed = &packed[i];
+    }
+    pack_b(ctx, shape.precision, jobs);
   }
   static Mat<Bf16> rounded(const Mat<float>& m) {
     Mat<Bf16> half(m.rows(), m.cols());
@@ -130,6 +147,7 @@ void add_peers(const BenchEnvironment& env, Operands& ops, std::vector<Contestan
 
 ReadyCase prepare(const Shape& shape, const BenchEnvironment& env) {
   const auto ops = std::make_shared<Operands>(shape);
+  if (shape.packed) ops->pack(env.ctx);
   ReadyCase ready;
   ready.contestants.push_back({"cachalot", [&env_ctx = env.ctx, ops] {
                                  gemm(env_ctx, ops->shape.precision, ops->problems);

@@ -32,6 +32,8 @@ class BackwardTask {
                const AttentionSpan& span, int head, int heads, MatView<float> dk_rope)
       : k_(kernels),
         a_(a),
+        q_in_(queries_of(a)),
+        kv_in_(keys_and_values_of(a)),
         span_(span),
         head_(head),
         end_(head + heads),
@@ -96,8 +98,8 @@ class BackwardTask {
     const AttentionDims& d = a_.dims;
     const int next = key + kKeyBlock, width = d.nope + d.value;
     if (next < span_.kv_rows) {
-      fetch_.add(a_.kv.row(span_.kv_begin + next) + head_ * width, a_.kv.stride,
-                 std::min(kKeyBlock, span_.kv_rows - next), width);
+      fetch_.add(element_of(kv_in_, span_.kv_begin + next, head_ * width), kv_in_.stride,
+                 std::min(kKeyBlock, span_.kv_rows - next), width, element_size(kv_in_));
     }
     if (head_ + 1 < end_) {
       const std::int64_t blocks = (span_.kv_rows + kKeyBlock - 1) / kKeyBlock;
@@ -105,7 +107,8 @@ class BackwardTask {
       const int begin = static_cast<int>(rows * block / blocks);
       const int count = static_cast<int>(rows * (block + 1) / blocks) - begin;
       const int row = span_.q_begin + begin, value = (head_ + 1) * d.value;
-      fetch_.add(a_.q.row(row) + (head_ + 1) * width_, a_.q.stride, count, width_);
+      fetch_.add(element_of(q_in_, row, (head_ + 1) * width_), q_in_.stride, count, width_,
+                 element_size(q_in_));
       fetch_.add(a_.dout.row(row) + value, a_.dout.stride, count, d.value);
       fetch_.add(a_.out.row(row) + value, a_.out.stride, count, d.value);
     }
@@ -116,13 +119,14 @@ class BackwardTask {
 
   void pack_queries(int q) {
     const int rows = std::min(kQueryBlock, span_.q_rows - q);
-    const float* queries = a_.q.row(span_.q_begin + q) + head_ * width_;
-    k_.pack_panel({queries, DType::kF32, a_.q.stride, rows, width_,
+    const void* queries = element_of(q_in_, span_.q_begin + q, head_ * width_);
+    k_.pack_panel({queries, q_in_.dtype, q_in_.stride, rows, width_,
                    q_words_ + words_at(q) * padded_, padded_, padded_});
     k_.pack_panel({dout(q), DType::kF32, a_.dout.stride, rows, a_.dims.value,
                    dout_words_ + words_at(q) * value_, value_, value_});
-    transposed(queries, a_.q.stride, rows, width_, row_words_, q_panel_ + q * row_words_);
-    transposed(dout(q), a_.dout.stride, rows, a_.dims.value, value_row_words_,
+    transposed(queries, q_in_.dtype, q_in_.stride, rows, width_, row_words_,
+               q_panel_ + q * row_words_);
+    transposed(dout(q), DType::kF32, a_.dout.stride, rows, a_.dims.value, value_row_words_,
                dout_panel_ + q * value_row_words_);
     for (int i = 0; i < kQueryBlock; ++i) {
       lse2_[q + i] =
@@ -134,10 +138,10 @@ class BackwardTask {
     std::fill(delta_ + q + rows, delta_ + q + kQueryBlock, 0.0f);
   }
 
-  // Rows of floats to a panel [words, kQueryBlock]; rows that do not exist are zero.
-  void transposed(const float* src, std::ptrdiff_t stride, int rows, int cols, int row_words,
-                  std::uint32_t* panel) {
-    k_.pack_rows({src, DType::kF32, stride, rows, cols, rows_, row_words, row_words});
+  // Rows to a panel [words, kQueryBlock]; rows that do not exist are zero.
+  void transposed(const void* src, DType dtype, std::ptrdiff_t stride, int rows, int cols,
+                  int row_words, std::uint32_t* panel) {
+    k_.pack_rows({src, dtype, stride, rows, cols, rows_, row_words, row_words});
     std::fill_n(rows_ + rows * row_words, (kQueryBlock - rows) * row_words, 0u);
     k_.transpose({rows_, row_words, kQueryBlock, row_words, panel, kQueryBlock});
   }
@@ -145,20 +149,21 @@ class BackwardTask {
   void pack_keys(int key, int keys) {
     const AttentionDims& d = a_.dims;
     const int first = span_.kv_begin + key;
-    const float* kv = a_.kv.row(first) + head_ * (d.nope + d.value);
-    cachalot::cpu::pack_keys(k_, d, a_.kv, a_.k_rope, head_, first, keys, key_floats_, key_rows_,
+    const int col = head_ * (d.nope + d.value);
+    const void* kv = element_of(kv_in_, first, col);
+    cachalot::cpu::pack_keys(k_, d, kv_in_, a_.k_rope, head_, first, keys, key_floats_, key_rows_,
                              row_words_);
-    k_.pack_rows({kv + d.nope, DType::kF32, a_.kv.stride, keys, d.value, value_rows_,
-                  value_row_words_, value_row_words_});
+    k_.pack_rows({element_of(kv_in_, first, col + d.nope), kv_in_.dtype, kv_in_.stride, keys,
+                  d.value, value_rows_, value_row_words_, value_row_words_});
     // Columns past the keys are never multiplied: their words are beyond the sums.
     if (d.nope % kLaneBlock == 0 && d.rope % kLaneBlock == 0) {
-      k_.pack_panel({kv, DType::kF32, a_.kv.stride, keys, d.nope, key_words_, padded_, d.nope});
+      k_.pack_panel({kv, kv_in_.dtype, kv_in_.stride, keys, d.nope, key_words_, padded_, d.nope});
       if (d.rope > 0) {
         k_.pack_panel({a_.k_rope.row(first), DType::kF32, a_.k_rope.stride, keys, d.rope,
                        key_words_ + d.nope, padded_, d.rope});
       }
     } else {
-      join_keys(d, a_.kv, a_.k_rope, head_, first, keys, key_floats_);
+      join_keys(d, kv_in_, a_.k_rope, head_, first, keys, key_floats_);
       k_.pack_panel({key_floats_, DType::kF32, width_, keys, width_, key_words_, padded_, padded_});
     }
     k_.transpose({key_words_, padded_, round_up(k_.words(keys), kLaneBlock), padded_, key_columns_,
@@ -290,6 +295,7 @@ class BackwardTask {
 
   const AttentionKernels& k_;
   const AttentionBackward<float>& a_;
+  const MatRef q_in_, kv_in_;
   const AttentionSpan span_;
   int head_;
   const int end_;

@@ -13,10 +13,11 @@ namespace cachalot::cpu {
 
 class RowFetcher {
  public:
-  // `rows` rows from `first`, `cols` floats of each. What was asked for before goes first.
-  void add(const float* first, std::ptrdiff_t stride, int rows, int cols) {
+  // `rows` rows from `first`, `cols` elements of `size` bytes of each. What was asked for before
+  // goes first.
+  void add(const void* first, std::ptrdiff_t stride, int rows, int cols, int size = 4) {
     if (count_ == kPieces || rows <= 0 || cols <= 0) return;
-    pieces_[count_++] = {reinterpret_cast<const char*>(first), stride * 4, rows, cols * 4};
+    pieces_[count_++] = {static_cast<const char*>(first), stride * size, rows, cols * size};
   }
   // Spreads what is left over `steps` calls of `step`.
   void spread(int steps) { rows_per_step_ = (left() + steps - 1) / std::max(1, steps); }

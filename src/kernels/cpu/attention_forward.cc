@@ -37,6 +37,8 @@ class ForwardTask {
   ForwardTask(const AttentionKernels& kernels, const Attention<float>& a, const Chunk& chunk)
       : k_(kernels),
         a_(a),
+        q_in_(queries_of(a)),
+        kv_in_(keys_and_values_of(a)),
         chunk_(chunk),
         head_(chunk.head),
         width_(a.dims.nope + a.dims.rope),
@@ -64,7 +66,7 @@ class ForwardTask {
 
  private:
   void one_head() {
-    k_.pack_rows({queries(head_), DType::kF32, a_.q.stride, chunk_.rows, width_, q_, padded_words_,
+    k_.pack_rows({queries(head_), q_in_.dtype, q_in_.stride, chunk_.rows, width_, q_, padded_words_,
                   padded_words_});
     std::fill_n(max_, chunk_.rows, -std::numeric_limits<float>::infinity());
     std::fill_n(total_, round_up(chunk_.rows, kLaneBlock) * kLaneBlock, 0.0f);
@@ -82,29 +84,30 @@ class ForwardTask {
     for (int row = 0; row < chunk_.rows; ++row) finish(row);
   }
 
-  const float* queries(int head) const {
-    return a_.q.row(chunk_.span.q_begin + chunk_.begin) + head * width_;
+  const void* queries(int head, int row = 0) const {
+    return element_of(q_in_, chunk_.span.q_begin + chunk_.begin + row, head * width_);
   }
-  const float* keys_and_values(int key, int head) const {
-    return a_.kv.row(chunk_.span.kv_begin + key) + head * (a_.dims.nope + a_.dims.value);
+  const void* keys_and_values(int key, int head, int col = 0) const {
+    return element_of(kv_in_, chunk_.span.kv_begin + key,
+                      head * (a_.dims.nope + a_.dims.value) + col);
   }
   // While the queries pass over the block at `key`: the next block, in the end that of the next
   // head, with its queries.
   void fetch_next(int key, int last_seen) {
     const int next = key + kKeyBlock, width = a_.dims.nope + a_.dims.value;
     if (next < last_seen) {
-      fetch_.add(keys_and_values(next, head_), a_.kv.stride, std::min(kKeyBlock, last_seen - next),
-                 width);
+      fetch_.add(keys_and_values(next, head_), kv_in_.stride, std::min(kKeyBlock, last_seen - next),
+                 width, element_size(kv_in_));
     } else if (head_ + 1 < chunk_.head + chunk_.heads) {
-      fetch_.add(keys_and_values(0, head_ + 1), a_.kv.stride, std::min(kKeyBlock, last_seen),
-                 width);
+      fetch_.add(keys_and_values(0, head_ + 1), kv_in_.stride, std::min(kKeyBlock, last_seen),
+                 width, element_size(kv_in_));
     }
     if (head_ + 1 < chunk_.head + chunk_.heads) {
       // A share of the next head's queries with every block.
       const int blocks = (last_seen + kKeyBlock - 1) / kKeyBlock, block = key / kKeyBlock;
       const int begin = static_cast<int>(std::int64_t{chunk_.rows} * block / blocks);
       const int end = static_cast<int>(std::int64_t{chunk_.rows} * (block + 1) / blocks);
-      fetch_.add(queries(head_ + 1) + begin * a_.q.stride, a_.q.stride, end - begin, width_);
+      fetch_.add(queries(head_ + 1, begin), q_in_.stride, end - begin, width_, element_size(q_in_));
     }
     const int first_row = std::max(0, key - position(0));
     fetch_.spread((chunk_.rows - first_row + kRowBlock - 1) / kRowBlock);
@@ -118,13 +121,13 @@ class ForwardTask {
   void pack_keys(int key, int keys) {
     const AttentionDims& d = a_.dims;
     const int first = chunk_.span.kv_begin + key;
-    const float* kv = keys_and_values(key, head_);
-    cachalot::cpu::pack_keys(k_, d, a_.kv, a_.k_rope, head_, first, keys, key_floats_, key_rows_,
+    cachalot::cpu::pack_keys(k_, d, kv_in_, a_.k_rope, head_, first, keys, key_floats_, key_rows_,
                              padded_words_);
     // Rows past `keys` hold what was there before: no query sees those columns.
     k_.transpose(
         {key_rows_, padded_words_, round_up(keys, kLaneBlock), padded_words_, keys_, kKeyBlock});
-    k_.pack_panel({kv + d.nope, DType::kF32, a_.kv.stride, keys, d.value, values_, value_, value_});
+    k_.pack_panel({keys_and_values(key, head_, d.nope), kv_in_.dtype, kv_in_.stride, keys, d.value,
+                   values_, value_, value_});
   }
 
   void visit(int key, int row, int rows) {
@@ -181,6 +184,7 @@ class ForwardTask {
 
   const AttentionKernels& k_;
   const Attention<float>& a_;
+  const MatRef q_in_, kv_in_;
   const Chunk chunk_;
   int head_;
   RowFetcher fetch_;
@@ -207,24 +211,29 @@ int heads_per_task(const Attention<float>& a, int size, int threads) {
 
 }  // namespace
 
-void join_keys(const AttentionDims& d, MatView<const float> kv, MatView<const float> k_rope,
-               int head, int first, int keys, float* joined) {
-  const float* nope = kv.row(first) + head * (d.nope + d.value);
+void join_keys(const AttentionDims& d, const MatRef& kv, MatView<const float> k_rope, int head,
+               int first, int keys, float* joined) {
   for (int i = 0; i < keys; ++i) {
+    const void* nope = element_of(kv, first + i, head * (d.nope + d.value));
     float* to = joined + static_cast<std::ptrdiff_t>(i) * (d.nope + d.rope);
-    std::copy_n(nope + i * kv.stride, d.nope, to);
+    if (kv.dtype == DType::kBF16) {
+      const auto* half = static_cast<const Bf16*>(nope);
+      std::transform(half, half + d.nope, to, [](Bf16 x) { return to_float(x); });
+    } else {
+      std::copy_n(static_cast<const float*>(nope), d.nope, to);
+    }
     if (d.rope > 0) std::copy_n(k_rope.row(first + i), d.rope, to + d.nope);
   }
 }
 
-void pack_keys(const AttentionKernels& kernels, const AttentionDims& d, MatView<const float> kv,
+void pack_keys(const AttentionKernels& kernels, const AttentionDims& d, const MatRef& kv,
                MatView<const float> k_rope, int head, int first, int keys, float* joined,
                std::uint32_t* rows, int row_words) {
-  const float* nope = kv.row(first) + head * (d.nope + d.value);
+  const void* nope = element_of(kv, first, head * (d.nope + d.value));
   const int whole = kLaneBlock * kernels.pair, width = d.nope + d.rope;
   if (d.nope % whole == 0 && d.rope % whole == 0) {
     const int nope_words = d.nope / kernels.pair, rope_words = d.rope / kernels.pair;
-    kernels.pack_rows({nope, DType::kF32, kv.stride, keys, d.nope, rows, row_words, nope_words});
+    kernels.pack_rows({nope, kv.dtype, kv.stride, keys, d.nope, rows, row_words, nope_words});
     if (d.rope == 0) return;
     kernels.pack_rows({k_rope.row(first), DType::kF32, k_rope.stride, keys, d.rope,
                        rows + nope_words, row_words, rope_words});

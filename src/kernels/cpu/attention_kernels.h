@@ -142,13 +142,28 @@ struct AttentionIsa {
   }
 };
 
+// What attention reads of queries, or of keys and values: floats or bf16.
+template <class Op>
+MatRef queries_of(const Op& a) {
+  return a.q_bf16.rows > 0 ? MatRef(a.q_bf16) : MatRef(a.q);
+}
+template <class Op>
+MatRef keys_and_values_of(const Op& a) {
+  return a.kv_bf16.rows > 0 ? MatRef(a.kv_bf16) : MatRef(a.kv);
+}
+inline const void* element_of(const MatRef& m, std::ptrdiff_t row, std::ptrdiff_t col) {
+  return static_cast<const char*>(m.data) +
+         (row * m.stride + col) * static_cast<std::ptrdiff_t>(size_of(m.dtype));
+}
+inline int element_size(const MatRef& m) { return static_cast<int>(size_of(m.dtype)); }
+
 // Keys [first, first + keys) of a head, nope and rope parts joined: [keys, N + R] floats.
-void join_keys(const AttentionDims& dims, MatView<const float> kv, MatView<const float> k_rope,
-               int head, int first, int keys, float* joined);
+void join_keys(const AttentionDims& dims, const MatRef& kv, MatView<const float> k_rope, int head,
+               int first, int keys, float* joined);
 
 // Keys [first, first + keys) of a head as rows of words, nope and rope parts joined. `joined`
 // [keys, N + R] is needed where a part does not fill whole vectors of words; it gets the floats.
-void pack_keys(const AttentionKernels& kernels, const AttentionDims& dims, MatView<const float> kv,
+void pack_keys(const AttentionKernels& kernels, const AttentionDims& dims, const MatRef& kv,
                MatView<const float> k_rope, int head, int first, int keys, float* joined,
                std::uint32_t* rows, int row_words);
 

@@ -8,6 +8,7 @@ namespace cachalot::cpu {
 namespace avx2 {
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems);
+void pack_b(const Context& ctx, Precision precision, std::span<const PackB> jobs);
 void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems);
 void quantize_fp8(const Context& ctx, std::span<const QuantizeFp8> jobs);
 void requantize_fp8(const Context& ctx, std::span<const RequantizeFp8> jobs);
@@ -20,6 +21,11 @@ void rms_norm_backward(const Context& ctx, const RmsNormBackward<float>& a);
 void rope(const Context& ctx, const Rope<float>& a);
 void swiglu(const Context& ctx, const Swiglu<float>& a);
 void swiglu_backward(const Context& ctx, const SwigluBackward<float>& a);
+void swiglu_bf16(const Context& ctx, const SwigluBf16& a);
+void swiglu_backward_bf16(const Context& ctx, const SwigluBackwardBf16& a);
+void gather_rows_bf16(const Context& ctx, const GatherRowsBf16& a);
+void combine_bf16(const Context& ctx, const CombineBf16& a);
+void rope_bf16(const Context& ctx, const RopeBf16& a);
 void embedding(const Context& ctx, const Embedding& a);
 void embedding_backward(const Context& ctx, const EmbeddingBackward<float>& a);
 void dropout(const Context& ctx, const Dropout<float>& a);
@@ -47,6 +53,7 @@ void payload_round_trip(const Context& ctx, numeric::Payload payload, MatView<fl
 
 constexpr void add_avx2(KernelTable& table) {
   table.gemm = avx2::gemm;
+  table.pack_b = avx2::pack_b;
   table.gemm_fp8 = avx2::gemm_fp8;
   table.quantize_fp8 = avx2::quantize_fp8;
   table.requantize_fp8 = avx2::requantize_fp8;
@@ -59,6 +66,11 @@ constexpr void add_avx2(KernelTable& table) {
   table.rope = avx2::rope;
   table.swiglu = avx2::swiglu;
   table.swiglu_backward = avx2::swiglu_backward;
+  table.swiglu_bf16 = avx2::swiglu_bf16;
+  table.swiglu_backward_bf16 = avx2::swiglu_backward_bf16;
+  table.gather_rows_bf16 = avx2::gather_rows_bf16;
+  table.combine_bf16 = avx2::combine_bf16;
+  table.rope_bf16 = avx2::rope_bf16;
   table.embedding = avx2::embedding;
   table.embedding_backward = avx2::embedding_backward;
   table.dropout = avx2::dropout;

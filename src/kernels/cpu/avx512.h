@@ -10,6 +10,7 @@ namespace cachalot::cpu {
 namespace avx512 {
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems);
+void pack_b(const Context& ctx, Precision precision, std::span<const PackB> jobs);
 void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems);
 void quant_linear(const Context& ctx, QuantActivations activations,
                   std::span<const QuantLinear> problems);
@@ -24,6 +25,11 @@ void rms_norm_backward(const Context& ctx, const RmsNormBackward<float>& a);
 void rope(const Context& ctx, const Rope<float>& a);
 void swiglu(const Context& ctx, const Swiglu<float>& a);
 void swiglu_backward(const Context& ctx, const SwigluBackward<float>& a);
+void swiglu_bf16(const Context& ctx, const SwigluBf16& a);
+void swiglu_backward_bf16(const Context& ctx, const SwigluBackwardBf16& a);
+void gather_rows_bf16(const Context& ctx, const GatherRowsBf16& a);
+void combine_bf16(const Context& ctx, const CombineBf16& a);
+void rope_bf16(const Context& ctx, const RopeBf16& a);
 void embedding(const Context& ctx, const Embedding& a);
 void embedding_backward(const Context& ctx, const EmbeddingBackward<float>& a);
 void dropout(const Context& ctx, const Dropout<float>& a);
@@ -53,6 +59,7 @@ void gemm_fp8_hopper(const Context& ctx, int interval, std::span<const Fp8Gemm> 
 constexpr void add_avx512(KernelTable& table) {
   add_avx2(table);
   table.gemm = avx512::gemm;
+  table.pack_b = avx512::pack_b;
   table.gemm_fp8 = avx512::gemm_fp8;
   table.quant_linear = avx512::quant_linear;
   table.quantize_fp8 = avx512::quantize_fp8;
@@ -66,6 +73,11 @@ constexpr void add_avx512(KernelTable& table) {
   table.rope = avx512::rope;
   table.swiglu = avx512::swiglu;
   table.swiglu_backward = avx512::swiglu_backward;
+  table.swiglu_bf16 = avx512::swiglu_bf16;
+  table.swiglu_backward_bf16 = avx512::swiglu_backward_bf16;
+  table.gather_rows_bf16 = avx512::gather_rows_bf16;
+  table.combine_bf16 = avx512::combine_bf16;
+  table.rope_bf16 = avx512::rope_bf16;
   table.embedding = avx512::embedding;
   table.embedding_backward = avx512::embedding_backward;
   table.dropout = avx512::dropout;

@@ -55,6 +55,29 @@ TEST_P(CrossEntropyLevels, EveryTail) {
   }
 }
 
+TEST_P(CrossEntropyLevels, AGradientBesideTheLogitsIsTheOneInPlaceRounded) {
+  const std::vector<std::int32_t> targets{0, -1, 0, 2};
+  for (const int vocab : {3, 16, 33, 2049}) {
+    Mat<float> logits = some_logits(vocab), in_place = logits.clone();
+    const Mat<float> before = logits.clone();
+    std::vector<double> loss(4), want_loss(4);
+    Mat<Bf16> got(4, vocab);
+    cross_entropy(context(), {in_place.view(), targets, want_loss, {}, true, 0.25f});
+    cross_entropy(context(), {logits.view(), targets, loss, {}, true, 0.25f, got.view()});
+    EXPECT_EQ(loss, want_loss);
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      ASSERT_EQ(to_float(got.data()[i]), to_float(to_bf16(in_place.data()[i])))
+          << vocab << " " << i;
+      ASSERT_EQ(logits.data()[i], before.data()[i]);
+    }
+  }
+  Mat<float> logits(4, 3);
+  Mat<Bf16> narrow(4, 2);
+  std::vector<double> loss(4);
+  EXPECT_THROW(cross_entropy(context(), {logits.view(), targets, loss, {}, true, 1, narrow.view()}),
+               Error);
+}
+
 TEST_P(CrossEntropyLevels, ThreadsDoNotMatter) {
   const Mat<float> logits = random_mat<float>(9, 5003, 1);
   const std::vector<std::int32_t> targets{1, 2, 3, -1, 5, 6, 7, 8, 5002};

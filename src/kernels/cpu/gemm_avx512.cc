@@ -51,10 +51,15 @@ static constexpr GemmIsa kIsa = {.lanes = kLanes,
                                  .tile = gemm_tile,
                                  .scaled_tile = gemm_scaled_tile,
                                  .direct = gemm_direct,
-                                 .store = gemm_store};
+                                 .store = gemm_store,
+                                 .store_bf16 = gemm_store_bf16};
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems) {
   run_gemm(kIsa, ctx, precision, problems);
+}
+
+void pack_b(const Context& ctx, Precision precision, std::span<const PackB> jobs) {
+  run_pack_b(kIsa, ctx, precision, jobs);
 }
 
 void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems) {

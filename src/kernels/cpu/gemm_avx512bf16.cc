@@ -79,7 +79,8 @@ static constexpr GemmIsa kFloats = {.lanes = kLanes,
                                     .tile = avx512::gemm_tile,
                                     .scaled_tile = avx512::gemm_scaled_tile,
                                     .direct = avx512::gemm_direct,
-                                    .store = avx512::gemm_store};
+                                    .store = avx512::gemm_store,
+                                    .store_bf16 = avx512::gemm_store_bf16};
 static constexpr GemmIsa kPairs = {.lanes = kLanes,
                                    .max_rows = kGemmRows,
                                    .max_vecs = kGemmVecs,
@@ -90,7 +91,8 @@ static constexpr GemmIsa kPairs = {.lanes = kLanes,
                                    .tile = run_tile,
                                    .scaled_tile = run_scaled_tile,
                                    .direct = avx512::gemm_direct,
-                                   .store = avx512::gemm_store};
+                                   .store = avx512::gemm_store,
+                                   .store_bf16 = gemm_store_bf16};
 
 void gemm_floats(const Context& ctx, Precision precision, std::span<const Gemm> problems) {
   run_gemm(kFloats, ctx, precision, problems);
@@ -111,6 +113,11 @@ void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problem
   } else {
     gemm_floats(ctx, precision, problems);
   }
+}
+
+void pack_b(const Context& ctx, Precision precision, std::span<const PackB> jobs) {
+  run_pack_b(precision == Precision::kBF16 && pairs_are_faster() ? kPairs : kFloats, ctx, precision,
+             jobs);
 }
 
 void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems) {

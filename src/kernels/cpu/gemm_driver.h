@@ -4,7 +4,10 @@
 // (problem, rows, columns): it packs a block of B into its core's L2 cache and one panel of A after
 // the other into L1, and while it multiplies it fetches what it will pack next. Packing everything
 // first would write it to memory and read it back, which costs more than packing A again for every
-// 256 columns. Only a B that many small tasks need is packed once for all of them.
+// 256 columns. A B that many small tasks need, and an A that many blocks of columns need, are
+// packed once for all of them; a B that was packed before (PackedB) has that layout.
+//
+// gemm_plan.cc cuts, gemm_operands.cc packs, gemm_task.cc multiplies.
 //
 // Everything is in words of 32 bits, one per summation step: a float, or a pair of bf16. A panel is
 // [steps, width] words: all lines (rows of A, columns of B) of one register tile, step by step.
@@ -123,7 +126,23 @@ struct GemmIsa {
   // c (+)= the top left [rows, cols] of a tile with `stride` floats per row.
   void (*store)(const float* tile, std::ptrdiff_t stride, int rows, int cols, bool accumulate,
                 float* c, std::ptrdiff_t c_stride) = nullptr;
+  // The same, rounded to bf16.
+  void (*store_bf16)(const float* tile, std::ptrdiff_t stride, int rows, int cols, Bf16* c,
+                     std::ptrdiff_t c_stride) = nullptr;
 };
+// Beside the levels' other ops that round to bf16 (bf16_ops_body.inc).
+namespace avx2 {
+void gemm_store_bf16(const float* tile, std::ptrdiff_t stride, int rows, int cols, Bf16* c,
+                     std::ptrdiff_t c_stride);
+}
+namespace avx512 {
+void gemm_store_bf16(const float* tile, std::ptrdiff_t stride, int rows, int cols, Bf16* c,
+                     std::ptrdiff_t c_stride);
+}
+namespace avx512bf16 {
+void gemm_store_bf16(const float* tile, std::ptrdiff_t stride, int rows, int cols, Bf16* c,
+                     std::ptrdiff_t c_stride);
+}
 
 constexpr int kDirectRowsLimit = 8;
 
@@ -134,6 +153,9 @@ inline std::int64_t steps_of(Steps kind, std::int64_t k) {
 
 void run_gemm(const GemmIsa& isa, const Context& ctx, Precision precision,
               std::span<const Gemm> problems);
+// Lays out B as run_gemm would for tasks that share it: panels of columns, each [steps, width].
+void run_pack_b(const GemmIsa& isa, const Context& ctx, Precision precision,
+                std::span<const PackB> jobs);
 // Block-scaled products, in the steps of `isa.bf16`.
 void run_gemm_fp8(const GemmIsa& isa, const Context& ctx, std::span<const Fp8Gemm> problems);
 

@@ -124,6 +124,31 @@ std::vector<float> run(const Context& ctx, Precision p, const Data& d) {
   return out;
 }
 
+// The same product with its B packed before.
+std::vector<float> run_packed(const Context& ctx, Precision p, const Data& d) {
+  PackedB b;
+  const PackB job{d.b.ref(), d.c.trans_b, &b};
+  pack_b(ctx, p, std::span<const PackB>(&job, 1));
+  std::vector<float> out;
+  Gemm g = d.gemm(out);
+  g.b = {};
+  g.packed = &b;
+  gemm(ctx, p, g);
+  return out;
+}
+
+// The same product, its result rounded; what lies between rows is not touched.
+std::vector<Bf16> run_to_bf16(const Context& ctx, Precision p, const Data& d) {
+  std::vector<float> out;
+  Gemm g = d.gemm(out);
+  std::vector<Bf16> half(out.size());
+  std::transform(out.begin(), out.end(), half.begin(), to_bf16);
+  g.c.data = nullptr;
+  g.c_bf16 = {half.data(), d.c.m, d.c.n, d.c_stride};
+  gemm(ctx, p, g);
+  return half;
+}
+
 class EveryLevel : public ::testing::TestWithParam<const KernelTable*> {
  protected:
   bool fused() const { return GetParam()->gemm != gemm_ref; }
@@ -142,8 +167,16 @@ std::vector<Case> layouts(int m, int n, int k) {
 void expect_contract(const Context& ctx, const Case& c, bool fused, Fill fill = Fill::kNormal) {
   const Data d(c, 1, fill);
   for (const Precision p : {Precision::kF32, Precision::kBF16}) {
-    EXPECT_TRUE(same_bits(run(ctx, p, d), d.expected(p, fused)))
-        << ctx.ops().name << " " << c << (p == Precision::kBF16 ? " in bf16" : " in f32");
+    const char* in = p == Precision::kBF16 ? " in bf16" : " in f32";
+    const std::vector<float> want = d.expected(p, fused);
+    EXPECT_TRUE(same_bits(run(ctx, p, d), want)) << ctx.ops().name << " " << c << in;
+    EXPECT_TRUE(same_bits(run_packed(ctx, p, d), want))
+        << ctx.ops().name << " " << c << in << ", b packed";
+    if (c.accumulate) continue;
+    const std::vector<Bf16> half = run_to_bf16(ctx, p, d);
+    EXPECT_TRUE(std::equal(half.begin(), half.end(), want.begin(),
+                           [](Bf16 x, float y) { return x.bits == to_bf16(y).bits; }))
+        << ctx.ops().name << " " << c << in << ", into bf16";
   }
 }
 
@@ -187,7 +220,7 @@ TEST_P(EveryLevel, EveryLengthOfTheSum) {
 
 // Longer than one block of k: partial sums must not be rounded or added in another order.
 TEST_P(EveryLevel, LongSums) {
-  for (const int k : {383, 384, 385, 511, 512, 513, 769, 1537, 2049}) {
+  for (const int k : {383, 512, 1023, 1024, 1025, 1537, 2047, 2048, 2049, 4099}) {
     expect_contract(context(), {15, 34, k, false, true, false, false, true, 0}, fused());
     expect_contract(context(), {16, 17, k, true, false, true, true, false, 1}, fused());
     expect_contract(context(), {2, 17, k, false, true, true, true, false, 1}, fused());
@@ -212,6 +245,8 @@ TEST_P(EveryLevel, ThreadsDoNotChangeABit) {
       for (const int threads : {1, 2, 3}) {
         ThreadPool pool(threads);
         EXPECT_TRUE(same_bits(run(context(&pool), p, d), one)) << c << " threads " << threads;
+        EXPECT_TRUE(same_bits(run_packed(context(&pool), p, d), one))
+            << c << " threads " << threads << ", b packed";
       }
     }
   }
@@ -265,6 +300,37 @@ TEST_P(EveryLevel, BatchesOfProblems) {
     }
   }
   gemm(context(&pool), Precision::kF32, std::span<const Gemm>());
+}
+
+// Packed and plain ones side by side, packed in one call into memory that was used before.
+TEST_P(EveryLevel, BatchesOfPackedProblems) {
+  const int rows[] = {3, 0, 33, 200};
+  ThreadPool pool(2);
+  std::vector<PackedB> packed(std::size(rows));
+  for (const Precision p : {Precision::kBF16, Precision::kF32}) {
+    std::vector<Data> data;
+    for (std::size_t i = 0; i < std::size(rows); ++i) {
+      const int n = 33 + 40 * static_cast<int>(i);
+      data.emplace_back(Case{rows[i], n, 77, false, i % 2 == 0, i == 3, false, i == 2, 1}, 10 * i);
+    }
+    std::vector<PackB> jobs;
+    for (std::size_t i = 0; i < data.size(); ++i) {
+      jobs.push_back({data[i].b.ref(), data[i].c.trans_b, &packed[i]});
+    }
+    pack_b(context(&pool), p, jobs);
+    std::vector<std::vector<float>> out(2 * data.size());
+    std::vector<Gemm> problems;
+    for (std::size_t i = 0; i < data.size(); ++i) {
+      problems.push_back(data[i].gemm(out[2 * i]));
+      problems.push_back(data[i].gemm(out[2 * i + 1]));
+      problems.back().b = {};
+      problems.back().packed = &packed[i];
+    }
+    gemm(context(&pool), p, problems);
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      EXPECT_TRUE(same_bits(out[i], data[i / 2].expected(p, fused()))) << data[i / 2].c;
+    }
+  }
 }
 
 TEST_P(EveryLevel, WithinTheErrorBoundOfTheExactProduct) {
@@ -322,6 +388,7 @@ TEST_P(EveryLevel, TinyNumbers) {
     EXPECT_TRUE(
         same_bits(run(context(), Precision::kF32, d), d.expected(Precision::kF32, fused())));
     const auto got = run(context(), Precision::kBF16, d);
+    EXPECT_TRUE(same_bits(run_packed(context(), Precision::kBF16, d), got));
     const auto want = d.expected(Precision::kBF16, fused());
     for (std::size_t i = 0; i < got.size(); ++i) {
       EXPECT_LE(std::abs(got[i] - want[i]), 100 * std::numeric_limits<float>::min());
@@ -372,6 +439,47 @@ TEST(GemmShapes, ErrorsNameTheShapes) {
   EXPECT_THROW(gemm(ctx, Precision::kF32, linear(a.cview(), wide.cview(), c.view())), Error);
   Gemm g = linear(a.cview(), MatRef(nullptr, DType::kF32, 4, 3, 3), c.view());
   EXPECT_THROW(gemm(ctx, Precision::kF32, g), Error);
+}
+
+TEST(GemmShapes, ABf16ResultIsWritten) {
+  Mat<float> a(2, 3), b(4, 3), c(2, 4);
+  Mat<Bf16> half(2, 4), narrow(2, 3);
+  const Context ctx{&kReferenceTable, nullptr};
+  Gemm g = linear(a.cview(), b.cview(), c.view());
+  g.c_bf16 = half.view();
+  gemm(ctx, Precision::kBF16, g);
+  g.accumulate = true;
+  EXPECT_THROW(gemm(ctx, Precision::kBF16, g), Error);
+  g.accumulate = false;
+  g.c_bf16 = narrow.view();
+  EXPECT_THROW(gemm(ctx, Precision::kBF16, g), Error);
+}
+
+TEST(GemmShapes, PackedForAnotherProduct) {
+  Mat<float> a(2, 3), b(4, 3), c(2, 4), narrow(2, 5);
+  const Context ctx{&kReferenceTable, nullptr};
+  PackedB packed;
+  const auto message = [&](Precision p, const Gemm& g) {
+    try {
+      gemm(ctx, p, g);
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(message(Precision::kF32, linear(a.cview(), packed, c.view())),
+            "gemm: a [2, 3] times packed b [0, 0] does not give c [2, 4]");
+  const PackB job{b.cview(), true, &packed};
+  pack_b(ctx, Precision::kF32, std::span<const PackB>(&job, 1));
+  EXPECT_EQ(message(Precision::kF32, linear(a.cview(), packed, c.view())), "");
+  EXPECT_EQ(message(Precision::kF32, linear(a.cview(), packed, narrow.view())),
+            "gemm: a [2, 3] times packed b [3, 4] does not give c [2, 5]");
+  EXPECT_EQ(
+      message(Precision::kBF16, linear(a.cview(), packed, c.view())),
+      "gemm: b was packed by ref for f32 products, but this one is ref's in bf16; pack it with "
+      "the same context and precision");
+  const PackB nowhere{b.cview(), true, nullptr};
+  EXPECT_THROW(pack_b(ctx, Precision::kF32, std::span<const PackB>(&nowhere, 1)), Error);
 }
 
 }  // namespace
