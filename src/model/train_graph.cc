@@ -54,22 +54,32 @@ void TrainGraph::layout(int sequences, int length, nn::RopeRows& rope, Mat<float
 double TrainGraph::head_loss(MatView<const float> normed, MatRef head,
                              std::span<const std::int32_t> targets, float grad_scale, bool backward,
                              const LossOptions& options, MatView<float> dnormed,
-                             MatView<float> dhead, std::vector<std::int32_t>& argmax) {
+                             MatView<float> dhead, bool add_dhead,
+                             std::vector<std::int32_t>& argmax) {
   const PartScope part(ctx_, Part::kHead);
   argmax.resize(targets.size());
   std::vector<double> loss(targets.size());
-  for (int begin = 0; begin < normed.rows; begin += options.head_rows) {
-    const int rows = std::min(options.head_rows, normed.rows - begin);
+  // Each piece reads the head and adds to its gradient, so pieces are as large as their logits
+  // allow.
+  constexpr int kLogits = 8 << 20, kLeastRows = 512;
+  const int head_rows =
+      options.head_rows > 0 ? options.head_rows : std::max(kLogits / head.rows, kLeastRows);
+  for (int begin = 0; begin < normed.rows; begin += head_rows) {
+    const int rows = std::min(head_rows, normed.rows - begin);
     const auto from = static_cast<std::size_t>(begin);
     const auto n = static_cast<std::size_t>(rows);
     logits_.resize(rows, head.rows);
     gemm(ctx_, num_.products, linear(normed.sub_rows(begin, rows), head, logits_.view()));
-    cross_entropy(ctx_, {logits_.view(), targets.subspan(from, n), std::span(loss).subspan(from, n),
-                         std::span(argmax).subspan(from, n), backward, grad_scale});
+    const bool in_bf16 = backward && num_.bf16_operands;  // what the products read of the gradient
+    dlogits_.resize(in_bf16 ? rows : 0, head.rows);
+    cross_entropy(ctx_,
+                  {logits_.view(), targets.subspan(from, n), std::span(loss).subspan(from, n),
+                   std::span(argmax).subspan(from, n), backward, grad_scale, dlogits_.view()});
     if (backward) {
+      const MatRef dlogits = in_bf16 ? MatRef(dlogits_.cview()) : MatRef(logits_.cview());
       const Gemm back[] = {
-          {logits_.cview(), head, dnormed.sub_rows(begin, rows), false, false, false},
-          {logits_.cview(), normed.sub_rows(begin, rows), dhead, true, false, true}};
+          {dlogits, head, dnormed.sub_rows(begin, rows), false, false, false},
+          {dlogits, normed.sub_rows(begin, rows), dhead, true, false, add_dhead || begin > 0}};
       gemm(ctx_, num_.products, back);
     }
   }
@@ -209,8 +219,9 @@ double TrainGraph::backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients&
   drop_entry(mtp_drop_, mtp_dx_.view());
   {
     const PartScope part(ctx_, Part::kDense);
-    const Gemm back[] = {{mtp_dx_.cview(), w.eh_proj, mtp_djoined_.view(), false, false, false},
-                         {mtp_dx_.cview(), mtp_joined_.cview(), g.eh_proj, true, false, true}};
+    const Gemm back[] = {
+        {mtp_dx_.cview(), w.eh_proj, mtp_djoined_.view(), false, false, false},
+        {mtp_dx_.cview(), mtp_joined_.cview(), g.eh_proj, true, false, !num_.fresh_gradients}};
     gemm(ctx_, num_.products, back);
   }
   const PartScope part(ctx_, Part::kElementwise);
@@ -267,6 +278,18 @@ void TrainGraph::count_hits(const LossOptions& options, Losses& out) const {
   }
 }
 
+// What a pass adds to even where gradients are fresh: norms and the embedding; and what it does not
+// come to. Every other matrix is written once by its product.
+void TrainGraph::zero_added_gradients(Parameters& parameters, bool mtp) const {
+  const PartScope part(ctx_, Part::kOptimizer);
+  const bool leaves_mtp = !mtp && config_.num_nextn_predict_layers > 0;
+  for (const Parameter& p : parameters.list()) {
+    const bool added = !p.is_matrix() || p.name == "model.embed_tokens.weight";
+    const std::span<float> g = parameters.gradient(p);
+    if (added || leaves_mtp) std::fill(g.begin(), g.end(), 0.0F);
+  }
+}
+
 Losses TrainGraph::run(Parameters& parameters, MatView<const std::int32_t> tokens,
                        const LossOptions& options, bool backward) {
   const nn::Weights& w = parameters.weights();
@@ -274,6 +297,8 @@ Losses TrainGraph::run(Parameters& parameters, MatView<const std::int32_t> token
   const bool mtp = !w.mtp.empty() && tokens.cols > 2;
   prepare(tokens, mtp);
   if (num_.fp8) parameters.quantize(ctx_, num_);
+  num_.fresh_gradients = backward && options.fresh_gradients;
+  if (num_.fresh_gradients) zero_added_gradients(parameters, mtp);
   drop_ = mtp_drop_ = {};
   if (backward) {
     const std::int64_t before = options.first_sequence;
@@ -289,13 +314,13 @@ Losses TrainGraph::run(Parameters& parameters, MatView<const std::int32_t> token
   const auto mtp_rows = static_cast<float>(std::max<std::int64_t>(out.mtp_rows, 1));
   forward_main(w, out);
   out.main = head_loss(normed_.cview(), w.head, targets_, options.weight / rows, backward, options,
-                       dnormed_.view(), g.head, argmax_) /
+                       dnormed_.view(), g.head, !num_.fresh_gradients, argmax_) /
              rows;
   if (mtp) {
     forward_mtp(w.mtp.front(), out);
     out.mtp = head_loss(mtp_normed_.cview(), w.mtp.front().head, mtp_targets_,
                         options.mtp_lambda * options.weight / mtp_rows, backward, options,
-                        mtp_dnormed_.view(), g.mtp.front().head, mtp_argmax_) /
+                        mtp_dnormed_.view(), g.mtp.front().head, /*add_dhead=*/true, mtp_argmax_) /
               mtp_rows;
   }
   count_hits(options, out);

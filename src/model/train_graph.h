@@ -31,7 +31,11 @@ struct LossOptions {
   double dropout = 0;
   std::uint64_t dropout_seed = 0;
   std::int64_t first_sequence = 0;
-  int head_rows = 512;  // rows of logits in memory at a time
+  // forward_backward only: gradients are written, whatever they were, instead of added to. For the
+  // first micro-batch of a step, which then needs no zeroed gradients.
+  bool fresh_gradients = false;
+  // Rows of logits in memory at a time; 0: 32 MiB of them, but at least 512 rows.
+  int head_rows = 0;
   // evaluate only: the first rows of each sequence are context; losses and counts are of the rest.
   int score_from = 0;
 };
@@ -56,7 +60,8 @@ class TrainGraph {
   // Numerics::f32() or Numerics::bf16().
   TrainGraph(const Context& ctx, const Config& config, Precision precision);
 
-  // tokens [B, T + 1]. Adds the gradients of the weighted total to the parameters' gradients.
+  // tokens [B, T + 1]. Adds the gradients of the weighted total to the parameters' gradients, or
+  // writes them.
   Losses forward_backward(Parameters& parameters, MatView<const std::int32_t> tokens,
                           const LossOptions& options);
   // The losses alone.
@@ -79,6 +84,7 @@ class TrainGraph {
                       const nn::BalanceTerm& balance);
   void backward_main(const nn::Weights& w, const nn::Gradients& g, const nn::BalanceTerm& balance,
                      std::vector<double>& layer_balance);
+  void zero_added_gradients(Parameters& parameters, bool mtp) const;
   double balance_of(const nn::BlockSaved& saved, int sequences) const;
   bool is_scored(std::size_t i, std::size_t rows, const LossOptions& options) const;
   std::int64_t scored_rows(std::size_t rows, const LossOptions& options) const;
@@ -86,10 +92,11 @@ class TrainGraph {
   // Dropout of a row's entry into the residual stream, forward and backward alike.
   void drop_entry(const nn::LayerDropout& drop, MatView<float> x) const;
   // Cross entropy of normed rows against targets in pieces of head_rows; with backward, dnormed
-  // [T, D] and dhead get their gradients. Returns the sum of the losses.
+  // [T, D] gets its gradient and dhead has its own added, or is it. Returns the sum of the losses.
   double head_loss(MatView<const float> normed, MatRef head, std::span<const std::int32_t> targets,
                    float grad_scale, bool backward, const LossOptions& options,
-                   MatView<float> dnormed, MatView<float> dhead, std::vector<std::int32_t>& argmax);
+                   MatView<float> dnormed, MatView<float> dhead, bool add_dhead,
+                   std::vector<std::int32_t>& argmax);
 
   const Context& ctx_;
   Config config_;
@@ -106,6 +113,7 @@ class TrainGraph {
   std::vector<nn::BlockSaved> layers_;
   nn::BlockScratch scratch_;
   Mat<float> x_, normed_, dnormed_, dx_, logits_;
+  Mat<Bf16> dlogits_;
   std::vector<float> norm_rstd_;
   std::vector<std::int32_t> inputs_, targets_, argmax_;
 

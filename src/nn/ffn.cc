@@ -2,39 +2,13 @@
 
 #include "kernels/elementwise.h"
 #include "kernels/profile.h"
+#include "nn/ffn_groups.h"
 
 namespace cachalot::nn {
 
-namespace {
-
-int width_of(const FfnPart& p) { return p.w.front().gate.rows; }
-
-std::vector<std::int32_t>& groups_of(const Operand& x, std::vector<std::int32_t>& begin) {
-  begin.clear();
-  for (std::size_t g = 0; g < x.groups(); ++g) begin.push_back(x.group_begin(g));
-  begin.push_back(x.rows());
-  return begin;
-}
-
-template <class T>
-MatView<T> rows_of(const Operand& x, std::size_t group, MatView<T> m) {
-  return m.sub_rows(x.group_begin(group), x.group_rows(group));
-}
-
-// fn(part, group) for every group that has rows.
-template <class F>
-void for_groups(std::span<const FfnPart> parts, F&& fn) {
-  for (const FfnPart& p : parts) {
-    for (std::size_t g = 0; g < p.x->groups(); ++g) {
-      if (p.x->group_rows(g) > 0) fn(p, g);
-    }
-  }
-}
-
-}  // namespace
-
 void ffn_forward(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,
                  Products& products) {
+  if (in_bf16(num, parts)) return ffn_forward_bf16(ctx, num, parts, products);
   for (const FfnPart& p : parts) {
     for (Mat<float>* m : {&p.acts->gate, &p.acts->up, &p.acts->hidden}) {
       m->resize(p.x->rows(), width_of(p));
@@ -87,6 +61,7 @@ static void swiglu_part(const Context& ctx, const Numerics& num, const FfnPart& 
 
 void ffn_backward(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,
                   Products& products) {
+  if (in_bf16(num, parts)) return ffn_backward_bf16(ctx, num, parts, products);
   using Use = Operand::Use;
   for (const FfnPart& p : parts) p.acts->dhidden.resize(p.x->rows(), width_of(p));
   for_groups(parts, [&](const FfnPart& p, std::size_t g) {
@@ -103,13 +78,16 @@ void ffn_backward(const Context& ctx, const Numerics& num, std::span<const FfnPa
     a.dgate_operand.set(ctx, num, a.dgate.cview(), num.gradient_tile, Use::kBoth, begin);
     a.dup_operand.set(ctx, num, a.dup.cview(), num.gradient_tile, Use::kBoth, begin);
   }
+  const auto weight_gradients = [&](const FfnPart& p, std::size_t g) {
+    products.weight_gradient(num, p.acts->dgate_operand, *p.x, g, p.g[g].gate);
+    products.weight_gradient(num, p.acts->dup_operand, *p.x, g, p.g[g].up);
+    products.weight_gradient(num, *p.dy, p.acts->hidden_operand, g, p.g[g].down);
+  };
   for_groups(parts, [&](const FfnPart& p, std::size_t g) {
-    const auto dx = rows_of(*p.x, g, p.dx);
-    products.input_gradient(p.acts->dgate_operand, g, p.w[g].gate, dx);
-    products.weight_gradient(p.acts->dgate_operand, *p.x, g, p.g[g].gate);
-    products.weight_gradient(p.acts->dup_operand, *p.x, g, p.g[g].up);
-    products.weight_gradient(*p.dy, p.acts->hidden_operand, g, p.g[g].down);
+    products.input_gradient(p.acts->dgate_operand, g, p.w[g].gate, rows_of(*p.x, g, p.dx));
+    weight_gradients(p, g);
   });
+  for_empty_groups(parts, weight_gradients);
   products.run(ctx, num);
   for_groups(parts, [&](const FfnPart& p, std::size_t g) {
     products.input_gradient(p.acts->dup_operand, g, p.w[g].up, rows_of(*p.x, g, p.dx),

@@ -20,10 +20,13 @@ struct FfnActs {
   Mat<float> gate, up, hidden;     // [R, F]
   Mat<float> dhidden, dgate, dup;  // [R, F]
   Operand hidden_operand, dgate_operand, dup_operand;
+  // In bf16 instead; gate's columns first, dgate_operand then has both.
+  Mat<Bf16> dgate_up;                   // [R, 2 F]
+  Mat<Bf16> hidden_bf16, dhidden_bf16;  // [R, F]
 };
 
 struct FfnSaved {
-  Saved gate, up;  // [R, F]
+  Saved gate, up;  // [R, F]; in bf16 between products, `gate` has both: [R, 2 F]
   Saved hidden;    // unless SwiGLU is computed again
 };
 
@@ -42,7 +45,12 @@ struct FfnPart {
   std::span<const float> row_weight;  // [R] y counted times this; empty: ones
   std::span<float> drow_weight;       // [R] gets its gradient; empty: not wanted
   MatView<float> dx;                  // [R, D] overwritten
+  MatView<Bf16> dx_bf16;              // instead of dx, where in_bf16(..)
 };
+
+// Whether these parts compute in bf16 between their products (ffn_bf16.cc): where the numerics have
+// bf16 operands, and gate and up lie in one piece, as do their gradients.
+bool in_bf16(const Numerics& num, std::span<const FfnPart> parts);
 
 void ffn_forward(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,
                  Products& products);

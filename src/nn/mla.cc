@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/bf16_ops.h"
 #include "kernels/gemm.h"
 #include "kernels/latent_attention.h"
 #include "kernels/profile.h"
@@ -62,9 +63,9 @@ void norms(const Context& ctx, const BlockDims& d, const MlaWeights& w, MlaActs&
                  acts.kv_rstd});
 }
 
-// Rotated queries, from their normed latent or from h.
-void queries(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
-             const Operand& h, const RopeRows& rows, MlaActs& acts) {
+// Queries that are not rotated yet, from their normed latent or from h.
+void plain_queries(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+                   const Operand& h, MlaActs& acts) {
   const PartScope part(ctx, Part::kDense);
   acts.q.resize(acts.kv_a.rows(), d.q_width());
   if (d.q_lora > 0) {
@@ -74,6 +75,12 @@ void queries(const Context& ctx, const Numerics& num, const BlockDims& d, const 
     acts.products.forward(h, 0, w.q_proj, acts.q.view());
   }
   acts.products.run(ctx, num);
+}
+
+void queries(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+             const Operand& h, const RopeRows& rows, MlaActs& acts) {
+  plain_queries(ctx, num, d, w, h, acts);
+  const PartScope part(ctx, Part::kDense);
   rotate_queries(ctx, d, rows, acts.q.view(), false);
 }
 
@@ -85,6 +92,39 @@ void expand(const Context& ctx, const Numerics& num, const BlockDims& d, const M
   acts.products.forward(acts.latent_operand, 0, w.kv_b, acts.kv.view());
   acts.products.run(ctx, num);
 }
+
+// Whether attention reads what is kept for the backward: bf16, as its products would round it.
+bool attends_to_kept(const Numerics& num) {
+  return num.bf16_operands && num.products == Precision::kBF16 &&
+         num.attention_input == Keep::kBf16 && !num.recompute_up_projections;
+}
+
+// Likewise the output projection.
+bool outputs_what_is_kept(const Numerics& num) {
+  return num.bf16_operands && num.products == Precision::kBF16 &&
+         num.attention_output == Keep::kBf16;
+}
+
+// Rotated queries, and expanded keys and values, into what is kept.
+void project_into(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+                  const Operand& h, const RopeRows& rows, MlaActs& acts, MlaSaved& saved) {
+  plain_queries(ctx, num, d, w, h, acts);
+  {
+    const PartScope part(ctx, Part::kElementwise);
+    rope_bf16(ctx, {acts.q.cview(), d.heads.heads, d.heads.nope + d.heads.rope, d.heads.nope,
+                    rows.cos, rows.sin, saved.q.bf16(h.rows(), d.q_width())});
+  }
+  {
+    const PartScope part(ctx, Part::kDense);
+    const MatView<Bf16> kv = saved.kv.bf16(acts.c_kv.rows(), d.kv_width());
+    acts.latent_operand.set(ctx, num, acts.c_kv.cview(), num.activation_tile, Operand::Use::kRows);
+    acts.products.forward(acts.latent_operand, 0, static_cast<const MatRef&>(w.kv_b), kv);
+    acts.products.run(ctx, num);
+  }
+}
+
+// A matrix that is read elsewhere.
+MatView<const float> shape_alone(int rows, int cols) { return {nullptr, rows, cols, cols}; }
 
 void attend(const Context& ctx, const Numerics& num, const BlockDims& d,
             MatView<const float> k_rope, std::span<const AttentionSpan> spans, MatView<float> lse,
@@ -173,12 +213,18 @@ void mla_absorbed(const Context& ctx, const Numerics& num, const BlockDims& d, c
   gemm(ctx, num.products, per_head);
 }
 
-void mla_output(const Context& ctx, const Numerics& num, const MlaWeights& w, MlaActs& acts,
-                MatView<float> x, bool add) {
+// x (+)= out W_o^T
+static void output(const Context& ctx, const Numerics& num, const MlaWeights& w, MatRef out,
+                   MlaActs& acts, MatView<float> x, bool add) {
   const PartScope part(ctx, Part::kDense);
-  acts.out_operand.set(ctx, num, acts.out.cview(), num.activation_tile, Operand::Use::kRows);
+  acts.out_operand.set(ctx, num, out, num.activation_tile, Operand::Use::kRows);
   acts.products.forward(acts.out_operand, 0, w.o, x, add);
   acts.products.run(ctx, num);
+}
+
+void mla_output(const Context& ctx, const Numerics& num, const MlaWeights& w, MlaActs& acts,
+                MatView<float> x, bool add) {
+  output(ctx, num, w, acts.out.cview(), acts, x, add);
 }
 
 void mla_forward(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
@@ -188,16 +234,30 @@ void mla_forward(const Context& ctx, const Numerics& num, const BlockDims& d, co
   if (d.q_lora > 0) saved.q_a.store_rounded(ctx, num.stream, acts.q_a.view());
   saved.kv_a.store_rounded(ctx, num.stream, acts.kv_a.view());
   norms(ctx, d, w, acts);
-  queries(ctx, num, d, w, h, rows, acts);
   saved.lse.resize(h.rows(), d.heads.heads);
-  expand(ctx, num, d, w, acts.c_kv.cview(), acts);
-  attend(ctx, num, d, acts.k_rope(), spans, saved.lse.view(), acts);
-  if (!num.recompute_up_projections) {
-    saved.q.store(ctx, num.attention_input, acts.q.cview());
-    saved.kv.store(ctx, num.attention_input, acts.kv.cview());
+  if (attends_to_kept(num)) {
+    project_into(ctx, num, d, w, h, rows, acts, saved);
+    const PartScope part(ctx, Part::kAttention);
+    acts.out.resize(h.rows(), d.out_width());
+    attention(ctx, {acts.q.cview(), shape_alone(h.rows(), d.kv_width()), acts.k_rope(), spans,
+                    d.heads, d.softmax_scale, num.products, acts.out.view(), saved.lse.view(),
+                    saved.q.bf16(), saved.kv.bf16()});
+  } else {
+    queries(ctx, num, d, w, h, rows, acts);
+    expand(ctx, num, d, w, acts.c_kv.cview(), acts);
+    attend(ctx, num, d, acts.k_rope(), spans, saved.lse.view(), acts);
+    if (!num.recompute_up_projections) {
+      saved.q.store(ctx, num.attention_input, acts.q.cview());
+      saved.kv.store(ctx, num.attention_input, acts.kv.cview());
+    }
   }
-  saved.out.store_rounded(ctx, num.attention_output, acts.out.view());
-  mla_output(ctx, num, w, acts, x, add);
+  if (outputs_what_is_kept(num)) {
+    saved.out.store(ctx, Keep::kBf16, acts.out.cview());
+    output(ctx, num, w, saved.out.bf16(), acts, x, add);
+  } else {
+    saved.out.store_rounded(ctx, num.attention_output, acts.out.view());
+    mla_output(ctx, num, w, acts, x, add);
+  }
 }
 
 void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
@@ -221,35 +281,49 @@ void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, c
     queries(ctx, num, d, w, h, rows, acts);
     expand(ctx, num, d, w, acts.c_kv.cview(), acts);
   }
-  const auto q = num.recompute_up_projections ? acts.q.cview() : saved.q.load(ctx, acts.q);
-  const auto kv = num.recompute_up_projections ? acts.kv.cview() : saved.kv.load(ctx, acts.kv);
+  const bool kept = attends_to_kept(num);
+  const auto q = kept                           ? shape_alone(t, d.q_width())
+                 : num.recompute_up_projections ? acts.q.cview()
+                                                : saved.q.load(ctx, acts.q);
+  const auto kv = kept                           ? shape_alone(t, d.kv_width())
+                  : num.recompute_up_projections ? acts.kv.cview()
+                                                 : saved.kv.load(ctx, acts.kv);
   const auto out = saved.out.load(ctx, s.out);
 
   s.dy.set(ctx, num, dy, num.gradient_tile, Use::kBoth);
-  acts.out_operand.set(ctx, num, out, num.activation_tile, Use::kColumns);
+  const MatRef out_in = outputs_what_is_kept(num) ? MatRef(saved.out.bf16()) : MatRef(out);
+  acts.out_operand.set(ctx, num, out_in, num.activation_tile, Use::kColumns);
   s.products.input_gradient(s.dy, 0, w.o, s.dout.view());
-  s.products.weight_gradient(s.dy, acts.out_operand, 0, g.o);
+  s.products.weight_gradient(num, s.dy, acts.out_operand, 0, g.o);
   s.products.run(ctx, num);
   const MatView<float> dk_rope = s.dkv_a.view().sub_cols(d.kv_lora, d.heads.rope);
   {
     const PartScope core(ctx, Part::kAttention);
-    attention_backward(ctx,
-                       {q, kv, acts.k_rope(), spans, d.heads, d.softmax_scale, num.products, out,
-                        saved.lse.cview(), s.dout.cview(), s.dq.view(), s.dkv.view(), dk_rope});
+    attention_backward(ctx, {q, kv, acts.k_rope(), spans, d.heads, d.softmax_scale, num.products,
+                             out, saved.lse.cview(), s.dout.cview(), s.dq.view(), s.dkv.view(),
+                             dk_rope, kept ? saved.q.bf16() : MatView<const Bf16>{},
+                             kept ? saved.kv.bf16() : MatView<const Bf16>{}});
   }
-  rotate_queries(ctx, d, rows, s.dq.view(), true);
+  if (kept) {
+    s.dq_bf16.resize(t, d.q_width());
+    rope_bf16(ctx, {s.dq.cview(), d.heads.heads, d.heads.nope + d.heads.rope, d.heads.nope,
+                    rows.cos, rows.sin, s.dq_bf16.view(), /*inverse=*/true});
+  } else {
+    rotate_queries(ctx, d, rows, s.dq.view(), true);
+  }
   rotate_key(ctx, d, rows, dk_rope, true);
 
   s.dkv_operand.set(ctx, num, s.dkv.cview(), num.gradient_tile, Use::kBoth);
   acts.latent_operand.set(ctx, num, acts.c_kv.cview(), num.activation_tile, Use::kColumns);
   s.products.input_gradient(s.dkv_operand, 0, w.kv_b, s.dc_kv.view());
-  s.products.weight_gradient(s.dkv_operand, acts.latent_operand, 0, g.kv_b);
-  s.dq_operand.set(ctx, num, s.dq.cview(), num.gradient_tile, Use::kBoth);
+  s.products.weight_gradient(num, s.dkv_operand, acts.latent_operand, 0, g.kv_b);
+  const MatRef dq = kept ? MatRef(s.dq_bf16.cview()) : MatRef(s.dq.cview());
+  s.dq_operand.set(ctx, num, dq, num.gradient_tile, Use::kBoth);
   if (d.q_lora > 0) {
     s.dq_an.resize(t, d.q_lora);
     acts.q_an_operand.set(ctx, num, acts.q_an.cview(), num.activation_tile, Use::kColumns);
     s.products.input_gradient(s.dq_operand, 0, w.q_b, s.dq_an.view());
-    s.products.weight_gradient(s.dq_operand, acts.q_an_operand, 0, g.q_b);
+    s.products.weight_gradient(num, s.dq_operand, acts.q_an_operand, 0, g.q_b);
   }
   s.products.run(ctx, num);
 
@@ -262,12 +336,12 @@ void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, c
                             s.dq_an.view(), false, g.q_norm});
     s.dq_an_operand.set(ctx, num, s.dq_an.cview(), num.gradient_tile, Use::kBoth);
     s.products.input_gradient(s.dq_an_operand, 0, w.q_a, dh);
-    s.products.weight_gradient(s.dq_an_operand, h, 0, g.q_a);
+    s.products.weight_gradient(num, s.dq_an_operand, h, 0, g.q_a);
   } else {
     s.products.input_gradient(s.dq_operand, 0, w.q_proj, dh);
-    s.products.weight_gradient(s.dq_operand, h, 0, g.q_proj);
+    s.products.weight_gradient(num, s.dq_operand, h, 0, g.q_proj);
   }
-  s.products.weight_gradient(s.dkv_a_operand, h, 0, g.kv_a);
+  s.products.weight_gradient(num, s.dkv_a_operand, h, 0, g.kv_a);
   s.products.run(ctx, num);
   s.products.input_gradient(s.dkv_a_operand, 0, w.kv_a, dh, /*add=*/true);
   s.products.run(ctx, num);

@@ -1,5 +1,6 @@
 #include "nn/moe.h"
 
+#include "kernels/bf16_ops.h"
 #include "kernels/profile.h"
 #include "kernels/saved.h"
 
@@ -77,7 +78,6 @@ void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
   r.scores.resize(t, experts);
   r.index.resize(t, topk);
   r.weight.resize(t, topk);
-  acts.y.resize(t * topk, h.cols());
   {
     const PartScope scope(ctx, Part::kRouting);
     gemm(ctx, Precision::kF32, linear(h_plain, w.router, acts.logits.view()));
@@ -100,9 +100,10 @@ void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
   FfnPart& routed = parts.add();
   routed.x = &acts.x;
   routed.w = w.experts;
-  routed.y = acts.y.view();
   routed.acts = &acts.experts;
   routed.saved = saved != nullptr ? &saved->experts : nullptr;
+  acts.y.resize(t * topk, h.cols());
+  routed.y = acts.y.view();
   {
     const PartScope scope(ctx, Part::kExperts);
     ffn_forward(ctx, num, parts.all(), acts.products);
@@ -123,7 +124,6 @@ double moe_backward(const Context& ctx, const Numerics& num, const BlockDims& di
   s.dscores.resize(t, dims.route.experts);
   s.dlogits.resize(t, dims.route.experts);
   s.drow_weight.resize(static_cast<std::size_t>(rows));
-  s.dx.resize(rows, h.cols());
   {
     // Experts' rows: of their input, and of the gradient before the weights, which act on the
     // hidden rows instead, so that the experts' results need not be kept.
@@ -144,7 +144,6 @@ double moe_backward(const Context& ctx, const Numerics& num, const BlockDims& di
   routed.dy = &s.dy;
   routed.row_weight = s.row_weight;
   routed.drow_weight = s.drow_weight;
-  routed.dx = s.dx.view();
   const bool shared_too = present(w.shared);
   if (shared_too) {
     FfnPart& shared = parts.add();
@@ -156,19 +155,32 @@ double moe_backward(const Context& ctx, const Numerics& num, const BlockDims& di
     shared.dy = &dy;
     shared.dx = dh;
   }
+  const bool dx_in_bf16 = in_bf16(num, parts.all());
+  if (dx_in_bf16) {
+    s.dx_bf16.resize(rows, h.cols());
+    parts.list[0].dx_bf16 = s.dx_bf16.view();
+  } else {
+    s.dx.resize(rows, h.cols());
+    parts.list[0].dx = s.dx.view();
+  }
   {
     const PartScope scope(ctx, Part::kExperts);
     ffn_backward(ctx, num, parts.all(), acts.products);
   }
   const PartScope scope(ctx, Part::kRouting);
-  combine(ctx, {s.dx.cview(), r.order.slot.cview(), MatView<const float>{}, dh, shared_too});
+  const auto slot = r.order.slot.cview();
+  if (dx_in_bf16) {
+    combine_bf16(ctx, {s.dx_bf16.cview(), slot, MatView<const float>{}, dh, shared_too});
+  } else {
+    combine(ctx, {s.dx.cview(), slot, MatView<const float>{}, dh, shared_too});
+  }
   from_rows(ctx, r.order, s.drow_weight, s.dweight.view());
   const double loss = balance_loss(ctx, {r.scores.cview(), balance.sequences, dims.route.topk,
                                          balance.grad_scale, s.dscores.view()});
   route_backward(ctx, {dims.route, r.scores.cview(), r.index.cview(), s.dweight.cview(),
                        s.dscores.cview(), s.dlogits.view()});
   const Gemm gate[] = {{s.dlogits.cview(), w.router, dh, false, false, true},
-                       {s.dlogits.cview(), h_plain, g.router, true, false, true}};
+                       {s.dlogits.cview(), h_plain, g.router, true, false, !num.fresh_gradients}};
   gemm(ctx, Precision::kF32, gate);
   return loss;
 }

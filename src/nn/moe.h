@@ -58,6 +58,7 @@ struct MoeScratch {
   std::vector<float> row_weight, drow_weight;  // [P]
   Operand dy;                                  // [P, D]
   Mat<float> dx;                               // [P, D]
+  Mat<Bf16> dx_bf16;                           // [P, D] instead of dx, where in_bf16
 };
 
 // The balance loss this layer adds to the total: grad_scale is alpha / number of micro-batches;

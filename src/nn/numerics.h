@@ -41,6 +41,15 @@ struct Numerics {
   bool send_results = false;
   numeric::Payload combine = numeric::Payload::kBf16;
 
+  // What stands between bf16 products of training lies in bf16: the experts' rows and the gradients
+  // of those, gate, up, hidden and their gradients, what attention reads, the gradient of the
+  // logits. What joins the residual stream is float: with rounded results of experts a router's
+  // gradient lay 3.8 degrees from the float one (cosine 0.9978), without at most 2.6.
+  bool bf16_operands = false;
+
+  // Weight gradients are written instead of added to: the first micro-batch of a step.
+  bool fresh_gradients = false;
+
   Keep stream = Keep::kF32;            // inputs of norms: the residual, the latents before theirs
   Keep linear_input = Keep::kF32;      // normed inputs of Linears, where they are kept at all
   Keep attention_input = Keep::kF32;   // queries, keys and values, where they are kept at all
@@ -72,13 +81,14 @@ inline Numerics Numerics::bf16() {
   Numerics n;
   n.products = Precision::kBF16;
   n.stream = n.linear_input = n.attention_input = n.attention_output = n.swiglu_input = Keep::kBf16;
-  n.recompute_norms = n.recompute_swiglu = true;
+  n.recompute_norms = n.recompute_swiglu = n.bf16_operands = true;
   return n;
 }
 
 inline Numerics Numerics::report_fp8() {
   Numerics n = bf16();
   n.fp8 = true;
+  n.bf16_operands = false;
   n.send_results = true;
   n.linear_input = n.swiglu_input = Keep::kFp8;
   n.attention_output = Keep::kE5m6;

@@ -1,7 +1,9 @@
 #include "nn/operand.h"
 
+#include <algorithm>
 #include <cstring>
 
+#include "kernels/bf16_ops.h"
 #include "kernels/permute.h"
 #include "kernels/profile.h"
 
@@ -52,6 +54,12 @@ void Operand::gather(const Context& ctx, const Numerics& num, const Operand& fro
   tile_ = from.tile_;
   codes_ = from.codes_;
   set_groups(groups, rows_);
+  if (!codes_ && num.bf16_operands) {
+    gathered_bf16_.resize(rows_, cols_);
+    gather_rows_bf16(ctx, {from.x_.as<float>(), rows, gathered_bf16_.view()});
+    x_ = gathered_bf16_.cview();
+    return;
+  }
   if (!codes_ || tile_ != ScaleTile::kRow) {
     gathered_.resize(rows_, cols_);
     gather_rows(ctx, {from.x_.as<float>(), rows, gathered_.view()});
@@ -103,6 +111,20 @@ void Products::forward(const Operand& x, std::size_t group, const WeightRef& w, 
   }
 }
 
+// The shape of a result in bf16, as a product asks for it.
+static MatView<float> shape_of(MatView<Bf16> m) { return {nullptr, m.rows, m.cols, m.cols}; }
+
+void Products::forward(const Operand& x, std::size_t group, const MatRef& w, MatView<Bf16> y) {
+  plain_.push_back(linear(x.plain(group), w, shape_of(y)));
+  plain_.back().c_bf16 = y;
+}
+
+void Products::input_gradient(const Operand& dy, std::size_t group, const MatRef& w,
+                              MatView<Bf16> dx) {
+  plain_.push_back({dy.plain(group), w, shape_of(dx)});
+  plain_.back().c_bf16 = dx;
+}
+
 void Products::input_gradient(const Operand& dy, std::size_t group, const WeightRef& w,
                               MatView<float> dx, bool add) {
   if (dy.has_codes() && w.fp8.rows > 0) {
@@ -112,13 +134,17 @@ void Products::input_gradient(const Operand& dy, std::size_t group, const Weight
   }
 }
 
-void Products::weight_gradient(const Operand& dy, const Operand& x, std::size_t group,
-                               MatView<float> dw) {
-  if (dy.group_rows(group) == 0) return;
+void Products::weight_gradient(const Numerics& num, const Operand& dy, const Operand& x,
+                               std::size_t group, MatView<float> dw) {
+  const bool add = !num.fresh_gradients;
+  if (dy.group_rows(group) == 0) {
+    for (int i = 0; i < dw.rows && !add; ++i) std::fill_n(dw.row(i), dw.cols, 0.0f);
+    return;
+  }
   if (dy.has_codes() && x.has_codes()) {
-    fp8_.push_back({dy.along_columns(group), x.along_columns(group), dw, true, false, true});
+    fp8_.push_back({dy.along_columns(group), x.along_columns(group), dw, true, false, add});
   } else {
-    plain_.push_back({dy.plain(group), x.plain(group), dw, true, false, true});
+    plain_.push_back({dy.plain(group), x.plain(group), dw, true, false, add});
   }
 }
 

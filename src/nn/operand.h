@@ -29,7 +29,8 @@ class Operand {
   // x [R, C]. With FP8, codes for `use`; `tile` as an activation or a gradient has it.
   void set(const Context& ctx, const Numerics& num, MatRef x, ScaleTile tile, Use use,
            std::span<const std::int32_t> groups = {});
-  // Rows `rows` of `from`, grouped: its codes are copied, not made again.
+  // Rows `rows` of `from`, grouped: its codes are copied, not made again; floats are rounded where
+  // operands are bf16.
   void gather(const Context& ctx, const Numerics& num, const Operand& from,
               std::span<const std::int32_t> rows, std::span<const std::int32_t> groups);
   // Adds tiles along columns, out of those along rows: multiplied out and quantised again.
@@ -57,6 +58,7 @@ class Operand {
   ScaleTile tile_ = ScaleTile::kRow;
   std::vector<std::int32_t> begin_{0, 0};  // [groups + 1]
   Mat<float> gathered_;
+  Mat<Bf16> gathered_bf16_;
   Fp8Mat along_rows_;     // tiles kRow; or kBlock / kTensor, which serve both ways
   Fp8Mat along_columns_;  // kColumn
   std::vector<QuantizeFp8> jobs_;
@@ -69,11 +71,15 @@ class Products {
   // y (+)= x W^T
   void forward(const Operand& x, std::size_t group, const WeightRef& w, MatView<float> y,
                bool add = false);
+  // y = x W^T and dx = dy W into bf16; weights as floats or bf16.
+  void forward(const Operand& x, std::size_t group, const MatRef& w, MatView<Bf16> y);
+  void input_gradient(const Operand& dy, std::size_t group, const MatRef& w, MatView<Bf16> dx);
   // dx (+)= dy W
   void input_gradient(const Operand& dy, std::size_t group, const WeightRef& w, MatView<float> dx,
                       bool add = false);
-  // dW += dy^T x
-  void weight_gradient(const Operand& dy, const Operand& x, std::size_t group, MatView<float> dw);
+  // dW += dy^T x; dW = it where gradients are fresh
+  void weight_gradient(const Numerics& num, const Operand& dy, const Operand& x, std::size_t group,
+                       MatView<float> dw);
   // All of them, in one batch per precision; then it is empty again.
   void run(const Context& ctx, const Numerics& num);
 

@@ -28,6 +28,15 @@ class Saved {
   void load_into(const Context& ctx, Mat<float>& to) const;
   std::size_t bytes() const noexcept;
 
+  // Room for what is rounded to bf16 where it is computed; then what is kept is in kBf16.
+  MatView<Bf16> bf16(int rows, int cols) {
+    keep_ = Keep::kBf16;
+    bf16_.resize(rows, cols);
+    return bf16_.view();
+  }
+  // What was kept in kBf16.
+  MatView<const Bf16> bf16() const noexcept { return bf16_.cview(); }
+
  private:
   void convert(const Context& ctx, MatView<float> x) const;
   std::pair<int, int> shape() const noexcept;

@@ -49,10 +49,6 @@ class Contestant {
     profile_.switch_to(Part::kOther);  // from the pause since the last step
     std::vector<std::vector<std::int64_t>> load;
     const int batch = recipe_.schedule.batch;
-    {
-      const PartScope part(ctx_, Part::kOptimizer);
-      model::Optimizer::zero_gradients(parameters_);
-    }
     for (int done = 0; done < batch; done += tokens_.rows()) {
       const int n = std::min(tokens_.rows(), batch - done);
       model::LossOptions options;
@@ -63,6 +59,7 @@ class Contestant {
       options.dropout = recipe_.regularization.dropout;
       options.dropout_seed = static_cast<std::uint64_t>(recipe_.run.seed);
       options.first_sequence = done;
+      options.fresh_gradients = done == 0;
       load =
           graph_.forward_backward(parameters_, tokens_.cview().sub_rows(0, n), options).expert_load;
     }

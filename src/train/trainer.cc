@@ -141,6 +141,7 @@ model::Losses Run::micro_batches(std::int64_t step, int batch) {
     options.dropout = recipe_.regularization.dropout;
     options.dropout_seed = static_cast<std::uint64_t>(recipe_.run.seed);
     options.first_sequence = first + done;
+    options.fresh_gradients = done == 0;
     const model::Losses part = graph_.forward_backward(parameters_, tokens_.cview(), options);
     const double w = static_cast<double>(n) / batch;
     sum.main += w * part.main;
@@ -165,7 +166,6 @@ StepReport Run::one_step(std::int64_t step) {
   r.steps = recipe_.schedule.steps;
   r.batch = batch_size(recipe_, step);
   r.lr = learning_rate(recipe_, step);
-  model::Optimizer::zero_gradients(ctx_, parameters_);
   const model::Losses losses = micro_batches(step, r.batch);
   model::OptimizerStep options;
   options.adamw = {r.lr, recipe_.optimizer.beta1, recipe_.optimizer.beta2, recipe_.optimizer.eps,

@@ -1,0 +1,51 @@
+// Walking over the groups of the parts of an MLP layer; private to ffn*.cc.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "nn/ffn.h"
+
+namespace cachalot::nn {
+
+inline int width_of(const FfnPart& p) { return p.w.front().gate.rows; }
+
+inline std::vector<std::int32_t>& groups_of(const Operand& x, std::vector<std::int32_t>& begin) {
+  begin.clear();
+  for (std::size_t g = 0; g < x.groups(); ++g) begin.push_back(x.group_begin(g));
+  begin.push_back(x.rows());
+  return begin;
+}
+
+template <class T>
+MatView<T> rows_of(const Operand& x, std::size_t group, MatView<T> m) {
+  return m.sub_rows(x.group_begin(group), x.group_rows(group));
+}
+
+// fn(part, group) for every group that has rows.
+template <class F>
+void for_groups(std::span<const FfnPart> parts, F&& fn) {
+  for (const FfnPart& p : parts) {
+    for (std::size_t g = 0; g < p.x->groups(); ++g) {
+      if (p.x->group_rows(g) > 0) fn(p, g);
+    }
+  }
+}
+// And for those that have none: an expert that no token chose.
+template <class F>
+void for_empty_groups(std::span<const FfnPart> parts, F&& fn) {
+  for (const FfnPart& p : parts) {
+    for (std::size_t g = 0; g < p.x->groups(); ++g) {
+      if (p.x->group_rows(g) == 0) fn(p, g);
+    }
+  }
+}
+
+// Where in_bf16 (ffn_bf16.cc).
+void ffn_forward_bf16(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,
+                      Products& products);
+void ffn_backward_bf16(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,
+                       Products& products);
+
+}  // namespace cachalot::nn
