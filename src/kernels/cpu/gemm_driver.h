@@ -4,7 +4,7 @@
 // (problem, rows, columns): it packs a block of B into its core's L2 cache and one panel of A after
 // the other into L1, and while it multiplies it fetches what it will pack next. Packing everything
 // first would write it to memory and read it back, which costs more than packing A again for every
-// 256 columns. A B that many small tasks need, and an A that many blocks of columns need, are
+// block of columns. A B that many small tasks need, and an A that many blocks of columns need, are
 // packed once for all of them; a B that was packed before (PackedB) has that layout.
 //
 // gemm_plan.cc cuts, gemm_operands.cc packs, gemm_task.cc multiplies.
