@@ -21,6 +21,7 @@ void gemm_store(const float* tile, std::ptrdiff_t stride, int rows, int cols, bo
 namespace cachalot::cpu::avx512bf16 {
 
 void gemm_pack(const PackJob& job);
+void gemm_direct_pairs(const DirectJob& job);  // Steps::kPair with bf16 weights; others as avx512
 
 // The two ways this level has for bf16, with the same bits: float FMAs, and vdpbf16ps.
 void gemm_floats(const Context& ctx, Precision precision, std::span<const Gemm> problems);

@@ -86,11 +86,12 @@ static constexpr GemmIsa kPairs = {.lanes = kLanes,
                                    .max_vecs = kGemmVecs,
                                    .direct_rows = kDirectRowsLimit,
                                    .bf16 = Steps::kPair,
+                                   .direct_takes_pairs = true,
                                    .flush_denormals_in_bf16 = true,
                                    .pack = gemm_pack,
                                    .tile = run_tile,
                                    .scaled_tile = run_scaled_tile,
-                                   .direct = avx512::gemm_direct,
+                                   .direct = gemm_direct_pairs,
                                    .store = avx512::gemm_store,
                                    .store_bf16 = gemm_store_bf16};
 

@@ -112,7 +112,7 @@ class Run {
     part.scaled = scaled;
     part.direct = scaled == nullptr && g.packed == nullptr && g.c_bf16.rows == 0 &&
                   isa_.direct != nullptr && g.m() <= isa_.direct_rows;
-    part.kind = !bf16_ ? Steps::kFloat : part.direct ? Steps::kWide : isa_.bf16;
+    part.kind = !bf16_ ? Steps::kFloat : part.direct ? direct_steps(g) : isa_.bf16;
     part.steps = part.words(g.k());
     part.rows = g.m();
     part.panels = (part.rows + isa_.max_rows - 1) / isa_.max_rows;
@@ -122,6 +122,10 @@ class Run {
       words_ += part.rows * part.steps;
     }
     store().parts.push_back(part);
+  }
+
+  Steps direct_steps(const Gemm& g) const {
+    return isa_.direct_takes_pairs && g.b.dtype == DType::kBF16 ? Steps::kPair : Steps::kWide;
   }
 
   void flush_parts() {

@@ -18,6 +18,9 @@ constexpr int kBlockWords = 256;
 constexpr int kBlockColumns = 256;
 // Rows of x that a task multiplies with the W it decoded; sums between blocks of K stay near.
 constexpr int kTaskRows = 1024;
+// Outputs of a task of few rows, where each thread has at least kDirectTasks of them.
+constexpr int kDirectColumns = 64;
+constexpr int kDirectTasks = 12;
 // Packed rows of the problems in flight: 64 MiB.
 constexpr std::int64_t kPackedWords = std::int64_t{16} << 20;
 // Below this much, waking the other threads costs more than packing here.
@@ -188,11 +191,12 @@ class Run {
       return count;
     };
     while (columns > kQuantWidth && tasks_of(columns) < wanted) columns /= 2;
+    const int few = direct_columns();
     s.tasks.clear();
     for (std::size_t i = 0; i < s.parts.size(); ++i) {
       const Part& part = s.parts[i];
       const int n = part.q->n();
-      const int width = part.direct ? kQuantLanes : columns;
+      const int width = part.direct ? few : columns;
       const int height = std::max(1, std::min(part.panels, kTaskRows / kQuantRows));
       for (int p = 0; p < part.panels; p += height) {
         for (int col = 0; col < n; col += width) {
@@ -229,14 +233,21 @@ class Run {
     }
   }
 
-  // What a task reads of W: tiles [tile, tile + tiles) of its columns.
+  // Outputs of a task of few rows: a run of W, but so that all threads have several.
+  int direct_columns() const {
+    std::int64_t lines = 0;
+    for (const Part& p : store().parts) lines += p.direct ? p.q->n() : 0;
+    const std::int64_t each = lines / (kDirectTasks * ctx_.threads()) / kQuantLanes * kQuantLanes;
+    return static_cast<int>(std::clamp<std::int64_t>(each, kQuantLanes, kDirectColumns));
+  }
+
+  // What a task reads of W: tiles [tile, tile + tiles) of its columns; of few rows, what it begins
+  // with.
   Touch region(const Part& part, const Task& task, int tile, int tiles) const {
     const QuantView& w = part.q->w;
+    if (part.direct) return quant_direct_touch(w, task.col, std::min(task.cols, kQuantLanes));
     const std::ptrdiff_t tile_bytes = kQuantTile * w.bits() / 8;
     const std::ptrdiff_t begin = tile * tile_bytes;
-    if (part.direct && w.stride == w.row_bytes()) {  // one piece of memory
-      return Touch::of(w.row(task.col), 0, 1, w.stride * task.cols);
-    }
     return Touch::of(w.row(task.col) + begin, w.stride, task.cols,
                      std::min(w.row_bytes() - begin, tiles * tile_bytes));
   }

@@ -73,7 +73,7 @@ struct QuantDirectJob {
   QuantPanel a;
   const QuantView* w = nullptr;
   int line = 0;
-  int lines = 0;  // 1 .. kQuantLanes
+  int lines = 0;  // at least 1; kQuantLanes of them at a time
   bool accumulate = false;
   float* scales = nullptr;  // room for [groups of quant_direct_tiles, kQuantLanes]
   float* c = nullptr;       // of the first row and line
@@ -101,6 +101,12 @@ inline constexpr int kQuantDirectTiles = 2;
 constexpr int quant_tiles(int k) { return (k + kQuantTile - 1) / kQuantTile; }
 constexpr int quant_direct_tiles(int k) {
   return (quant_tiles(k) + kQuantDirectTiles - 1) / kQuantDirectTiles * kQuantDirectTiles;
+}
+
+// Rows [line, line + lines) of W, as the product of few rows reads them.
+inline Touch quant_direct_touch(const QuantView& w, int line, int lines) {
+  if (w.stride == w.row_bytes()) return Touch::of(w.row(line), 0, 1, w.stride * lines);
+  return Touch::of(w.row(line), w.stride, lines, w.row_bytes());
 }
 
 void run_quant_linear(const QuantIsa& isa, const Context& ctx,

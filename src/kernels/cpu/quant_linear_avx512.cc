@@ -23,6 +23,8 @@ struct Floats {
   static constexpr bool kReadsE4m3 = true;
   template <QuantCode kCode>
   static constexpr int kWords = kCode == QuantCode::kInt4 ? 8 : 4;
+  template <QuantCode>
+  static constexpr bool kHalves = false;
 
   __m512i first, second;  // bytes 0, 1 and 2, 3 of each word in the halves of two
 

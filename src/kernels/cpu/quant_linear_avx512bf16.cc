@@ -26,7 +26,6 @@ struct Tables {
   alignas(64) std::uint8_t high[128];
   alignas(64) std::uint8_t low[128];
   alignas(64) std::uint16_t nibble[32];
-  alignas(64) std::uint8_t pair[2][64];  // bytes 0, 1 or 2, 3 of each word, from low and high
   alignas(
       64) std::uint8_t shift[4][64];  // bit of a byte's lowest bit, within 64: nibbles 2i, 2i + 1
   alignas(64) std::uint8_t nibbles[2][64];  // nibbles 4i .. 4i + 3 as bytes
@@ -48,8 +47,6 @@ constexpr Tables make_tables() {
   for (int i = 0; i < 64; ++i) {
     const int word = i / 4, byte = i % 4;
     for (int p = 0; p < 2; ++p) {
-      const int from = 4 * word + 2 * p + byte / 2;
-      t.pair[p][i] = static_cast<std::uint8_t>(byte % 2 == 0 ? from : 64 + from);
       t.nibbles[p][i] = static_cast<std::uint8_t>(word % 2 * 32 + 16 * p + 4 * byte);
     }
     for (int p = 0; p < 4; ++p) {
@@ -73,6 +70,7 @@ namespace {
 
 using avx512::first_lanes;
 using avx512::transpose_16x16;
+using avx512::transpose_16x16_halves;
 
 struct Pairs {
   using Sum = __m512;
@@ -80,14 +78,15 @@ struct Pairs {
   static constexpr bool kReadsE4m3 = true;
   template <QuantCode kCode>
   static constexpr int kWords = kCode == QuantCode::kInt4 ? 4 : 2;
+  template <QuantCode kCode>
+  static constexpr bool kHalves = kCode == QuantCode::kE4m3;
 
-  __m512i high[2], low[2], pair[2], nibble, shift[4];
+  __m512i high[2], low[2], nibble, shift[4];
 
   Pairs() {  // written out: an implicit one would lie outside the region
     for (int i = 0; i < 2; ++i) {
       high[i] = _mm512_load_si512(kTables.high + 64 * i);
       low[i] = _mm512_load_si512(kTables.low + 64 * i);
-      pair[i] = _mm512_load_si512(kTables.pair[i]);
     }
     nibble = _mm512_load_si512(kTables.nibble);
     for (int i = 0; i < 4; ++i) shift[i] = _mm512_load_si512(kTables.shift[i]);
@@ -106,8 +105,8 @@ struct Pairs {
       const __m512i h =
           _mm512_ternarylogic_epi32(_mm512_permutex2var_epi8(high[0], v, high[1]), v, sign, 0xF8);
       const __m512i l = _mm512_permutex2var_epi8(low[0], v, low[1]);
-      words[0] = _mm512_permutex2var_epi8(l, pair[0], h);
-      words[1] = _mm512_permutex2var_epi8(l, pair[1], h);
+      words[0] = _mm512_unpacklo_epi8(l, h);
+      words[1] = _mm512_unpackhi_epi8(l, h);
     } else if constexpr (kCode == QuantCode::kInt8) {
       const __m512i mask = _mm512_set1_epi32(static_cast<int>(0xFFFF0000u));
       words[0] =
@@ -140,6 +139,8 @@ struct Quads {
   static constexpr bool kReadsE4m3 = false;
   template <QuantCode kCode>
   static constexpr int kWords = kCode == QuantCode::kInt4 ? 2 : 1;
+  template <QuantCode>
+  static constexpr bool kHalves = false;
 
   __m512i nibbles[2];
 

@@ -52,6 +52,25 @@ inline __m512i load_words(const T* p) {
   }
 }
 
+// Lanes of 128 bits of four vectors each, exchanged: the last two steps of a transposition.
+[[gnu::always_inline]] inline void exchange_lanes(__m512i (&v)[16]) {
+  __m512i t[16];
+  CACHALOT_UNROLL
+  for (int c = 0; c < 4; ++c) {
+    t[c] = _mm512_shuffle_i32x4(v[c], v[4 + c], 0x88);           // lanes 0, 2 of quads 0, 1
+    t[4 + c] = _mm512_shuffle_i32x4(v[c], v[4 + c], 0xDD);       // lanes 1, 3
+    t[8 + c] = _mm512_shuffle_i32x4(v[8 + c], v[12 + c], 0x88);  // of quads 2, 3
+    t[12 + c] = _mm512_shuffle_i32x4(v[8 + c], v[12 + c], 0xDD);
+  }
+  CACHALOT_UNROLL
+  for (int c = 0; c < 4; ++c) {
+    v[c] = _mm512_shuffle_i32x4(t[c], t[8 + c], 0x88);           // columns of lane 0
+    v[4 + c] = _mm512_shuffle_i32x4(t[4 + c], t[12 + c], 0x88);  // lane 1
+    v[8 + c] = _mm512_shuffle_i32x4(t[c], t[8 + c], 0xDD);       // lane 2
+    v[12 + c] = _mm512_shuffle_i32x4(t[4 + c], t[12 + c], 0xDD);
+  }
+}
+
 // Always inline: a call would pass the sixteen vectors through memory.
 [[gnu::always_inline]] inline void transpose_16x16(__m512i (&v)[16]) {
   __m512i t[16];
@@ -68,20 +87,28 @@ inline __m512i load_words(const T* p) {
     v[4 * q + 2] = _mm512_unpacklo_epi64(t[4 * q + 1], t[4 * q + 3]);
     v[4 * q + 3] = _mm512_unpackhi_epi64(t[4 * q + 1], t[4 * q + 3]);
   }
+  exchange_lanes(v);
+}
+
+// The same, but in each 128-bit lane the low halves of its four dwords come first, then the high
+// halves: for codes of a byte, whose neighbours are then merged by plain unpacking.
+[[gnu::always_inline]] inline void transpose_16x16_halves(__m512i (&v)[16]) {
+  __m512i t[16];
   CACHALOT_UNROLL
-  for (int c = 0; c < 4; ++c) {
-    t[c] = _mm512_shuffle_i32x4(v[c], v[4 + c], 0x88);           // lanes 0, 2 of quads 0, 1
-    t[4 + c] = _mm512_shuffle_i32x4(v[c], v[4 + c], 0xDD);       // lanes 1, 3
-    t[8 + c] = _mm512_shuffle_i32x4(v[8 + c], v[12 + c], 0x88);  // of quads 2, 3
-    t[12 + c] = _mm512_shuffle_i32x4(v[8 + c], v[12 + c], 0xDD);
+  for (int q = 0; q < 4; ++q) {
+    t[4 * q + 0] = _mm512_unpacklo_epi16(v[4 * q], v[4 * q + 2]);
+    t[4 * q + 1] = _mm512_unpackhi_epi16(v[4 * q], v[4 * q + 2]);
+    t[4 * q + 2] = _mm512_unpacklo_epi16(v[4 * q + 1], v[4 * q + 3]);
+    t[4 * q + 3] = _mm512_unpackhi_epi16(v[4 * q + 1], v[4 * q + 3]);
   }
   CACHALOT_UNROLL
-  for (int c = 0; c < 4; ++c) {
-    v[c] = _mm512_shuffle_i32x4(t[c], t[8 + c], 0x88);           // columns of lane 0
-    v[4 + c] = _mm512_shuffle_i32x4(t[4 + c], t[12 + c], 0x88);  // lane 1
-    v[8 + c] = _mm512_shuffle_i32x4(t[c], t[8 + c], 0xDD);       // lane 2
-    v[12 + c] = _mm512_shuffle_i32x4(t[4 + c], t[12 + c], 0xDD);
+  for (int q = 0; q < 4; ++q) {
+    v[4 * q + 0] = _mm512_unpacklo_epi16(t[4 * q], t[4 * q + 2]);
+    v[4 * q + 1] = _mm512_unpackhi_epi16(t[4 * q], t[4 * q + 2]);
+    v[4 * q + 2] = _mm512_unpacklo_epi16(t[4 * q + 1], t[4 * q + 3]);
+    v[4 * q + 3] = _mm512_unpackhi_epi16(t[4 * q + 1], t[4 * q + 3]);
   }
+  exchange_lanes(v);
 }
 
 }  // namespace cachalot::cpu::avx512
