@@ -47,27 +47,21 @@ void along(const DirectJob& job) {
     for (int m = 0; m < kRows; ++m) sums[m] = _mm512_setzero_ps();
     const int full = lines == kLanes ? job.k / kElements * kElements : 0;
     const char* ahead = reinterpret_cast<const char*>(src + kLanes * job.b_stride);
-    const bool dense = job.b_stride == job.k;
+    const bool dense = job.b_stride == job.k;  // the 16 rows are one piece of memory
+    const auto row_step = static_cast<std::ptrdiff_t>(sizeof(Bf16)) * job.b_stride;
+    const std::ptrdiff_t ahead_step = dense ? Touch::kLine : row_step;
     for (int i = 0; i < full; i += kElements, a += kLanes * kRows) {
       __m512i v[kLanes];
       CACHALOT_UNROLL
       for (int r = 0; r < kLanes; ++r) v[r] = _mm512_loadu_si512(src + r * job.b_stride + i);
-      if (dense) {
-        CACHALOT_UNROLL
-        for (int r = 0; r < kLanes; ++r) _mm_prefetch(ahead + r * Touch::kLine, _MM_HINT_T1);
-        ahead += kLanes * Touch::kLine;
-      } else {
-        for (int r = 0; r < kLanes; ++r) {
-          _mm_prefetch(reinterpret_cast<const char*>(src + (kLanes + r) * job.b_stride + i),
-                       _MM_HINT_T1);
-        }
-      }
       transpose_16x16(v);
       CACHALOT_UNROLL
-      for (int s = 0; s < kLanes; ++s) {
+      for (int s = 0; s < kLanes; ++s) {  // fetched evenly: a burst would be waited for
+        _mm_prefetch(ahead + s * ahead_step, _MM_HINT_T1);
         CACHALOT_UNROLL
         for (int m = 0; m < kRows; ++m) sums[m] = add(sums[m], a + s * kRows + m, v[s]);
       }
+      ahead += dense ? kLanes * Touch::kLine : Touch::kLine;
     }
     for (int i = full; i < job.k; i += kElements) {
       const int n = std::min(kElements, job.k - i);
