@@ -21,6 +21,7 @@ using avx512::transpose_16x16;
 
 constexpr int kLanes = 16;
 constexpr int kElements = 2 * kLanes;  // of k in a vector of B
+constexpr int kRowsAhead = 16;         // of a B across k: 4 KiB where 128 columns are read
 
 inline __m512 add(__m512 sum, const std::uint32_t* a, __m512i b) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(*a))),
@@ -80,41 +81,63 @@ void along(const DirectJob& job) {
   }
 }
 
-// B is [K, N]: two rows of it, 32 columns, become pairs; in each 128-bit lane columns 0 to 3 in one
-// vector and 4 to 7 in the other, put in order at the end.
-template <int kRows>
-void across(const DirectJob& job) {
+// B is [K, N]: two rows of it become pairs; in each 128-bit lane columns 0 to 3 in one vector and 4
+// to 7 in the other, put in order at the end. kGroups times 32 columns at a time: what is read of a
+// row lies in one piece, long enough to be worth its page.
+template <int kRows, int kGroups>
+void across_columns(const DirectJob& job, int col) {
   const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
   const __m512i second =
       _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
-  for (int col = 0; col < job.cols; col += 2 * kLanes) {
-    const int left = job.cols - col;
-    const __mmask32 live = left >= 32 ? ~__mmask32{0} : (__mmask32{1} << left) - 1;
-    const Bf16* src = static_cast<const Bf16*>(job.b) + col;
-    const std::uint32_t* a = job.a;
-    __m512 low[kRows], high[kRows];
+  const Bf16* src = static_cast<const Bf16*>(job.b) + col;
+  const std::uint32_t* a = job.a;
+  __mmask32 live[kGroups];
+  __m512 low[kGroups][kRows], high[kGroups][kRows];
+  CACHALOT_UNROLL
+  for (int g = 0; g < kGroups; ++g) {
+    const int left = std::clamp(job.cols - col - g * 2 * kLanes, 0, 2 * kLanes);
+    live[g] = static_cast<__mmask32>((std::uint64_t{1} << left) - 1);
     CACHALOT_UNROLL
-    for (int m = 0; m < kRows; ++m) low[m] = high[m] = _mm512_setzero_ps();
-    for (int k = 0; k < job.k; k += 2, a += kRows) {
-      const __m512i even = _mm512_maskz_loadu_epi16(live, src + k * job.b_stride);
-      const __m512i odd = k + 1 < job.k
-                              ? _mm512_maskz_loadu_epi16(live, src + (k + 1) * job.b_stride)
-                              : _mm512_setzero_si512();
+    for (int m = 0; m < kRows; ++m) low[g][m] = high[g][m] = _mm512_setzero_ps();
+  }
+  for (int k = 0; k < job.k; k += 2, a += kRows) {
+    const Bf16* row = src + k * job.b_stride;
+    const Bf16* ahead = row + kRowsAhead * job.b_stride;
+    CACHALOT_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      const int at = g * 2 * kLanes;
+      _mm_prefetch(reinterpret_cast<const char*>(ahead + at), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(ahead + job.b_stride + at), _MM_HINT_T0);
+      const __m512i even = _mm512_maskz_loadu_epi16(live[g], row + at);
+      const __m512i odd = k + 1 < job.k ? _mm512_maskz_loadu_epi16(live[g], row + job.b_stride + at)
+                                        : _mm512_setzero_si512();
       const __m512i b0 = _mm512_unpacklo_epi16(even, odd);
       const __m512i b1 = _mm512_unpackhi_epi16(even, odd);
       CACHALOT_UNROLL
       for (int m = 0; m < kRows; ++m) {
-        low[m] = add(low[m], a + m, b0);
-        high[m] = add(high[m], a + m, b1);
+        low[g][m] = add(low[g][m], a + m, b0);
+        high[g][m] = add(high[g][m], a + m, b1);
       }
     }
+  }
+  CACHALOT_UNROLL
+  for (int g = 0; g < kGroups; ++g) {
+    const int at = col + g * 2 * kLanes;
     CACHALOT_UNROLL
     for (int m = 0; m < kRows; ++m) {
-      store(job, m, col, _mm512_permutex2var_ps(low[m], first, high[m]));
-      if (left > kLanes) {
-        store(job, m, col + kLanes, _mm512_permutex2var_ps(low[m], second, high[m]));
+      if (at < job.cols) store(job, m, at, _mm512_permutex2var_ps(low[g][m], first, high[g][m]));
+      if (at + kLanes < job.cols) {
+        store(job, m, at + kLanes, _mm512_permutex2var_ps(low[g][m], second, high[g][m]));
       }
     }
+  }
+}
+
+template <int kRows>
+void across(const DirectJob& job) {
+  constexpr int kGroups = kRows <= 2 ? 4 : kRows <= 4 ? 2 : 1;
+  for (int col = 0; col < job.cols; col += kGroups * 2 * kLanes) {
+    across_columns<kRows, kGroups>(job, col);
   }
 }
 
