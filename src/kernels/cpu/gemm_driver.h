@@ -118,7 +118,7 @@ struct GemmIsa {
   int max_vecs = 0;     // of a register tile
   int direct_rows = 0;  // problems of at most that many rows go to `direct`
   Steps bf16 = Steps::kWide;
-  bool direct_takes_pairs = false;  // of a B in bf16; else kWide
+  bool direct_takes_pairs = false;       // of a B in bf16; else kWide
   bool flush_denormals_in_bf16 = false;  // as vdpbf16ps does, whatever kernel runs
   void (*pack)(const PackJob&) = nullptr;
   void (*tile)(const TileJob&) = nullptr;

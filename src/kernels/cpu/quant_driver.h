@@ -4,7 +4,7 @@
 // x is packed once, as a panel of words per register tile. Many rows: a task decodes a block of W
 // into its core's L2 cache and multiplies every panel of x with it. Few rows: bound by reading W,
 // which a task reads once, 16 of its rows at a time, while it fetches the next 16 in the order of
-// memory: a memory gives more to one long stream than to 16 short ones.
+// memory (it gives more to one long stream than to 16 short ones), a line with each line it uses.
 //
 // A word is what one instruction takes of 16 outputs, 32 bits each: a float, a pair of bf16, or
 // four bytes. K is padded with zeros to tiles of 128.
