@@ -39,6 +39,7 @@ std::vector<SlotInfo> slots_of(const KernelTable& t) {
   const KernelTable& r = kReferenceTable;
   return {
       {"gemm", t.gemm != r.gemm},
+      {"pack_b", t.pack_b != r.pack_b},
       {"gemm_fp8", t.gemm_fp8 != r.gemm_fp8},
       {"quant_linear", t.quant_linear != r.quant_linear},
       {"gemm_fp8_hopper", t.gemm_fp8_hopper != r.gemm_fp8_hopper},
@@ -56,6 +57,11 @@ std::vector<SlotInfo> slots_of(const KernelTable& t) {
       {"latent_attention", t.latent_attention != r.latent_attention},
       {"swiglu", t.swiglu != r.swiglu},
       {"swiglu_backward", t.swiglu_backward != r.swiglu_backward},
+      {"swiglu_bf16", t.swiglu_bf16 != r.swiglu_bf16},
+      {"swiglu_backward_bf16", t.swiglu_backward_bf16 != r.swiglu_backward_bf16},
+      {"gather_rows_bf16", t.gather_rows_bf16 != r.gather_rows_bf16},
+      {"combine_bf16", t.combine_bf16 != r.combine_bf16},
+      {"rope_bf16", t.rope_bf16 != r.rope_bf16},
       {"embedding", t.embedding != r.embedding},
       {"embedding_backward", t.embedding_backward != r.embedding_backward},
       {"dropout", t.dropout != r.dropout},
@@ -67,12 +73,12 @@ std::vector<SlotInfo> slots_of(const KernelTable& t) {
       {"gather_rows", t.gather_rows != r.gather_rows},
       {"combine", t.combine != r.combine},
       {"combine_backward", t.combine_backward != r.combine_backward},
-      {"adamw", t.adamw != r.adamw},
       {"store_bf16", t.store_bf16 != r.store_bf16},
       {"load_bf16", t.load_bf16 != r.load_bf16},
       {"store_e5m6", t.store_e5m6 != r.store_e5m6},
       {"load_e5m6", t.load_e5m6 != r.load_e5m6},
       {"payload_round_trip", t.payload_round_trip != r.payload_round_trip},
+      {"adamw", t.adamw != r.adamw},
       {"adamw_bf16", t.adamw_bf16 != r.adamw_bf16},
       {"weight_average", t.weight_average != r.weight_average},
   };
