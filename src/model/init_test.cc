@@ -33,7 +33,7 @@ std::string content(const fs::path& path) {
   return out.str();
 }
 
-InitReport init(const fs::path& target, InitOptions options, int threads = 2) {
+InitReport init(const fs::path& target, const InitOptions& options, int threads = 2) {
   const runtime::Runtime runtime({threads, ""});
   return init_model(runtime.context(), load_config(config_file()), content(config_file()), target,
                     options);

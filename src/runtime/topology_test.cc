@@ -266,7 +266,7 @@ TEST(Pinning, WorkersAreHeldAndTheCallerWhenItAsks) {
 
 TEST(Quota, OfControlGroups) {
   const testing::TempDir dir;
-  const auto root = dir.path();
+  const auto& root = dir.path();
   const auto write = [&](const std::string& file, const std::string& text) {
     std::filesystem::create_directories((root / file).parent_path());
     std::ofstream(root / file) << text << "\n";
