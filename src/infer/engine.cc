@@ -124,11 +124,11 @@ void Engine::finish(Stream& stream) {
   stream.running = false;
   Job& job = stream.job();
   // Choices that were to begin at its prompt's end never will.
-  for (int i = 1; stream.forks > 0 && i <= stream.forks; ++i) {
-    job.result.choices[static_cast<std::size_t>(i)].finish = stream.choice().finish;
+  for (; stream.forks > 0; --stream.forks) {
+    const int last = job.request.n - stream.forks;
+    job.result.choices[static_cast<std::size_t>(last)].finish = stream.choice().finish;
     --job.unfinished;
   }
-  stream.forks = 0;
   stats_.mtp.add(stream.choice().mtp);
   keep(stream);
   if (--job.unfinished == 0) settle(job);
@@ -139,9 +139,12 @@ void Engine::fail(Stream& stream, std::exception_ptr error) {
   job.result.error = std::move(error);
   std::vector<StreamPtr> all = running_;  // keeps the job, too
   all.insert(all.end(), waiting_.begin(), waiting_.end());
+  std::erase_if(all, [&](const StreamPtr& each) { return &each->job() != &job; });
+  // All of them first: the last one that is taken out settles the request.
   for (const StreamPtr& each : all) {
-    if (&each->job() != &job) continue;
     if (!each->done()) each->end(Finish::kError);
+  }
+  for (const StreamPtr& each : all) {
     each->read.truncate(each->size() - 1);  // rows of drafts, where the pass was not over
     finish(*each);
   }

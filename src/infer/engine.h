@@ -16,7 +16,7 @@
 // Threads: submit, cancel and stats: any. step, run and serve: one at a time, which is the engine's
 //          thread; callbacks run on it.
 // Errors:  submit: kUsage (request.h), kBusy where max_waiting requests wait. A row of logits with
-//          NaN, or a callback that throws, ends that request (Finish::kError, Result::error).
+//          NaN, or an on_token that throws, ends that request (Finish::kError, Result::error).
 // Paper:   V3 report 2.1.1, 2.2, 3.4, 5.4.3.
 #pragma once
 

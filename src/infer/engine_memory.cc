@@ -86,9 +86,7 @@ void Engine::start(Stream& s) {
 
 // Rows for what a text reads next, on pages of its own. False where it had to give way, or ended.
 bool Engine::reserve(Stream& s, int rows) {
-  const int length = s.read.length();
-  const int begin = mtp_ ? std::min(length, s.read.cache.mtp_length()) : length;
-  while (!s.read.cache.reserve(begin, length + rows)) {
+  while (!s.read.reserve(rows, mtp_)) {
     if (evict_kept()) continue;
     Stream* junior = most_junior();
     if (junior != &s) {

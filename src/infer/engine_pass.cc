@@ -68,11 +68,7 @@ std::vector<Engine::Slice> Engine::with_pages(std::vector<Slice> slices) {
   for (Slice& slice : slices) {
     if (!slice.stream->running) continue;  // gave way to a senior
     // A draft is not worth another text's pages.
-    const int length = slice.stream->read.length();
-    const int begin = mtp_ ? std::min(length, slice.stream->read.cache.mtp_length()) : length;
-    if (slice.drafts > 0 && !slice.stream->read.cache.reserve(begin, length + slice.rows())) {
-      slice.drafts = 0;
-    }
+    if (slice.drafts > 0 && !slice.stream->read.reserve(slice.rows(), mtp_)) slice.drafts = 0;
     reserve(*slice.stream, slice.rows());
   }
   std::erase_if(slices, [](const Slice& s) { return !s.stream->running || s.stream->done(); });
@@ -196,17 +192,21 @@ void Engine::fork_choices(Stream& lead, int logits) {
   // Their MTP rows, too, but for the last, which differs with the token that follows.
   if (mtp_) catch_up(lead, lead.size() - 1);
   const int rows = lead.read.length();
-  for (int i = 1; lead.forks > 0; ++i, --lead.forks) {
-    auto other = std::make_shared<Stream>(lead.shared_job(), i, pool_, tokenizer_);
+  for (; lead.forks > 0; --lead.forks) {
+    const int choice = lead.request().n - lead.forks;
+    auto other = std::make_shared<Stream>(lead.shared_job(), choice, pool_, tokenizer_);
     other->read = lead.read.fork({rows, lead.read.cache.mtp_length()});
     other->running = true;
     running_.push_back(other);
-    forked_.push_back(other);
+    forked_.push_back(std::move(other));
+  }
+  for (const StreamPtr& other : forked_) {
+    if (&other->job() != &lead.job()) continue;
     if (other->wanted() == 0) {
       other->end(Finish::kLength);
-      continue;
+    } else {
+      other->take(other->sample(logits_row(logits)), logits_row(logits));
     }
-    other->take(other->sample(logits_row(logits)), logits_row(logits));
   }
 }
 

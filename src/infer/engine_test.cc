@@ -244,6 +244,21 @@ TEST(EngineTest, AThrowingCallbackEndsItsRequestAlone) {
   engine.run();
   ASSERT_EQ(failed.choices.size(), 3u);
   for (const Choice& choice : failed.choices) EXPECT_EQ(choice.finish, Finish::kError);
+  // Where the choices begin, too: the first, the second and the last token of all.
+  for (const int moment : {1, 2, 3}) {
+    seen = 7 - moment;
+    int ends = 0;
+    Request early = bad;
+    early.on_done = [&](const Result& r) {
+      ++ends;
+      failed = r;
+    };
+    engine.submit(early);
+    engine.run();
+    EXPECT_EQ(ends, 1) << moment;
+    for (const Choice& choice : failed.choices) EXPECT_EQ(choice.finish, Finish::kError) << moment;
+    EXPECT_EQ(engine.stats().running + engine.stats().waiting, 0);
+  }
   EXPECT_THROW(std::rethrow_exception(failed.error), Error);
   EXPECT_EQ(fine.tokens(), f.alone(good).tokens());
   seen = 0;
@@ -451,7 +466,10 @@ TEST(EngineTest, StoppingToServeCancelsWhatIsLeft) {
   std::vector<Finish> ends;
   for (int i = 0; i < 3; ++i) {
     Request r = f.request(4, 30, 1);
-    r.on_token = [&](const NewToken&) { return stop.request_stop() || true; };
+    r.on_token = [&](const NewToken&) {
+      stop.request_stop();
+      return true;
+    };
     r.on_done = [&](const Result& result) { ends.push_back(result.finish()); };
     engine.submit(r);
   }

@@ -23,6 +23,11 @@ LagRows LagRows::first(int rows) const {
   return part;
 }
 
+bool ReadText::reserve(int rows, bool mtp) {
+  const int begin = mtp ? std::min(length(), cache.mtp_length()) : length();
+  return cache.reserve(begin, length() + rows);
+}
+
 void ReadText::truncate(int length) {
   cache.truncate(length);
   lag.keep_first(std::min(lag.rows(), std::max(0, length - cache.mtp_length())));

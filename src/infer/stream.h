@@ -58,6 +58,8 @@ struct ReadText {
   LagRows lag;  // of positions [cache.mtp_length(), cache.length()), where there is an MTP layer
 
   int length() const noexcept { return cache.length(); }
+  // Pages of its own for `rows` rows more and, with `mtp`, for those that the MTP layer is behind.
+  [[nodiscard]] bool reserve(int rows, bool mtp);
   // Forgets all but the first `length` rows. Rows of the MTP layer stay with those they belong to.
   void truncate(int length);
   // How much of this serves a text that begins with `wanted`: rows, and of them the MTP layer's.
