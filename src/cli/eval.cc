@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -13,6 +14,7 @@
 #include "cli/output.h"
 #include "cli/session.h"
 #include "infer/evaluate.h"
+#include "train/learning_evaluate.h"
 
 namespace cachalot::cli {
 
@@ -24,12 +26,15 @@ struct Options {
   int context = 1024;
   bool no_bos = false;
   CacheOptions cache;
+  double learn = 0;
+  int learn_every = 128;
 };
 
 struct Scores {
   infer::Evaluation sum;
   std::size_t bytes = 0;  // whose tokens were scored
   double seconds = 0;
+  std::int64_t steps = 0;  // learned on the way
   double nats_per_token() const { return sum.nats / static_cast<double>(sum.tokens); }
   double nats_per_byte() const { return sum.nats / static_cast<double>(bytes); }
   double bits_per_byte() const { return nats_per_byte() / std::log(2.0); }
@@ -45,6 +50,7 @@ Json to_json(const Scores& s) {
                {"context", s.sum.context},
                {"tokens_per_s", static_cast<double>(s.sum.tokens) / s.seconds},
                {"mtp", nullptr}};
+  if (s.steps > 0) json["learning_steps"] = s.steps;
   if (s.sum.drafts > 0) {
     json["mtp"] = {
         {"drafted", s.sum.drafts},
@@ -60,6 +66,7 @@ void print_text(const Scores& s) {
   print_line(fmt::format("bits per byte    {:.4f}", s.bits_per_byte()));
   print_line(fmt::format("scored           {} tokens, {} bytes, context {}", s.sum.tokens, s.bytes,
                          s.sum.context));
+  if (s.steps > 0) print_line(fmt::format("learned on the way in {} steps", s.steps));
   if (s.sum.drafts > 0) {
     print_line(
         fmt::format("MTP acceptance   {:.1f}% ({} of {})",
@@ -69,7 +76,33 @@ void print_text(const Scores& s) {
   spdlog::info("{:.0f} tokens/s", static_cast<double>(s.sum.tokens) / s.seconds);
 }
 
+infer::Evaluation evaluate_learning(const Options& o, const Context& ctx,
+                                    const std::vector<std::int32_t>& tokens, bool terminal,
+                                    std::int64_t& steps) {
+  train::LearningOptions options;
+  options.context = std::min(o.context, model::load_config(o.model).max_position_embeddings);
+  options.piece = std::min(o.learn_every, options.context);
+  options.lr = o.learn;
+  options.progress = [&](std::int64_t done, std::int64_t total, double nats) {
+    if (!terminal) return;
+    fmt::print(stderr, "\r{} of {} tokens, {:.4f} nats per token{}", done, total,
+               nats / static_cast<double>(done), done == total ? "\n" : "");
+  };
+  const auto numerics = o.precision == "f32" ? nn::Numerics::f32() : nn::Numerics::bf16();
+  const auto learned = train::evaluate_learning(ctx, o.model, numerics, tokens, options);
+  steps = learned.steps;
+  infer::Evaluation sum;
+  sum.tokens = learned.tokens;
+  sum.nats = learned.nats;
+  sum.context = options.context;
+  return sum;
+}
+
 void run(const Options& o, const Globals& globals) {
+  if (o.learn > 0 && o.precision != "f32" && o.precision != "bf16") {
+    throw Error(Code::kUsage, cat("--learn with --precision ", o.precision,
+                                  ": a model learns in f32 or bf16; name one of these"));
+  }
   const std::string text = read_text(o.text);
   if (text.empty()) {
     throw Error(Code::kUsage, cat("--text: ", o.text, " is empty; a text to score is needed"));
@@ -95,7 +128,9 @@ void run(const Options& o, const Globals& globals) {
   };
   Scores scores;
   const auto start = std::chrono::steady_clock::now();
-  scores.sum = infer::evaluate(session.context(), session.model, tokens, options);
+  scores.sum = o.learn > 0
+                   ? evaluate_learning(o, session.context(), tokens, terminal, scores.steps)
+                   : infer::evaluate(session.context(), session.model, tokens, options);
   scores.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   scores.bytes = text.size() - (begun ? 0 : tokenizer.decode_bytes({tokens.data(), 1}).size());
   if (globals.json) {
@@ -115,7 +150,10 @@ void add_eval(CLI::App& root, Globals& globals) {
       "text, every token is predicted from at least half a context. The text is preceded by BOS "
       "(else EOS) where the tokenizer has one, so that its first token is scored too; without "
       "one, the first token is only read. MTP acceptance: the share of tokens for which the MTP "
-      "layer's best guess was the main model's best guess.");
+      "layer's best guess was the main model's best guess.\n"
+      "With --learn the model goes on learning: each --learn-every tokens are predicted first and "
+      "then trained on, in a window of --context tokens. That is how adaptive compressors read a "
+      "text, and how a model is to be compared with them. The folder stays as it is.");
   auto o = std::make_shared<Options>();
   add_model_folder(command, o->model);
   command->add_option("--text", o->text, "UTF-8 text to score; - for stdin")
@@ -125,6 +163,14 @@ void add_eval(CLI::App& root, Globals& globals) {
       ->check(CLI::Range(2, 1 << 30))
       ->type_name("N");
   command->add_flag("--no-bos", o->no_bos, "Put nothing before the text");
+  command
+      ->add_option("--learn", o->learn,
+                   "Learning rate of AdamW while the text is read; 0: nothing is learned")
+      ->check(CLI::Range(0.0, 1.0))
+      ->type_name("RATE");
+  command->add_option("--learn-every", o->learn_every, "Tokens predicted before each step")
+      ->check(CLI::Range(1, 1 << 20))
+      ->type_name("N");
   add_precision(command, o->precision);
   add_kv_cache(command, o->cache);
   add_fast(command, o->cache);
