@@ -46,6 +46,13 @@ Json to_json(const InferBenchCase& c) {
           {"turns", c.turns}};
 }
 
+Json weights_json(const Session& session) {
+  return {{"placement", model::name(session.model.placement())},
+          {"mapped_bytes", session.model.mapped_bytes()},
+          {"copied_bytes", session.model.copied_bytes()},
+          {"load_s", session.load_seconds}};
+}
+
 void print_decode(const std::vector<InferBenchCase>& cases) {
   print_line(fmt::format("{:>6} {:>8} {:>6} {:>10} {:>9} {:>9} {:>9} {:>7} {:>8} {:>6} {:>9} {:>7}",
                          "batch", "context", "drafts", "tokens/s", "ms/pass", "predicted",
@@ -87,7 +94,7 @@ void print_prefill(const std::vector<InferBenchCase>& cases) {
 }
 
 void run(const Options& o, const Globals& globals) {
-  const Session session(o.model, o.precision, globals.threads);
+  const Session session(o.model, o.precision, globals.threads, ModelUse::kLong);
   infer::InferBenchOptions bench = o.bench;
   bench.attention = o.cache.attention();
   bench.cache =
@@ -108,11 +115,17 @@ void run(const Options& o, const Globals& globals) {
     Json list = Json::array();
     for (const InferBenchCase& c : cases) list.push_back(to_json(c));
     print_json({{"machine", {{"cpu", d.cpu}, {"level", d.level}, {"threads", d.threads}}},
+                {"weights", weights_json(session)},
                 {"cases", list}});
     return;
   }
   print_line(fmt::format("{}, level {}, {} threads; cache {}", d.cpu, d.level, d.threads,
                          name(bench.cache)));
+  print_line(fmt::format("weights {}: {} of files, {} held beside them, ready after {:.2f} s",
+                         model::name(session.model.placement()),
+                         human_bytes(static_cast<double>(session.model.mapped_bytes())),
+                         human_bytes(static_cast<double>(session.model.copied_bytes())),
+                         session.load_seconds));
   if (o.prefill) {
     print_prefill(cases);
   } else {

@@ -56,7 +56,7 @@ void print_serve(const infer::ServeBenchResult& r) {
 }
 
 void serve(const ServeOptions& o, const Globals& globals) {
-  const Session session(o.model, o.precision, globals.threads);
+  const Session session(o.model, o.precision, globals.threads, ModelUse::kLong);
   infer::ServeBenchOptions bench = o.bench;
   bench.engine = engine_config(o.engine);
   bench.engine.max_running = o.max_running;
@@ -127,6 +127,7 @@ void load(const LoadOptions& o, const Globals& globals) {
     engine->run(request);
     const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     list.push_back({{"load_s", session.load_seconds},
+                    {"placement", model::name(session.model.placement())},
                     {"first_token_s", seconds},
                     {"rss_bytes", runtime::resident_memory()},
                     {"mapped_bytes", session.model.mapped_bytes()},

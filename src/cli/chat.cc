@@ -96,7 +96,7 @@ class Conversation {
 void run(const Options& o, const Globals& globals) {
   infer::validate(o.sampling);
   require_utf8(o.system, "--system");
-  const Session session(o.model, o.precision, globals.threads);
+  const Session session(o.model, o.precision, globals.threads, ModelUse::kLong);
   Conversation conversation(o, globals, session);
   const bool terminal = ::isatty(STDIN_FILENO) != 0;
   if (terminal) fmt::print(stderr, "One line is one message. /reset begins anew, /exit ends.\n");

@@ -20,7 +20,7 @@ struct Globals {
   int threads = 0;  // 0: $CACHALOT_THREADS, else one per core
   bool json = false;
   std::string pin;      // empty: $CACHALOT_PIN, else auto
-  std::string weights;  // empty: $CACHALOT_WEIGHTS, else mapped
+  std::string weights;  // empty: $CACHALOT_WEIGHTS, else auto
   std::function<void()> action;
 };
 

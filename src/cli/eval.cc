@@ -128,9 +128,8 @@ void run(const Options& o, const Globals& globals) {
   };
   Scores scores;
   const auto start = std::chrono::steady_clock::now();
-  scores.sum = o.learn > 0
-                   ? evaluate_learning(o, session.context(), tokens, terminal, scores.steps)
-                   : infer::evaluate(session.context(), session.model, tokens, options);
+  scores.sum = o.learn > 0 ? evaluate_learning(o, session.context(), tokens, terminal, scores.steps)
+                           : infer::evaluate(session.context(), session.model, tokens, options);
   scores.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   scores.bytes = text.size() - (begun ? 0 : tokenizer.decode_bytes({tokens.data(), 1}).size());
   if (globals.json) {

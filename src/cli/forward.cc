@@ -76,7 +76,8 @@ void run(const Options& o, const Globals& globals) {
   const std::vector<std::int32_t> tokens = parse_tokens(o.tokens);
   const model::AttentionMode attention = parse_attention(o.attention);
   const runtime::Runtime rt({.threads = globals.threads, .cpu = {}});
-  const auto model = model::Model::load(o.model, load_options(o.precision, rt.context()));
+  const auto model = model::Model::load(
+      o.model, load_options(o.model, o.precision, rt.context(), ModelUse::kOnce));
   const model::Config& config = model.config();
   const int rows = static_cast<int>(tokens.size());
 

@@ -2,11 +2,14 @@
 
 #include <charconv>
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <iterator>
 
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "kernels/quant_linear.h"
+#include "runtime/memory.h"
 #include "text/utf8.h"
 
 namespace cachalot::cli {
@@ -14,6 +17,36 @@ namespace cachalot::cli {
 namespace {
 
 constexpr std::uint64_t kMaxTextBytes = std::uint64_t{8} << 30;
+
+std::uint64_t weight_bytes(const std::string& folder) {
+  std::uint64_t bytes = 0;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    const std::uintmax_t size = entry.file_size(ignored);
+    if (!ignored) bytes += size;
+  }
+  return bytes;
+}
+
+// Where weights are to lie. Packed ones are read fastest, but are a copy: they must fit beside what
+// is kept anyway, with room for a cache.
+model::LoadOptions::Placement placement(const std::string& folder, const Context& ctx,
+                                        ModelUse use) {
+  using enum model::LoadOptions::Placement;
+  const char* asked = std::getenv("CACHALOT_WEIGHTS");
+  const std::string_view where = asked != nullptr && *asked != 0 ? asked : "auto";
+  if (where == "mapped") return kMapped;
+  if (where == "copied") return kCopied;
+  if (where == "packed") return quant_panels_are_fast(ctx) ? kPacked : kCopied;
+  if (where != "auto") {
+    throw Error(Code::kUsage, cat("CACHALOT_WEIGHTS is `", where,
+                                  "`, but must be auto, mapped, copied or packed"));
+  }
+  if (use == ModelUse::kOnce) return kMapped;
+  const bool fits = runtime::available_memory() / 3 * 2 > weight_bytes(folder);
+  return fits && quant_panels_are_fast(ctx) ? kPacked : kMapped;
+}
 
 bool separates(char c) { return c == ',' || c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
@@ -73,16 +106,11 @@ void require_utf8(std::string_view text, std::string_view what) {
   }
 }
 
-model::LoadOptions load_options(const std::string& precision, const Context& ctx) {
+model::LoadOptions load_options(const std::string& folder, const std::string& precision,
+                                const Context& ctx, ModelUse use) {
   model::LoadOptions o;
-  const char* weights = std::getenv("CACHALOT_WEIGHTS");
-  const std::string_view where = weights != nullptr && *weights != 0 ? weights : "mapped";
-  if (where != "mapped" && where != "copied") {
-    throw Error(Code::kUsage,
-                cat("CACHALOT_WEIGHTS is `", where, "`, but must be mapped or copied"));
-  }
-  o.copy = where == "copied";
-  o.copy_threads = ctx.threads();
+  o.placement = placement(folder, ctx, use);
+  o.context = &ctx;
   if (precision == "f32") {
     o.precision = Precision::kF32;
     return o;

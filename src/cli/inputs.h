@@ -26,8 +26,12 @@ std::string read_text(const std::string& path);
 // kUsage unless `text` is UTF-8; `what` begins the message ("--prompt").
 void require_utf8(std::string_view text, std::string_view what);
 
+// How long a command uses a model: a copy of the weights in the order in which products read them
+// takes seconds to make (memory that the system clears page by page), which many passes win back.
+enum class ModelUse : std::uint8_t { kOnce, kLong };
 // How a model is loaded for --precision f32, bf16, fp8 or int8 on this machine.
-model::LoadOptions load_options(const std::string& precision, const Context& ctx);
+model::LoadOptions load_options(const std::string& folder, const std::string& precision,
+                                const Context& ctx, ModelUse use);
 
 // The positional MODEL, and flags that several commands share. The bound values must outlive `app`.
 void add_model_folder(CLI::App* app, std::string& folder);

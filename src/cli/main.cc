@@ -34,10 +34,13 @@ void add_shared_flags(CLI::App& app, Globals& globals) {
       ->type_name("auto|on|off");
   app.add_option(
          "--weights", globals.weights,
-         "Weights as they lie in the mapped file, or copied into huge pages at load: more "
-         "memory and a later start, faster reading (unless $CACHALOT_WEIGHTS is set, mapped)")
-      ->check(CLI::IsMember({"mapped", "copied"}))
-      ->type_name("mapped|copied");
+         "Weights as they lie in the mapped file, copied into huge pages, or copied in the order "
+         "in "
+         "which products read them: more memory and a later start, faster passes. auto: packed for "
+         "commands that go on for long (chat, serve, bench of passes) where two thirds of the free "
+         "memory hold them, else mapped (unless $CACHALOT_WEIGHTS is set, auto)")
+      ->check(CLI::IsMember({"auto", "mapped", "copied", "packed"}))
+      ->type_name("auto|mapped|copied|packed");
   app.add_flag("--json", globals.json, "Print one JSON object instead of text");
 }
 

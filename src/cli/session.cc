@@ -47,11 +47,12 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
-Session::Session(const std::string& model_folder, const std::string& precision, int threads)
+Session::Session(const std::string& model_folder, const std::string& precision, int threads,
+                 ModelUse use)
     : folder(model_folder), runtime({.threads = threads, .cpu = {}}), model([&] {
         const auto start = std::chrono::steady_clock::now();
         model::Model loaded =
-            model::Model::load(folder, load_options(precision, runtime.context()));
+            model::Model::load(folder, load_options(folder, precision, runtime.context(), use));
         load_seconds = seconds_since(start);
         return loaded;
       }()) {

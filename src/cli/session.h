@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/inputs.h"
 #include "model/weights.h"
 #include "runtime/runtime.h"
 #include "text/tokenizer.h"
@@ -17,7 +18,8 @@
 namespace cachalot::cli {
 
 struct Session {
-  Session(const std::string& folder, const std::string& precision, int threads);
+  Session(const std::string& folder, const std::string& precision, int threads,
+          ModelUse use = ModelUse::kOnce);
 
   const Context& context() const noexcept { return runtime.context(); }
   // kUsage where the folder has no tokenizer.json; `what` needs it ("--prompt"), `instead` helps.

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "infer/engine_case_test.h"
@@ -126,6 +127,67 @@ TEST(EngineFixture, ChunksDraftsAndSharedPrefixesChangeNothing) {
       }
     }
   }
+}
+
+// Weights and activations in FP8, as published folders are run: every position of the prompt as the
+// last one of a request, against an independent program's logits (tests/fixtures/README.md states
+// 0.05 as the median difference of logits, and nine of ten best tokens), and the same bits however
+// the prompts are cut and the tokens drafted.
+TEST(EngineFixture, ActivationsInFp8AsTheOfficialKernels) {
+  const runtime::Runtime rt;
+  int folders = 0;
+  for (const auto& folder : model_folders()) {
+    const auto expected = io::Safetensors::open(folder / "expected.safetensors");
+    if (expected.find("s0.logits_w8a8_official") == nullptr) continue;
+    ++folders;
+    const std::vector<float> want = expected.at("s0.logits_w8a8_official").to_floats();
+    const auto prompt = tokens_of(expected, "s0.tokens");
+    const auto model =
+        model::Model::load(folder, {Precision::kF32, true, model::LoadOptions::Activations::kFp8});
+    const auto vocab = static_cast<std::size_t>(model.config().vocab_size);
+    std::vector<Request> requests;
+    for (std::size_t n = 1; n <= prompt.size(); n += 3) {
+      Request r;
+      r.prompt.assign(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(n));
+      r.max_tokens = 2;  // a second one, so that there is something to draft
+      r.logprobs = 1;
+      requests.push_back(std::move(r));
+    }
+    std::vector<Result> first;
+    for (const int chunk : {1, 7, 64, 512}) {
+      for (const Drafts& drafts : kDrafts) {
+        if (!possible(drafts, model)) continue;
+        Engine engine(rt.context(), model,
+                      {.mtp = drafts.mode,
+                       .draft_length = drafts.length,
+                       .prefill_chunk = chunk,
+                       .kept_texts = chunk == 7 ? 0 : 8});
+        const auto results = engine.run(requests);
+        if (first.empty()) first = results;
+        for (std::size_t i = 0; i < results.size(); ++i) {
+          EXPECT_EQ(results[i].tokens(), first[i].tokens()) << folder << " chunk " << chunk;
+          EXPECT_EQ(results[i].choices.front().logprobs.front().logprob,
+                    first[i].choices.front().logprobs.front().logprob);
+        }
+      }
+    }
+    std::vector<double> errors;
+    std::size_t same = 0;
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      const float* row = want.data() + (requests[i].prompt.size() - 1) * vocab;
+      const auto best = static_cast<std::size_t>(first[i].tokens().front());
+      same += best == static_cast<std::size_t>(std::max_element(row, row + vocab) - row) ? 1 : 0;
+      double sum = 0;
+      for (std::size_t j = 0; j < vocab; ++j) sum += std::exp(static_cast<double>(row[j]));
+      errors.push_back(std::abs(first[i].choices.front().logprobs.front().logprob -
+                                (static_cast<double>(row[best]) - std::log(sum))));
+    }
+    std::sort(errors.begin(), errors.end());
+    // A log-probability is a logit less the sum of all: each of the two may be off by the bound.
+    EXPECT_LT(errors[errors.size() / 2], 2 * 0.05) << folder;
+    EXPECT_GE(static_cast<double>(same), 0.9 * static_cast<double>(requests.size())) << folder;
+  }
+  EXPECT_GT(folders, 0) << "no fixture with activations in FP8";
 }
 
 // A pool too small for all at once: those that find no page wait or are read again.

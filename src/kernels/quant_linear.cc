@@ -48,7 +48,8 @@ struct Row {
 void decode_row(const QuantView& w, int row, std::vector<float>& out) {
   out.resize(static_cast<std::size_t>(w.cols));
   for (int j = 0; j < w.cols; ++j) {
-    out[static_cast<std::size_t>(j)] = numeric::decode_code(w.code, w.row(row), j);
+    const QuantView::Place place = w.place_of(row, j);
+    out[static_cast<std::size_t>(j)] = numeric::decode_code(w.code, place.at, place.index);
   }
 }
 
@@ -70,6 +71,41 @@ float dot(const QuantView& w, int row, const std::vector<float>& codes, const Ro
         sum);
   }
   return sum;
+}
+
+// What a view gives out as constant is the packer's to fill.
+std::uint8_t* writable(const std::uint8_t* p) { return const_cast<std::uint8_t*>(p); }
+
+// 16 rows; what W lacks there is zero, and no scale is used of it.
+void pack_block(const QuantView& from, const QuantView& to, int block) {
+  constexpr int kRows = QuantView::kPanelRows;
+  const int first = block * kRows;
+  const std::uint8_t zero = from.code == QuantCode::kE4m3   ? 0x00
+                            : from.code == QuantCode::kInt8 ? 0x80
+                                                            : 0x88;
+  std::fill_n(writable(to.row(first)), to.stride, zero);
+  if (from.code != QuantCode::kE4m3) {
+    auto* scales = const_cast<Bf16*>(static_cast<const Bf16*>(to.scales)) + block * to.scale_stride;
+    std::fill_n(scales, to.scale_stride, Bf16{});
+    for (int r = 0; r < std::min(kRows, from.rows - first); ++r) {
+      const Bf16* row = static_cast<const Bf16*>(from.scales) + (first + r) * from.scale_stride;
+      for (int g = 0; g < from.groups(); ++g) scales[g * kRows + r] = row[g];
+    }
+  }
+  for (int r = 0; r < std::min(kRows, from.rows - first); ++r) {
+    for (int j = 0; j < from.cols; ++j) {
+      const QuantView::Place place = to.place_of(first + r, j);
+      const std::uint8_t* src = from.row(first + r);
+      if (from.code != QuantCode::kInt4) {
+        writable(place.at)[place.index] = src[j];
+        continue;
+      }
+      const int value = src[j / 2] >> (j % 2 * 4) & 15;
+      std::uint8_t& byte = writable(place.at)[place.index / 2];
+      const int shift = place.index % 2 * 4;
+      byte = static_cast<std::uint8_t>((byte & ~(15 << shift)) | value << shift);
+    }
+  }
 }
 
 }  // namespace
@@ -116,6 +152,13 @@ void check_shapes(QuantActivations activations, const QuantLinear& a) {
   if (a.w.empty()) return;
   require_shape(a.w.codes != nullptr && a.w.scales != nullptr, kOp, ": w [", a.w.rows, ", ",
                 a.w.cols, "] has no memory for its ", a.w.codes == nullptr ? "codes" : "scales");
+  if (a.w.panels) {
+    const std::ptrdiff_t bytes = a.w.panel_tiles() * a.w.panel_bytes();
+    require_shape(a.w.rows <= QuantView::kPanelRows || a.w.stride >= bytes, kOp,
+                  ": panels of w lie ", a.w.stride, " bytes apart but hold ", bytes,
+                  "; the stride has to be at least that");
+    return;
+  }
   require_shape(a.w.rows <= 1 || a.w.stride >= a.w.row_bytes(), kOp, ": rows of w lie ", a.w.stride,
                 " bytes apart but hold ", a.w.row_bytes(), "; the stride has to be at least that");
   require_shape(a.w.scale_rows() <= 1 || a.w.scale_stride >= a.w.groups(), kOp,
@@ -129,8 +172,54 @@ bool quant_linear_is_fast(const Context& ctx) noexcept {
 
 void quant_linear(const Context& ctx, QuantActivations activations,
                   std::span<const QuantLinear> problems) {
-  for (const QuantLinear& a : problems) check_shapes(activations, a);
-  ctx.ops().quant_linear(ctx, activations, problems);
+  bool panels = false;
+  for (const QuantLinear& a : problems) {
+    check_shapes(activations, a);
+    panels |= a.w.panels;
+  }
+  const bool reads = !panels || ctx.ops().quant_panels;
+  (reads ? ctx.ops().quant_linear : quant_linear_ref)(ctx, activations, problems);
 }
+
+QuantView panels_of(const QuantView& from) {
+  constexpr int kCols = QuantView::kPanelCols;
+  QuantView to = from;
+  to.panels = true;
+  to.codes = nullptr;
+  to.stride = from.panel_tiles() * from.panel_bytes();
+  if (from.code != QuantCode::kE4m3) {
+    to.scales = nullptr;
+    to.scale_stride =
+        std::ptrdiff_t{from.panel_tiles()} * (kCols / from.group) * QuantView::kPanelRows;
+  }
+  return to;
+}
+
+void pack_quant_ref(const Context& ctx, std::span<const PackQuant> jobs) {
+  constexpr int kRows = QuantView::kPanelRows;
+  for (const PackQuant& job : jobs) {
+    const QuantView &from = job.from, &to = job.to;
+    const int blocks = (from.rows + kRows - 1) / kRows;
+    ctx.for_range(blocks, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t b = begin; b < end; ++b) pack_block(from, to, static_cast<int>(b));
+    });
+  }
+}
+
+void pack_quant(const Context& ctx, std::span<const PackQuant> jobs) {
+  for (const PackQuant& job : jobs) {
+    require_shape(!job.from.panels && job.to.panels && job.from.rows == job.to.rows &&
+                      job.from.cols == job.to.cols && job.from.first_row == 0,
+                  "pack_quant", ": weights [", job.from.rows, ", ", job.from.cols, "] into [",
+                  job.to.rows, ", ", job.to.cols,
+                  "]; rows are packed into panels of the same shape, from the first row on");
+    require_shape(job.from.empty() || (job.to.codes != nullptr && job.to.scales != nullptr),
+                  "pack_quant", ": the panels have no memory for their ",
+                  job.to.codes == nullptr ? "codes" : "scales");
+  }
+  ctx.ops().pack_quant(ctx, jobs);
+}
+
+bool quant_panels_are_fast(const Context& ctx) noexcept { return ctx.ops().quant_panels; }
 
 }  // namespace cachalot

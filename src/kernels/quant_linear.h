@@ -54,4 +54,18 @@ inline void quant_linear(const Context& ctx, QuantActivations activations, const
   quant_linear(ctx, activations, std::span<const QuantLinear>(&a, 1));
 }
 
+// Weights laid out anew, once, in panels (QuantView). `codes` and, of integers, `scales` have
+// memory for code_span() and scale_span() of `to`, which panels_of gave; E4M3 keeps its scales.
+struct PackQuant {
+  QuantView from;  // in rows
+  QuantView to;
+};
+// The view of panels that `from` becomes; its codes, and the scales of integers, are still null.
+// `from` begins where a block of 128 rows begins.
+QuantView panels_of(const QuantView& from);
+void pack_quant_ref(const Context& ctx, std::span<const PackQuant> jobs);
+void pack_quant(const Context& ctx, std::span<const PackQuant> jobs);
+// Whether the table multiplies panels, and not only by the definition.
+bool quant_panels_are_fast(const Context& ctx) noexcept;
+
 }  // namespace cachalot

@@ -249,14 +249,14 @@ MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<con
 }
 
 void Forward::logits(MatView<const float> normed, MatView<float> out) {
-  gemm(ctx_, num_.products, linear(normed, model_.weights().head, out));
+  gemm(ctx_, num_.products, nn::plain_linear(normed, model_.weights().head, out));
 }
 
 void Forward::mtp_logits(MatView<const float> rows, MatView<float> out, MatView<float> normed) {
   const nn::MtpWeights& w = model_.weights().mtp.front();
   std::vector<float> rstd(static_cast<std::size_t>(rows.rows));
   rms_norm(ctx_, {rows, w.head_norm, dims_.eps, normed, rstd});
-  gemm(ctx_, num_.products, linear(normed, w.head, out));
+  gemm(ctx_, num_.products, nn::plain_linear(normed, w.head, out));
 }
 
 void Forward::mtp_logits(MatView<const float> rows, MatView<float> out) {

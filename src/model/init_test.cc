@@ -207,7 +207,7 @@ std::vector<float> logits_of(const Context& ctx, const Model& model) {
   return {logits.span().begin(), logits.span().end()};
 }
 
-// With weights where they lie in the file, and copied: the same bits.
+// With weights where they lie in the file, copied, and in panels: the same bits.
 TEST(Init, EveryFormatRuns) {
   const testing::TempDir dir;
   const runtime::Runtime runtime({2, ""});
@@ -225,12 +225,17 @@ TEST(Init, EveryFormatRuns) {
     EXPECT_GT(deviation, 0.01);
     EXPECT_LT(deviation, 10);
 
-    options.copy = true;
-    options.copy_threads = 2;
+    options.placement = LoadOptions::Placement::kCopied;
     const Model copied = Model::load(folder, options);
     EXPECT_EQ(logits, logits_of(runtime.context(), copied));
     EXPECT_GT(copied.copied_bytes(), model.copied_bytes() + report.bytes / 2);
     EXPECT_EQ(copied.code_bytes(), model.code_bytes());
+
+    options.placement = LoadOptions::Placement::kPacked;
+    options.context = &runtime.context();
+    const Model packed = Model::load(folder, options);
+    EXPECT_EQ(logits, logits_of(runtime.context(), packed));
+    EXPECT_EQ(packed.code_bytes(), model.code_bytes());
   }
 }
 

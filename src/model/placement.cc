@@ -4,6 +4,8 @@
 #include <numeric>
 #include <set>
 
+#include "kernels/gemm.h"
+
 namespace cachalot::model {
 
 namespace {
@@ -66,14 +68,10 @@ class Areas {
           static_cast<std::size_t>(w.rows) * static_cast<std::size_t>(w.stride) * size_of(w.dtype),
           node);
     }
+    if (w.packed != nullptr) put(w.packed->words.data(), w.packed->bytes(), node);
     if (!w.quant.empty()) {
-      const std::size_t width = w.quant.code == QuantCode::kE4m3 ? sizeof(float) : sizeof(Bf16);
-      put(w.quant.codes,
-          static_cast<std::size_t>(w.quant.rows) * static_cast<std::size_t>(w.quant.stride), node);
-      put(w.quant.scales,
-          static_cast<std::size_t>(w.quant.scale_rows()) *
-              static_cast<std::size_t>(w.quant.scale_stride) * width,
-          node);
+      put(w.quant.codes, w.quant.code_span(), node);
+      put(w.quant.scales, w.quant.scale_span(), node);
     }
   }
   void add(const nn::MlpWeights& m, int node) {

@@ -5,6 +5,7 @@
 #include <deque>
 #include <utility>
 
+#include "kernels/table.h"
 #include "model/binding.h"
 #include "model/packed_weights.h"
 #include "model/resident.h"
@@ -84,10 +85,13 @@ struct Model::State {
   std::uint64_t copied = 0;
   std::uint64_t codes = 0;
   ResidentCopies resident = {};
+  std::deque<PackedB> packs = {};
+  std::vector<PackB> pack_jobs = {};
 
   // Where matrix data of the file is to be read by products.
   const void* in_place(const void* data, std::size_t bytes) {
-    return options.copy ? resident.reserve(data, bytes) : data;
+    return options.placement == LoadOptions::Placement::kMapped ? data
+                                                                : resident.reserve(data, bytes);
   }
   template <class T>
   Mat<T>& fresh(std::deque<Mat<T>>& copies, int rows, int cols) {
@@ -119,8 +123,26 @@ struct Model::State {
                        options.activations == LoadOptions::Activations::kBf16;
     return options.keep_codes && !exact && is_packed_weight(name, shape, 8);
   }
+  // Matrices that only products read, one way.
+  bool is_packed(const std::string& name, const Shape& shape) const {
+    return in_panels() && options.precision == Precision::kBF16 &&
+           (is_packed_weight(name, shape, 8) || name.ends_with("head.weight"));
+  }
+  nn::WeightRef pack(const MatRef& from) {
+    PackedB& out = packs.emplace_back();
+    pack_jobs.push_back({from, true, &out});
+    nn::WeightRef w(MatRef(nullptr, from.dtype, from.rows, from.cols, from.cols));
+    w.packed = &out;
+    return w;
+  }
+  bool in_panels() const { return options.placement == LoadOptions::Placement::kPacked; }
+  nn::WeightRef panels(const QuantView& view) {
+    codes += view.bytes();
+    return nn::WeightRef(resident.reserve_panels(view));
+  }
   nn::WeightRef packed_codes(const StoredPacked& p) {
     QuantView view = p.view;
+    if (in_panels() && is_aligned(p.scales->data, sizeof(Bf16))) return panels(view);
     view.scales = keep_scales(*p.scales, bf16s);
     view.codes = static_cast<const std::uint8_t*>(in_place(p.codes->data, p.codes->bytes));
     codes += view.bytes();
@@ -132,7 +154,7 @@ struct Model::State {
     view.code = QuantCode::kE4m3;
     view.rows = static_cast<int>(f.codes->shape[0]);
     view.cols = static_cast<int>(f.codes->shape[1]);
-    view.codes = static_cast<const std::uint8_t*>(in_place(f.codes->data, f.codes->bytes));
+    view.codes = static_cast<const std::uint8_t*>(f.codes->data);
     view.stride = view.cols;
     view.scale_stride = view.groups();
     if (f.scales->dtype == DType::kF32) {
@@ -142,9 +164,12 @@ struct Model::State {
                          static_cast<int>(f.scales->shape[1]))
                         .data;
     }
+    const bool tiles = options.activations == LoadOptions::Activations::kFp8;
+    if (in_panels() && !tiles) return panels(view);
+    view.codes = static_cast<const std::uint8_t*>(in_place(f.codes->data, f.codes->bytes));
     codes += view.bytes();
     nn::WeightRef w(view);
-    if (options.activations != LoadOptions::Activations::kFp8) return w;
+    if (!tiles) return w;
     w.fp8 = {view.codes,
              view.rows,
              view.cols,
@@ -153,6 +178,20 @@ struct Model::State {
              view.scale_stride,
              ScaleTile::kBlock};
     return w;
+  }
+
+  // What was reserved for copies is filled.
+  void copy() {
+    if (options.placement == LoadOptions::Placement::kMapped) return;
+    const Context alone{&kReferenceTable};
+    const Context& ctx = options.context != nullptr ? *options.context : alone;
+    resident.copy(ctx);
+    copied += resident.bytes();
+    pack_b(ctx, options.precision, pack_jobs);
+    pack_jobs.clear();
+    for (const PackedB& p : packs) copied += p.bytes();
+    file.forget_pages();
+    options.context = nullptr;  // need not outlive this call
   }
 
   // The Source of binding.h.
@@ -179,6 +218,7 @@ struct Model::State {
     if ((t.dtype == DType::kBF16 || t.dtype == DType::kF32) &&
         is_aligned(t.data, size_of(t.dtype))) {
       const bool few_rows = name.ends_with("embed_tokens.weight") && !config.tie_word_embeddings;
+      if (is_packed(name, shape)) return pack(MatRef(t.data, t.dtype, rows, cols, cols));
       return MatRef(few_rows ? t.data : in_place(t.data, t.bytes), t.dtype, rows, cols, cols);
     }
     return keep(read_floats(config, file, name, shape), rows, cols);
@@ -228,6 +268,9 @@ Model Model::load(const std::filesystem::path& folder, const LoadOptions& option
   Config config = load_config(folder);
   auto state = std::make_unique<State>(
       State{std::move(config), io::Safetensors::open(folder), options, {}, {}, {}, {}, 0, 0});
+  if (options.placement == LoadOptions::Placement::kPacked && options.context == nullptr) {
+    state->options.placement = LoadOptions::Placement::kCopied;
+  }
   state->numerics = numerics_of(state->config, options, folder);
   // Published folders may leave the MTP layer out although config.json counts it.
   const std::string mtp =
@@ -236,12 +279,20 @@ Model Model::load(const std::filesystem::path& folder, const LoadOptions& option
     state->config.num_nextn_predict_layers = 0;
   }
   state->weights = bind<nn::WeightRef, nn::VecRef>(state->config, *state);
-  if (options.copy) {
-    state->resident.copy(options.copy_threads);
-    state->copied += state->resident.bytes();
-    state->file.forget_pages();
-  }
+  state->copy();
   return Model(std::move(state));
+}
+
+std::string_view name(LoadOptions::Placement placement) noexcept {
+  switch (placement) {
+    case LoadOptions::Placement::kMapped:
+      return "mapped";
+    case LoadOptions::Placement::kCopied:
+      return "copied";
+    case LoadOptions::Placement::kPacked:
+      return "packed";
+  }
+  return "";
 }
 
 Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -253,6 +304,7 @@ const Config& Model::config() const noexcept { return state_->config; }
 const nn::Weights& Model::weights() const noexcept { return state_->weights; }
 Precision Model::precision() const noexcept { return state_->options.precision; }
 const nn::Numerics& Model::numerics() const noexcept { return state_->numerics; }
+LoadOptions::Placement Model::placement() const noexcept { return state_->options.placement; }
 std::uint64_t Model::code_bytes() const noexcept { return state_->codes; }
 std::uint64_t Model::copied_bytes() const noexcept { return state_->copied; }
 std::uint64_t Model::mapped_bytes() const noexcept { return state_->file.file_bytes(); }

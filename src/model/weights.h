@@ -35,11 +35,17 @@ struct LoadOptions {
   // both are made in tiles of 1 x 128.
   enum class Activations : std::uint8_t { kBf16, kFp8, kInt8 };
   Activations activations = Activations::kBf16;
-  // Matrices that would be used where they lie in the file are copied into huge pages
-  // (model/resident.h), but for the embedding, of which a pass reads a few rows.
-  bool copy = false;
-  int copy_threads = 1;
+  // Where matrices lie that could be used in the file (but for the embedding, of which a pass reads
+  // a few rows): there; copied into huge pages; or copied as products read them: codes in panels
+  // (tensor/quantized.h), bf16 as pack_b lays it out. What is read otherwise (codes for FP8
+  // activations, kv_b_proj, the router) is copied as it is then.
+  enum class Placement : std::uint8_t { kMapped, kCopied, kPacked };
+  Placement placement = Placement::kMapped;
+  // Copies and packs; kPacked needs it, and passes have to run at its level. None: this thread.
+  const Context* context = nullptr;
 };
+
+std::string_view name(LoadOptions::Placement placement) noexcept;  // "mapped", ...
 
 class Model {
  public:
@@ -56,6 +62,7 @@ class Model {
   Precision precision() const noexcept;
   const nn::Numerics& numerics() const noexcept;  // of a pass
   bool has_mtp() const noexcept { return !weights().mtp.empty(); }
+  LoadOptions::Placement placement() const noexcept;
   std::uint64_t copied_bytes() const noexcept;  // weights held beside the mapping
   std::uint64_t mapped_bytes() const noexcept;
   std::uint64_t code_bytes() const noexcept;  // of them, weights that stay in 8 or 4 bits

@@ -100,6 +100,10 @@ Fp8View Operand::along_columns(std::size_t group) const noexcept {
   return tile_ == ScaleTile::kRow ? along_columns_.view(group) : along_rows_.view(group);
 }
 
+Gemm plain_linear(MatRef x, const WeightRef& w, MatView<float> y, bool add) {
+  return w.packed != nullptr ? linear(x, *w.packed, y, add) : linear(x, MatRef(w), y, add);
+}
+
 void Products::forward(const Operand& x, std::size_t group, const WeightRef& w, MatView<float> y,
                        bool add) {
   if (x.has_codes() && w.fp8.rows > 0) {
@@ -107,7 +111,7 @@ void Products::forward(const Operand& x, std::size_t group, const WeightRef& w, 
   } else if (w.quant.rows > 0) {
     quant_.push_back({x.plain(group), w.quant, y, add});
   } else {
-    plain_.push_back(linear(x.plain(group), w, y, add));
+    plain_.push_back(plain_linear(x.plain(group), w, y, add));
   }
 }
 

@@ -65,6 +65,9 @@ class Operand {
   std::vector<RequantizeFp8> again_;
 };
 
+// y (+)= x W^T with weights as floats, bf16 or packed.
+Gemm plain_linear(MatRef x, const WeightRef& w, MatView<float> y, bool add = false);
+
 // Products of several Linears, to be run together.
 class Products {
  public:

@@ -14,6 +14,10 @@
 #include "tensor/mat.h"
 #include "tensor/quantized.h"
 
+namespace cachalot {
+struct PackedB;
+}
+
 namespace cachalot::nn {
 
 template <class M, class V>
@@ -73,10 +77,11 @@ struct ModelParams {
 };
 
 // A matrix of weights; with its codes where FP8 products are to read them, or, without memory of
-// its own, as a file holds it in 8 or 4 bits: then products read `quant`.
+// its own, in 8 or 4 bits (then products read `quant`) or packed for products.
 struct WeightRef : MatRef {
-  Fp8View fp8;      // no rows: none
-  QuantView quant;  // likewise
+  Fp8View fp8;                      // no rows: none
+  QuantView quant;                  // likewise
+  const PackedB* packed = nullptr;  // kernels/gemm.h
 
   WeightRef() = default;
   WeightRef(const MatRef& m) : MatRef(m) {}  // NOLINT(google-explicit-constructor): adds nothing

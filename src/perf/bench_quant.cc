@@ -56,7 +56,9 @@ struct Operands {
   std::vector<Mat<std::uint8_t>> codes;
   std::vector<Mat<float>> floats;
   std::vector<Mat<Bf16>> halves, plain;
-  std::vector<QuantLinear> problems;
+  std::vector<QuantLinear> problems, packed;
+  std::vector<Mat<std::uint8_t>> panels;
+  std::vector<Mat<Bf16>> panel_scales;
   std::vector<Gemm> bf16;
 
   Operands(const Shape& s, const Kind& k) : shape(s), kind(k) {
@@ -103,6 +105,22 @@ struct Operands {
   }
 };
 
+// The same problems with weights in panels, as they are laid out at load.
+void lay_out(const Context& ctx, Operands& ops) {
+  for (const QuantLinear& p : ops.problems) {
+    QuantView to = panels_of(p.w);
+    to.codes = ops.panels.emplace_back(1, static_cast<int>(to.code_span())).data();
+    if (to.scales == nullptr) {
+      to.scales =
+          ops.panel_scales.emplace_back(1, static_cast<int>(to.scale_span() / sizeof(Bf16))).data();
+    }
+    const PackQuant job{p.w, to};
+    pack_quant(ctx, std::span<const PackQuant>(&job, 1));
+    ops.packed.push_back(p);
+    ops.packed.back().w = to;
+  }
+}
+
 // Sampled rows of problems against the reference, bit for bit.
 void check(const Operands& ops) {
   const Rng rng(97);
@@ -135,6 +153,14 @@ ReadyCase prepare(const Shape& shape, const Kind& kind, const BenchEnvironment& 
       {"cachalot", [&ctx, ops] { quant_linear(ctx, ops->kind.activations, ops->problems); }});
   ready.contestants[0].run();
   check(*ops);
+  if (quant_panels_are_fast(ctx)) {
+    lay_out(ctx, *ops);
+    ready.contestants.push_back({"cachalot_packed", [&ctx, ops] {
+                                   quant_linear(ctx, ops->kind.activations, ops->packed);
+                                 }});
+    ready.contestants[1].run();
+    check(*ops);
+  }
   if (shape.memory) {
     ready.ceiling = [&ctx, reader = std::make_shared<ReadProbe>()] {
       return Ceilings{reader->gbps(ctx), 0};

@@ -42,6 +42,7 @@ std::vector<SlotInfo> slots_of(const KernelTable& t) {
       {"pack_b", t.pack_b != r.pack_b},
       {"gemm_fp8", t.gemm_fp8 != r.gemm_fp8},
       {"quant_linear", t.quant_linear != r.quant_linear},
+      {"pack_quant", t.pack_quant != r.pack_quant},
       {"gemm_fp8_hopper", t.gemm_fp8_hopper != r.gemm_fp8_hopper},
       {"quantize_fp8", t.quantize_fp8 != r.quantize_fp8},
       {"requantize_fp8", t.requantize_fp8 != r.requantize_fp8},

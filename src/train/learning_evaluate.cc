@@ -23,15 +23,15 @@ void check(const model::Config& config, std::span<const std::int32_t> tokens,
   }
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] >= 0 && tokens[i] < config.vocab_size) continue;
-    throw Error(Code::kUsage, cat("token ", i, " of the text is ", tokens[i],
-                                  ", but the model's vocabulary has ids 0 to ",
-                                  config.vocab_size - 1,
-                                  ": the tokenizer does not belong to this model"));
+    throw Error(Code::kUsage,
+                cat("token ", i, " of the text is ", tokens[i],
+                    ", but the model's vocabulary has ids 0 to ", config.vocab_size - 1,
+                    ": the tokenizer does not belong to this model"));
   }
   if (o.context < 2 || o.context > config.max_position_embeddings) {
-    throw Error(Code::kUsage, cat("the context is ", o.context, " tokens, but 2 to ",
-                                  config.max_position_embeddings,
-                                  " are needed (the model's own context)"));
+    throw Error(Code::kUsage,
+                cat("the context is ", o.context, " tokens, but 2 to ",
+                    config.max_position_embeddings, " are needed (the model's own context)"));
   }
   if (o.piece < 1 || o.piece > o.context) {
     throw Error(Code::kUsage, cat("a piece is ", o.piece, " tokens, but 1 to ", o.context,

@@ -14,6 +14,7 @@ void pack_b(const Context& ctx, Precision precision, std::span<const PackB> jobs
 void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems);
 void quant_linear(const Context& ctx, QuantActivations activations,
                   std::span<const QuantLinear> problems);
+void pack_quant(const Context& ctx, std::span<const PackQuant> jobs);
 void quantize_fp8(const Context& ctx, std::span<const QuantizeFp8> jobs);
 void requantize_fp8(const Context& ctx, std::span<const RequantizeFp8> jobs);
 void dequantize_fp8(const Context& ctx, const DequantizeFp8& a);
@@ -62,6 +63,8 @@ constexpr void add_avx512(KernelTable& table) {
   table.pack_b = avx512::pack_b;
   table.gemm_fp8 = avx512::gemm_fp8;
   table.quant_linear = avx512::quant_linear;
+  table.pack_quant = avx512::pack_quant;
+  table.quant_panels = true;
   table.quantize_fp8 = avx512::quantize_fp8;
   table.requantize_fp8 = avx512::requantize_fp8;
   table.dequantize_fp8 = avx512::dequantize_fp8;

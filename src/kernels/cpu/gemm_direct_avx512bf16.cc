@@ -16,12 +16,14 @@ namespace cachalot::cpu::avx512bf16 {
 namespace {
 
 using avx512::first_lanes;
+using avx512::kGemmVecs;
 using avx512::load_words;
 using avx512::transpose_16x16;
 
 constexpr int kLanes = 16;
 constexpr int kElements = 2 * kLanes;  // of k in a vector of B
-constexpr int kRowsAhead = 16;         // of a B across k: 4 KiB where 128 columns are read
+constexpr std::ptrdiff_t kPackedAhead = 32768;
+constexpr int kRowsAhead = 16;  // of a B across k: 4 KiB where 128 columns are read
 
 inline __m512 add(__m512 sum, const std::uint32_t* a, __m512i b) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(*a))),
@@ -141,8 +143,57 @@ void across(const DirectJob& job) {
   }
 }
 
+// One panel of a packed B, kVecs vectors wide: one stream, fetched into the second cache.
+template <int kRows, int kVecs>
+void packed_panel(const DirectJob& job, int col, const std::uint32_t* b, const char* end,
+                  std::ptrdiff_t jump) {
+  const std::uint32_t* a = job.a;
+  const int steps = (job.k + 1) / 2;
+  __m512 sums[kRows][kVecs];
+  CACHALOT_UNROLL
+  for (int m = 0; m < kRows; ++m) {
+    CACHALOT_UNROLL
+    for (int v = 0; v < kVecs; ++v) sums[m][v] = _mm512_setzero_ps();
+  }
+  for (int s = 0; s < steps; ++s, a += kRows, b += kVecs * kLanes) {
+    const char* ahead = reinterpret_cast<const char*>(b) + kPackedAhead;
+    if (ahead >= end) ahead += jump;
+    CACHALOT_UNROLL
+    for (int v = 0; v < kVecs; ++v) {
+      _mm_prefetch(ahead + v * Touch::kLine, _MM_HINT_T1);
+      const __m512i word = _mm512_loadu_si512(b + v * kLanes);
+      CACHALOT_UNROLL
+      for (int m = 0; m < kRows; ++m) sums[m][v] = add(sums[m][v], a + m, word);
+    }
+  }
+  CACHALOT_UNROLL
+  for (int m = 0; m < kRows; ++m) {
+    CACHALOT_UNROLL
+    for (int v = 0; v < kVecs; ++v) store(job, m, col + v * kLanes, sums[m][v]);
+  }
+}
+
+template <int kRows>
+void packed(const DirectJob& job) {
+  const std::ptrdiff_t steps = (job.k + 1) / 2;
+  const std::uint32_t* b = job.packed;
+  const int padded = (job.cols + kLanes - 1) / kLanes * kLanes;
+  const auto* end = reinterpret_cast<const char*>(b + steps * padded);
+  const std::ptrdiff_t jump =
+      job.packed_next != nullptr ? reinterpret_cast<const char*>(job.packed_next) - end : 0;
+  for (int col = 0; col < job.cols; col += kGemmVecs * kLanes) {
+    if (job.cols - col > kLanes) {
+      packed_panel<kRows, kGemmVecs>(job, col, b, end, jump);
+    } else {
+      packed_panel<kRows, 1>(job, col, b, end, jump);
+    }
+    b += steps * kGemmVecs * kLanes;
+  }
+}
+
 template <int kRows>
 void one(const DirectJob& job) {
+  if (job.packed != nullptr) return packed<kRows>(job);
   job.trans_b ? along<kRows>(job) : across<kRows>(job);
 }
 

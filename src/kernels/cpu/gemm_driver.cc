@@ -110,8 +110,8 @@ class Run {
     Part part;
     part.g = &g;
     part.scaled = scaled;
-    part.direct = scaled == nullptr && g.packed == nullptr && g.c_bf16.rows == 0 &&
-                  isa_.direct != nullptr && g.m() <= isa_.direct_rows;
+    part.direct = scaled == nullptr && (g.packed == nullptr || packed_direct()) &&
+                  g.c_bf16.rows == 0 && isa_.direct != nullptr && g.m() <= isa_.direct_rows;
     part.kind = !bf16_ ? Steps::kFloat : part.direct ? direct_steps(g) : isa_.bf16;
     part.steps = part.words(g.k());
     part.rows = g.m();
@@ -124,7 +124,11 @@ class Run {
     store().parts.push_back(part);
   }
 
+  bool packed_direct() const {
+    return isa_.direct_takes_packed && bf16_ && isa_.bf16 == Steps::kPair;
+  }
   Steps direct_steps(const Gemm& g) const {
+    if (g.packed != nullptr) return Steps::kPair;
     return isa_.direct_takes_pairs && g.b.dtype == DType::kBF16 ? Steps::kPair : Steps::kWide;
   }
 
@@ -185,7 +189,8 @@ class Run {
       for (const Task* task = begin; task < end; ++task) {
         const Task* next = task + 1 < end ? task + 1 : nullptr;
         if (part_of(*task)->direct) {
-          direct_task(isa_, *part_of(*task), *task);
+          direct_task(isa_, *part_of(*task), *task, next != nullptr ? part_of(*next) : nullptr,
+                      next);
         } else {
           multiply_task(isa_, *part_of(*task), *task, next != nullptr ? part_of(*next) : nullptr,
                         next);

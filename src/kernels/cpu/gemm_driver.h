@@ -96,7 +96,7 @@ struct TileJob {
   Touch* touch = nullptr;  // moved on by what was fetched
 };
 
-// A product of few rows that reads B where it lies, once.
+// A product of few rows that reads B where it lies, once: in the layout of its matrix, or packed.
 struct DirectJob {
   int rows = 0;
   int cols = 0;
@@ -110,6 +110,9 @@ struct DirectJob {
   bool accumulate = false;
   float* c = nullptr;
   std::ptrdiff_t c_stride = 0;
+  // Instead of b: panels of columns, each [steps, width]; and what is read after them.
+  const std::uint32_t* packed = nullptr;
+  const std::uint32_t* packed_next = nullptr;
 };
 
 struct GemmIsa {
@@ -119,6 +122,7 @@ struct GemmIsa {
   int direct_rows = 0;  // problems of at most that many rows go to `direct`
   Steps bf16 = Steps::kWide;
   bool direct_takes_pairs = false;       // of a B in bf16; else kWide
+  bool direct_takes_packed = false;      // a packed B of pairs
   bool flush_denormals_in_bf16 = false;  // as vdpbf16ps does, whatever kernel runs
   void (*pack)(const PackJob&) = nullptr;
   void (*tile)(const TileJob&) = nullptr;

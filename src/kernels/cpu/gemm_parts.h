@@ -105,7 +105,8 @@ constexpr std::int64_t kPackedWords = std::int64_t{16} << 20;
 // One task; `next` and its part, which the same thread comes to afterwards, or null.
 void multiply_task(const GemmIsa& isa, const Part& part, const Task& task, const Part* next_part,
                    const Task* next);
-void direct_task(const GemmIsa& isa, const Part& part, const Task& task);
+void direct_task(const GemmIsa& isa, const Part& part, const Task& task, const Part* next_part,
+                 const Task* next);
 
 }  // namespace cachalot::cpu
 #endif

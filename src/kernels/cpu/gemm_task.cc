@@ -120,7 +120,8 @@ void multiply_task(const GemmIsa& isa, const Part& part, const Task& task, const
   }
 }
 
-void direct_task(const GemmIsa& isa, const Part& part, const Task& task) {
+void direct_task(const GemmIsa& isa, const Part& part, const Task& task, const Part* next_part,
+                 const Task* next) {
   const Gemm& g = *part.g;
   DirectJob job;
   job.rows = part.rows;
@@ -128,15 +129,22 @@ void direct_task(const GemmIsa& isa, const Part& part, const Task& task) {
   job.k = g.k();
   job.steps = part.kind;
   job.a = part.a;
+  job.accumulate = g.accumulate;
+  job.c = g.c.row(0) + task.col;
+  job.c_stride = g.c.stride;
+  if (g.packed != nullptr) {
+    job.packed = part.packed_b(task.col);
+    if (next != nullptr && next_part->direct && next_part->b != nullptr) {
+      job.packed_next = next_part->packed_b(next->col);
+    }
+    return isa.direct(job);
+  }
   job.b = static_cast<const char*>(g.b.data) +
           (g.trans_b ? task.col * g.b.stride : std::ptrdiff_t{task.col}) *
               static_cast<std::ptrdiff_t>(size_of(g.b.dtype));
   job.b_dtype = g.b.dtype;
   job.b_stride = g.b.stride;
   job.trans_b = g.trans_b;
-  job.accumulate = g.accumulate;
-  job.c = g.c.row(0) + task.col;
-  job.c_stride = g.c.stride;
   isa.direct(job);
 }
 

@@ -246,6 +246,11 @@ class Run {
   Touch region(const Part& part, const Task& task, int tile, int tiles) const {
     const QuantView& w = part.q->w;
     if (part.direct) return quant_direct_touch(w, task.col, std::min(task.cols, kQuantLanes));
+    if (w.panels) {
+      constexpr int kRows = QuantView::kPanelRows;
+      return Touch::of(w.row(task.col) + tile * w.panel_bytes(), w.stride,
+                       (task.cols + kRows - 1) / kRows, tiles * w.panel_bytes());
+    }
     const std::ptrdiff_t tile_bytes = kQuantTile * w.bits() / 8;
     const std::ptrdiff_t begin = tile * tile_bytes;
     return Touch::of(w.row(task.col) + begin, w.stride, task.cols,

@@ -5,6 +5,7 @@
 // into its core's L2 cache and multiplies every panel of x with it. Few rows: bound by reading W,
 // which a task reads once, 16 of its rows at a time, while it fetches the next 16 in the order of
 // memory (it gives more to one long stream than to 16 short ones), a line with each line it uses.
+// Weights in panels (tensor/quantized.h) are one stream as they are.
 //
 // A word is what one instruction takes of 16 outputs, 32 bits each: a float, a pair of bf16, or
 // four bytes. K is padded with zeros to tiles of 128.
@@ -105,6 +106,7 @@ constexpr int quant_direct_tiles(int k) {
 
 // Rows [line, line + lines) of W, as the product of few rows reads them.
 inline Touch quant_direct_touch(const QuantView& w, int line, int lines) {
+  if (w.panels) return Touch::of(w.row(line), 0, 1, w.stride);
   if (w.stride == w.row_bytes()) return Touch::of(w.row(line), 0, 1, w.stride * lines);
   return Touch::of(w.row(line), w.stride, lines, w.row_bytes());
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <utility>
+#include <vector>
 
 #include "kernels/cpu/avx512.h"
 #include "kernels/cpu/e4m3_avx512.h"
@@ -23,15 +24,13 @@ struct Floats {
   static constexpr bool kReadsE4m3 = true;
   template <QuantCode kCode>
   static constexpr int kWords = kCode == QuantCode::kInt4 ? 8 : 4;
-  template <QuantCode>
-  static constexpr bool kHalves = false;
 
-  __m512i first, second;  // bytes 0, 1 and 2, 3 of each word in the halves of two
+  __m512i first, second;  // bytes 0, 1 and 2, 3 of each row in the halves of its word
 
   Floats() {  // written out: an implicit one would lie outside the region
-    first = _mm512_set4_epi32(static_cast<int>(0x800D800Cu), static_cast<int>(0x80098008u),
-                              static_cast<int>(0x80058004u), static_cast<int>(0x80018000u));
-    second = _mm512_add_epi8(first, _mm512_set1_epi16(2));
+    first = _mm512_set4_epi32(static_cast<int>(0x80078006u), static_cast<int>(0x80058004u),
+                              static_cast<int>(0x80038002u), static_cast<int>(0x80018000u));
+    second = _mm512_add_epi8(first, _mm512_set1_epi16(8));
   }
 
   // Field i of each word, `kBits` wide, less its offset.
@@ -43,7 +42,7 @@ struct Floats {
     return _mm512_castps_si512(
         _mm512_cvtepi32_ps(_mm512_sub_epi32(x, _mm512_set1_epi32(1 << (kBits - 1)))));
   }
-  template <QuantCode kCode>
+  template <QuantCode kCode, bool kPanels>
   [[gnu::always_inline]] inline void expand(__m512i v, __m512i* words) const {
     if constexpr (kCode == QuantCode::kE4m3) {
       const __m512i low = decode_e4m3(_mm512_shuffle_epi8(v, first));
@@ -55,7 +54,11 @@ struct Floats {
     } else {
       constexpr int kBits = kCode == QuantCode::kInt4 ? 4 : 8;
       CACHALOT_UNROLL
-      for (int i = 0; i < kWords<kCode>; ++i) words[i] = field<kBits>(v, i ^ 1);
+      for (int i = 0; i < kWords<kCode>; ++i) {
+        const int column = i ^ 1;
+        const bool halves = kPanels && kCode == QuantCode::kInt4;
+        words[i] = field<kBits>(v, halves ? column % 2 * 4 + column / 2 : column);
+      }
     }
   }
   static __m512 start(const QuantPanel&, std::ptrdiff_t) { return _mm512_setzero_ps(); }
@@ -116,6 +119,8 @@ void quant_linear(const Context& ctx, QuantActivations activations,
     quant_linear_floats(ctx, problems, false);
   }
 }
+
+void pack_quant(const Context& ctx, std::span<const PackQuant> jobs) { pack_all_panels(ctx, jobs); }
 
 }  // namespace cachalot::cpu::avx512
 CACHALOT_END_TARGET

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <utility>
+#include <vector>
 
 #include "kernels/cpu/avx512bf16.h"
 #include "kernels/cpu/gemm_avx512.h"
@@ -28,7 +29,8 @@ struct Tables {
   alignas(64) std::uint16_t nibble[32];
   alignas(
       64) std::uint8_t shift[4][64];  // bit of a byte's lowest bit, within 64: nibbles 2i, 2i + 1
-  alignas(64) std::uint8_t nibbles[2][64];  // nibbles 4i .. 4i + 3 as bytes
+  alignas(64) std::uint8_t nibbles[2][64];        // nibbles 4i .. 4i + 3 as bytes
+  alignas(64) std::uint8_t panel_nibbles[2][64];  // likewise, of panels: even columns first
 };
 
 constexpr Tables make_tables() {
@@ -48,6 +50,8 @@ constexpr Tables make_tables() {
     const int word = i / 4, byte = i % 4;
     for (int p = 0; p < 2; ++p) {
       t.nibbles[p][i] = static_cast<std::uint8_t>(word % 2 * 32 + 16 * p + 4 * byte);
+      t.panel_nibbles[p][i] =
+          static_cast<std::uint8_t>(word % 2 * 32 + byte % 2 * 16 + 8 * p + byte / 2 * 4);
     }
     for (int p = 0; p < 4; ++p) {
       t.shift[p][i] = static_cast<std::uint8_t>(word % 2 * 32 + 8 * p + byte / 2 * 4);
@@ -78,8 +82,6 @@ struct Pairs {
   static constexpr bool kReadsE4m3 = true;
   template <QuantCode kCode>
   static constexpr int kWords = kCode == QuantCode::kInt4 ? 4 : 2;
-  template <QuantCode kCode>
-  static constexpr bool kHalves = kCode == QuantCode::kE4m3;
 
   __m512i high[2], low[2], nibble, shift[4];
 
@@ -98,7 +100,7 @@ struct Pairs {
         _mm512_dpbusd_epi32(_mm512_set1_epi32(-128), v, _mm512_set1_epi32(1 << (8 * i)));
     return _mm512_castps_si512(_mm512_cvtepi32_ps(x));
   }
-  template <QuantCode kCode>
+  template <QuantCode kCode, bool kPanels>
   [[gnu::always_inline]] inline void expand(__m512i v, __m512i* words) const {
     if constexpr (kCode == QuantCode::kE4m3) {
       const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));
@@ -113,6 +115,11 @@ struct Pairs {
           _mm512_ternarylogic_epi32(_mm512_srli_epi32(byte(v, 0), 16), byte(v, 1), mask, 0xF8);
       words[1] =
           _mm512_ternarylogic_epi32(_mm512_srli_epi32(byte(v, 2), 16), byte(v, 3), mask, 0xF8);
+    } else if constexpr (kPanels) {  // an index is the low five bits; the table has all 16 twice
+      words[0] = _mm512_permutexvar_epi16(v, nibble);
+      words[1] = _mm512_permutexvar_epi16(_mm512_srli_epi16(v, 4), nibble);
+      words[2] = _mm512_permutexvar_epi16(_mm512_srli_epi16(v, 8), nibble);
+      words[3] = _mm512_permutexvar_epi16(_mm512_srli_epi16(v, 12), nibble);
     } else {
       CACHALOT_UNROLL
       for (int i = 0; i < 4; ++i) {
@@ -139,23 +146,25 @@ struct Quads {
   static constexpr bool kReadsE4m3 = false;
   template <QuantCode kCode>
   static constexpr int kWords = kCode == QuantCode::kInt4 ? 2 : 1;
-  template <QuantCode>
-  static constexpr bool kHalves = false;
 
-  __m512i nibbles[2];
+  __m512i nibbles[2], panel_nibbles[2];
 
   Quads() {
-    for (int i = 0; i < 2; ++i) nibbles[i] = _mm512_load_si512(kTables.nibbles[i]);
+    for (int i = 0; i < 2; ++i) {
+      nibbles[i] = _mm512_load_si512(kTables.nibbles[i]);
+      panel_nibbles[i] = _mm512_load_si512(kTables.panel_nibbles[i]);
+    }
   }
 
-  template <QuantCode kCode>
+  template <QuantCode kCode, bool kPanels>
   [[gnu::always_inline]] inline void expand(__m512i v, __m512i* words) const {
     if constexpr (kCode == QuantCode::kInt8) {
       words[0] = v;
     } else {
       const __m512i mask = _mm512_set1_epi8(15);
-      words[0] = _mm512_and_si512(_mm512_multishift_epi64_epi8(nibbles[0], v), mask);
-      words[1] = _mm512_and_si512(_mm512_multishift_epi64_epi8(nibbles[1], v), mask);
+      const __m512i* at = kPanels ? panel_nibbles : nibbles;
+      words[0] = _mm512_and_si512(_mm512_multishift_epi64_epi8(at[0], v), mask);
+      words[1] = _mm512_and_si512(_mm512_multishift_epi64_epi8(at[1], v), mask);
     }
   }
   static __m512i start(const QuantPanel& a, std::ptrdiff_t at) {

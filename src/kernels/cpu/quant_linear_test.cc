@@ -68,6 +68,24 @@ struct Data {
   }
 };
 
+// The same weights in panels; what lies behind them is never to be used.
+struct Panels {
+  std::vector<std::uint8_t> codes;
+  std::vector<Bf16> scales;
+  QuantView view;
+
+  Panels(const Context& ctx, const QuantView& from) : view(panels_of(from)) {
+    codes.assign(view.code_span(), 0x7F);
+    view.codes = codes.data();
+    if (view.scales == nullptr) {
+      scales.resize(view.scale_span() / sizeof(Bf16));
+      view.scales = scales.data();
+    }
+    const PackQuant job{from, view};
+    pack_quant(ctx, std::span<const PackQuant>(&job, 1));
+  }
+};
+
 std::vector<float> run(const Context& ctx, const Data& d) {
   std::vector<float> y;
   quant_linear(ctx, d.c.activations, d.problem(y));
@@ -80,6 +98,13 @@ void expect_reference(const Context& ctx, const Case& c) {
   const QuantLinear problem = d.problem(want);
   quant_linear_ref(Context{}, c.activations, std::span<const QuantLinear>(&problem, 1));
   EXPECT_EQ(-1, first_difference(run(ctx, d), want)) << ctx.ops().name << " " << c;
+
+  const Panels panels(ctx, d.w.view);
+  std::vector<float> got;
+  QuantLinear packed = d.problem(got);
+  packed.w = panels.view;
+  quant_linear(ctx, c.activations, packed);
+  EXPECT_EQ(-1, first_difference(got, want)) << ctx.ops().name << " in panels " << c;
 }
 
 // Every code, group and kind of activations that belong together.
@@ -134,6 +159,49 @@ TEST_P(QuantLinearTest, EveryLengthOfTheSum) {
   }
 }
 
+// Every code and scale lies where the definition of panels says.
+TEST_P(QuantLinearTest, PanelsHoldTheWeights) {
+  for (const Case& kind : kinds()) {
+    for (const auto& [n, k] : {std::pair{1, 1}, {16, 128}, {17, 129}, {33, 260}, {130, 200}}) {
+      const Data d(sized(kind, 1, n, k, 3));
+      const Panels panels(context(), d.w.view);
+      for (int i = 0; i < n; ++i) {
+        for (int j = 0; j < k; ++j) {
+          const QuantView::Place place = panels.view.place_of(i, j);
+          ASSERT_EQ(numeric::decode_code(kind.code, place.at, place.index),
+                    numeric::decode_code(kind.code, d.w.view.row(i), j))
+              << kind << " " << n << "x" << k << " [" << i << ", " << j << "]";
+          ASSERT_EQ(panels.view.scale_at(i, j), d.w.view.scale_at(i, j)) << kind;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(QuantLinearTest, RowsOfPanels) {
+  for (const Case& kind : kinds()) {
+    for (const int m : {1, 3, 17}) {
+      const Data d(sized(kind, m, 300, 200));
+      const std::vector<float> all = run(context(), d);
+      const Panels panels(context(), d.w.view);
+      for (const auto& [begin, count] : {std::pair{16, 40}, {112, 20}, {128, 130}, {288, 1}}) {
+        std::vector<float> y;
+        QuantLinear part = d.problem(y);
+        part.w = panels.view.sub_rows(begin, count);
+        part.y = part.y.sub_cols(begin, count);
+        quant_linear(context(), kind.activations, part);
+        for (int i = 0; i < m; ++i) {
+          const auto at = static_cast<std::size_t>(i * d.y_stride + begin);
+          const auto length = static_cast<std::size_t>(count);
+          ASSERT_EQ(-1, first_difference(std::span<const float>{y.data() + at, length},
+                                         std::span<const float>{all.data() + at, length}))
+              << kind << " from " << begin;
+        }
+      }
+    }
+  }
+}
+
 TEST_P(QuantLinearTest, ARowHasTheSameBitsAloneAndInABatch) {
   for (const Case& kind : kinds()) {
     const Data d(sized(kind, 37, 70, 777, 3));
@@ -170,12 +238,20 @@ TEST_P(QuantLinearTest, BatchesAndThreads) {
       want[i] = run(Context{&kReferenceTable, nullptr}, *data[i]);
     with_threads([&](const Context& ctx, int threads) {
       std::vector<std::vector<float>> got(data.size());
-      std::vector<QuantLinear> problems;
-      for (std::size_t i = 0; i < data.size(); ++i) problems.push_back(data[i]->problem(got[i]));
-      quant_linear(ctx, kind.activations, problems);
-      for (std::size_t i = 0; i < data.size(); ++i) {
-        ASSERT_EQ(-1, first_difference(got[i], want[i]))
-            << kind << " problem " << i << " threads " << threads;
+      std::vector<std::unique_ptr<Panels>> panels;
+      for (const bool packed : {false, true}) {  // then every other one in panels
+        std::vector<QuantLinear> problems;
+        for (std::size_t i = 0; i < data.size(); ++i) {
+          problems.push_back(data[i]->problem(got[i]));
+          if (!packed || i % 2 == 1) continue;
+          panels.push_back(std::make_unique<Panels>(ctx, data[i]->w.view));
+          problems.back().w = panels.back()->view;
+        }
+        quant_linear(ctx, kind.activations, problems);
+        for (std::size_t i = 0; i < data.size(); ++i) {
+          ASSERT_EQ(-1, first_difference(got[i], want[i]))
+              << kind << " problem " << i << " threads " << threads << " packed " << packed;
+        }
       }
     });
     quant_linear(context(), kind.activations, std::span<const QuantLinear>{});
@@ -384,6 +460,16 @@ TEST(QuantLinearShapes, ErrorsNameTheShapes) {
   expect_refused(kBf16, a,
                  "quant_linear: rows of w lie 31 bytes apart but hold 32; the stride has to be at "
                  "least that");
+  a = d.problem(y);
+  a.w = panels_of(a.w);
+  a.w.rows = 17;
+  a.y = MatView<float>(y.data(), 2, 17, 17);
+  a.w.codes = d.w.codes.data();
+  a.w.scales = d.w.halves.data();
+  a.w.stride = 1023;
+  expect_refused(kBf16, a,
+                 "quant_linear: panels of w lie 1023 bytes apart but hold 1024; the stride has to "
+                 "be at least that");
   a = d.problem(y);
   a.w.scales = nullptr;
   expect_refused(kBf16, a, "quant_linear: w [8, 64] has no memory for its scales");
