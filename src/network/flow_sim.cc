@@ -122,27 +122,33 @@ std::vector<std::size_t> firsts_of(const std::vector<FlowPart>& parts) {
   return first;
 }
 
-// Memory that children write and the parent reads.
-class SharedDoubles {
+// Memory that children write and the parent reads: results, and for each child a few words on what
+// went wrong.
+class Shared {
  public:
-  explicit SharedDoubles(std::size_t count)
-      : bytes_(std::max<std::size_t>(count, 1) * sizeof(double)) {
+  static constexpr std::size_t kWords = 512;
+
+  Shared(std::size_t results, std::size_t children)
+      : results_(results), bytes_(results * sizeof(double) + children * kWords + 1) {
     void* const at =
         mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED) {
       throw Error(Code::kIo,
-                  cat("simulation: no memory for ", count, " results: ", std::strerror(errno)));
+                  cat("simulation: no memory for ", results, " results: ", std::strerror(errno)));
     }
     data_ = static_cast<double*>(at);
-    std::fill_n(data_, count, std::numeric_limits<double>::quiet_NaN());
+    std::fill_n(data_, results, std::numeric_limits<double>::quiet_NaN());
   }
-  ~SharedDoubles() { munmap(data_, bytes_); }
-  SharedDoubles(const SharedDoubles&) = delete;
-  SharedDoubles& operator=(const SharedDoubles&) = delete;
-  double* data() noexcept { return data_; }
+  ~Shared() { munmap(data_, bytes_); }
+  Shared(const Shared&) = delete;
+  Shared& operator=(const Shared&) = delete;
+  double* results() noexcept { return data_; }
+  char* words(std::size_t child) noexcept {  // the mapping is zero where nothing was written
+    return reinterpret_cast<char*>(data_ + results_) + child * kWords;
+  }
 
  private:
-  std::size_t bytes_;
+  std::size_t results_, bytes_;
   double* data_;
 };
 
@@ -180,31 +186,38 @@ std::vector<Job> deal(const std::vector<FlowPart>& parts, const std::vector<std:
   return dealt;
 }
 
-pid_t start(const Job& job, double precision, double* results) {
+pid_t start(const Job& job, double precision, double* results, char* words) {
   const pid_t child = fork();
   if (child < 0) {
     throw Error(Code::kIo, cat("simulation: cannot start a process: ", std::strerror(errno)));
   }
-  if (child == 0) {
+  if (child > 0) return child;
+  // No destructors at the end: SimGrid's take longer than its work, and nothing here is shared. No
+  // exception leaves either: the caller's stack belongs to the parent.
+  try {
     run_simgrid(job.parts, precision, results + job.offset);
-    _exit(0);  // no destructors: SimGrid's take longer than its work, and nothing here is shared
+    _exit(0);
+  } catch (const std::exception& e) {
+    std::strncpy(words, e.what(), Shared::kWords - 1);
+  } catch (...) {
+    std::strncpy(words, "an unknown exception", Shared::kWords - 1);
   }
-  return child;
+  _exit(1);
 }
 
 // Waits for all, so that none is left behind when one failed.
-double wait_for(const std::vector<pid_t>& children) {
+double wait_for(const std::vector<pid_t>& children, Shared& shared) {
   double peak = 0;
   std::string trouble;
-  for (const pid_t child : children) {
+  for (std::size_t c = 0; c < children.size(); ++c) {
     int status = 0;
     rusage usage{};
-    while (wait4(child, &status, 0, &usage) < 0 && errno == EINTR) {
+    while (wait4(children[c], &status, 0, &usage) < 0 && errno == EINTR) {
     }
     peak = std::max(peak, 1024.0 * static_cast<double>(usage.ru_maxrss));
     if (WIFSIGNALED(status)) trouble = cat("signal ", WTERMSIG(status));
     if (WIFEXITED(status) && WEXITSTATUS(status) != 0) {
-      trouble = cat("status ", WEXITSTATUS(status));
+      trouble = cat("status ", WEXITSTATUS(status), ": ", shared.words(c));
     }
   }
   if (!trouble.empty()) {
@@ -237,15 +250,17 @@ SimulationResult simulate_flows(std::span<const double> capacity, std::span<cons
   const double precision = std::max(1e-9, longest * options.merge);
   std::size_t total = 0;
   for (const Job& job : jobs) total += job.flows;
-  SharedDoubles results(total);
+  Shared shared(total, jobs.size());
   std::vector<pid_t> children;
   children.reserve(jobs.size());
-  for (const Job& job : jobs) children.push_back(start(job, precision, results.data()));
-  result.peak_bytes = wait_for(children);
+  for (std::size_t j = 0; j < jobs.size(); ++j) {
+    children.push_back(start(jobs[j], precision, shared.results(), shared.words(j)));
+  }
+  result.peak_bytes = wait_for(children, shared);
 
   std::vector<const double*> of_part(apart.parts.size());
   for (const Job& job : jobs) {
-    const double* at = results.data() + job.offset;
+    const double* at = shared.results() + job.offset;
     for (const std::size_t p : job.numbers) {
       of_part[p] = at;
       at += apart.parts[p].flows.size();

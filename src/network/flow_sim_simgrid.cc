@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <simgrid/s4u.hpp>
@@ -13,6 +15,7 @@ namespace {
 
 struct Start {
   double time;
+  double* finish;
   sg::CommPtr comm;
 };
 
@@ -37,8 +40,7 @@ void declare(sg::NetZone* zone, sg::Host* sink, const FlowPart& part, const std:
     }
     sg::CommPtr comm = sg::Comm::sendto_init(host, sink);
     comm->set_payload_size(static_cast<std::uint64_t>(flow.bytes));
-    comm->set_data(finish++);
-    starts.push_back({flow.latency, comm});
+    starts.push_back({flow.latency, finish++, comm});
   }
 }
 
@@ -54,7 +56,8 @@ void run_simgrid(std::span<const FlowPart* const> parts, double precision, doubl
                              "--cfg=network/bandwidth-factor:1",
                              "--cfg=network/weight-S:0",
                              "--cfg=network/optim:Lazy",
-                             "--cfg=precision/timing:" + std::to_string(precision)};
+                             "--cfg=maxmin/precision:1e-9",
+                             fmt::format("--cfg=surf/precision:{:g}", precision)};
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
@@ -71,15 +74,15 @@ void run_simgrid(std::span<const FlowPart* const> parts, double precision, doubl
   zone->seal();
   std::stable_sort(starts.begin(), starts.end(),
                    [](const Start& a, const Start& b) { return a.time < b.time; });
-  sg::Activity::on_completion_cb([](const sg::Activity& activity) {
-    if (double* at = activity.get_data<double>()) *at = sg::Engine::get_clock();
-  });
   sg::Actor::create("starter", sink, [&starts] {
     for (Start& start : starts) {
       if (start.time > sg::Engine::get_clock()) sg::this_actor::sleep_until(start.time);
       start.comm->start();
     }
-    for (Start& start : starts) start.comm->wait();
+    for (Start& start : starts) {
+      start.comm->wait();  // may have ended long ago: the time of the wait says nothing
+      *start.finish = start.comm->get_finish_time();
+    }
   });
   engine.run();
 }

@@ -141,11 +141,11 @@ std::int64_t cut_between(const Topology& topology, const std::vector<char>& in_f
 std::int64_t bisection(const Topology& topology) {
   const std::size_t n = topology.attach.size();
   std::vector<char> in_first(n);
-  const std::int64_t nodes = topology.nodes();
-  for (std::size_t e = 0; e < n; ++e) {
-    in_first[e] =
-        static_cast<std::int64_t>(e) / topology.spec.gpus_per_node < (nodes + 1) / 2 ? 1 : 0;
-  }
+  // Whole nodes where they divide into two halves.
+  const bool by_node = topology.nodes() % 2 == 0;
+  const auto size = static_cast<std::size_t>(by_node ? topology.spec.gpus_per_node : 1);
+  const std::size_t half = by_node ? static_cast<std::size_t>(topology.nodes() / 2) : (n + 1) / 2;
+  for (std::size_t e = 0; e < n; ++e) in_first[e] = e / size < half ? 1 : 0;
   std::int64_t fewest = cut_between(topology, in_first);
   const bool flat = topology.spec.kind == Kind::kDragonfly || topology.spec.kind == Kind::kSlimFly;
   if (!flat || topology.links.empty()) return fewest;

@@ -22,9 +22,9 @@ TEST(Prices, BuiltInOnesReproduceTheTable) { expect_the_published_digits(Prices{
 TEST(Prices, TheTableDoesNotSayHowItsSumsDivide) {
   Prices cheap_switches;  // two thirds of the built-in switch price, and links to match
   cheap_switches.switch_usd = 40'000;
-  cheap_switches.trunk_link_usd = 1'850;
-  cheap_switches.endpoint_link_usd = 663;
-  cheap_switches.local_link_usd = 1'784;
+  cheap_switches.trunk_link_usd = 1'848;
+  cheap_switches.endpoint_link_usd = 669;
+  cheap_switches.local_link_usd = 1'780;
   expect_the_published_digits(cheap_switches);
 }
 

@@ -37,7 +37,7 @@ int end_of(const Topology& t, int at, const Way& way) {
 TEST(Router, WaysJoinTheirEndsOnEveryKindAndPolicy) {
   const Rng random(1);
   for (const Kind kind : kKinds) {
-    const Topology t = of(kind, 16, kind == Kind::kFt2 ? 128 : 256);
+    const Topology t = of(kind, 16, kind == Kind::kFt2 || kind == Kind::kSlimFly ? 128 : 256);
     for (const Routing routing : {Routing::kEcmp, Routing::kFixed, Routing::kAdaptive}) {
       for (const char* faults : {"", "links:10%"}) {
         const Fabric fabric(t, {}, damage_of(t, faults));

@@ -84,7 +84,7 @@ TEST(Simulate, NoScheduleBeatsTheBound) {
       spec.job.placement = Placement::kStrided;
       spec.job.tokens = 64;
       spec.topology.ports = 16;
-      if (kind == Kind::kFt2) spec.topology.ports = 32;
+      if (kind == Kind::kFt2 || kind == Kind::kSlimFly) spec.topology.ports = 32;
       spec.routing = routing;
       const SimulateResult r = run(spec);
       EXPECT_GE(r.seconds, r.bound_seconds);
