@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "base/atomic_file.h"
 #include "base/error.h"
 #include "cli/network_options.h"
 
@@ -89,6 +90,7 @@ network::JobSpec JobOptions::job() const {
   job.token_sets = token_sets;
   job.direct = direct;
   if (!trace.empty()) job.trace = network::load_routing_trace(trace);
+  if (!slots.empty()) job.slots = network::parse_expert_slots(read_file(slots, 1 << 24), slots);
   job.bytes = bytes;
   return job;
 }
@@ -127,6 +129,11 @@ void add_job_flags(CLI::App& command, JobOptions& options) {
       ->check(CLI::Range(1, 4096))
       ->type_name("N");
   command.add_option("--trace", options.trace, "Routing trace to take tokens' experts from")
+      ->type_name("FILE");
+  command
+      .add_option("--expert-slots", options.slots,
+                  "The expert in each slot, the same number of slots on every GPU; may repeat "
+                  "experts (EPLB's phy2log)")
       ->type_name("FILE");
   command.add_flag("--direct", options.direct,
                    "Experts' traffic straight to each GPU, without forwarding in the node");

@@ -27,7 +27,7 @@ struct RateOptions {
 void add_rate_flags(CLI::App& command, RateOptions& options);
 
 struct JobOptions {
-  std::string traffic = "ep-dispatch", placement = "contiguous", trace;
+  std::string traffic = "ep-dispatch", placement = "contiguous", trace, slots;
   int group = 64, tokens = 4096, hidden = 7168, experts = 256, topk = 8, node_limit = 4;
   int token_sets = 2;
   double skew = 0, bytes = 1 << 30;

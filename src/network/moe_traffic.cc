@@ -1,6 +1,7 @@
 #include "network/moe_traffic.h"
 
 #include <algorithm>
+#include <charconv>
 #include <map>
 #include <utility>
 
@@ -10,27 +11,34 @@ namespace cachalot::network {
 
 namespace {
 
+// The ranks that hold each expert.
+std::vector<std::vector<int>> homes_of(int ranks, int experts, const ExpertSlots& slots) {
+  const std::string what = slots.empty() ? "experts" : "slots of experts";
+  const auto count = slots.empty() ? experts : static_cast<int>(slots.size());
+  if (count % ranks != 0) {
+    throw Error(Code::kUsage,
+                cat(count, " ", what, " do not divide over ", ranks, " GPUs: ", count % ranks,
+                    " are left over. Choose --ep as a divisor of ", count, "."));
+  }
+  std::vector<std::vector<int>> homes(static_cast<std::size_t>(experts));
+  for (int s = 0; s < count; ++s) {
+    const int expert = slots.empty() ? s : slots[static_cast<std::size_t>(s)];
+    if (expert < 0 || expert >= experts) {
+      throw Error(Code::kUsage, cat("slot ", s, " holds expert ", expert, ", but there are ",
+                                    experts, ", numbered from 0."));
+    }
+    homes[static_cast<std::size_t>(expert)].push_back(s / (count / ranks));
+  }
+  for (std::size_t e = 0; e < homes.size(); ++e) {
+    if (homes[e].empty()) throw Error(Code::kUsage, cat("no slot holds expert ", e, "."));
+  }
+  return homes;
+}
+
 class Counter {
  public:
-  Counter(int ranks, int experts, int topk, int gpus_per_node, const std::vector<int>& home)
-      : topk_(topk), home_(home) {
-    if (home_.empty()) {
-      if (experts % ranks != 0) {
-        throw Error(Code::kUsage,
-                    cat(experts, " experts do not divide over ", ranks, " GPUs: ", experts % ranks,
-                        " are left over. Choose --ep as a divisor of ", experts, "."));
-      }
-      for (int e = 0; e < experts; ++e) home_.push_back(e / (experts / ranks));
-    }
-    if (home_.size() != static_cast<std::size_t>(experts)) {
-      throw Error(Code::kUsage, cat("a placement of ", home_.size(),
-                                    " experts, where the traffic has ", experts, "."));
-    }
-    for (const int rank : home_) {
-      if (rank < 0 || rank >= ranks) {
-        throw Error(Code::kUsage, cat("an expert lies at rank ", rank, " of ", ranks, "."));
-      }
-    }
+  Counter(int ranks, int experts, int topk, int gpus_per_node, const ExpertSlots& slots)
+      : topk_(topk), homes_(homes_of(ranks, experts, slots)) {
     counts_.ranks = ranks;
     counts_.gpus_per_node = gpus_per_node;
     const auto n = static_cast<std::size_t>(ranks),
@@ -40,13 +48,15 @@ class Counter {
     counts_.pairs.resize(n * n);
     rank_seen_.assign(n, -1);
     node_seen_.assign(nodes, -1);
+    turn_.assign(homes_.size(), 0);
   }
 
   void add(int from, const std::uint16_t* experts) {
     const auto row = static_cast<std::size_t>(from);
     ++token_;
     for (int i = 0; i < topk_; ++i) {
-      const auto rank = static_cast<std::size_t>(home_[experts[i]]);
+      const std::vector<int>& homes = homes_[experts[i]];
+      const auto rank = static_cast<std::size_t>(homes[turn_[experts[i]]++ % homes.size()]);
       ++counts_.pairs[row * rank_seen_.size() + rank];
       if (std::exchange(rank_seen_[rank], token_) == token_) continue;
       ++counts_.to_rank[row * rank_seen_.size() + rank];
@@ -60,10 +70,11 @@ class Counter {
 
  private:
   int topk_;
-  std::vector<int> home_;
+  std::vector<std::vector<int>> homes_;
   MoeCounts counts_;
   std::int64_t token_ = 0;
   std::vector<std::int64_t> rank_seen_, node_seen_;  // the last token that went there
+  std::vector<std::size_t> turn_;                    // of each expert's replicas
 };
 
 // NVLink copies of a group, added up by (from, to): they share the same links, so one flow is as
@@ -83,20 +94,49 @@ class Copies {
 }  // namespace
 
 MoeCounts count_tokens(const SyntheticRouting& options, int gpus_per_node,
-                       const std::vector<int>& home) {
+                       const ExpertSlots& slots) {
   check(options);
-  Counter counter(options.ranks, options.experts, options.topk, gpus_per_node, home);
+  Counter counter(options.ranks, options.experts, options.topk, gpus_per_node, slots);
   for_each_token(options,
                  [&](int rank, const std::uint16_t* experts) { counter.add(rank, experts); });
   return counter.take();
 }
 
-MoeCounts count_tokens(const RoutingTrace& trace, int gpus_per_node, const std::vector<int>& home) {
-  Counter counter(trace.ranks, trace.experts, trace.topk, gpus_per_node, home);
+MoeCounts count_tokens(const RoutingTrace& trace, int gpus_per_node, const ExpertSlots& slots) {
+  Counter counter(trace.ranks, trace.experts, trace.topk, gpus_per_node, slots);
   for (std::size_t t = 0; t < trace.rank_of.size(); ++t) {
     counter.add(trace.rank_of[t], &trace.chosen[t * static_cast<std::size_t>(trace.topk)]);
   }
   return counter.take();
+}
+
+ExpertSlots parse_expert_slots(std::string_view text, const std::string& file_name) {
+  ExpertSlots slots;
+  int line = 1;
+  bool comment = false;
+  for (std::size_t at = 0; at < text.size();) {
+    const char c = text[at];
+    if (c == '\n') {
+      ++line;
+      comment = false;
+    }
+    if (c == '#') comment = true;
+    if (comment || c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == ',') {
+      ++at;
+      continue;
+    }
+    int value = 0;
+    const auto [end, error] = std::from_chars(text.data() + at, text.data() + text.size(), value);
+    if (error != std::errc() || value < 0 || value >= kMostExperts) {
+      throw Error(Code::kFormat,
+                  cat(file_name, ":", line, ": here must stand an expert's number, 0 to ",
+                      kMostExperts - 1, "; blanks or commas go between."));
+    }
+    slots.push_back(value);
+    at = static_cast<std::size_t>(end - text.data());
+  }
+  if (slots.empty()) throw Error(Code::kFormat, cat(file_name, ":", line, ": there are no slots."));
+  return slots;
 }
 
 namespace {

@@ -11,6 +11,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "network/carrier.h"
@@ -36,11 +38,17 @@ struct MoeCounts {
   }
 };
 
-// Expert e is at rank home[e]; e / (experts / ranks) where `home` is empty.
+// Where experts lie: slots[s] is the expert in slot s, and each rank has the same number of slots,
+// in order (what EPLB calls phy2log). An expert in several slots takes tokens there in turn.
+// Empty: every expert once, in order.
+using ExpertSlots = std::vector<int>;
+
 MoeCounts count_tokens(const SyntheticRouting& options, int gpus_per_node,
-                       const std::vector<int>& home = {});
-MoeCounts count_tokens(const RoutingTrace& trace, int gpus_per_node,
-                       const std::vector<int>& home = {});
+                       const ExpertSlots& slots = {});
+MoeCounts count_tokens(const RoutingTrace& trace, int gpus_per_node, const ExpertSlots& slots = {});
+
+// Numbers apart by blanks or commas, `#` begins a comment. kFormat with the file and line.
+ExpertSlots parse_expert_slots(std::string_view text, const std::string& file_name);
 
 // The GPUs of one group, by rank.
 using Group = std::vector<int>;

@@ -99,8 +99,8 @@ std::span<const PublishedExchange> deepep_normal() {
 }
 
 std::span<const PublishedLowLatency> deepep_low_latency() {
-  static constexpr PublishedLowLatency kFigures[] = {{8, 163, 318},   {16, 173, 329},
-                                                     {32, 182, 350},  {64, 186, 353},
+  static constexpr PublishedLowLatency kFigures[] = {{8, 77, 114},    {16, 118, 195},
+                                                     {32, 155, 273},  {64, 173, 314},
                                                      {128, 192, 369}, {256, 194, 360}};
   return kFigures;
 }

@@ -41,7 +41,7 @@ struct PublishedExchange {
   double dispatch_gbs, combine_gbs;
 };
 std::span<const PublishedExchange> deepep_normal();
-// Low-latency kernels, 128 tokens per GPU, at launch, before NVLink served local peers.
+// Low-latency kernels, 128 tokens per GPU, straight to each GPU; local peers over NVLink.
 struct PublishedLowLatency {
   int gpus;
   double dispatch_us, combine_us;

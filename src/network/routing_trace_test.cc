@@ -136,5 +136,29 @@ TEST(MoeCounts, DeduplicateByRankAndNode) {
   EXPECT_EQ(counts.pairs[2], 3);  // rank 0 to rank 2
 }
 
+TEST(MoeCounts, ReplicasTakeTurns) {
+  const std::string text = "cachalot-routing 1\nranks 2\nexperts 2\ntopk 1\n0 0\n0 0\n0 1\n0 0\n";
+  const RoutingTrace trace = parse_routing_trace(text, "t");
+  const MoeCounts plain = count_tokens(trace, 8);
+  EXPECT_EQ(plain.rank(0, 0), 3);
+  EXPECT_EQ(plain.rank(0, 1), 1);
+  const MoeCounts spread = count_tokens(trace, 8, parse_expert_slots("0 1  # rank 0\n0,1", "s"));
+  EXPECT_EQ(spread.rank(0, 0), 3);  // expert 0: ranks 0, 1, 0; expert 1: rank 0
+  EXPECT_EQ(spread.rank(0, 1), 1);
+  const MoeCounts replica = count_tokens(trace, 8, {0, 1, 0, 0});
+  EXPECT_EQ(replica.rank(0, 0), 2);
+  EXPECT_EQ(replica.rank(0, 1), 2);
+}
+
+TEST(MoeCounts, SlotsThatDoNotFitAreErrors) {
+  const RoutingTrace trace = parse_routing_trace(std::string(kHead) + "0 1 2\n", "t");
+  EXPECT_THROW(count_tokens(trace, 2, {0, 1, 2}), Error);     // 3 over 4 ranks
+  EXPECT_THROW(count_tokens(trace, 2, {0, 1, 2, 3}), Error);  // 4 .. 7 nowhere
+  EXPECT_THROW(count_tokens(trace, 2, {0, 1, 2, 3, 4, 5, 6, 8}), Error);
+  for (const char* text : {"", "0 x", "-1", "0 70000", "1.5"}) {
+    EXPECT_THROW(parse_expert_slots(text, "s"), Error) << text;
+  }
+}
+
 }  // namespace
 }  // namespace cachalot::network

@@ -53,7 +53,7 @@ std::vector<MoeCounts> counts_of(const JobSpec& job, int gpus_per_node, std::siz
                   cat("the routing trace has ", job.trace->ranks, " ranks, and the group ", ranks,
                       " GPUs. Use --ep ", job.trace->ranks, "."));
     }
-    counts.push_back(count_tokens(*job.trace, gpus_per_node, job.home));
+    counts.push_back(count_tokens(*job.trace, gpus_per_node, job.slots));
     return counts;
   }
   SyntheticRouting draw;
@@ -67,7 +67,7 @@ std::vector<MoeCounts> counts_of(const JobSpec& job, int gpus_per_node, std::siz
   draw.seed = seed;
   const std::size_t sets = std::min(groups, static_cast<std::size_t>(std::max(job.token_sets, 1)));
   for (draw.set = 0; draw.set < sets; ++draw.set) {
-    counts.push_back(count_tokens(draw, gpus_per_node, job.home));
+    counts.push_back(count_tokens(draw, gpus_per_node, job.slots));
   }
   return counts;
 }

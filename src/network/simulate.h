@@ -53,7 +53,7 @@ struct JobSpec {
   int token_sets = 2;   // groups take these sets of drawn tokens in turn
   bool direct = false;  // no forwarding: every copy goes straight to its GPU
   std::optional<RoutingTrace> trace;
-  std::vector<int> home;  // rank of each expert; empty: in order
+  ExpertSlots slots;  // where experts lie; empty: in order
 
   double bytes = 1 << 30;  // per GPU: collectives and pipeline
 };

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -45,13 +46,20 @@ TEST(Simulate, PlanesAndRailsCarryAllToAllAlike) {
 }
 
 TEST(Simulate, RingMatchesItsClosedForm) {
-  // 8 nodes, 8 rails with S/8 each: 2 (8-1)/8 S/8 per neighbour, 14 steps of 2.8 us, and two NVLink
-  // hops.
+  // 8 nodes, 8 rails with S/8 each: (8-1)/8 S/8 per neighbour and pass over a NIC, S/8 to each of 7
+  // GPUs over NVLink; 7 steps per pass.
   const double bytes = 64e6, wire = 2.8e-6, nvlink = 3.33e-6;
-  const SimulateResult all = run(spec_of(Kind::kMpft, 64, Traffic::kAllReduce, 64));
-  EXPECT_NEAR(all.seconds / (2 * 7.0 / 8 * bytes / 8 / 40e9 + 14 * wire + 2 * nvlink), 1, 1e-5);
-  const SimulateResult half = run(spec_of(Kind::kMpft, 64, Traffic::kAllGather, 64));
-  EXPECT_NEAR(half.seconds / (7.0 / 8 * bytes / 8 / 40e9 + 7 * wire + nvlink), 1, 1e-5);
+  for (const double nvlink_gbs : {160.0, 900.0}) {  // NVLink is short, then the NICs are
+    for (const int passes : {1, 2}) {
+      SimulateSpec spec =
+          spec_of(Kind::kMpft, 64, passes == 2 ? Traffic::kAllReduce : Traffic::kAllGather, 64);
+      spec.rates.nvlink_gbs = nvlink_gbs;
+      const double on_nics = wire + passes * 7.0 / 8 * bytes / 8 / 40e9;
+      const double in_node = nvlink + passes * 7.0 / 8 * bytes / (nvlink_gbs * 1e9);
+      const double want = std::max(on_nics, in_node) + (passes * 7 - 1) * wire + passes * nvlink;
+      EXPECT_NEAR(run(spec).seconds / want, 1, 1e-5);
+    }
+  }
 }
 
 TEST(Simulate, LosingOneOfEightPlanesCostsASeventh) {
