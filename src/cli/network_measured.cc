@@ -93,6 +93,48 @@ void print_low_latency(const Json& rows) {
   print_line("Microseconds of the low-latency kernels: 128 tokens per GPU, one copy per expert.");
 }
 
+// NCCL's all-to-all, one group on the network: bus bandwidth of planes beside rails.
+Json all_to_all_rows(const MeasuredOptions& options, const Globals& globals) {
+  Json rows = Json::array();
+  for (const int gpus : {16, 32, 64, 128}) {
+    for (const double bytes : {128.0 * (1 << 20), 16.0 * (1 << 30)}) {
+      Json row = {{"gpus", gpus}, {"bytes", bytes}};
+      for (const char* kind : {"mpft", "mrft"}) {
+        NetworkOptions net;
+        net.kind = kind;
+        net.endpoints = options.endpoints;
+        JobOptions job;
+        job.traffic = "all-to-all";
+        job.group = gpus;
+        job.one_group = true;
+        job.placement = options.placement;
+        job.bytes = bytes;
+        const network::SimulateSpec spec =
+            simulate_spec(net, options.rates, job, options.route, globals.threads);
+        const network::SimulateResult r = network::simulate(network::build(spec.topology), spec);
+        row[kind] = {{"bus_gbs", r.bus_gbs}, {"seconds", r.seconds}};
+      }
+      row["mpft_to_mrft"] =
+          row["mpft"]["seconds"].get<double>() / row["mrft"]["seconds"].get<double>() - 1;
+      rows.push_back(row);
+    }
+  }
+  return rows;
+}
+
+void print_all_to_all(const Json& rows) {
+  print_line("");
+  print_line(fmt::format("{:<12} {:>4} {:>10} {:>10} {:>10} {:>12}", "all-to-all", "GPUs", "bytes",
+                         "mpft", "mrft", "mpft - mrft"));
+  for (const Json& r : rows) {
+    print_line(fmt::format("{:<12} {:>4} {:>10} {:>10.2f} {:>10.2f} {:>11.2f}%", "",
+                           r["gpus"].get<int>(), human_bytes(r["bytes"].get<double>()),
+                           r["mpft"]["bus_gbs"].get<double>(), r["mrft"]["bus_gbs"].get<double>(),
+                           100 * r["mpft_to_mrft"].get<double>()));
+  }
+  print_line("Bus bandwidth in GB/s per GPU, as NCCL counts it.");
+}
+
 void run_measured(const MeasuredOptions& options, const Globals& globals) {
   Json rows = Json::array();
   network::BarChart chart;
@@ -114,9 +156,13 @@ void run_measured(const MeasuredOptions& options, const Globals& globals) {
   }
   if (!options.svg.empty()) write_file_atomically(options.svg, network::draw_bars(chart));
   const Json low_latency = low_latency_rows(options, globals);
+  const Json all_to_all = all_to_all_rows(options, globals);
   if (globals.json) {
-    print_json(
-        {{"endpoints", options.endpoints}, {"placement", options.placement}, {"cases", rows}});
+    print_json({{"endpoints", options.endpoints},
+                {"placement", options.placement},
+                {"cases", rows},
+                {"low_latency", low_latency},
+                {"all_to_all", all_to_all}});
     return;
   }
   print_line(fmt::format("{:<12} {:>4} {:>10} {:>10} {:>10} {:>10} {:>12}", "", "EP", "measured",
@@ -131,6 +177,8 @@ void run_measured(const MeasuredOptions& options, const Globals& globals) {
   print_line(
       "GB/s per GPU as DeepEP counts them: bytes of tokens by (token, node), own node included, "
       "over time.");
+  print_low_latency(low_latency);
+  print_all_to_all(all_to_all);
 }
 
 }  // namespace
