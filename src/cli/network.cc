@@ -160,8 +160,8 @@ void add_route_flags(CLI::App& command, RouteOptions& options) {
   command.add_option("--seed", options.seed, "Of tokens, hashes and what fails")->type_name("N");
   command
       .add_option("--merge", options.merge,
-                  "Flows whose ends lie within this share of the longest end together: less work, "
-                  "and at most that error per step")
+                  "Flows that end within this share of the longest flow's time end together: much "
+                  "less work, for an error of about as much; 0: exact")
       ->check(CLI::Range(0.0, 0.1))
       ->type_name("X");
 }

@@ -40,7 +40,7 @@ struct RouteOptions {
   std::string routing = "adaptive", cross_rail = "node";
   int spray = 0;
   std::uint64_t seed = 1;
-  double merge = 0;
+  double merge = 0.001;
 };
 void add_route_flags(CLI::App& command, RouteOptions& options);
 
