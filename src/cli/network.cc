@@ -89,6 +89,7 @@ network::JobSpec JobOptions::job() const {
   job.skew = skew;
   job.token_sets = token_sets;
   job.direct = direct;
+  job.even = even;
   if (!trace.empty()) job.trace = network::load_routing_trace(trace);
   if (!slots.empty()) job.slots = network::parse_expert_slots(read_file(slots, 1 << 24), slots);
   job.bytes = bytes;
@@ -128,6 +129,9 @@ void add_job_flags(CLI::App& command, JobOptions& options) {
                   "Different sets of tokens that are drawn; groups take them in turn")
       ->check(CLI::Range(1, 4096))
       ->type_name("N");
+  command.add_flag("--even,!--uneven", options.even,
+                   "Experts' traffic by the means of the drawn tokens: every GPU sends alike, and "
+                   "the simulation is fast");
   command.add_option("--trace", options.trace, "Routing trace to take tokens' experts from")
       ->type_name("FILE");
   command
@@ -160,7 +164,7 @@ void add_route_flags(CLI::App& command, RouteOptions& options) {
   command.add_option("--seed", options.seed, "Of tokens, hashes and what fails")->type_name("N");
   command
       .add_option("--merge", options.merge,
-                  "Flows that end within this share of the longest flow's time end together: much "
+                  "Flows that end within this share of the whole time end together: much "
                   "less work, for an error of about as much; 0: exact")
       ->check(CLI::Range(0.0, 0.1))
       ->type_name("X");

@@ -143,6 +143,7 @@ void add_network_faults(CLI::App& group, Globals& globals) {
   options->network.endpoints = 2048;
   options->job.placement = "strided";
   options->job.token_sets = 1;
+  options->job.even = true;
   command->add_option("--kinds", options->kinds, "Kinds to compare, with commas between")
       ->type_name("LIST");
   command

@@ -31,7 +31,7 @@ struct JobOptions {
   int group = 64, tokens = 4096, hidden = 7168, experts = 256, topk = 8, node_limit = 4;
   int token_sets = 2;
   double skew = 0, bytes = 1 << 30;
-  bool one_group = false, direct = false;
+  bool one_group = false, direct = false, even = false;
   network::JobSpec job() const;
 };
 void add_job_flags(CLI::App& command, JobOptions& options);

@@ -52,25 +52,33 @@ std::vector<Carried> Carrier::choose(int from, int to) {
 
 void Carrier::append(const Carried& part, int from, int to, double bytes, int tag, End start,
                      End end) {
+  double before = 0, after = 0;  // seconds of latency
+  if (start == End::kThisGpu && part.out != from) {
+    hops_[{from, part.out, tag | 1}] += bytes;
+    before = fabric_.nvlink_latency();
+  }
+  if (end == End::kThisGpu && part.in != to) {
+    hops_[{part.in, to, tag | 1}] += bytes;
+    after = fabric_.nvlink_latency();
+  }
   for (Way& way : router_.ways(part.out, part.in, bytes, static_cast<std::uint64_t>(tag))) {
     Flow flow;
     flow.bytes = bytes * way.share;
     flow.tag = tag;
-    flow.latency = fabric_.wire_latency(static_cast<int>(way.trunks.size()) + 1);
-    if (start == End::kThisGpu && part.out != from) {
-      flow.path = {fabric_.nvlink_out(from), fabric_.nvlink_in(part.out)};
-      flow.latency += fabric_.nvlink_latency();
-    }
+    flow.latency = before + after + fabric_.wire_latency(static_cast<int>(way.trunks.size()) + 1);
     flow.path.push_back(fabric_.nic_out(part.out));
     flow.path.insert(flow.path.end(), way.trunks.begin(), way.trunks.end());
     flow.path.push_back(fabric_.nic_in(part.in));
-    if (end == End::kThisGpu && part.in != to) {
-      flow.path.push_back(fabric_.nvlink_out(part.in));
-      flow.path.push_back(fabric_.nvlink_in(to));
-      flow.latency += fabric_.nvlink_latency();
-    }
     flows_.push_back(std::move(flow));
   }
+}
+
+const std::vector<Flow>& Carrier::flows() {
+  for (const auto& [key, bytes] : hops_) {
+    over_nvlink(std::get<0>(key), std::get<1>(key), bytes, std::get<2>(key));
+  }
+  hops_.clear();
+  return flows_;
 }
 
 std::vector<Carried> Carrier::between_nodes(int from, int to, double bytes, int tag, End start,

@@ -7,6 +7,9 @@
 //   other connection. An mrft may also be told to go across its spines.
 // - A NIC that is down, or has no live way, is replaced by all others of its node that have one,
 //   in equal shares; the bytes reach them over NVLink.
+// - A hop over NVLink before or after a NIC is a flow of its own at the same time: the node
+// forwards
+//   in chunks. Such hops of one group between the same two GPUs are one flow.
 //
 // Owns:    the flows it has made.
 // Threads: one thread per object.
@@ -14,6 +17,8 @@
 // Paper:   Insights into DeepSeek-V3 (ISCA'25), sections 4.3 and 5.1.
 #pragma once
 
+#include <map>
+#include <tuple>
 #include <vector>
 
 #include "network/fabric.h"
@@ -25,7 +30,7 @@ struct Flow {
   std::vector<int> path;  // resources of the fabric
   double bytes = 0;
   double latency = 0;  // seconds before its first byte arrives
-  int tag = 0;         // the caller's
+  int tag = 0;         // the caller's; hops over NVLink beside a NIC have its lowest bit set
 };
 
 // Whether an end of a transfer is this very GPU, or any of its node (because what comes before or
@@ -51,7 +56,11 @@ class Carrier {
   // Whichever of the two applies.
   void send(int from, int to, double bytes, int tag);
 
-  std::vector<Flow>& flows() noexcept { return flows_; }
+  // All flows made so far.
+  const std::vector<Flow>& flows();
+  std::int64_t count() const noexcept {
+    return static_cast<std::int64_t>(flows_.size() + hops_.size());
+  }
   double lost_bytes() const noexcept { return lost_; }
   const std::vector<int>& lost_tags() const noexcept { return lost_tags_; }  // may repeat
   // GPUs that something could not be sent from or to.
@@ -65,6 +74,7 @@ class Carrier {
   Router& router_;
   bool cross_rail_in_node_;
   std::vector<Flow> flows_;
+  std::map<std::tuple<int, int, int>, double> hops_;  // bytes by from, to, tag
   std::vector<int> cut_off_, lost_tags_;
   double lost_ = 0;
 };

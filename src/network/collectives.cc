@@ -62,8 +62,6 @@ double ring(Carrier& carrier, const Fabric& fabric, const Group& group, int gpus
   }
   const double in_node = passes * fabric.nvlink_latency();
   if (nodes.size() < 2) return in_node - fabric.nvlink_latency();
-  double step = 0;
-  const std::size_t before = carrier.flows().size();
   for (std::size_t n = 0; n < nodes.size(); ++n) {
     const Group &node = nodes[n], &next = nodes[(n + 1) % nodes.size()];
     for (std::size_t r = 0; r < node.size(); ++r) {
@@ -71,8 +69,10 @@ double ring(Carrier& carrier, const Fabric& fabric, const Group& group, int gpus
                             tag);
     }
   }
-  for (std::size_t f = before; f < carrier.flows().size(); ++f) {
-    step = std::max(step, carrier.flows()[f].latency);
+  double step = 0;
+  for (const Flow& flow : carrier.flows()) {
+    const bool wire = flow.path.back() != fabric.nvlink_in(flow.path.back() / 4);
+    if (wire && flow.tag == tag) step = std::max(step, flow.latency);
   }
   return in_node + step * (passes * (count - 1) - 1);
 }

@@ -1,6 +1,7 @@
 #include "network/flow_sim.h"
 
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -8,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <csignal>
 #include <cstring>
 #include <limits>
 #include <numeric>
@@ -57,6 +59,20 @@ void check(std::span<const double> capacity, std::span<const Flow> flows) {
       }
     }
   }
+}
+
+// No link can be through its bytes sooner.
+double busiest_seconds(std::span<const double> capacity, std::span<const Flow> flows) {
+  std::vector<double> bytes(capacity.size());
+  double longest = 0;
+  for (const Flow& flow : flows) {
+    for (const int link : flow.path) {
+      const auto l = static_cast<std::size_t>(link);
+      bytes[l] += flow.bytes;
+      longest = std::max(longest, bytes[l] / capacity[l]);
+    }
+  }
+  return longest;
 }
 
 Split split(std::span<const double> capacity, std::span<const Flow> flows) {
@@ -192,6 +208,7 @@ pid_t start(const Job& job, double precision, double* results, char* words) {
     throw Error(Code::kIo, cat("simulation: cannot start a process: ", std::strerror(errno)));
   }
   if (child > 0) return child;
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // whoever waits for the result is gone: so is the work
   // No destructors at the end: SimGrid's take longer than its work, and nothing here is shared. No
   // exception leaves either: the caller's stack belongs to the parent.
   try {
@@ -241,13 +258,7 @@ SimulationResult simulate_flows(std::span<const double> capacity, std::span<cons
   const std::vector<std::size_t> first = firsts_of(apart.parts);
   const std::vector<Job> jobs = deal(apart.parts, first, options.processes);
 
-  double longest = 0;  // of a flow alone on its links
-  for (const Flow& flow : flows) {
-    for (const int link : flow.path) {
-      longest = std::max(longest, flow.bytes / capacity[static_cast<std::size_t>(link)]);
-    }
-  }
-  const double precision = std::max(1e-9, longest * options.merge);
+  const double precision = std::max(1e-9, options.merge * busiest_seconds(capacity, flows));
   std::size_t total = 0;
   for (const Job& job : jobs) total += job.flows;
   Shared shared(total, jobs.size());

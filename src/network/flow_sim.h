@@ -27,8 +27,9 @@ namespace cachalot::network {
 
 struct SimulationOptions {
   int processes = 2;
-  // Flows whose ends lie within this share of the longest flow's alone-time end together: SimGrid's
-  // timing precision. 0: exact to a nanosecond.
+  // Flows that end within this share of the whole time (the busiest link's, at its full rate) end
+  // together: SimGrid's timing precision. What such a flow had left is dropped, so a link's work is
+  // short by at most about this share times the logarithm of its flows. 0: exact to a nanosecond.
   double merge = 0;
 };
 

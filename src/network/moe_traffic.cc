@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <map>
 #include <utility>
 
@@ -108,6 +109,26 @@ MoeCounts count_tokens(const RoutingTrace& trace, int gpus_per_node, const Exper
     counter.add(trace.rank_of[t], &trace.chosen[t * static_cast<std::size_t>(trace.topk)]);
   }
   return counter.take();
+}
+
+void even_out(MoeCounts& counts) {
+  const auto even = [&](std::vector<std::int64_t>& table, int columns, int ranks_per_column) {
+    double sum[2] = {0, 0}, cells[2] = {0, 0};
+    const auto near = [&](std::size_t cell) {
+      const int row = static_cast<int>(cell) / columns, column = static_cast<int>(cell) % columns;
+      return row / counts.gpus_per_node == column * ranks_per_column / counts.gpus_per_node ? 1 : 0;
+    };
+    for (std::size_t c = 0; c < table.size(); ++c) {
+      sum[near(c)] += static_cast<double>(table[c]);
+      cells[near(c)] += 1;
+    }
+    for (std::size_t c = 0; c < table.size(); ++c) {
+      table[c] = std::llround(sum[near(c)] / cells[near(c)]);
+    }
+  };
+  even(counts.to_rank, counts.ranks, 1);
+  even(counts.pairs, counts.ranks, 1);
+  even(counts.to_node, counts.nodes(), counts.gpus_per_node);
 }
 
 ExpertSlots parse_expert_slots(std::string_view text, const std::string& file_name) {

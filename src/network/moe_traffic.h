@@ -47,6 +47,10 @@ MoeCounts count_tokens(const SyntheticRouting& options, int gpus_per_node,
                        const ExpertSlots& slots = {});
 MoeCounts count_tokens(const RoutingTrace& trace, int gpus_per_node, const ExpertSlots& slots = {});
 
+// The mean over all pairs of different nodes, and over pairs of ranks on one node and on two:
+// traffic without its statistical unevenness, whose flows end together.
+void even_out(MoeCounts& counts);
+
 // Numbers apart by blanks or commas, `#` begins a comment. kFormat with the file and line.
 ExpertSlots parse_expert_slots(std::string_view text, const std::string& file_name);
 

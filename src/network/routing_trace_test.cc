@@ -136,6 +136,26 @@ TEST(MoeCounts, DeduplicateByRankAndNode) {
   EXPECT_EQ(counts.pairs[2], 3);  // rank 0 to rank 2
 }
 
+TEST(MoeCounts, EveningOutKeepsTheSums) {
+  SyntheticRouting options;
+  options.ranks = 16;
+  options.groups = 2;
+  options.group_limit = 2;
+  options.tokens_per_rank = 512;
+  const MoeCounts drawn = count_tokens(options, 8);
+  MoeCounts even = drawn;
+  even_out(even);
+  const auto sum = [](const std::vector<std::int64_t>& table) {
+    double total = 0;
+    for (const std::int64_t n : table) total += static_cast<double>(n);
+    return total;
+  };
+  EXPECT_NEAR(sum(even.to_node) / sum(drawn.to_node), 1, 1e-3);
+  EXPECT_NEAR(sum(even.to_rank) / sum(drawn.to_rank), 1, 3e-3);  // whole tokens of some 200
+  EXPECT_EQ(even.node(0, 1), even.node(9, 0));
+  EXPECT_EQ(even.rank(0, 9), even.rank(12, 3));
+}
+
 TEST(MoeCounts, ReplicasTakeTurns) {
   const std::string text = "cachalot-routing 1\nranks 2\nexperts 2\ntopk 1\n0 0\n0 0\n0 1\n0 0\n";
   const RoutingTrace trace = parse_routing_trace(text, "t");

@@ -68,6 +68,7 @@ std::vector<MoeCounts> counts_of(const JobSpec& job, int gpus_per_node, std::siz
   const std::size_t sets = std::min(groups, static_cast<std::size_t>(std::max(job.token_sets, 1)));
   for (draw.set = 0; draw.set < sets; ++draw.set) {
     counts.push_back(count_tokens(draw, gpus_per_node, job.slots));
+    if (job.even) even_out(counts.back());
   }
   return counts;
 }
@@ -111,10 +112,10 @@ double make_flows(const SimulateSpec& spec, const Fabric& fabric, Carrier& carri
         }
         break;
     }
-    if (static_cast<std::int64_t>(carrier.flows().size()) > kMostFlows) {
+    if (carrier.count() > kMostFlows) {
       throw Error(Code::kUsage,
                   cat("this traffic makes more than ", kMostFlows, " flows (", g + 1, " of ",
-                      groups.size(), " groups alone make ", carrier.flows().size(),
+                      groups.size(), " groups alone make ", carrier.count(),
                       "). Use a smaller --group, --one-group, fewer --endpoints, or --spray 1."));
     }
   }

@@ -51,6 +51,7 @@ struct JobSpec {
   int experts = 256, topk = 8, node_limit = 4;
   double skew = 0;
   int token_sets = 2;   // groups take these sets of drawn tokens in turn
+  bool even = false;    // drawn tokens' means instead of their own numbers (MoeCounts even_out)
   bool direct = false;  // no forwarding: every copy goes straight to its GPU
   std::optional<RoutingTrace> trace;
   ExpertSlots slots;  // where experts lie; empty: in order

@@ -88,17 +88,32 @@ TEST(Simulate, PipelineStagesShareNothing) {
 TEST(Simulate, NoScheduleBeatsTheBound) {
   for (const Kind kind : kKinds) {
     for (const Routing routing : {Routing::kEcmp, Routing::kFixed, Routing::kAdaptive}) {
-      SimulateSpec spec = spec_of(kind, 256, Traffic::kEpDispatch, 64);
+      SimulateSpec spec = spec_of(kind, 128, Traffic::kEpDispatch, 32);
+      spec.job.even = true;
       spec.job.placement = Placement::kStrided;
       spec.job.tokens = 64;
       spec.topology.ports = 16;
       if (kind == Kind::kFt2 || kind == Kind::kSlimFly) spec.topology.ports = 32;
       spec.routing = routing;
       const SimulateResult r = run(spec);
-      EXPECT_GE(r.seconds, r.bound_seconds);
+      EXPECT_GE(r.seconds, r.bound_seconds * (1 - 1e-6));
       EXPECT_EQ(r.stopped_groups, 0);
     }
   }
+}
+
+TEST(Simulate, MergingEndsCostsLittle) {
+  SimulateSpec spec = spec_of(Kind::kMpft, 256, Traffic::kEpDispatch, 64);
+  spec.topology.ports = 16;
+  spec.job.tokens = 256;
+  spec.job.placement = Placement::kStrided;
+  spec.spray = 1;
+  spec.faults = parse_faults("links:5%");
+  const double exact = run(spec).seconds;
+  spec.options.merge = 0.001;
+  const double merged = run(spec).seconds;
+  RecordProperty("merge_error", std::to_string(merged / exact - 1));
+  EXPECT_NEAR(merged / exact, 1, 0.005);
 }
 
 TEST(Simulate, DispatchMovesWhatTheCountsSay) {
