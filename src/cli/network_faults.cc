@@ -144,6 +144,8 @@ void add_network_faults(CLI::App& group, Globals& globals) {
   options->job.placement = "strided";
   options->job.token_sets = 1;
   options->job.even = true;
+  options->route.spray = 1;
+  options->route.merge = 0.003;
   command->add_option("--kinds", options->kinds, "Kinds to compare, with commas between")
       ->type_name("LIST");
   command
