@@ -57,6 +57,8 @@ Json low_latency_row(const MeasuredOptions& options, const Globals& globals, con
   job.tokens = 128;
   job.node_limit = 1024;  // any node: these kernels know no limit
   job.direct = true;
+  job.even = true;
+  job.one_group = true;
   network::SimulateSpec spec =
       simulate_spec(net, options.rates, job, options.route, globals.threads);
   spec.job.dispatch_bytes = kLowLatencyDispatchBytes;
