@@ -77,6 +77,7 @@ int run(int argc, char** argv) {
   add_verify(app, globals);
   add_info(app, globals);
   add_plan(app, globals);
+  add_network(app, globals);
   add_bench(app, globals);
 
   try {

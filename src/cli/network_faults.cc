@@ -1,0 +1,164 @@
+// cachalot network faults: what each kind of network loses when a part of it fails.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/atomic_file.h"
+#include "cli/network_options.h"
+#include "network/drawing.h"
+
+namespace cachalot::cli {
+
+namespace {
+
+struct FaultOptions {
+  NetworkOptions network;
+  RateOptions rates;
+  JobOptions job;
+  RouteOptions route;
+  std::string kinds = "mpft,mrft,ft2,ft3,dragonfly,slimfly";
+  std::string faults = "plane:1 leaf:1 spine:1 links:1% nic:1";
+  std::string svg;
+};
+
+std::vector<std::string> words_of(const std::string& text, char separator) {
+  std::vector<std::string> words;
+  for (std::size_t at = 0; at <= text.size();) {
+    const std::size_t end = std::min(text.find(separator, at), text.size());
+    if (end > at) words.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return words;
+}
+
+// One network under one fault, against itself whole.
+Json cell_of(const network::SimulateResult& r, double whole) {
+  const bool none_left = r.stopped_groups == r.groups;
+  return {{"seconds", r.seconds},
+          {"slowdown", none_left ? Json() : Json(r.seconds / whole)},
+          {"cut_off_gpus", r.cut_off_gpus},
+          {"stopped_groups", r.stopped_groups},
+          {"groups", r.groups},
+          {"down",
+           {{"switches", r.damage.switches}, {"links", r.damage.links}, {"nics", r.damage.nics}}}};
+}
+
+std::string text_of(const Json& cell) {
+  if (cell.is_null()) return "-";
+  const auto stopped = cell["stopped_groups"].get<std::int64_t>();
+  if (cell["slowdown"].is_null()) return "all stop";
+  const std::string slowdown = fmt::format("{:.3f}", cell["slowdown"].get<double>());
+  return stopped == 0 ? slowdown : fmt::format("{}, {} stop", slowdown, stopped);
+}
+
+network::Bar bar_of(const Json& cell) {
+  network::Bar bar{std::numeric_limits<double>::quiet_NaN(), text_of(cell)};
+  if (!cell.is_null() && !cell["slowdown"].is_null()) bar.value = cell["slowdown"].get<double>();
+  return bar;
+}
+
+// A fault that this kind has no part for (a spine of a dragonfly) leaves the cell empty.
+bool applies(const network::Topology& topology, const std::vector<network::Fault>& faults) {
+  for (const network::Fault& fault : faults) {
+    if (fault.part == network::Part::kSpine && topology.count(network::Tier::kSpine) == 0)
+      return false;
+    if (fault.part == network::Part::kCore && topology.count(network::Tier::kCore) == 0)
+      return false;
+  }
+  return true;
+}
+
+Json row_of(const std::string& kind, const FaultOptions& options, const Globals& globals) {
+  FaultOptions own = options;
+  own.network.kind = kind;
+  network::SimulateSpec spec =
+      simulate_spec(own.network, own.rates, own.job, own.route, globals.threads);
+  const network::Topology topology = network::build(spec.topology);
+  const network::SimulateResult whole = network::simulate(topology, spec);
+  Json cells = Json::object();
+  for (const std::string& fault : words_of(options.faults, ' ')) {
+    spec.faults = network::parse_faults(fault);
+    cells[fault] = applies(topology, spec.faults)
+                       ? cell_of(network::simulate(topology, spec), whole.seconds)
+                       : Json();
+  }
+  return {{"kind", kind},
+          {"endpoints", topology.endpoints()},
+          {"switches", topology.switches.size()},
+          {"links", topology.links.size()},
+          {"seconds", whole.seconds},
+          {"algorithm_gbs", whole.algorithm_gbs},
+          {"faults", cells}};
+}
+
+void run_faults(const FaultOptions& options, const Globals& globals) {
+  Json rows = Json::array();
+  for (const std::string& kind : words_of(options.kinds, ',')) {
+    rows.push_back(row_of(kind, options, globals));
+  }
+  const std::vector<std::string> faults = words_of(options.faults, ' ');
+  if (!options.svg.empty()) {
+    network::BarChart chart;
+    chart.title = fmt::format("Slowdown of {} (groups of {}, {}) by what is down",
+                              options.job.traffic, options.job.group, options.job.placement);
+    chart.y_label = "time over the whole network's time";
+    chart.categories = faults;
+    chart.reference = 1;
+    for (const Json& row : rows) {
+      chart.series.push_back(row["kind"].get<std::string>());
+      chart.bars.emplace_back();
+      for (const std::string& fault : faults)
+        chart.bars.back().push_back(bar_of(row["faults"][fault]));
+    }
+    write_file_atomically(options.svg, network::draw_bars(chart));
+  }
+  if (globals.json) {
+    print_json({{"traffic", options.job.traffic}, {"networks", rows}});
+    return;
+  }
+  std::string head = fmt::format("{:<10} {:>8} {:>12}", "", "switches", "whole");
+  for (const std::string& fault : faults) head += fmt::format(" {:>17}", fault);
+  print_line(head);
+  for (const Json& row : rows) {
+    std::string text = fmt::format("{:<10} {:>8} {:>12}", row["kind"].get<std::string>(),
+                                   row["switches"].get<std::int64_t>(),
+                                   human_seconds(row["seconds"].get<double>()));
+    for (const std::string& fault : faults)
+      text += fmt::format(" {:>17}", text_of(row["faults"][fault]));
+    print_line(text);
+  }
+  print_line(
+      "Slowdown against the same network whole, over groups that can finish; `N stop`: groups "
+      "with GPUs that nothing reaches.");
+}
+
+}  // namespace
+
+void add_network_faults(CLI::App& group, Globals& globals) {
+  CLI::App* command = add_command(group, globals, "faults",
+                                  "Slowdown of each kind of network when a part of it is down");
+  auto options = std::make_shared<FaultOptions>();
+  options->network.endpoints = 2048;
+  options->job.placement = "strided";
+  options->job.token_sets = 1;
+  options->job.even = true;
+  options->route.spray = 1;
+  options->route.merge = 0.003;
+  command->add_option("--kinds", options->kinds, "Kinds to compare, with commas between")
+      ->type_name("LIST");
+  command
+      ->add_option("--faults", options->faults,
+                   "Faults to compare, with blanks between; each as for --fail of simulate")
+      ->type_name("LIST");
+  add_network_flags(*command, options->network, /*with_kind=*/false);
+  add_job_flags(*command, options->job);
+  add_route_flags(*command, options->route);
+  add_rate_flags(*command, options->rates);
+  command->add_option("--svg", options->svg, "Draw the table as bars into this file")
+      ->type_name("FILE");
+  on_run(command, globals, options, run_faults);
+}
+
+}  // namespace cachalot::cli

@@ -1,0 +1,165 @@
+// cachalot network simulate: how long a job's traffic takes on a network, whole or damaged.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/atomic_file.h"
+#include "cli/network_options.h"
+#include "network/drawing.h"
+
+namespace cachalot::cli {
+
+namespace {
+
+struct Options {
+  NetworkOptions network;
+  RateOptions rates;
+  JobOptions job;
+  RouteOptions route;
+  std::string fail, svg;
+};
+
+Json to_json(const network::Topology& topology, const network::SimulateSpec& spec,
+             const network::SimulateResult& r, double wall) {
+  Json busiest = Json::array();
+  for (const network::Busy& b : r.busiest) {
+    busiest.push_back({{"what", b.what}, {"seconds", b.seconds}});
+  }
+  return {{"kind", network::name(topology.spec.kind)},
+          {"endpoints", topology.endpoints()},
+          {"switches", topology.switches.size()},
+          {"links", topology.links.size()},
+          {"planes", topology.planes},
+          {"traffic", network::name(spec.job.traffic)},
+          {"group", spec.job.group},
+          {"groups", r.groups},
+          {"placement", network::name(spec.job.placement)},
+          {"routing", network::name(spec.routing)},
+          {"spray", r.spray},
+          {"faults", network::to_string(spec.faults)},
+          {"seconds", r.seconds},
+          {"mean_seconds", r.mean_seconds},
+          {"bound_seconds", r.bound_seconds},
+          {"algorithm_gbs", r.algorithm_gbs},
+          {"nvlink_gbs", r.nvlink_gbs},
+          {"bus_gbs", r.bus_gbs},
+          {"busiest", busiest},
+          {"down",
+           {{"switches", r.damage.switches}, {"links", r.damage.links}, {"nics", r.damage.nics}}},
+          {"cut_off_gpus", r.cut_off_gpus},
+          {"stopped_groups", r.stopped_groups},
+          {"rates",
+           {{"nic_gbs", r.rates.nic_gbs},
+            {"link_gbs", r.rates.trunk_gbs},
+            {"nvlink_gbs", r.rates.nvlink_gbs},
+            {"endpoint_us", r.rates.endpoint_us},
+            {"switch_us", r.rates.switch_us},
+            {"nvlink_us", r.rates.nvlink_us}}},
+          {"flows", r.flows},
+          {"parts", r.run.parts},
+          {"distinct_parts", r.run.distinct_parts},
+          {"distinct_flows", r.run.distinct_flows},
+          {"wall_seconds", wall},
+          {"peak_bytes", r.run.peak_bytes}};
+}
+
+void print_table(const Json& r) {
+  const auto line = [](const char* what, const std::string& value) {
+    print_line(fmt::format("{:<22} {}", what, value));
+  };
+  const auto number = [&](const char* key) { return r[key].get<std::int64_t>(); };
+  line("network",
+       fmt::format("{}, {} endpoints, {} switches, {} links", r["kind"].get<std::string>(),
+                   number("endpoints"), number("switches"), number("links")));
+  line("traffic",
+       fmt::format("{} in {} groups of {} GPUs, {}", r["traffic"].get<std::string>(),
+                   number("groups"), number("group"), r["placement"].get<std::string>()));
+  line("routing",
+       fmt::format("{}{}", r["routing"].get<std::string>(),
+                   number("spray") > 1 ? fmt::format(", flows in {} parts", number("spray"))
+                                       : std::string()));
+  const Json& down = r["down"];
+  line("down", fmt::format("{} ({} switches, {} links, {} NICs)", r["faults"].get<std::string>(),
+                           down["switches"].get<std::int64_t>(), down["links"].get<std::int64_t>(),
+                           down["nics"].get<std::int64_t>()));
+  if (number("cut_off_gpus") > 0 || number("stopped_groups") > 0) {
+    line("cut off", fmt::format("{} GPUs; {} of {} groups cannot finish", number("cut_off_gpus"),
+                                number("stopped_groups"), number("groups")));
+  }
+  line("time", fmt::format("{} (mean of groups {}; no schedule can beat {})",
+                           human_seconds(r["seconds"].get<double>()),
+                           human_seconds(r["mean_seconds"].get<double>()),
+                           human_seconds(r["bound_seconds"].get<double>())));
+  if (r["bus_gbs"].get<double>() > 0) {
+    line("bandwidth", fmt::format("{:.2f} GB/s algorithm, {:.2f} GB/s bus",
+                                  r["algorithm_gbs"].get<double>(), r["bus_gbs"].get<double>()));
+  } else {
+    line("bandwidth", fmt::format("{:.2f} GB/s by (token, node), {:.2f} GB/s by (token, GPU)",
+                                  r["algorithm_gbs"].get<double>(), r["nvlink_gbs"].get<double>()));
+  }
+  for (const Json& b : r["busiest"]) {
+    line("busy", fmt::format("{:<10} {}", human_seconds(b["seconds"].get<double>()),
+                             b["what"].get<std::string>()));
+  }
+  line("simulated", fmt::format("{} flows, {} of {} parts distinct ({} flows), in {:.1f} s and {}",
+                                number("flows"), number("distinct_parts"), number("parts"),
+                                number("distinct_flows"), r["wall_seconds"].get<double>(),
+                                human_bytes(r["peak_bytes"].get<double>())));
+}
+
+// Link by link, the busier direction's time over the whole time.
+std::vector<double> loads_of(const network::Topology& topology, const network::SimulateResult& r) {
+  std::vector<double> loads(topology.links.size());
+  const auto first = static_cast<std::size_t>(4 * topology.endpoints());
+  for (std::size_t l = 0; l < loads.size(); ++l) {
+    const double busy = std::max(r.link_seconds[first + 2 * l], r.link_seconds[first + 2 * l + 1]);
+    loads[l] = r.seconds > 0 ? busy / r.seconds : 0;
+  }
+  return loads;
+}
+
+void run(const Options& options, const Globals& globals) {
+  network::SimulateSpec spec =
+      simulate_spec(options.network, options.rates, options.job, options.route, globals.threads);
+  spec.faults = network::parse_faults(options.fail);
+  const auto begin = std::chrono::steady_clock::now();
+  const network::Topology topology = network::build(spec.topology);
+  const network::SimulateResult result = network::simulate(topology, spec);
+  const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - begin;
+  if (!options.svg.empty()) {
+    write_file_atomically(options.svg,
+                          network::draw_topology(topology, loads_of(topology, result)));
+  }
+  const Json json = to_json(topology, spec, result, wall.count());
+  if (globals.json) {
+    print_json(json);
+  } else {
+    print_table(json);
+  }
+}
+
+}  // namespace
+
+void add_network_simulate(CLI::App& group, Globals& globals) {
+  CLI::App* command =
+      add_command(group, globals, "simulate",
+                  "Time and bandwidth of a job's traffic on a network, whole or damaged (SimGrid)");
+  auto options = std::make_shared<Options>();
+  options->network.endpoints = 2048;
+  add_network_flags(*command, options->network);
+  add_job_flags(*command, options->job);
+  add_route_flags(*command, options->route);
+  add_rate_flags(*command, options->rates);
+  command
+      ->add_option(
+          "--fail", options->fail,
+          "What is down: plane, leaf, spine, core, links or nic, with a number or a share, "
+          "as in plane:1 or leaf:1,links:1%")
+      ->type_name("LIST");
+  command->add_option("--svg", options->svg, "Draw the network into this file, its links by load")
+      ->type_name("FILE");
+  on_run(command, globals, options, run);
+}
+
+}  // namespace cachalot::cli

@@ -1,0 +1,177 @@
+// cachalot network topology: counts, price and picture of a network. cachalot network compare: the
+// published table beside what is computed here.
+#include <fmt/format.h>
+
+#include "base/atomic_file.h"
+#include "cli/network_options.h"
+#include "network/drawing.h"
+#include "network/graph_metrics.h"
+#include "network/published.h"
+
+namespace cachalot::cli {
+
+namespace {
+
+struct TopologyOptions {
+  NetworkOptions network;
+  std::string prices, svg;
+};
+
+Json prices_json(const network::Prices& prices) {
+  return {{"source", prices.source},
+          {"switch_usd", prices.switch_usd},
+          {"trunk_link_usd", prices.trunk_link_usd},
+          {"local_link_usd", prices.local_link_usd},
+          {"endpoint_link_usd", prices.endpoint_link_usd}};
+}
+
+Json to_json(const network::Topology& topology, const network::Prices& prices) {
+  const network::Bill bill = network::bill_of(topology);
+  const double cost = network::cost_usd(bill, prices);
+  return {{"kind", network::name(topology.spec.kind)},
+          {"ports", topology.spec.ports},
+          {"ports_used", topology.ports_used},
+          {"planes", topology.planes},
+          {"gpus_per_node", topology.spec.gpus_per_node},
+          {"groups", topology.spec.groups},
+          {"q", topology.spec.q},
+          {"endpoints", bill.endpoints},
+          {"capacity", topology.capacity},
+          {"nodes", topology.nodes()},
+          {"switches", bill.switches},
+          {"leaves", topology.count(network::Tier::kLeaf)},
+          {"spines", topology.count(network::Tier::kSpine)},
+          {"cores", topology.count(network::Tier::kCore)},
+          {"links", bill.links()},
+          {"trunk_links", bill.trunk_links},
+          {"local_links", bill.local_links},
+          {"endpoint_links", bill.endpoints},
+          {"diameter", network::diameter(topology)},
+          {"bisection_links", network::bisection(topology)},
+          {"cost", cost},
+          {"cost_per_endpoint", cost / static_cast<double>(bill.endpoints)},
+          {"prices", prices_json(prices)},
+          {"notes", topology.notes}};
+}
+
+void print_table(const Json& r) {
+  const auto line = [](const char* what, const std::string& value) {
+    print_line(fmt::format("{:<22} {}", what, value));
+  };
+  const auto number = [&](const char* key) {
+    return fmt::format("{}", r[key].get<std::int64_t>());
+  };
+  line("kind", r["kind"].get<std::string>());
+  line("endpoints", fmt::format("{} ({} fit)", number("endpoints"), number("capacity")));
+  line("nodes", fmt::format("{} of {} GPUs", number("nodes"), number("gpus_per_node")));
+  line("planes", number("planes"));
+  line("switches", fmt::format("{} ({} leaf, {} spine, {} core), {} of {} ports used",
+                               number("switches"), number("leaves"), number("spines"),
+                               number("cores"), number("ports_used"), number("ports")));
+  line("links",
+       fmt::format("{} between switches ({} trunk, {} local), {} to endpoints", number("links"),
+                   number("trunk_links"), number("local_links"), number("endpoint_links")));
+  line("diameter", fmt::format("{} links between switches", number("diameter")));
+  line("bisection",
+       fmt::format("{} links, {:.3f} per endpoint of one half", number("bisection_links"),
+                   r["bisection_links"].get<double>() / ((r["endpoints"].get<double>() + 1) / 2)));
+  line("cost", fmt::format("{:.3f} M$, {:.3f} k$ per endpoint", r["cost"].get<double>() / 1e6,
+                           r["cost_per_endpoint"].get<double>() / 1e3));
+  line("prices", r["prices"]["source"].get<std::string>());
+  for (const auto& note : r["notes"]) line("note", note.get<std::string>());
+}
+
+void run_topology(const TopologyOptions& options, const Globals& globals) {
+  const network::Topology topology = network::build(options.network.spec());
+  const Json result = to_json(topology, prices_of(options.prices));
+  if (!options.svg.empty()) {
+    write_file_atomically(options.svg, network::draw_topology(topology));
+  }
+  if (globals.json) {
+    print_json(result);
+  } else {
+    print_table(result);
+  }
+}
+
+struct CompareOptions {
+  std::string prices;
+};
+
+void run_compare(const CompareOptions& options, const Globals& globals) {
+  const network::Prices prices = prices_of(options.prices);
+  Json rows = Json::array();
+  for (const network::ComparedNetwork& row : network::compare_table3(prices)) {
+    rows.push_back({{"network", row.published->label},
+                    {"endpoints", row.bill.endpoints},
+                    {"switches", row.bill.switches},
+                    {"links", row.bill.links()},
+                    {"cost_millions", row.cost_millions},
+                    {"cost_per_endpoint_thousands", row.cost_per_endpoint},
+                    {"published",
+                     {{"endpoints", row.published->endpoints},
+                      {"switches", row.published->switches},
+                      {"links", row.published->links},
+                      {"cost_millions", row.published->cost_millions},
+                      {"cost_per_endpoint_thousands", row.published->cost_per_endpoint}}},
+                    {"counts_agree", row.counts_agree},
+                    {"costs_agree", row.costs_agree},
+                    {"note", row.note}});
+  }
+  if (globals.json) {
+    print_json({{"networks", rows}, {"prices", prices_json(prices)}});
+    return;
+  }
+  print_line(fmt::format("{:<5} {:>10} {:>9} {:>9} {:>7} {:>8}   {}", "", "endpoints", "switches",
+                         "links", "M$", "k$/endp.", "against the published table"));
+  for (const Json& r : rows) {
+    print_line(fmt::format(
+        "{:<5} {:>10} {:>9} {:>9} {:>7} {:>8}   counts {}, costs {}",
+        r["network"].get<std::string>(), r["endpoints"].get<std::int64_t>(),
+        r["switches"].get<std::int64_t>(), r["links"].get<std::int64_t>(),
+        r["cost_millions"].get<std::string>(), r["cost_per_endpoint_thousands"].get<std::string>(),
+        r["counts_agree"].get<bool>() ? "agree" : "differ",
+        r["costs_agree"].get<bool>()
+            ? "agree"
+            : fmt::format("differ (printed {} and {})",
+                          r["published"]["cost_millions"].get<std::string>(),
+                          r["published"]["cost_per_endpoint_thousands"].get<std::string>())));
+  }
+  for (const Json& r : rows) {
+    if (!r["note"].get<std::string>().empty()) {
+      print_line(
+          fmt::format("{}: {}.", r["network"].get<std::string>(), r["note"].get<std::string>()));
+    }
+  }
+  print_line(fmt::format("prices: {} (switch {} $, trunk {} $, local {} $, endpoint {} $)",
+                         prices.source, prices.switch_usd, prices.trunk_link_usd,
+                         prices.local_link_usd, prices.endpoint_link_usd));
+}
+
+}  // namespace
+
+void add_network_topology(CLI::App& group, Globals& globals) {
+  CLI::App* command =
+      add_command(group, globals, "topology",
+                  "Endpoints, switches, links, bisection, diameter and cost of a network");
+  auto options = std::make_shared<TopologyOptions>();
+  add_network_flags(*command, options->network);
+  command
+      ->add_option("--prices", options->prices, "Unit prices (TOML) instead of the built-in ones")
+      ->type_name("FILE");
+  command->add_option("--svg", options->svg, "Draw the network into this file")->type_name("FILE");
+  on_run(command, globals, options, run_topology);
+}
+
+void add_network_compare(CLI::App& group, Globals& globals) {
+  CLI::App* command =
+      add_command(group, globals, "compare",
+                  "Counts and costs beside ISCA'25 Table 3, with what does not agree");
+  auto options = std::make_shared<CompareOptions>();
+  command
+      ->add_option("--prices", options->prices, "Unit prices (TOML) instead of the built-in ones")
+      ->type_name("FILE");
+  on_run(command, globals, options, run_compare);
+}
+
+}  // namespace cachalot::cli

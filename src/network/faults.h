@@ -1,0 +1,38 @@
+// What is broken: a list like "plane:1,leaf:2,links:1%,nic:4", and what that takes down.
+//
+// Which of the parts fail is drawn by the seed, so that a run repeats. A plane of an mrft is one
+// rail (its NICs); the single plane of the other kinds is everything.
+//
+// Threads: plain values; functions are pure.
+// Errors:  kUsage for an unknown part (names the nearest) and for more parts than there are.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "network/topology.h"
+
+namespace cachalot::network {
+
+enum class Part : std::uint8_t { kPlane, kLeaf, kSpine, kCore, kLink, kNic };
+
+struct Fault {
+  Part part = Part::kLink;
+  double amount = 1;  // a count, or with `percent` a share of all there are, rounded up
+  bool percent = false;
+  bool operator==(const Fault&) const = default;
+};
+
+std::vector<Fault> parse_faults(std::string_view text);  // "" and "none": nothing
+std::string to_string(std::span<const Fault> faults);
+
+struct Damage {
+  std::vector<char> switch_down, link_down, nic_down;  // a switch takes its links and NICs with it
+  std::int64_t switches = 0, links = 0, nics = 0;      // how many each
+};
+Damage apply(const Topology& topology, std::span<const Fault> faults, std::uint64_t seed);
+
+}  // namespace cachalot::network

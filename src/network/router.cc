@@ -1,0 +1,205 @@
+#include "network/router.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "base/error.h"
+#include "base/rng.h"
+
+namespace cachalot::network {
+
+namespace {
+
+constexpr std::array<std::string_view, 3> kNames{"ecmp", "static", "adaptive"};
+constexpr std::uint16_t kFar = std::numeric_limits<std::uint16_t>::max();
+// Where a switch has more ways that lead nearer, the emptiest ones are looked at.
+constexpr std::size_t kLookedAt = 16;
+
+}  // namespace
+
+std::string_view name(Routing routing) noexcept {
+  return kNames[static_cast<std::size_t>(routing)];
+}
+
+Routing parse_routing(std::string_view word) {
+  for (std::size_t i = 0; i < kNames.size(); ++i) {
+    if (kNames[i] == word) return static_cast<Routing>(i);
+  }
+  throw Error(Code::kUsage, cat("--routing ", word, ": must be ecmp, static or adaptive."));
+}
+
+struct Router::Best {
+  double worst = std::numeric_limits<double>::infinity(), sum = worst;
+  std::vector<int> path;
+};
+
+Router::Router(const Fabric& fabric, Routing routing, int spray, std::uint64_t seed)
+    : fabric_(fabric), routing_(routing), spray_(spray), seed_(seed) {
+  const Topology& topology = fabric.topology();
+  neighbours_.resize(topology.switches.size());
+  load_.resize(fabric.capacity().size());
+  for (std::size_t l = 0; l < topology.links.size(); ++l) {
+    const int forth = fabric.trunk(static_cast<int>(l), 0);
+    if (fabric.capacity()[static_cast<std::size_t>(forth)] <= 0) continue;
+    const Link& link = topology.links[l];
+    neighbours_[static_cast<std::size_t>(link.a)].push_back({link.b, forth});
+    neighbours_[static_cast<std::size_t>(link.b)].push_back({link.a, forth + 1});
+  }
+  for (auto& hops : neighbours_) {
+    std::stable_sort(hops.begin(), hops.end(),
+                     [](const Hop& a, const Hop& b) { return a.to < b.to; });
+  }
+}
+
+const std::vector<std::uint16_t>& Router::distances_to(int target) {
+  auto [at, fresh] = distances_.try_emplace(target);
+  std::vector<std::uint16_t>& distance = at->second;
+  if (!fresh) return distance;
+  distance.assign(neighbours_.size(), kFar);
+  distance[static_cast<std::size_t>(target)] = 0;
+  std::vector<int> queue{target};
+  for (std::size_t head = 0; head < queue.size(); ++head) {
+    const auto here = static_cast<std::size_t>(queue[head]);
+    for (const Hop& hop : neighbours_[here]) {  // links fail both ways, so backwards is forwards
+      std::uint16_t& there = distance[static_cast<std::size_t>(hop.to)];
+      if (there != kFar) continue;
+      there = static_cast<std::uint16_t>(distance[here] + 1);
+      queue.push_back(hop.to);
+    }
+  }
+  return distance;
+}
+
+void Router::nearer(int at, const std::vector<std::uint16_t>& distance,
+                    std::vector<Hop>& hops) const {
+  hops.clear();
+  const std::uint16_t here = distance[static_cast<std::size_t>(at)];
+  for (const Hop& hop : neighbours_[static_cast<std::size_t>(at)]) {
+    if (distance[static_cast<std::size_t>(hop.to)] + 1 == here) hops.push_back(hop);
+  }
+}
+
+bool Router::reachable(int from, int to) {
+  if (!fabric_.nic_up(from) || !fabric_.nic_up(to)) return false;
+  const auto& attach = fabric_.topology().attach;
+  const auto& distance = distances_to(attach[static_cast<std::size_t>(to)]);
+  return distance[static_cast<std::size_t>(attach[static_cast<std::size_t>(from)])] != kFar;
+}
+
+bool Router::has_choice(int from, int to) {
+  const auto& attach = fabric_.topology().attach;
+  return attach[static_cast<std::size_t>(from)] != attach[static_cast<std::size_t>(to)];
+}
+
+Way Router::by_hash(int from_switch, int to_switch, std::uint64_t key) {
+  const auto& distance = distances_to(to_switch);
+  const Rng hash(seed_, key);
+  Way way;
+  std::vector<Hop> hops;
+  for (int at = from_switch; at != to_switch;) {
+    nearer(at, distance, hops);
+    const Hop& hop = hops[hash.below(static_cast<std::uint64_t>(at), hops.size())];
+    way.trunks.push_back(hop.resource);
+    at = hop.to;
+  }
+  return way;
+}
+
+Way Router::by_destination(int from_switch, int to_switch, int slot) {
+  const auto& distance = distances_to(to_switch);
+  Way way;
+  std::vector<Hop> hops;
+  auto rest = static_cast<std::size_t>(slot);  // the digits of the place not used up yet
+  for (int at = from_switch; at != to_switch;) {
+    nearer(at, distance, hops);
+    std::size_t switches = 1;
+    for (std::size_t i = 1; i < hops.size(); ++i) switches += hops[i].to != hops[i - 1].to;
+    // First which neighbour, then which of the parallel links to it.
+    std::size_t wanted = rest % switches, begin = 0;
+    for (; wanted > 0; --wanted) {
+      const int skipped = hops[begin].to;
+      while (hops[begin].to == skipped) ++begin;
+    }
+    std::size_t end = begin;
+    while (end < hops.size() && hops[end].to == hops[begin].to) ++end;
+    rest /= switches;
+    const Hop& hop = hops[begin + rest % (end - begin)];
+    way.trunks.push_back(hop.resource);
+    at = hop.to;
+  }
+  return way;
+}
+
+// Depth first over the shortest ways, leaving those that are already worse than the best one.
+void Router::search(int at, int target, const std::vector<std::uint16_t>& distance, double bytes,
+                    double worst, double sum, std::vector<int>& path, Best& best) {
+  if (at == target) {
+    if (worst < best.worst || (worst == best.worst && sum < best.sum)) best = {worst, sum, path};
+    return;
+  }
+  std::vector<Hop> hops;
+  nearer(at, distance, hops);
+  const auto load_after = [&](const Hop& hop) {
+    const auto r = static_cast<std::size_t>(hop.resource);
+    return load_[r] + bytes / fabric_.capacity()[r];
+  };
+  if (hops.size() > 1) {
+    std::stable_sort(hops.begin(), hops.end(), [&](const Hop& a, const Hop& b) {
+      return load_[static_cast<std::size_t>(a.resource)] <
+             load_[static_cast<std::size_t>(b.resource)];
+    });
+    if (hops.size() > kLookedAt) hops.resize(kLookedAt);
+  }
+  for (const Hop& hop : hops) {
+    const double load = load_after(hop), now = std::max(worst, load);
+    if (now > best.worst || (now == best.worst && sum + load >= best.sum)) continue;
+    path.push_back(hop.resource);
+    search(hop.to, target, distance, bytes, now, sum + load, path, best);
+    path.pop_back();
+  }
+}
+
+Way Router::least_loaded(int from_switch, int to_switch, double bytes) {
+  const auto& distance = distances_to(to_switch);
+  Best best;
+  std::vector<int> path;
+  search(from_switch, to_switch, distance, bytes, 0, 0, path, best);
+  for (const int trunk : best.path) {
+    const auto r = static_cast<std::size_t>(trunk);
+    load_[r] += bytes / fabric_.capacity()[r];
+  }
+  return {std::move(best.path), 1};
+}
+
+std::vector<Way> Router::ways(int from, int to, double bytes, std::uint64_t label) {
+  const Topology& topology = fabric_.topology();
+  const int a = topology.attach[static_cast<std::size_t>(from)];
+  const int b = topology.attach[static_cast<std::size_t>(to)];
+  if (a == b) return {Way{}};
+  const std::uint64_t key =
+      (static_cast<std::uint64_t>(from) << 40) ^ (static_cast<std::uint64_t>(to) << 16) ^ label;
+  switch (routing_) {
+    case Routing::kEcmp:
+      return {by_hash(a, b, key)};
+    case Routing::kFixed:
+      return {by_destination(a, b, topology.slot[static_cast<std::size_t>(to)])};
+    case Routing::kAdaptive:
+      break;
+  }
+  std::vector<Way> ways;
+  for (int part = 0; part < spray_; ++part) {
+    Way way = least_loaded(a, b, bytes / spray_);
+    way.share = 1.0 / spray_;
+    const auto same = std::find_if(ways.begin(), ways.end(),
+                                   [&](const Way& w) { return w.trunks == way.trunks; });
+    if (same != ways.end()) {
+      same->share += way.share;
+    } else {
+      ways.push_back(std::move(way));
+    }
+  }
+  return ways;
+}
+
+}  // namespace cachalot::network

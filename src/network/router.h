@@ -1,0 +1,72 @@
+// Which links a flow takes between two NICs: always a shortest way over what is up, and one of
+// three ways to choose where there are several.
+//
+//   ecmp      at each switch, a hash of (source, destination, label) picks among the links that
+//             lead nearer: one path per flow, collisions as they fall
+//   fixed     "static": the destination's place picks (d-mod-k, as InfiniBand's fat-tree routing):
+//             no collisions in regular traffic, none avoided otherwise
+//   adaptive  the flow is cut into `spray` equal parts; each goes where the fullest link of its
+//   path
+//             is emptiest so far, in the order the flows are asked for. The switches' per-packet
+//             choice by queue length, in the limit of traffic that lasts.
+//
+// Failed links are known to all switches (the routing has converged): distances are over live
+// links. Non-minimal paths are not taken.
+//
+// Owns:    distances to destinations asked for, and the load it has handed out.
+// Threads: one thread per object.
+// Errors:  none; no way is an empty answer.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "network/fabric.h"
+
+namespace cachalot::network {
+
+enum class Routing : std::uint8_t { kEcmp, kFixed, kAdaptive };
+std::string_view name(Routing routing) noexcept;
+Routing parse_routing(std::string_view word);
+
+// Part of a flow: the trunks between its two NICs' switches.
+struct Way {
+  std::vector<int> trunks;  // resources of the fabric, in order
+  double share = 1;
+};
+
+class Router {
+ public:
+  Router(const Fabric& fabric, Routing routing, int spray, std::uint64_t seed);
+
+  bool reachable(int from, int to);  // GPUs by their own NICs
+  bool has_choice(int from, int to);
+  // Both NICs must be up and reachable.
+  std::vector<Way> ways(int from, int to, double bytes, std::uint64_t label);
+
+ private:
+  struct Hop {
+    int to, resource;
+  };
+  struct Best;
+  const std::vector<std::uint16_t>& distances_to(int target);
+  // Live links of `at` that lead nearer, in the order of neighbours.
+  void nearer(int at, const std::vector<std::uint16_t>& distance, std::vector<Hop>& hops) const;
+  Way by_hash(int from_switch, int to_switch, std::uint64_t key);
+  Way by_destination(int from_switch, int to_switch, int slot);
+  Way least_loaded(int from_switch, int to_switch, double bytes);
+  void search(int at, int target, const std::vector<std::uint16_t>& distance, double bytes,
+              double worst, double sum, std::vector<int>& path, Best& best);
+
+  const Fabric& fabric_;
+  Routing routing_;
+  int spray_;
+  std::uint64_t seed_;
+  std::vector<std::vector<Hop>> neighbours_;
+  std::vector<double> load_;  // seconds of each resource handed out so far
+  std::unordered_map<int, std::vector<std::uint16_t>> distances_;
+};
+
+}  // namespace cachalot::network

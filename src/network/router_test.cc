@@ -1,0 +1,130 @@
+#include "network/router.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+
+#include "base/rng.h"
+#include "network/carrier.h"
+
+namespace cachalot::network {
+namespace {
+
+Topology of(Kind kind, int ports, std::int64_t endpoints = 0) {
+  TopologySpec spec;
+  spec.kind = kind;
+  spec.ports = ports;
+  spec.endpoints = endpoints;
+  return build(spec);
+}
+
+Damage damage_of(const Topology& t, const char* faults) {
+  return apply(t, parse_faults(faults), 1);
+}
+
+// The switches a way passes; fails where its links do not join.
+int end_of(const Topology& t, int at, const Way& way) {
+  for (const int resource : way.trunks) {
+    const int index = resource - 4 * static_cast<int>(t.endpoints());
+    const Link& link = t.links[static_cast<std::size_t>(index / 2)];
+    EXPECT_EQ(index % 2 == 0 ? link.a : link.b, at);
+    at = index % 2 == 0 ? link.b : link.a;
+  }
+  return at;
+}
+
+TEST(Router, WaysJoinTheirEndsOnEveryKindAndPolicy) {
+  const Rng random(1);
+  for (const Kind kind : kKinds) {
+    const Topology t = of(kind, 16, kind == Kind::kFt2 || kind == Kind::kSlimFly ? 128 : 256);
+    for (const Routing routing : {Routing::kEcmp, Routing::kFixed, Routing::kAdaptive}) {
+      for (const char* faults : {"", "links:10%"}) {
+        const Fabric fabric(t, {}, damage_of(t, faults));
+        Router router(fabric, routing, 4, 1);
+        for (std::uint64_t i = 0; i < 200; ++i) {
+          const int from = static_cast<int>(random.below(2 * i, 128));
+          const int to = static_cast<int>(random.below(2 * i + 1, 128));
+          if (!router.reachable(from, to)) continue;
+          double share = 0;
+          for (const Way& way : router.ways(from, to, 1e6, i)) {
+            EXPECT_EQ(end_of(t, t.attach[static_cast<std::size_t>(from)], way),
+                      t.attach[static_cast<std::size_t>(to)]);
+            for (const int r : way.trunks)
+              EXPECT_GT(fabric.capacity()[static_cast<std::size_t>(r)], 0);
+            share += way.share;
+          }
+          EXPECT_DOUBLE_EQ(share, 1);
+        }
+      }
+    }
+  }
+}
+
+// Every endpoint of one leaf to the same place of the next leaf: as many flows as uplinks.
+std::size_t fullest_link(const Topology& t, Routing routing) {
+  const Fabric fabric(t, {}, damage_of(t, ""));
+  Router router(fabric, routing, 1, 1);
+  std::map<int, std::size_t> flows;
+  const int half = t.spec.ports / 2, n = static_cast<int>(t.endpoints());
+  for (int e = 0; e < n; ++e) {
+    for (const Way& way : router.ways(e, (e + half) % n, 1e6, 0)) {
+      for (const int r : way.trunks) ++flows[r];
+    }
+  }
+  std::size_t most = 0;
+  for (const auto& [link, count] : flows) most = std::max(most, count);
+  return most;
+}
+
+TEST(Router, RegularTrafficDoesNotCollideButUnderHashing) {
+  for (const std::int64_t endpoints : {128, 64, 32}) {  // fewer: parallel links to fewer spines
+    const Topology t = of(Kind::kFt2, 16, endpoints);
+    EXPECT_EQ(fullest_link(t, Routing::kFixed), 1u) << endpoints;
+    EXPECT_EQ(fullest_link(t, Routing::kAdaptive), 1u) << endpoints;
+    EXPECT_GE(fullest_link(t, Routing::kEcmp), 2u) << endpoints;
+  }
+  EXPECT_EQ(fullest_link(of(Kind::kFt3, 8), Routing::kFixed), 1u);
+}
+
+TEST(Carrier, CrossesPlanesInsideTheNode) {
+  const Topology t = of(Kind::kMpft, 16, 128);
+  const Fabric fabric(t, {}, damage_of(t, ""));
+  Router router(fabric, Routing::kFixed, 1, 1);
+  Carrier carrier(fabric, router);
+  carrier.send(/*from=*/1, /*to=*/8 * 3 + 5, 100, 0);
+  ASSERT_EQ(carrier.flows().size(), 2u);
+  const std::vector<int>&wire = carrier.flows()[0].path, &hop = carrier.flows()[1].path;
+  EXPECT_EQ(wire.front(), fabric.nic_out(5));
+  EXPECT_EQ(wire.back(), fabric.nic_in(8 * 3 + 5));
+  EXPECT_EQ(hop, (std::vector<int>{fabric.nvlink_out(1), fabric.nvlink_in(5)}));
+  EXPECT_EQ(carrier.flows()[1].tag, 1);
+}
+
+TEST(Carrier, GoesAroundADeadNic) {
+  const Topology t = of(Kind::kMpft, 16, 128);
+  Damage damage = damage_of(t, "");
+  damage.nic_down[8 * 3 + 5] = 1;
+  const Fabric fabric(t, {}, damage);
+  Router router(fabric, Routing::kFixed, 1, 1);
+  Carrier carrier(fabric, router);
+  carrier.send(/*from=*/5, /*to=*/8 * 3 + 5, 700, 0);
+  // Seven ways over the other planes, with a hop before and after each.
+  EXPECT_EQ(carrier.flows().size(), 21u);
+  for (const Flow& f : carrier.flows()) EXPECT_DOUBLE_EQ(f.bytes, 100);
+  EXPECT_EQ(carrier.lost_bytes(), 0);
+}
+
+TEST(Carrier, SaysWhatIsCutOff) {
+  const Topology t = of(Kind::kFt2, 16, 128);
+  const Damage damage = damage_of(t, "leaf:1");  // a leaf of 8 is one node
+  const Fabric fabric(t, {}, damage);
+  Router router(fabric, Routing::kFixed, 1, 1);
+  Carrier carrier(fabric, router);
+  for (int e = 0; e < 128; ++e) carrier.send(e, (e + 8) % 128, 100, e);
+  EXPECT_EQ(carrier.cut_off().size(), 8u);
+  EXPECT_EQ(carrier.lost_bytes(), 1600);
+}
+
+}  // namespace
+}  // namespace cachalot::network

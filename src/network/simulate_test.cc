@@ -1,0 +1,187 @@
+#include "network/simulate.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "network/published.h"
+
+namespace cachalot::network {
+namespace {
+
+SimulateSpec spec_of(Kind kind, std::int64_t endpoints, Traffic traffic, int group) {
+  SimulateSpec spec;
+  spec.topology.kind = kind;
+  spec.topology.endpoints = endpoints;
+  spec.job.traffic = traffic;
+  spec.job.group = group;
+  spec.job.bytes = 64e6;
+  return spec;
+}
+
+SimulateResult run(const SimulateSpec& spec) { return simulate(build(spec.topology), spec); }
+
+// n GPUs on n/8 nodes; each NIC sends all that its rail has for other nodes: S (n - 8) / n.
+double all_to_all_seconds(double n, double bytes, double wire) {
+  return bytes * (n - 8) / n / 40e9 + wire;
+}
+
+TEST(Simulate, AllToAllOnPlanesMatchesItsClosedForm) {
+  for (const int n : {16, 32, 64, 128}) {
+    const SimulateResult r = run(spec_of(Kind::kMpft, n, Traffic::kAllToAll, n));
+    EXPECT_NEAR(r.seconds / all_to_all_seconds(n, 64e6, 2.8e-6), 1, 1e-5) << n;
+    EXPECT_NEAR(r.bus_gbs, 64e6 * (n - 1) / n / r.seconds / 1e9, 1e-9);
+  }
+}
+
+TEST(Simulate, PlanesAndRailsCarryAllToAllAlike) {
+  for (const int n : {32, 64, 128}) {
+    const double mpft = run(spec_of(Kind::kMpft, n, Traffic::kAllToAll, n)).seconds;
+    const double mrft = run(spec_of(Kind::kMrft, n, Traffic::kAllToAll, n)).seconds;
+    EXPECT_NEAR(mpft / mrft, 1, 0.01) << n;
+  }
+}
+
+TEST(Simulate, RingMatchesItsClosedForm) {
+  // 8 nodes, 8 rails with S/8 each: (8-1)/8 S/8 per neighbour and pass over a NIC, S/8 to each of 7
+  // GPUs over NVLink; 7 steps per pass.
+  const double bytes = 64e6, wire = 2.8e-6, nvlink = 3.33e-6;
+  for (const double nvlink_gbs : {160.0, 900.0}) {  // NVLink is short, then the NICs are
+    for (const int passes : {1, 2}) {
+      SimulateSpec spec =
+          spec_of(Kind::kMpft, 64, passes == 2 ? Traffic::kAllReduce : Traffic::kAllGather, 64);
+      spec.rates.nvlink_gbs = nvlink_gbs;
+      const double on_nics = wire + passes * 7.0 / 8 * bytes / 8 / 40e9;
+      const double in_node = nvlink + passes * 7.0 / 8 * bytes / (nvlink_gbs * 1e9);
+      const double want = std::max(on_nics, in_node) + (passes * 7 - 1) * wire + passes * nvlink;
+      EXPECT_NEAR(run(spec).seconds / want, 1, 1e-5);
+    }
+  }
+}
+
+TEST(Simulate, LosingOneOfEightPlanesCostsASeventh) {
+  SimulateSpec spec = spec_of(Kind::kMpft, 64, Traffic::kAllToAll, 64);
+  const double whole = run(spec).seconds;
+  spec.faults = parse_faults("plane:1");
+  const SimulateResult damaged = run(spec);
+  EXPECT_NEAR(damaged.seconds / whole, 8.0 / 7, 0.01);
+  EXPECT_EQ(damaged.stopped_groups, 0);
+  EXPECT_EQ(damaged.cut_off_gpus, 0);
+}
+
+TEST(Simulate, OnePlaneAloneIsEverything) {
+  SimulateSpec spec = spec_of(Kind::kFt2, 64, Traffic::kAllToAll, 32);
+  spec.faults = parse_faults("plane:1");
+  const SimulateResult r = run(spec);
+  EXPECT_EQ(r.stopped_groups, 2);
+  EXPECT_EQ(r.cut_off_gpus, 64);
+}
+
+TEST(Simulate, PipelineStagesShareNothing) {
+  const SimulateResult r = run(spec_of(Kind::kMpft, 128, Traffic::kPipeline, 16));
+  EXPECT_NEAR(r.seconds, 64e6 / 40e9 + 2.8e-6, 1e-8);
+}
+
+TEST(Simulate, NoScheduleBeatsTheBound) {
+  for (const Kind kind : kKinds) {
+    for (const Routing routing : {Routing::kEcmp, Routing::kFixed, Routing::kAdaptive}) {
+      SimulateSpec spec = spec_of(kind, 128, Traffic::kEpDispatch, 32);
+      spec.job.even = true;
+      spec.job.placement = Placement::kStrided;
+      spec.job.tokens = 64;
+      spec.topology.ports = 16;
+      if (kind == Kind::kFt2 || kind == Kind::kSlimFly) spec.topology.ports = 32;
+      spec.routing = routing;
+      const SimulateResult r = run(spec);
+      EXPECT_GE(r.seconds, r.bound_seconds * (1 - 1e-6));
+      EXPECT_EQ(r.stopped_groups, 0);
+    }
+  }
+}
+
+TEST(Simulate, MergingEndsCostsLittle) {
+  SimulateSpec spec = spec_of(Kind::kMpft, 256, Traffic::kEpDispatch, 64);
+  spec.topology.ports = 16;
+  spec.job.tokens = 256;
+  spec.job.placement = Placement::kStrided;
+  spec.spray = 1;
+  spec.faults = parse_faults("links:5%");
+  const double exact = run(spec).seconds;
+  spec.options.merge = 0.001;
+  const double merged = run(spec).seconds;
+  RecordProperty("merge_error", std::to_string(merged / exact - 1));
+  EXPECT_NEAR(merged / exact, 1, 0.005);
+}
+
+TEST(Simulate, DispatchMovesWhatTheCountsSay) {
+  SimulateSpec spec = spec_of(Kind::kMpft, 64, Traffic::kEpDispatch, 64);
+  spec.job.tokens = 256;
+  const SimulateResult r = run(spec);
+  // About 3.8 nodes of 8 per token, an eighth of them its own.
+  const double nodes = r.algorithm_gbs * 1e9 * r.mean_seconds / (256 * 7392);
+  EXPECT_GT(nodes, 3.5);
+  EXPECT_LE(nodes, 4.0);
+  EXPECT_NEAR(r.bound_seconds, 256 * 7392 * nodes * 7 / 8 / 40e9, 0.15 * r.bound_seconds);
+}
+
+TEST(Simulate, TracesDriveTheTraffic) {
+  SimulateSpec spec = spec_of(Kind::kMpft, 16, Traffic::kEpDispatch, 16);
+  RoutingTrace trace;
+  trace.ranks = 16;
+  trace.experts = 16;
+  trace.topk = 1;
+  for (int i = 0; i < 1000; ++i) {  // rank 0 sends all it has to rank 9: by rail 0, then NVLink
+    trace.rank_of.push_back(0);
+    trace.chosen.push_back(9);
+  }
+  spec.job.trace = trace;
+  spec.job.dispatch_bytes = 7000;
+  const SimulateResult r = run(spec);
+  EXPECT_NEAR(r.seconds, 7e6 / 40e9 + 2.8e-6 + 3.33e-6, 1e-8);
+  spec.job.group = 8;
+  EXPECT_THROW(run(spec), Error);
+}
+
+TEST(Simulate, WhatDoesNotFitIsSaid) {
+  const auto error = [](const SimulateSpec& spec) -> std::string {
+    try {
+      run(spec);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "no error";
+  };
+  using ::testing::HasSubstr;
+  EXPECT_THAT(error(spec_of(Kind::kMpft, 64, Traffic::kEpDispatch, 128)), HasSubstr("64 too many"));
+  EXPECT_THAT(error(spec_of(Kind::kMpft, 64, Traffic::kEpDispatch, 12)),
+              HasSubstr("multiple of 8"));
+  EXPECT_THAT(error(spec_of(Kind::kFt2, 60, Traffic::kEpDispatch, 8)), HasSubstr("Use 56 or 64"));
+  EXPECT_THAT(error(spec_of(Kind::kMpft, 48, Traffic::kEpDispatch, 48)),
+              HasSubstr("are left over"));
+  SimulateSpec spec = spec_of(Kind::kMpft, 64, Traffic::kAllToAll, 64);
+  spec.cross_rail_in_node = false;
+  EXPECT_THAT(error(spec), HasSubstr("no link between them"));
+}
+
+// The acceptance figures: DeepEP on H800 with a multi-plane fat tree, and mpft beside mrft.
+TEST(SimulateSlow, ComesWithin15PercentOfDeepEp) {
+  for (const PublishedExchange& figure : deepep_normal()) {
+    for (const Traffic traffic : {Traffic::kEpDispatch, Traffic::kEpCombine}) {
+      const double published =
+          traffic == Traffic::kEpDispatch ? figure.dispatch_gbs : figure.combine_gbs;
+      SimulateSpec spec = spec_of(Kind::kMpft, 2048, traffic, figure.gpus);
+      spec.job.token_sets = 1;
+      const SimulateResult mpft = run(spec);
+      spec.topology.kind = Kind::kMrft;
+      const SimulateResult mrft = run(spec);
+      EXPECT_NEAR(mpft.algorithm_gbs / published, 1, 0.15) << figure.gpus << " " << name(traffic);
+      EXPECT_NEAR(mpft.seconds / mrft.seconds, 1, 0.01) << figure.gpus << " " << name(traffic);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace cachalot::network

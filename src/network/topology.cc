@@ -1,0 +1,155 @@
+#include "network/topology.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/error.h"
+#include "network/topology_parts.h"
+
+namespace cachalot::network {
+
+namespace {
+
+constexpr std::array<std::string_view, 6> kNames{"ft2", "mpft",      "mrft",
+                                                 "ft3", "dragonfly", "slimfly"};
+constexpr int kMostPorts = 256;
+constexpr std::int64_t kMostEndpoints = 5'000'000;
+
+void check_halves(const TopologySpec& spec) {
+  if (spec.ports % 2 != 0) {
+    throw Error(
+        Code::kUsage,
+        cat("--ports ", spec.ports, ": a fat tree uses half of a leaf's ports down and half up, ",
+            "so the number must be even. Use ", spec.ports - 1, " or ", spec.ports + 1, "."));
+  }
+}
+
+void check(const TopologySpec& spec) {
+  if (spec.ports < 4 || spec.ports > kMostPorts) {
+    throw Error(Code::kUsage, cat("--ports ", spec.ports, ": a switch has 4 to ", kMostPorts,
+                                  " ports here; 64 is what 400G InfiniBand switches have."));
+  }
+  if (spec.gpus_per_node < 1 || spec.gpus_per_node > 1024) {
+    throw Error(Code::kUsage,
+                cat("--gpus-per-node ", spec.gpus_per_node, ": must be 1 to 1024; 8 is usual."));
+  }
+  if (spec.endpoints < 0 || spec.endpoints > kMostEndpoints) {
+    throw Error(Code::kUsage, cat("--endpoints ", spec.endpoints, ": must be 1 to ",
+                                  grouped(kMostEndpoints), ", or 0 for as many as fit."));
+  }
+  if (spec.kind == Kind::kDragonfly || spec.kind == Kind::kSlimFly) return;
+  check_halves(spec);
+  if (spec.kind == Kind::kMpft &&
+      (spec.planes < 1 || spec.gpus_per_node % std::max(spec.planes, 1) != 0)) {
+    throw Error(Code::kUsage,
+                cat("--planes ", spec.planes, ": each plane must take the same number of a node's ",
+                    spec.gpus_per_node, " NICs, so the planes must divide ", spec.gpus_per_node,
+                    ". Change --planes, or --gpus-per-node."));
+  }
+}
+
+}  // namespace
+
+std::string_view name(Kind kind) noexcept { return kNames[static_cast<std::size_t>(kind)]; }
+
+Kind parse_kind(std::string_view word) {
+  for (const Kind kind : kKinds) {
+    if (name(kind) == word) return kind;
+  }
+  const std::string near = nearest(word, kNames.data(), kNames.data() + kNames.size());
+  throw Error(Code::kUsage,
+              cat("--kind ", word, ": the kinds are ft2, mpft, mrft, ft3, dragonfly and slimfly",
+                  near.empty() ? "." : cat("; did you mean `", near, "`?")));
+}
+
+std::string_view name(Tier tier) noexcept {
+  constexpr std::array<std::string_view, 3> kTiers{"leaf", "spine", "core"};
+  return kTiers[static_cast<std::size_t>(tier)];
+}
+
+std::int64_t Topology::count(Tier tier) const noexcept {
+  return std::count_if(switches.begin(), switches.end(),
+                       [tier](const Switch& s) { return s.tier == tier; });
+}
+
+std::int64_t Topology::count(LinkClass kind) const noexcept {
+  return std::count_if(links.begin(), links.end(),
+                       [kind](const Link& l) { return l.kind == kind; });
+}
+
+std::string grouped(std::int64_t number) {
+  std::string text = std::to_string(number);
+  for (int at = static_cast<int>(text.size()) - 3; at > 0; at -= 3) {
+    text.insert(static_cast<std::size_t>(at), ",");
+  }
+  return text;
+}
+
+void too_many_endpoints(const TopologySpec& spec, std::int64_t asked, std::int64_t fit,
+                        const std::string& advice) {
+  throw Error(Code::kUsage, cat(name(spec.kind), " of ", spec.ports, "-port switches holds ",
+                                grouped(fit), " endpoints; ", grouped(asked), " were asked for, ",
+                                grouped(asked - fit), " too many. ", advice));
+}
+
+std::int64_t port_order(const Topology& topology, std::int64_t endpoint) {
+  const TopologySpec& spec = topology.spec;
+  const std::int64_t node = endpoint / spec.gpus_per_node, rail = endpoint % spec.gpus_per_node;
+  switch (spec.kind) {
+    case Kind::kMpft: {
+      const int rails = spec.gpus_per_node / spec.planes;  // of a node in one plane
+      return node * rails + rail / spec.planes;
+    }
+    case Kind::kMrft:
+      return rail * topology.nodes() + node;
+    default:
+      return endpoint;
+  }
+}
+
+Topology build(const TopologySpec& spec) {
+  check(spec);
+  Topology topology;
+  topology.spec = spec;
+  if (spec.kind != Kind::kMpft) topology.spec.planes = 1;
+  switch (spec.kind) {
+    case Kind::kFt2:
+    case Kind::kMpft:
+      build_two_layers(topology);
+      break;
+    case Kind::kMrft: {
+      const std::int64_t two_layers = std::int64_t{spec.ports} * spec.ports / 2;
+      if (spec.endpoints > 0 && spec.endpoints <= two_layers) {
+        build_two_layers(topology);
+        topology.capacity = two_layers * spec.ports / 2;
+        topology.notes.push_back("two layers are enough for these endpoints");
+      } else {
+        build_three_layers(topology);
+      }
+      break;
+    }
+    case Kind::kFt3:
+      build_three_layers(topology);
+      break;
+    case Kind::kDragonfly:
+      build_dragonfly(topology);
+      break;
+    case Kind::kSlimFly:
+      build_slim_fly(topology);
+      break;
+  }
+  std::vector<int> used(topology.switches.size());
+  for (const Link& link : topology.links) {
+    ++used[static_cast<std::size_t>(link.a)];
+    ++used[static_cast<std::size_t>(link.b)];
+  }
+  for (const int at : topology.attach) ++used[static_cast<std::size_t>(at)];
+  for (const int ports : used) topology.ports_used = std::max(topology.ports_used, ports);
+  if (topology.ports_used > spec.ports) {
+    throw Error(Code::kInternal, cat("a switch of ", name(spec.kind), " uses ", topology.ports_used,
+                                     " of ", spec.ports, " ports"));
+  }
+  return topology;
+}
+
+}  // namespace cachalot::network

@@ -1,0 +1,28 @@
+// The builders behind build(), one per family. Each appends switches and links, sets `attach`,
+// `slot`, `capacity` and `planes`, and resolves what the spec left open.
+//
+// Errors: kUsage, as build() says.
+#pragma once
+
+#include <string>
+
+#include "network/topology.h"
+
+namespace cachalot::network {
+
+void build_two_layers(Topology& topology);    // ft2, mpft, small mrft
+void build_three_layers(Topology& topology);  // ft3, large mrft
+void build_dragonfly(Topology& topology);
+void build_slim_fly(Topology& topology);
+
+// Which place in the order of leaf ports an endpoint takes: by node, or by rail (mrft).
+std::int64_t port_order(const Topology& topology, std::int64_t endpoint);
+
+// kUsage: `asked` endpoints where `fit` fit, and what to do.
+[[noreturn]] void too_many_endpoints(const TopologySpec& spec, std::int64_t asked, std::int64_t fit,
+                                     const std::string& advice);
+
+// "1,024": thousands apart, for messages.
+std::string grouped(std::int64_t number);
+
+}  // namespace cachalot::network

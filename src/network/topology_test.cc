@@ -1,0 +1,199 @@
+#include "network/topology.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "base/error.h"
+#include "network/graph_metrics.h"
+
+namespace cachalot::network {
+namespace {
+
+TopologySpec spec_of(Kind kind, int ports = 64, std::int64_t endpoints = 0) {
+  TopologySpec spec;
+  spec.kind = kind;
+  spec.ports = ports;
+  spec.endpoints = endpoints;
+  return spec;
+}
+
+std::string error_of(const TopologySpec& spec) {
+  try {
+    build(spec);
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), Code::kUsage);
+    return e.what();
+  }
+  return "no error";
+}
+
+// What every network must keep: ports, endpoints on leaves, every endpoint's place its own.
+void check_sound(const Topology& t) {
+  EXPECT_LE(t.ports_used, t.spec.ports);
+  EXPECT_EQ(t.attach.size(), t.slot.size());
+  std::set<std::pair<int, int>> slots;
+  for (std::size_t e = 0; e < t.attach.size(); ++e) {
+    const Switch& at = t.switches.at(static_cast<std::size_t>(t.attach[e]));
+    EXPECT_EQ(at.tier, Tier::kLeaf);
+    EXPECT_TRUE(slots.emplace(at.plane, t.slot[e]).second);
+  }
+  for (const Link& link : t.links) {
+    EXPECT_NE(link.a, link.b);
+    EXPECT_EQ(t.switches.at(static_cast<std::size_t>(link.a)).plane,
+              t.switches.at(static_cast<std::size_t>(link.b)).plane);
+  }
+}
+
+TEST(Topology, FullFatTreesMatchTheirClosedForms) {
+  for (const int k : {4, 6, 8, 16, 32, 64}) {
+    const std::int64_t n = k;
+    const Topology ft2 = build(spec_of(Kind::kFt2, k));
+    EXPECT_EQ(ft2.endpoints(), n * n / 2);
+    EXPECT_EQ(ft2.switches.size(), static_cast<std::size_t>(3 * n / 2));
+    EXPECT_EQ(ft2.links.size(), static_cast<std::size_t>(n * n / 2));
+    EXPECT_EQ(diameter(ft2), 2);
+    EXPECT_EQ(bisection(ft2), n * n / 4);
+    EXPECT_EQ(ft2.ports_used, k);
+    check_sound(ft2);
+    if (k > 32) continue;
+    const Topology ft3 = build(spec_of(Kind::kFt3, k));
+    EXPECT_EQ(ft3.endpoints(), n * n * n / 4);
+    EXPECT_EQ(ft3.switches.size(), static_cast<std::size_t>(5 * n * n / 4));
+    EXPECT_EQ(ft3.links.size(), static_cast<std::size_t>(2 * n * n * n / 4));
+    EXPECT_EQ(diameter(ft3), 4);
+    EXPECT_EQ(bisection(ft3), n * n * n / 8);
+    EXPECT_EQ(ft3.ports_used, k);
+    check_sound(ft3);
+  }
+}
+
+TEST(Topology, PlanesAreSeparateFatTrees) {
+  TopologySpec spec = spec_of(Kind::kMpft, 16);
+  const Topology t = build(spec);
+  EXPECT_EQ(t.endpoints(), 8 * 128);
+  EXPECT_EQ(t.switches.size(), 8u * 24);
+  EXPECT_EQ(t.links.size(), 8u * 128);
+  EXPECT_EQ(t.planes, 8);
+  EXPECT_EQ(bisection(t), 8 * 64);
+  check_sound(t);
+  for (std::size_t e = 0; e < t.attach.size(); ++e) {  // GPU i of each node hangs in plane i
+    EXPECT_EQ(t.switches[static_cast<std::size_t>(t.attach[e])].plane, static_cast<int>(e % 8));
+  }
+  spec.planes = 4;  // two NICs of a node in one plane
+  spec.endpoints = 256;
+  const Topology half = build(spec);
+  check_sound(half);
+  EXPECT_EQ(half.endpoints(), 256);
+}
+
+TEST(Topology, SmallerNetworksStayNonBlocking) {
+  for (const std::int64_t endpoints : {8, 16, 136, 256, 400, 1024}) {
+    for (const Kind kind : {Kind::kFt2, Kind::kMpft, Kind::kMrft, Kind::kFt3}) {
+      const std::int64_t fit = kind == Kind::kFt2 ? 128 : 1024;
+      if (endpoints > fit) continue;
+      const Topology t = build(spec_of(kind, 16, endpoints));
+      SCOPED_TRACE(std::string(name(kind)) + " " + std::to_string(endpoints));
+      check_sound(t);
+      EXPECT_EQ(t.endpoints(), endpoints);
+      EXPECT_GE(diameter(t), 0);
+      // Planes whose endpoints hang on one leaf have no links to cut, and need none.
+      if (!t.links.empty() && kind != Kind::kMpft) {
+        EXPECT_LE(bisection(t), endpoints / 2);
+        EXPECT_GE(bisection(t) + 8, endpoints / 2);
+      }
+    }
+  }
+}
+
+TEST(Topology, MultiRailLeavesServeOneRail) {
+  const Topology t = build(spec_of(Kind::kMrft, 64, 2048));
+  EXPECT_EQ(t.switches.size(), 96u);
+  std::vector<std::set<int>> rails(t.switches.size());
+  for (std::size_t e = 0; e < t.attach.size(); ++e) {
+    rails[static_cast<std::size_t>(t.attach[e])].insert(static_cast<int>(e % 8));
+  }
+  for (const auto& of_leaf : rails) EXPECT_LE(of_leaf.size(), 1u);
+  check_sound(t);
+}
+
+TEST(Topology, DragonflyMatchesItsClosedForm) {
+  // p = h = (k + 1) / 4, a = 2p, g = a h + 1 groups.
+  for (const int k : {7, 8, 11, 15, 16}) {
+    const Topology t = build(spec_of(Kind::kDragonfly, k));
+    const std::int64_t p = (k + 1) / 4, a = 2 * p, g = a * p + 1;
+    EXPECT_EQ(t.endpoints(), p * a * g);
+    EXPECT_EQ(t.switches.size(), static_cast<std::size_t>(a * g));
+    EXPECT_EQ(t.count(LinkClass::kLocal), g * a * (a - 1) / 2);
+    EXPECT_EQ(t.count(LinkClass::kTrunk), g * a * p / 2);
+    EXPECT_EQ(diameter(t), 3);
+    EXPECT_EQ(t.ports_used, static_cast<int>(4 * p - 1));
+    check_sound(t);
+  }
+}
+
+TEST(Topology, SmallerDragonflyUsesAllGlobalPortsThatPairUp) {
+  for (int groups = 2; groups <= 33; ++groups) {  // k = 15: p = h = 4, a = 8, up to 33 groups
+    TopologySpec spec = spec_of(Kind::kDragonfly, 15);
+    spec.groups = groups;
+    const Topology t = build(spec);
+    const int left = 32 % (groups - 1);
+    const int free = left % 2 == 1 && groups % 2 == 1 ? groups : 0;
+    EXPECT_EQ(t.count(LinkClass::kTrunk), (groups * 32 - free) / 2) << groups;
+    EXPECT_LE(diameter(t), 3) << groups;
+    check_sound(t);
+  }
+}
+
+TEST(Topology, SlimFlyHasDiameterTwoForEveryRealisableQ) {
+  for (const int q : {3, 4, 5, 7, 8, 9, 11, 13, 16, 17, 19, 25, 27}) {
+    TopologySpec spec = spec_of(Kind::kSlimFly, 64);
+    spec.q = q;
+    const Topology t = build(spec);
+    SlimFlyCounts counts;
+    ASSERT_TRUE(slim_fly_counts(q, counts));
+    EXPECT_TRUE(counts.exists);
+    EXPECT_EQ(t.endpoints(), counts.endpoints) << q;
+    EXPECT_EQ(t.switches.size(), static_cast<std::size_t>(2 * q * q)) << q;
+    EXPECT_EQ(static_cast<std::int64_t>(t.links.size()), counts.links) << q;
+    EXPECT_EQ(t.ports_used, counts.ports) << q;
+    EXPECT_EQ(diameter(t), 2) << q;
+    std::set<std::pair<int, int>> pairs;
+    for (const Link& link : t.links) pairs.insert(std::minmax(link.a, link.b));
+    EXPECT_EQ(pairs.size(), t.links.size()) << q;  // no link twice
+    check_sound(t);
+  }
+}
+
+TEST(Topology, SlimFlyTakesTheLargestThatFitsTheSwitch) {
+  const Topology t = build(spec_of(Kind::kSlimFly, 64));
+  EXPECT_EQ(t.spec.q, 27);
+  EXPECT_EQ(t.endpoints(), 30'618);
+  EXPECT_EQ(build(spec_of(Kind::kSlimFly, 64, 2048)).spec.q, 11);
+}
+
+TEST(Topology, ErrorsSayByHowMuchAndWhatToChange) {
+  using ::testing::HasSubstr;
+  EXPECT_THAT(error_of(spec_of(Kind::kFt2, 63)), HasSubstr("must be even. Use 62 or 64."));
+  EXPECT_THAT(error_of(spec_of(Kind::kFt2, 64, 2304)),
+              HasSubstr("holds 2,048 endpoints; 2,304 were asked for, 256 too many"));
+  EXPECT_THAT(error_of(spec_of(Kind::kMpft, 64, 20'480)), HasSubstr("4,096 too many"));
+  EXPECT_THAT(error_of(spec_of(Kind::kFt3, 4, 17)), HasSubstr("1 too many"));
+  TopologySpec spec = spec_of(Kind::kSlimFly);
+  spec.q = 28;
+  EXPECT_THAT(error_of(spec), HasSubstr("nearest are q = 27 (41 + 21 = 62 ports, 30,618 endpoints) "
+                                        "and q = 29"));
+  spec.q = 29;
+  EXPECT_THAT(error_of(spec), HasSubstr("65 ports; --ports is 64, 1 too few"));
+  spec = spec_of(Kind::kDragonfly);
+  spec.groups = 600;
+  EXPECT_THAT(error_of(spec), HasSubstr("at most a*h + 1 = 513 groups"));
+  spec = spec_of(Kind::kMpft);
+  spec.planes = 3;
+  EXPECT_THAT(error_of(spec), HasSubstr("must divide 8"));
+  EXPECT_THROW(parse_kind("mptf"), Error);
+}
+
+}  // namespace
+}  // namespace cachalot::network
