@@ -70,7 +70,7 @@ class Simulator {
       case Work::kOverlapped:
         break;
     }
-    const double pair = t.forward_paired + times(item.backward).backward_paired;
+    const double pair = pair_seconds(t, times(item.backward));
     sum.overlapped += pair;
     return pair;
   }
@@ -100,6 +100,11 @@ class Simulator {
 };
 
 }  // namespace
+
+double pair_seconds(const StageTimes& forward, const StageTimes& backward) noexcept {
+  return std::max(forward.forward_paired + backward.backward_paired,
+                  forward.forward_sending + backward.backward_sending);
+}
 
 double Simulation::mean_idle() const noexcept {
   double sum = 0;
@@ -144,7 +149,7 @@ double published_bubble(ScheduleKind kind, int stages, const StageTimes& t) {
       return (stages - 1) * (t.forward + full - 2 * w);
     case ScheduleKind::kDualPipe:
     case ScheduleKind::kDualPipeV:
-      return (stages / 2 - 1) * (t.pair() + full - 3 * w);
+      return (stages / 2 - 1) * (pair_seconds(t, t) + full - 3 * w);
   }
   return 0;
 }

@@ -14,17 +14,20 @@
 
 namespace cachalot::cost {
 
-// Seconds of the pieces of one stage. Alone, a piece shows its communication; in an overlapped pair
-// it is hidden, so the two halves have times of their own.
+// Seconds of the pieces of one stage. Alone, a piece shows its communication. In an overlapped pair
+// both halves compute and communicate side by side, and the longer of the two sums counts.
 struct StageTimes {
   double forward = 1;
   double input_grad = 1;
   double weight_grad = 1;
-  double forward_paired = 1;
+  double forward_paired = 1;  // computing
   double backward_paired = 2;
+  double forward_sending = 0;  // communicating
+  double backward_sending = 0;
   double backward() const noexcept { return input_grad + weight_grad; }
-  double pair() const noexcept { return forward_paired + backward_paired; }  // of one stage
 };
+
+double pair_seconds(const StageTimes& forward, const StageTimes& backward) noexcept;
 
 struct WorkSeconds {
   double forward = 0;      // F

@@ -5,7 +5,6 @@
 // Errors:  kConfig where that is impossible: the ranks wait for each other.
 #pragma once
 
-#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -43,25 +42,27 @@ inline const Piece& backward_piece(const WorkItem& item) noexcept {
 inline Piece before(const Piece& p) noexcept { return {p.micro_batch, p.stage - 1}; }
 inline Piece behind(const Piece& p) noexcept { return {p.micro_batch, p.stage + 1}; }
 
-// What `item` still waits for, as "F of micro-batch 3 in stage 2"; "" where nothing.
-inline std::string waits_for(const Schedule& s, const Progress& done, const WorkItem& item) {
-  const auto text = [](const char* what, const Piece& p) {
-    return cat(what, " of micro-batch ", p.micro_batch, " in stage ", p.stage);
-  };
+// What an item still waits for; `what` is null where it can be computed.
+struct Missing {
+  const char* what = nullptr;
+  Piece piece;
+};
+
+inline Missing missing(const Schedule& s, const Progress& done, const WorkItem& item) {
   if (goes_forward(item.work) && item.piece.stage > 0 &&
       done.forward[done.at(before(item.piece))] < 0) {
-    return text("F", before(item.piece));
+    return {"the forward", before(item.piece)};
   }
   if (goes_backward(item.work)) {
     const Piece& p = backward_piece(item);
-    if (done.forward[done.at(p)] < 0) return text("F", p);
+    if (done.forward[done.at(p)] < 0) return {"the forward", p};
     if (p.stage + 1 < s.stages && done.backward[done.at(behind(p))] < 0) {
-      return text("the backward", behind(p));
+      return {"the backward", behind(p)};
     }
   } else if (item.work == Work::kWeightGrad && done.backward[done.at(item.piece)] < 0) {
-    return text("the input gradient", item.piece);
+    return {"the input gradient", item.piece};
   }
-  return "";
+  return {};
 }
 
 // Calls visit(rank, index) for each item; visit records in `done` when it is finished (>= 0).
@@ -72,7 +73,7 @@ void walk(const Schedule& s, Progress& done, const Visit& visit) {
     moved = false;
     for (std::size_t rank = 0; rank < s.ranks.size(); ++rank) {
       for (; next[rank] < s.ranks[rank].size(); ++next[rank]) {
-        if (!waits_for(s, done, s.ranks[rank][next[rank]]).empty()) break;
+        if (missing(s, done, s.ranks[rank][next[rank]]).what != nullptr) break;
         visit(rank, next[rank]);
         moved = true;
       }
@@ -80,9 +81,10 @@ void walk(const Schedule& s, Progress& done, const Visit& visit) {
   }
   for (std::size_t rank = 0; rank < s.ranks.size(); ++rank) {
     if (next[rank] == s.ranks[rank].size()) continue;
-    throw Error(Code::kConfig,
-                cat("the schedule stands still: item ", next[rank], " of rank ", rank,
-                    " waits for ", waits_for(s, done, s.ranks[rank][next[rank]]), "."));
+    const Missing m = missing(s, done, s.ranks[rank][next[rank]]);
+    throw Error(Code::kConfig, cat("the schedule stands still: item ", next[rank], " of rank ",
+                                   rank, " waits for ", m.what, " of micro-batch ",
+                                   m.piece.micro_batch, " in stage ", m.piece.stage, "."));
   }
 }
 

@@ -134,6 +134,7 @@ void HardwareProfile::fields(FieldVisitor& f) {
   f.section("network", network);
   f.section("disk", disk);
   f.section("price", price);
+  f.section("training", training);
 }
 
 double HardwareProfile::peak(Arithmetic arithmetic) const noexcept {

@@ -22,6 +22,7 @@
 
 #include "base/embedded_file.h"
 #include "base/fields.h"
+#include "plan/training_profile.h"
 
 namespace cachalot::plan {
 
@@ -151,6 +152,7 @@ struct HardwareProfile {
   NetworkProfile network;
   DiskProfile disk;
   PriceProfile price;
+  TrainingProfile training;
   void fields(FieldVisitor& f);
 
   // Peak in FLOP/s (INT8: operations per second); 0: not known.

@@ -84,6 +84,11 @@ void validate(const HardwareProfile& p, const std::string& file_name) {
              p.bandwidth.threads);
   check.need(p.bandwidth.read_gbps.size() == p.bandwidth.threads.size(),
              "bandwidth.threads has no bandwidth.read_gbps beside it");
+  check_rising(check, "training.expert_ranks", p.training.expert_ranks);
+  check_list(check, "training.dispatch_gbps", p.training.dispatch_gbps, "training.expert_ranks",
+             p.training.expert_ranks);
+  check_list(check, "training.combine_gbps", p.training.combine_gbps, "training.expert_ranks",
+             p.training.expert_ranks);
   check_achieved(check, "link", p.link.achieved_gbps, p.link.gbps);
   check_achieved(check, "network", p.network.achieved_gbps, p.network.gbps);
   check.need(
