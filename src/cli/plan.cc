@@ -90,6 +90,7 @@ void add_plan(CLI::App& root, Globals& globals) {
       ->type_name("N");
   on_run(command, globals, options, run);
   add_plan_train(*plan, globals);
+  add_plan_design(*plan, globals);
   add_plan_schedule(*plan, globals);
 }
 

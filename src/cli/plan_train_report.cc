@@ -15,6 +15,14 @@ double mfu(const plan::TrainPlan& p, const plan::HardwareProfile& hardware, bool
   return peak > 0 ? p.flops_per_device(causal) / peak : 0;
 }
 
+// Utilisation of the measured step by the same counts: what is published can be checked with it.
+double measured_mfu(const plan::TrainPlan& p, const plan::MeasuredStep& m, bool causal) {
+  if (m.step_seconds <= 0 || m.peak_tflops <= 0) return 0;
+  const double flops = causal ? p.flops_per_token : p.flops_per_token_non_causal;
+  return 100 * p.layout.tokens_per_step() / m.step_seconds * flops / p.layout.devices /
+         (1e12 * m.peak_tflops);
+}
+
 struct Row {
   const char* name;
   double predicted;
@@ -203,6 +211,8 @@ Json to_json(const TrainReport& r) {
             {"money", b.money},
             {"currency", r.hardware.price.currency}}},
           {"compared", parts},
+          {"measured_mfu", r.beside ? measured_mfu(p, *r.beside, true) : 0},
+          {"measured_mfu_non_causal", r.beside ? measured_mfu(p, *r.beside, false) : 0},
           {"other_layouts", others}};
 }
 

@@ -21,8 +21,9 @@ void MeasuredStep::fields(FieldVisitor& f) {
   f("tokens_per_day", tokens_per_day, 0.0, kMost, "tokens trained on in a day");
   f("tflops_causal", tflops_causal, 0.0, kMost, "1e12 model FLOP/s of a device, half of attention");
   f("tflops_non_causal", tflops_non_causal, 0.0, kMost, "the same, all of attention");
-  f("mfu_causal", mfu_causal, 0.0, 100.0, "percent of the bf16 peak");
-  f("mfu_non_causal", mfu_non_causal, 0.0, 100.0, "percent of the bf16 peak");
+  f("peak_tflops", peak_tflops, 0.0, kMost, "peak that the utilisation was counted against");
+  f("mfu_causal", mfu_causal, 0.0, 100.0, "percent of peak_tflops");
+  f("mfu_non_causal", mfu_non_causal, 0.0, 100.0, "percent of peak_tflops");
   f("device_hours", device_hours, 0.0, kMost, "of the whole run");
   f("money", money, 0.0, kMost, "of the whole run");
 }

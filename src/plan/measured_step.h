@@ -27,7 +27,8 @@ struct MeasuredStep {
   double tokens_per_day = 0;
   double tflops_causal = 0;
   double tflops_non_causal = 0;
-  double mfu_causal = 0;  // percent
+  double peak_tflops = 0;  // what the utilisation was counted against
+  double mfu_causal = 0;   // percent
   double mfu_non_causal = 0;
   double device_hours = 0;
   double money = 0;
