@@ -55,6 +55,7 @@ void add_init(CLI::App& root, Globals& globals);
 void add_info(CLI::App& root, Globals& globals);
 void add_plan(CLI::App& root, Globals& globals);
 void add_plan_design(CLI::App& plan, Globals& globals);
+void add_plan_experts(CLI::App& plan, Globals& globals);
 void add_plan_schedule(CLI::App& plan, Globals& globals);
 void add_plan_train(CLI::App& plan, Globals& globals);
 void add_tokenize(CLI::App& root, Globals& globals);

@@ -91,6 +91,7 @@ void add_plan(CLI::App& root, Globals& globals) {
   on_run(command, globals, options, run);
   add_plan_train(*plan, globals);
   add_plan_design(*plan, globals);
+  add_plan_experts(*plan, globals);
   add_plan_schedule(*plan, globals);
 }
 

@@ -46,10 +46,13 @@ std::vector<TrainPrecision> precisions(const HardwareProfile& hardware, const De
   return out;
 }
 
-// The step of one device that has everything, a sequence at a time: how shapes are first ordered.
+// One device that has everything, some thousand tokens at a time: how shapes are first ordered.
 cost::Layout alone(const DesignRequest& r, TrainPrecision precision) {
+  constexpr int kTokens = 4096;
   cost::Layout l;
   l.sequence = r.sequence;
+  l.micro_batch = std::max(1, kTokens / r.sequence);
+  l.batch = l.micro_batch;
   l.precision = precision;
   return l;
 }
@@ -108,10 +111,10 @@ Design alone_design(const HardwareProfile& h, const DesignRequest& r, const mode
   d.precision = precision;
   const cost::Layout layout = alone(r, precision);
   const TrainClock clock(c, layout, h);
-  const double sequence = stage_seconds(clock, c);
+  const double sequence = stage_seconds(clock, c) / layout.micro_batch;
   const auto total = static_cast<double>(cost::parameters(c).total);
-  const double devices = r.nodes * h.device.per_node;
-  cost::DeviceParameters owned{total, 0, 1, 1};
+  const double devices = static_cast<double>(r.nodes) * h.device.per_node;
+  const cost::DeviceParameters owned{total / devices, 0, 1, 1};
   const double step = clock.optimizer_seconds(owned);
   double per_token = sequence / r.sequence / devices;
   finish(h, r, per_token, device_hours, d);
@@ -132,8 +135,6 @@ std::string refusal(const DesignRequest& r, const Design& d) {
         over("parameters", d.total, r.total_parameters)}) {
     if (!text.empty()) return text;
   }
-  // Weights, gradients, moments and master copies of one device that shares nothing: a bound that
-  // holds for every layout once it is divided by the devices.
   return "";
 }
 
@@ -167,6 +168,7 @@ std::optional<TrainPlan> laid_out(const HardwareProfile& h, const DesignRequest&
   base.devices_per_node = h.device.per_node;
   base.devices = r.nodes * h.device.per_node;
   base.batch = d.batch;
+  base.micro_batch = 1;
   LayoutChoice choice;
   choice.tensor = 1;
   if (base.devices == 1) {
