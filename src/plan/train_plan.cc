@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "cost/cost.h"
 
 namespace cachalot::plan {
 

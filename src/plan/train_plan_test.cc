@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "cost/cost.h"
 
 namespace cachalot::plan {
 namespace {

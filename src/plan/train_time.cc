@@ -123,7 +123,9 @@ PassSeconds TrainClock::linear(Arithmetic arithmetic, double rows, double in, do
 }
 
 PassSeconds TrainClock::pass_over(double values) const {
-  const double seconds = values * hardware_.training.elementwise_bytes / hardware_.read_rate();
+  constexpr double kReadAndWritten = 4;  // in bf16
+  const double given = hardware_.training.elementwise_bytes;
+  const double seconds = values * (given > 0 ? given : kReadAndWritten) / hardware_.read_rate();
   return {seconds, seconds, seconds};
 }
 

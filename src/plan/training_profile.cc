@@ -17,7 +17,7 @@ void TrainingProfile::fields(FieldVisitor& f) {
   f("half_size", half_size, 0.0, 1e6,
     "depth or width at which a product reaches half of its rate: n / (n + half_size)");
   f("elementwise_bytes", elementwise_bytes, 0.0, 1e3,
-    "bytes read and written per activation and pass outside of products");
+    "bytes read and written per activation and pass outside of products; 0: 4");
   f("product_us", product_us, 0.0, 1e9, "of each product, besides bytes and operations");
   f("reserve_gb", reserve_gb, 0.0, kMost, "memory of a device that is not the model's");
   f("source", source, "where these figures come from");

@@ -27,7 +27,7 @@ struct TrainingProfile {
   // A product loses half of its rate where its depth or width is so small, that is, reaches
   // n / (n + half_size) of it; and where its rows are, unless rates by rows are measured.
   double half_size = 0;
-  double elementwise_bytes = 4;  // read and written per value of an activation, and pass
+  double elementwise_bytes = 0;  // read and written per value of an activation, and pass; 0: 4
   double product_us = 0;         // of each product, besides bytes and operations
   double reserve_gb = 0;         // of a device's memory that is not the model's: buffers, runtime
   std::string source;
