@@ -25,25 +25,31 @@ double measured_mfu(const plan::TrainPlan& p, const plan::MeasuredStep& m, bool 
 
 struct Row {
   const char* name;
-  double predicted;
-  double measured;  // 0: not known
+  double predicted;  // mean over the ranks
+  double first;      // of rank 0
+  double measured;   // 0: not known
   const char* unit;
 };
 
 std::vector<Row> rows(const TrainReport& r, const plan::TrainPlan& p) {
   const plan::MeasuredStep m = r.beside.value_or(plan::MeasuredStep{});
-  return {{"step", p.seconds, m.step_seconds, "s"},
-          {"forward alone (F)", p.work.forward, m.forward_seconds, "s"},
-          {"backward alone (B, b)", p.work.backward, m.backward_seconds, "s"},
-          {"weight gradients (W)", p.work.weight_grad, m.weight_seconds, "s"},
-          {"overlapped (F&B)", p.work.overlapped, m.overlapped_seconds, "s"},
-          {"bubble", p.bubble, m.bubble_seconds, "s"},
-          {"optimizer", p.optimizer, m.optimizer_seconds, "s"},
-          {"tokens per day", p.tokens_per_second() * 86400 / 1e9, m.tokens_per_day / 1e9, "1e9"},
-          {"causal, per device", p.flops_per_device(true) / 1e12, m.tflops_causal, "TFLOPS"},
-          {"not causal", p.flops_per_device(false) / 1e12, m.tflops_non_causal, "TFLOPS"},
-          {"MFU causal", 100 * mfu(p, r.hardware, true), m.mfu_causal, "%"},
-          {"MFU not causal", 100 * mfu(p, r.hardware, false), m.mfu_non_causal, "%"}};
+  const cost::SimulatedRank& first = p.simulation.ranks.front();
+  const auto same = [](const char* name, double x, double measured, const char* unit) {
+    return Row{name, x, x, measured, unit};
+  };
+  return {
+      same("step", p.seconds, m.step_seconds, "s"),
+      {"forward alone (F)", p.work.forward, first.work.forward, m.forward_seconds, "s"},
+      {"backward alone (B, b)", p.work.backward, first.work.backward, m.backward_seconds, "s"},
+      {"weight gradients (W)", p.work.weight_grad, first.work.weight_grad, m.weight_seconds, "s"},
+      {"overlapped (F&B)", p.work.overlapped, first.work.overlapped, m.overlapped_seconds, "s"},
+      {"bubble", p.bubble, first.idle, m.bubble_seconds, "s"},
+      same("optimizer", p.optimizer, m.optimizer_seconds, "s"),
+      same("tokens per day", p.tokens_per_second() * 86400 / 1e9, m.tokens_per_day / 1e9, "1e9"),
+      same("causal, per device", p.flops_per_device(true) / 1e12, m.tflops_causal, "TFLOPS"),
+      same("not causal", p.flops_per_device(false) / 1e12, m.tflops_non_causal, "TFLOPS"),
+      same("MFU causal", 100 * mfu(p, r.hardware, true), m.mfu_causal, "%"),
+      same("MFU not causal", 100 * mfu(p, r.hardware, false), m.mfu_non_causal, "%")};
 }
 
 plan::Bill bill(const TrainReport& r, const plan::TrainPlan& p) {
@@ -145,18 +151,33 @@ void print_traffic(const plan::TrainPlan& p) {
 }
 
 void print_parts(const TrainReport& r, const plan::TrainPlan& p) {
-  print_line(fmt::format("{:<24} {:>10} {}", "", "predicted",
-                         r.beside ? fmt::format("{:>10} {:>8}", "measured", "off by") : ""));
+  const bool several = p.simulation.ranks.size() > 1;
+  print_line(fmt::format("{:<24} {:>10}{} {}", "", "predicted",
+                         several ? fmt::format(" {:>10}", "rank 0") : "",
+                         r.beside ? fmt::format("{:>15} {:>17}", "measured", "off by") : ""));
   for (const Row& row : rows(r, p)) {
     std::string beside;
     if (row.measured > 0) {
-      beside = fmt::format("{:>10.2f} {:>+7.1f} %", row.measured,
-                           100 * (row.predicted / row.measured - 1));
+      const auto off = [&](double x) {
+        return fmt::format("{:+.1f}", 100 * (x / row.measured - 1));
+      };
+      beside = fmt::format("{:>9.2f} {:>17} %", row.measured,
+                           row.first != row.predicted ? off(row.predicted) + ", " + off(row.first)
+                                                      : off(row.predicted));
     }
-    print_line(fmt::format("{:<24} {:>10.3f} {} {}", row.name, row.predicted, row.unit, beside));
+    print_line(fmt::format("{:<24} {:>10.3f}{} {:<6}{}", row.name, row.predicted,
+                           several ? fmt::format(" {:>10.3f}", row.first) : "", row.unit, beside));
   }
+  if (r.beside && r.beside->step_seconds > 0 && r.beside->peak_tflops > 0) {
+    print_line(
+        fmt::format("MFU of the measured step by this count against {} TFLOPS: {:.2f} % "
+                    "causal, {:.2f} % not causal",
+                    r.beside->peak_tflops, measured_mfu(p, *r.beside, true),
+                    measured_mfu(p, *r.beside, false)));
+  }
+  if (!several) return;
   print_line(
-      fmt::format("The parts are means over the {} ranks. Equal stages would have a bubble "
+      fmt::format("Predicted parts are means over {} ranks. Equal stages would have a bubble "
                   "of {:.3f} s by the published formula.",
                   p.simulation.ranks.size(), p.formula_bubble));
 }
@@ -168,7 +189,7 @@ Json to_json(const TrainReport& r) {
   const plan::Bill b = bill(r, p);
   Json parts = Json::object();
   for (const Row& row : rows(r, p)) {
-    parts[row.name] = {{"predicted", row.predicted}, {"unit", row.unit}};
+    parts[row.name] = {{"predicted", row.predicted}, {"rank_0", row.first}, {"unit", row.unit}};
     if (row.measured > 0) parts[row.name]["measured"] = row.measured;
   }
   Json traffic = Json::array();

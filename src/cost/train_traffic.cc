@@ -90,15 +90,16 @@ std::vector<Traffic> train_traffic(const model::Config& c, const Layout& l,
         link_of(static_cast<double>(l.data()) * l.tensor * l.pipeline, l),
         2 * hops * tokens * c.hidden_size * value);
   }
-  // Gradients scattered in BF16 (float: F32), weights gathered in the same.
+  // Gradients scattered in float, weights gathered as products read them.
+  constexpr double kGradient = 4;
   const auto copies_of = [](double shards) { return (shards - 1) / shards; };
   const double dense_copies = l.data() * copies_of_weights(l.schedule);
   const double expert_copies_all =
       static_cast<double>(l.data()) * l.tensor / l.expert * copies_of_weights(l.schedule);
   add(out, "gradients and weights, replicated", link_of(dense_copies * l.tensor, l),
-      2 * value * heaviest.replicated * copies_of(dense_copies));
+      (kGradient + value) * heaviest.replicated * copies_of(dense_copies));
   add(out, "gradients and weights, experts", link_of(expert_copies_all * l.expert, l),
-      2 * value * heaviest.experts * copies_of(expert_copies_all));
+      (kGradient + value) * heaviest.experts * copies_of(expert_copies_all));
   return out;
 }
 

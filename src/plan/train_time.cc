@@ -373,7 +373,8 @@ double TrainClock::optimizer_seconds(const cost::DeviceParameters& p) const {
                       "': ", many_nodes ? "network.gbps" : "link.gbps", " is not known, but ",
                       layout_.data(), " data-parallel copies need it."));
     }
-    seconds += 2 * value * parameters * (group - 1) / group / rate;
+    constexpr double kGradient = 4;  // summed in float, as it is kept
+    seconds += (kGradient + value) * parameters * (group - 1) / group / rate;
   };
   exchange(p.replicated, replicated_group, true);
   exchange(p.experts, expert_group, false);
