@@ -126,6 +126,14 @@ Design alone_design(const HardwareProfile& h, const DesignRequest& r, const mode
   return d;
 }
 
+// With the layout that was found for it: its speed, its batch.
+void settle(const HardwareProfile& h, const DesignRequest& r, const TrainPlan& plan,
+            double device_hours, Design& d) {
+  finish(h, r, plan.seconds / plan.layout.tokens_per_step(), device_hours, d);
+  d.batch = plan.layout.batch;
+  d.steps = d.tokens / plan.layout.tokens_per_step();
+}
+
 std::string refusal(const DesignRequest& r, const Design& d) {
   const auto over = [](const char* what, double value, double bound) {
     return bound > 0 && value > bound ? cat(what, " is ", value, ", above ", bound) : std::string();
@@ -206,7 +214,7 @@ Design evaluate_design(const HardwareProfile& hardware, const DesignRequest& req
     throw Error(Code::kConfig, cat("no layout of ", request.nodes * hardware.device.per_node,
                                    " devices of '", hardware.name, "' fits this model."));
   }
-  finish(hardware, request, plan->seconds / plan->layout.tokens_per_step(), device_hours, d);
+  settle(hardware, request, *plan, device_hours, d);
   return d;
 }
 
@@ -246,7 +254,7 @@ DesignResult search_designs(const HardwareProfile& h, const DesignRequest& r) {
     }
     ++tried;
     Design d = all[i];
-    finish(h, r, plan->seconds / plan->layout.tokens_per_step(), r.device_hours, d);
+    settle(h, r, *plan, r.device_hours, d);
     add_to_front(result.front, d);
     if (!result.plan || d.loss < best) {
       best = d.loss;
