@@ -23,7 +23,7 @@ struct Options {
   int vocabulary = 0;
   double unique_tokens = 0;
   std::vector<std::string> corpus;
-  std::string law = "besiroglu2024+clark2022";
+  std::string law = "ludziejewski2025";
   std::string precision = "auto";
   std::string out;
 };
@@ -156,9 +156,12 @@ void run(const Options& o, const Globals& globals) {
   r.nodes = o.nodes;
   r.law = plan::parse_scaling_law(o.law);
   const Corpus corpus = look_at_corpus(o.corpus);
-  const bool small = corpus.bytes > 0 && corpus.byte_tokens;
-  r.sequence = o.sequence > 0 ? o.sequence : small ? 512 : 4096;
-  r.vocabulary = o.vocabulary > 0 ? o.vocabulary : corpus.bytes > 0 ? corpus.vocabulary : 129280;
+  const bool large = plan::is_large(hardware);
+  r.sequence = o.sequence > 0 ? o.sequence : large ? 4096 : 512;
+  r.vocabulary = o.vocabulary > 0   ? o.vocabulary
+                 : corpus.bytes > 0 ? corpus.vocabulary
+                 : large            ? 129280
+                                    : 8192;
   r.unique_tokens = o.unique_tokens > 0 ? o.unique_tokens : corpus.tokens;
   for (const std::string& item : o.constraints) constrain(item, r);
   if (o.precision == "f32") r.precision = cost::TrainPrecision::kF32;
@@ -208,12 +211,13 @@ void add_plan_design(CLI::App& plan, Globals& globals) {
   command->add_option("--nodes", o->nodes, "Nodes")->check(CLI::Range(1, 1 << 20))->type_name("N");
   command
       ->add_option("--sequence", o->sequence,
-                   "Tokens of a sequence; 0: 512 for a corpus read as bytes, else 4096")
+                   "Tokens of a sequence; 0: 4096, 512 where CPUs compute")
       ->check(CLI::Range(0, 1 << 24))
       ->type_name("N");
   command
       ->add_option("--vocabulary", o->vocabulary,
-                   "Rows of embedding and head; 0: the corpus's tokenizer, else 129280")
+                   "Rows of embedding and head; 0: the corpus's tokenizer, else 129280, 8192 where "
+                   "CPUs compute")
       ->check(CLI::Range(0, 1 << 24))
       ->type_name("N");
   command
@@ -222,7 +226,7 @@ void add_plan_design(CLI::App& plan, Globals& globals) {
       ->check(CLI::Range(0.0, 1e18))
       ->type_name("N");
   command->add_option("--corpus", o->corpus, "Text files the recipe trains on")->type_name("FILE");
-  command->add_option("--law", o->law, "besiroglu2024+clark2022 or ludziejewski2025")
+  command->add_option("--law", o->law, "ludziejewski2025 or besiroglu2024+clark2022")
       ->type_name("LAW");
   command
       ->add_option("--precision", o->precision,

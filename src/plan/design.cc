@@ -15,10 +15,6 @@ using cost::TrainPrecision;
 // The report's bound on what FP8 costs (appendix B.1: relative loss error below 0.25 %).
 constexpr double kFp8Loss = 1.0025;
 
-bool is_large(const HardwareProfile& hardware) {
-  return std::max(hardware.device.bf16_tflops, hardware.device.f32_tflops) > 20;
-}
-
 bool has(const HardwareProfile& hardware, TrainPrecision precision) {
   switch (precision) {
     case TrainPrecision::kF32:
@@ -198,6 +194,10 @@ std::optional<TrainPlan> laid_out(const HardwareProfile& h, const DesignRequest&
 }
 
 }  // namespace
+
+bool is_large(const HardwareProfile& hardware) noexcept {
+  return std::max(hardware.device.bf16_tflops, hardware.device.f32_tflops) > 20;
+}
 
 double batch_tokens(double tokens) { return 0.58 * std::pow(tokens, 0.571); }
 

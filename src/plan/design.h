@@ -25,7 +25,7 @@ struct DesignRequest {
   int sequence = 4096;
   int vocabulary = 129280;
   double unique_tokens = 0;  // 0: never repeated
-  ScalingLaw law = ScalingLaw::kBesiroglu;
+  ScalingLaw law = ScalingLaw::kJointMoe;
   std::optional<cost::TrainPrecision> precision;  // none: the fastest that the hardware has
   int mtp_layers = 1;
   // Constraints; 0: none.
@@ -67,6 +67,8 @@ Design evaluate_design(const HardwareProfile& hardware, const DesignRequest& req
                        const model::Config& config, cost::TrainPrecision precision,
                        double device_hours);
 
+// Whether a machine has matrix units that want wide products (accelerators), or is one of CPUs.
+bool is_large(const HardwareProfile& hardware) noexcept;
 // The shapes that are tried.
 std::vector<model::Config> design_shapes(const DesignRequest& request, bool large_machine);
 

@@ -25,11 +25,11 @@ int rounded(double x, int multiple) {
 
 // Attention: as many value dimensions as the stream is wide (small), twice as many from V3's sizes.
 void set_attention(model::Config& c, bool large, int latent_heads) {
-  const bool wide = large && c.hidden_size >= 2048;
-  c.v_head_dim = wide ? 128 : 64;
-  c.qk_nope_head_dim = wide ? 128 : 48;
+  const bool wide = large && c.hidden_size >= 2048, narrow = c.hidden_size < 256;
+  c.v_head_dim = wide ? 128 : narrow ? 32 : 64;
+  c.qk_nope_head_dim = wide ? 128 : narrow ? 32 : 48;
   c.qk_rope_head_dim = wide ? 64 : 16;
-  c.num_attention_heads = std::max(1, c.hidden_size / 64);
+  c.num_attention_heads = std::max(1, c.hidden_size / (narrow ? 32 : 64));
   const int most = std::max(32, c.hidden_size / 2 / 32 * 32);
   c.kv_lora_rank = std::min(latent_heads * c.v_head_dim, most);
   c.q_lora_rank = c.hidden_size >= 4096 ? 3 * c.kv_lora_rank : 0;
@@ -53,7 +53,7 @@ void set_experts(model::Config& c, bool large, int topk, int ratio) {
   c.route.method = TopkMethod::kNoauxTc;
   c.route.norm_topk_prob = true;
   c.first_k_dense_replace = std::max(1, static_cast<int>(std::lround(c.num_hidden_layers / 20.0)));
-  if (c.route.experts >= 64) {
+  if (large && c.route.experts >= 64) {
     c.route.groups = 8;
     c.route.topk_groups = 4;
     c.route.routed_scaling = 2.5;

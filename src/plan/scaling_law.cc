@@ -67,10 +67,12 @@ double dense_equivalent(double active, double experts) {
   constexpr double a = -0.082, b = -0.108, c = 0.009, start = 1.847, most = 314.478;
   if (experts <= 1) return active;
   const double log_e = std::log10(saturated(experts, start, most)), log_1 = std::log10(start);
-  const double log_n = std::log10(active);
+  // The fit has models from 15 million parameters on; smaller ones are taken to gain as much.
+  constexpr double kSmallest = 15e6;
+  const double log_n = std::log10(std::max(active, kSmallest));
   const double equal = ((a + c * log_e) * log_n + b * (log_e - log_1)) / (a + c * log_1);
   // Beyond 10^12 active parameters the fit has experts do harm; nobody has measured that.
-  return std::max(active, std::pow(10, equal));
+  return active * std::max(1.0, std::pow(10, equal - log_n));
 }
 
 double effective_tokens(double tokens, double unique) {

@@ -10,8 +10,9 @@
 //          Besiroglu et al. 2024 (arXiv 2404.10102): 1.8172, 482.01, 0.3478, 2085.43, 0.3658;
 //          experts by Clark et al. 2022 (arXiv 2202.01169), table 3, S-BASE: the dense model of
 //          equal loss takes the place of N.
-//          kJointMoe: Ludziejewski et al. 2025 (arXiv 2502.05172): one fit over active parameters,
-//          tokens and experts.
+//          That fit is one of runs with equally many tokens, so it cannot say how experts and
+//          tokens go together; kJointMoe can: Ludziejewski et al. 2025 (arXiv 2502.05172), one fit
+//          over active parameters, tokens and experts.
 //          Repeated data: Muennighoff et al. 2023 (arXiv 2305.16264), appendix A: tokens read again
 //          and parameters beyond what the unique tokens call for count less and less
 //          (R*_D = 15.387756, R*_N = 5.309743).
