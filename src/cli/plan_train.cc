@@ -1,10 +1,13 @@
 // cachalot plan train: step time by parts, memory, utilisation, hours and money of a training run.
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/plan_train_report.h"
+#include "cost/cost.h"
 #include "model/config.h"
 #include "plan/measured_step.h"
 #include "plan/train_plan.h"
@@ -98,6 +101,28 @@ bool all_fixed(const plan::LayoutChoice& c) {
   return c.pipeline && c.tensor && c.expert && c.micro_batch && c.schedule && c.recompute;
 }
 
+// Why a search came back with nothing, and the least that would do.
+Error no_layout(const model::Config& config, const plan::HardwareProfile& hardware,
+                const cost::Layout& base, const plan::LayoutSearch& search) {
+  if (search.too_large == 0) {
+    return Error(Code::kConfig, cat("no layout of ", base.devices,
+                                    " devices is possible: ", search.why_impossible, "."));
+  }
+  // However it is dealt out: weights, float gradients and masters, two moments.
+  const cost::Parameters p = cost::parameters(config);
+  const double bytes = base.precision == cost::TrainPrecision::kF32    ? 16
+                       : base.precision == cost::TrainPrecision::kBf16 ? 14
+                                                                       : 13;
+  const double states = bytes * static_cast<double>(p.total + p.mtp.total);
+  const double node = plan::usable_memory(hardware) * base.devices_per_node;
+  return Error(Code::kConfig,
+               cat("no layout of ", base.devices, " devices fits the memory (", search.too_large,
+                   " tried). The nearest: ", search.nearest_miss,
+                   ". Weights, gradients and optimizer alone are ",
+                   fmt::format("{:.1f}", states / 1e12), " TB: at least ",
+                   static_cast<long long>(std::ceil(states / node)), " such nodes (--nodes)."));
+}
+
 std::vector<plan::TrainPlan> plans(const model::Config& config,
                                    const plan::HardwareProfile& hardware, const cost::Layout& base,
                                    const plan::LayoutChoice& choice) {
@@ -116,13 +141,7 @@ std::vector<plan::TrainPlan> plans(const model::Config& config,
   }
   plan::LayoutSearch search = plan::search_layouts(config, hardware, base, choice);
   if (!search.best.empty()) return std::move(search.best);
-  throw Error(Code::kConfig,
-              cat("no layout of ", base.devices, " devices works: of ", search.tried, " tried, ",
-                  search.impossible, " are impossible",
-                  search.why_impossible.empty() ? "" : " (the last: ", search.why_impossible,
-                  search.why_impossible.empty() ? "" : ")", " and ", search.too_large,
-                  " do not fit the memory",
-                  search.nearest_miss.empty() ? "" : "; nearest: ", search.nearest_miss, "."));
+  throw no_layout(config, hardware, base, search);
 }
 
 void run(const Options& o, const Globals& globals) {
