@@ -3,6 +3,7 @@
 // Errors: kIo (a corpus that is not there, a folder that cannot be written), those of the recipe.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -10,16 +11,17 @@
 
 namespace cachalot::cli {
 
-// What the text files hold, and how they are read: as bytes where there is little text, since a
-// model that sees it in larger pieces sees fewer of them and learns them by heart.
+// What the text files hold, and how they are read: as bytes, or by a byte-pair vocabulary learned
+// from them, larger for more text.
+enum class TokenKind : std::uint8_t { kBytes, kBpe };
 struct Corpus {
   std::vector<std::string> files;
   double bytes = 0;
+  TokenKind kind = TokenKind::kBytes;
   double tokens = 0;  // to train on; a tenth is held out
-  bool byte_tokens = false;
   int vocabulary = 0;
 };
-Corpus look_at_corpus(const std::vector<std::string>& files);
+Corpus look_at_corpus(const std::vector<std::string>& files, TokenKind kind);
 
 void write_design(const std::string& folder, const plan::HardwareProfile& hardware,
                   const plan::DesignRequest& request, const plan::DesignResult& result,

@@ -23,6 +23,7 @@ struct Options {
   int vocabulary = 0;
   double unique_tokens = 0;
   std::vector<std::string> corpus;
+  std::string tokens = "auto";
   std::string law = "ludziejewski2025";
   std::string precision = "auto";
   std::string out;
@@ -149,13 +150,12 @@ void print_design(const plan::HardwareProfile& h, const plan::DesignRequest& r,
   print_line(fmt::format("law: {}", plan::source(r.law)));
 }
 
-void run(const Options& o, const Globals& globals) {
-  const plan::HardwareProfile hardware = plan::load_hardware(o.hardware);
+plan::DesignRequest request(const Options& o, const plan::HardwareProfile& hardware,
+                            const Corpus& corpus) {
   plan::DesignRequest r;
   r.device_hours = device_hours(o.budget, hardware);
   r.nodes = o.nodes;
   r.law = plan::parse_scaling_law(o.law);
-  const Corpus corpus = look_at_corpus(o.corpus);
   const bool large = plan::is_large(hardware);
   r.sequence = o.sequence > 0 ? o.sequence : large ? 4096 : 512;
   r.vocabulary = o.vocabulary > 0   ? o.vocabulary
@@ -167,7 +167,22 @@ void run(const Options& o, const Globals& globals) {
   if (o.precision == "f32") r.precision = cost::TrainPrecision::kF32;
   if (o.precision == "bf16") r.precision = cost::TrainPrecision::kBf16;
   if (o.precision == "fp8") r.precision = cost::TrainPrecision::kFp8;
-  const plan::DesignResult result = plan::search_designs(hardware, r);
+  return r;
+}
+
+void run(const Options& o, const Globals& globals) {
+  // A model that reads a text often learns it by heart, the sooner the larger the pieces it sees;
+  // one that hardly gets through it once learns more from larger pieces.
+  constexpr double kOften = 4;
+  const plan::HardwareProfile hardware = plan::load_hardware(o.hardware);
+  Corpus corpus = look_at_corpus(o.corpus, o.tokens == "bpe" ? TokenKind::kBpe : TokenKind::kBytes);
+  plan::DesignRequest r = request(o, hardware, corpus);
+  plan::DesignResult result = plan::search_designs(hardware, r);
+  if (o.tokens == "auto" && corpus.bytes > 0 && result.best.tokens < kOften * corpus.tokens) {
+    corpus = look_at_corpus(o.corpus, TokenKind::kBpe);
+    r = request(o, hardware, corpus);
+    result = plan::search_designs(hardware, r);
+  }
   if (!o.out.empty()) write_design(o.out, hardware, r, result, corpus);
   if (globals.json) {
     Json front = Json::array();
@@ -226,6 +241,12 @@ void add_plan_design(CLI::App& plan, Globals& globals) {
       ->check(CLI::Range(0.0, 1e18))
       ->type_name("N");
   command->add_option("--corpus", o->corpus, "Text files the recipe trains on")->type_name("FILE");
+  command
+      ->add_option(
+          "--tokens", o->tokens,
+          "Of the corpus: bytes, bpe, or auto: bytes where they are read four times or more")
+      ->check(CLI::IsMember({"auto", "bytes", "bpe"}))
+      ->type_name("KIND");
   command->add_option("--law", o->law, "ludziejewski2025 or besiroglu2024+clark2022")
       ->type_name("LAW");
   command
