@@ -1,0 +1,262 @@
+// cachalot plan design: the model to train on given hardware within a budget, and its recipe.
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "base/atomic_file.h"
+#include "base/error.h"
+#include "cli/command.h"
+#include "cli/design_recipe.h"
+#include "cli/output.h"
+#include "plan/design.h"
+
+namespace cachalot::cli {
+
+namespace {
+
+struct Options {
+  std::string hardware;
+  std::string budget;
+  std::vector<std::string> constraints;
+  int nodes = 1;
+  int sequence = 0;
+  int vocabulary = 0;
+  double unique_tokens = 0;
+  std::vector<std::string> corpus;
+  std::string tokens = "auto";
+  std::string law = "ludziejewski2025";
+  std::string precision = "auto";
+  std::string out;
+};
+
+double number(const std::string& text, std::size_t& used, const char* flag) {
+  try {
+    const double x = std::stod(text, &used);
+    if (x > 0) return x;
+  } catch (const std::exception&) {
+  }
+  throw Error(Code::kUsage, cat(flag, ": '", text, "' does not begin with a number above 0."));
+}
+
+// "1h", "90min", "2788000h" are device hours; "$5.5e6", "5.5e6USD" and a bare number with the
+// profile's currency money.
+double device_hours(const std::string& text, const plan::HardwareProfile& hardware) {
+  const bool dollar = text.starts_with("$");
+  const std::string rest = dollar ? text.substr(1) : text;
+  std::size_t used = 0;
+  const double x = number(rest, used, "--budget");
+  const std::string unit = rest.substr(used);
+  if (!dollar && unit == "h") return x;
+  if (!dollar && unit == "min") return x / 60;
+  if (dollar ? unit.empty() && hardware.price.currency == "USD" : unit == hardware.price.currency) {
+    if (hardware.device_hour() > 0) return x / hardware.device_hour();
+    throw Error(Code::kConfig,
+                cat("hardware profile '", hardware.name,
+                    "' has no price; give price.device_hour, or a budget in hours."));
+  }
+  throw Error(Code::kUsage,
+              cat("--budget: '", text, "' is neither device hours (1h, 90min) nor ",
+                  "money in the profile's currency (1000", hardware.price.currency, ")."));
+}
+
+void constrain(const std::string& item, plan::DesignRequest& r) {
+  static constexpr std::string_view kKeys[] = {"kv_bytes", "tpot", "active", "parameters"};
+  const std::size_t at = item.find("<=");
+  const std::string key = item.substr(0, at);
+  double* const targets[] = {&r.kv_bytes, &r.tpot_ms, &r.active_parameters, &r.total_parameters};
+  for (std::size_t i = 0; at != std::string::npos && i < std::size(kKeys); ++i) {
+    if (key != kKeys[i]) continue;
+    std::size_t used = 0;
+    const std::string value = item.substr(at + 2);
+    *targets[i] = number(value, used, "--constraint");
+    const std::string unit = value.substr(used);
+    if (!unit.empty() && !(key == "tpot" && unit == "ms")) break;
+    return;
+  }
+  const std::string near = nearest(key, std::begin(kKeys), std::end(kKeys));
+  throw Error(Code::kUsage,
+              cat("--constraint: '", item, "' is not understood",
+                  near.empty() || near == key ? "" : "; did you mean ", near == key ? "" : near,
+                  ". It takes kv_bytes<=N (of the cache, per token), tpot<=N (ms), active<=N and "
+                  "parameters<=N."));
+}
+
+std::string shape_text(const model::Config& c) {
+  return fmt::format("{} x {}, {} heads, latent {}, {}", c.num_hidden_layers, c.hidden_size,
+                     c.num_attention_heads, c.kv_lora_rank,
+                     c.route.experts == 0 ? fmt::format("dense {}", c.intermediate_size)
+                                          : fmt::format("{} of {} experts of {}", c.route.topk,
+                                                        c.route.experts, c.moe_intermediate_size));
+}
+
+Json design_json(const plan::Design& d) {
+  const model::Config& c = d.config;
+  return {{"layers", c.num_hidden_layers},
+          {"hidden_size", c.hidden_size},
+          {"heads", c.num_attention_heads},
+          {"kv_lora_rank", c.kv_lora_rank},
+          {"q_lora_rank", c.q_lora_rank},
+          {"experts", c.route.experts},
+          {"topk", c.route.topk},
+          {"expert_width", c.moe_intermediate_size},
+          {"precision", cost::name(d.precision)},
+          {"active_parameters", d.active},
+          {"parameters", d.total},
+          {"batch", d.batch},
+          {"steps", d.steps},
+          {"tokens", d.tokens},
+          {"seconds", d.seconds},
+          {"device_hours", d.device_hours},
+          {"money", d.money},
+          {"loss", d.loss},
+          {"kv_bytes_per_token", d.kv_bytes},
+          {"tpot_ms", d.tpot_ms},
+          {"learning_rate", d.learning_rate}};
+}
+
+void print_design(const plan::HardwareProfile& h, const plan::DesignRequest& r,
+                  const plan::DesignResult& result) {
+  const plan::Design& d = result.best;
+  print_line(fmt::format("best of {} shapes by {} ({} refused)", result.considered,
+                         plan::name(r.law), result.refused));
+  print_line(fmt::format("  {}; {} in products", shape_text(d.config), cost::name(d.precision)));
+  print_line(
+      fmt::format("  {} parameters, {} active", human_count(d.total), human_count(d.active)));
+  print_line(fmt::format("  {:.4g} tokens in {:.0f} steps of {} x {}; {:.2f} h on {} devices{}",
+                         d.tokens, d.steps, d.batch, r.sequence, d.seconds / 3600,
+                         r.nodes * h.device.per_node,
+                         d.money > 0 ? fmt::format(", {:.0f} {}", d.money, h.price.currency) : ""));
+  if (r.unique_tokens > 0) {
+    print_line(fmt::format("  the corpus of {:.4g} tokens is read {:.1f} times", r.unique_tokens,
+                           d.tokens / r.unique_tokens));
+  }
+  print_line(
+      fmt::format("  predicted loss {:.4f}; cache {:.0f} bytes per token; {:.3g} ms per token "
+                  "of one stream",
+                  d.loss, d.kv_bytes, d.tpot_ms));
+  print_line("");
+  print_line("no other is better in loss, cost and cache at once:");
+  print_line(fmt::format("{:>8} {:>12} {:>8}  {}", "loss", "device hours", "cache", "shape"));
+  constexpr std::size_t kMost = 24;
+  for (std::size_t i = 0; i < result.front.size() && i < kMost; ++i) {
+    const plan::Design& f = result.front[i];
+    print_line(fmt::format("{:>8.4f} {:>12.4g} {:>8.0f}  {}", f.loss, f.device_hours, f.kv_bytes,
+                           shape_text(f.config)));
+  }
+  if (result.front.size() > kMost) {
+    print_line(fmt::format("... {} more (--json has all)", result.front.size() - kMost));
+  }
+  print_line("");
+  print_line(fmt::format("law: {}", plan::source(r.law)));
+}
+
+plan::DesignRequest request(const Options& o, const plan::HardwareProfile& hardware,
+                            const Corpus& corpus) {
+  plan::DesignRequest r;
+  r.device_hours = device_hours(o.budget, hardware);
+  r.nodes = o.nodes;
+  r.law = plan::parse_scaling_law(o.law);
+  const bool large = plan::is_large(hardware);
+  r.sequence = o.sequence > 0 ? o.sequence : large ? 4096 : 512;
+  r.vocabulary = o.vocabulary > 0   ? o.vocabulary
+                 : corpus.bytes > 0 ? corpus.vocabulary
+                 : large            ? 129280
+                                    : 8192;
+  r.unique_tokens = o.unique_tokens > 0 ? o.unique_tokens : corpus.tokens;
+  for (const std::string& item : o.constraints) constrain(item, r);
+  if (o.precision == "f32") r.precision = cost::TrainPrecision::kF32;
+  if (o.precision == "bf16") r.precision = cost::TrainPrecision::kBf16;
+  if (o.precision == "fp8") r.precision = cost::TrainPrecision::kFp8;
+  return r;
+}
+
+void run(const Options& o, const Globals& globals) {
+  // A model that reads a text often learns it by heart, the sooner the larger the pieces it sees;
+  // one that hardly gets through it once learns more from larger pieces.
+  constexpr double kOften = 4;
+  const plan::HardwareProfile hardware = plan::load_hardware(o.hardware);
+  Corpus corpus = look_at_corpus(o.corpus, o.tokens == "bpe" ? TokenKind::kBpe : TokenKind::kBytes);
+  plan::DesignRequest r = request(o, hardware, corpus);
+  plan::DesignResult result = plan::search_designs(hardware, r);
+  if (o.tokens == "auto" && corpus.bytes > 0 && result.best.tokens < kOften * corpus.tokens) {
+    corpus = look_at_corpus(o.corpus, TokenKind::kBpe);
+    r = request(o, hardware, corpus);
+    result = plan::search_designs(hardware, r);
+  }
+  if (!o.out.empty()) write_design(o.out, hardware, r, result, corpus);
+  if (globals.json) {
+    Json front = Json::array();
+    for (const plan::Design& d : result.front) front.push_back(design_json(d));
+    Json out = {{"hardware", hardware.name},         {"law", plan::name(r.law)},
+                {"law_source", plan::source(r.law)}, {"considered", result.considered},
+                {"refused", result.refused},         {"unique_tokens", r.unique_tokens},
+                {"best", design_json(result.best)},  {"front", front}};
+    print_json(out);
+  } else {
+    print_design(hardware, r, result);
+    if (!o.out.empty()) {
+      print_line(
+          fmt::format("wrote {0}/config.json and {0}/recipe.toml; train with\n"
+                      "  cachalot train {0}/recipe.toml --run DIR",
+                      o.out));
+    }
+  }
+}
+
+}  // namespace
+
+void add_plan_design(CLI::App& plan, Globals& globals) {
+  CLI::App* command = add_command(
+      plan, globals, "design",
+      "The model of lowest predicted loss that given hardware can train within a budget");
+  auto o = std::make_shared<Options>();
+  command->add_option("--hardware", o->hardware, "A profile's name or TOML file")
+      ->required()
+      ->type_name("PROFILE");
+  command
+      ->add_option("--budget", o->budget,
+                   "Device hours (1h, 90min) or money in the profile's currency (1000USD)")
+      ->required()
+      ->type_name("BUDGET");
+  command
+      ->add_option("--constraint", o->constraints,
+                   "kv_bytes<=N per token, tpot<=MS, active<=N, parameters<=N; several with commas")
+      ->delimiter(',')
+      ->type_name("C");
+  command->add_option("--nodes", o->nodes, "Nodes")->check(CLI::Range(1, 1 << 20))->type_name("N");
+  command
+      ->add_option("--sequence", o->sequence,
+                   "Tokens of a sequence; 0: 4096, 512 where CPUs compute")
+      ->check(CLI::Range(0, 1 << 24))
+      ->type_name("N");
+  command
+      ->add_option("--vocabulary", o->vocabulary,
+                   "Rows of embedding and head; 0: the corpus's tokenizer, else 129280, 8192 where "
+                   "CPUs compute")
+      ->check(CLI::Range(0, 1 << 24))
+      ->type_name("N");
+  command
+      ->add_option("--unique-tokens", o->unique_tokens,
+                   "Tokens there are to learn from; 0: those of --corpus, else no end")
+      ->check(CLI::Range(0.0, 1e18))
+      ->type_name("N");
+  command->add_option("--corpus", o->corpus, "Text files the recipe trains on")->type_name("FILE");
+  command
+      ->add_option(
+          "--tokens", o->tokens,
+          "Of the corpus: bytes, bpe, or auto: bytes where they are read four times or more")
+      ->check(CLI::IsMember({"auto", "bytes", "bpe"}))
+      ->type_name("KIND");
+  command->add_option("--law", o->law, "ludziejewski2025 or besiroglu2024+clark2022")
+      ->type_name("LAW");
+  command
+      ->add_option("--precision", o->precision,
+                   "f32, bf16, fp8, or auto: what gives the lower loss")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "fp8"}))
+      ->type_name("P");
+  command->add_option("--out", o->out, "Folder to write config.json and recipe.toml into")
+      ->type_name("DIR");
+  on_run(command, globals, o, run);
+}
+
+}  // namespace cachalot::cli

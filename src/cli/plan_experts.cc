@@ -1,0 +1,116 @@
+// cachalot plan experts: counted loads to a placement of experts, with the imbalance before and
+// after.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/atomic_file.h"
+#include "base/error.h"
+#include "cli/command.h"
+#include "cli/output.h"
+#include "cost/expert_placement.h"
+
+namespace cachalot::cli {
+
+namespace {
+
+struct Options {
+  std::string loads;
+  int replicas = 0;
+  int groups = 1;
+  int nodes = 1;
+  int devices = 1;
+};
+
+// [[loads of a layer's experts], ...], or one layer alone.
+std::vector<std::vector<double>> read_loads(const std::string& path) {
+  constexpr std::uint64_t kMostBytes = std::uint64_t{64} << 20;
+  const auto wrong = [&](const std::string& what) {
+    return Error(Code::kFormat, cat(path, ": ", what,
+                                    "; a JSON list of loads, or a list of such "
+                                    "lists, one per layer, is needed."));
+  };
+  const auto json = nlohmann::json::parse(read_file(path, kMostBytes), nullptr, false);
+  if (!json.is_array() || json.empty()) throw wrong("not a JSON list with something in it");
+  std::vector<std::vector<double>> layers;
+  const auto add = [&](const nlohmann::json& list) {
+    std::vector<double> load;
+    for (const auto& x : list) {
+      if (!x.is_number()) throw wrong("a load that is no number");
+      load.push_back(x.get<double>());
+    }
+    layers.push_back(std::move(load));
+  };
+  if (json.front().is_array()) {
+    for (const auto& list : json) {
+      if (!list.is_array()) throw wrong("layers and loads are mixed");
+      add(list);
+    }
+  } else {
+    add(json);
+  }
+  return layers;
+}
+
+void run(const Options& o, const Globals& globals) {
+  Json layers = Json::array();
+  double before = 0, after = 0;
+  const auto loads = read_loads(o.loads);
+  bool hierarchical = false;
+  for (const std::vector<double>& load : loads) {
+    const int experts = static_cast<int>(load.size());
+    const cost::PlacementShape shape{experts, o.replicas > 0 ? o.replicas : experts, o.groups,
+                                     o.nodes, o.devices};
+    const cost::Placement placed = cost::place_experts(load, shape);
+    const double was =
+        experts % o.devices == 0
+            ? cost::imbalance(cost::place_in_order(experts, o.devices), load, o.devices)
+            : 0;
+    const double is = cost::imbalance(placed, load, o.devices);
+    hierarchical = placed.hierarchical;
+    before += was / static_cast<double>(loads.size());
+    after += is / static_cast<double>(loads.size());
+    layers.push_back({{"expert_of_slot", placed.expert_of},
+                      {"slots_of_expert", placed.slots_of},
+                      {"imbalance_before", was},
+                      {"imbalance", is}});
+  }
+  if (globals.json) {
+    print_json({{"policy", hierarchical ? "hierarchical" : "global"},
+                {"imbalance_before", before},
+                {"imbalance", after},
+                {"layers", layers}});
+    return;
+  }
+  print_line(fmt::format("{} placement of {} layers on {} devices",
+                         hierarchical ? "hierarchical" : "global", loads.size(), o.devices));
+  print_line(fmt::format("busiest device over the mean: {:.3f}, in order {}", after,
+                         before > 0 ? fmt::format("{:.3f}", before) : "does not divide"));
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    print_line(fmt::format("layer {}: {}", i, layers[i]["expert_of_slot"].dump()));
+  }
+}
+
+}  // namespace
+
+void add_plan_experts(CLI::App& plan, Globals& globals) {
+  CLI::App* command =
+      add_command(plan, globals, "experts",
+                  "Places experts on devices by their loads (the published balancer)");
+  auto o = std::make_shared<Options>();
+  const auto count = CLI::Range(1, 1 << 20);
+  command->add_option("loads", o->loads, "JSON: loads of the experts, one list per layer")
+      ->required()
+      ->type_name("FILE");
+  command->add_option("--replicas", o->replicas, "Slots of all devices together; 0: one per expert")
+      ->check(CLI::Range(0, 1 << 20))
+      ->type_name("N");
+  command->add_option("--groups", o->groups, "Groups of experts")->check(count)->type_name("N");
+  command->add_option("--nodes", o->nodes, "Nodes")->check(count)->type_name("N");
+  command->add_option("--devices", o->devices, "Devices of all nodes")
+      ->check(count)
+      ->type_name("N");
+  on_run(command, globals, o, run);
+}
+
+}  // namespace cachalot::cli

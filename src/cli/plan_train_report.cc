@@ -1,0 +1,270 @@
+#include "cli/plan_train_report.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+namespace cachalot::cli {
+
+namespace {
+
+double mfu(const plan::TrainPlan& p, const plan::HardwareProfile& hardware, bool causal) {
+  const auto best =
+      hardware.device.bf16_tflops > 0 ? plan::Arithmetic::kBf16 : plan::Arithmetic::kF32;
+  const double peak = hardware.peak(best);
+  return peak > 0 ? p.flops_per_device(causal) / peak : 0;
+}
+
+// Utilisation of the measured step by the same counts: what is published can be checked with it.
+double measured_mfu(const plan::TrainPlan& p, const plan::MeasuredStep& m, bool causal) {
+  if (m.step_seconds <= 0 || m.peak_tflops <= 0) return 0;
+  const double flops = causal ? p.flops_per_token : p.flops_per_token_non_causal;
+  return 100 * p.layout.tokens_per_step() / m.step_seconds * flops / p.layout.devices /
+         (1e12 * m.peak_tflops);
+}
+
+struct Row {
+  const char* name;
+  double predicted;  // mean over the ranks
+  double first;      // of rank 0
+  double measured;   // 0: not known
+  const char* unit;
+};
+
+std::vector<Row> rows(const TrainReport& r, const plan::TrainPlan& p) {
+  const plan::MeasuredStep m = r.beside.value_or(plan::MeasuredStep{});
+  const cost::SimulatedRank& first = p.simulation.ranks.front();
+  const auto same = [](const char* name, double x, double measured, const char* unit) {
+    return Row{name, x, x, measured, unit};
+  };
+  return {
+      same("step", p.seconds, m.step_seconds, "s"),
+      {"forward alone (F)", p.work.forward, first.work.forward, m.forward_seconds, "s"},
+      {"backward alone (B, b)", p.work.backward, first.work.backward, m.backward_seconds, "s"},
+      {"weight gradients (W)", p.work.weight_grad, first.work.weight_grad, m.weight_seconds, "s"},
+      {"overlapped (F&B)", p.work.overlapped, first.work.overlapped, m.overlapped_seconds, "s"},
+      {"bubble", p.bubble, first.idle, m.bubble_seconds, "s"},
+      same("optimizer", p.optimizer, m.optimizer_seconds, "s"),
+      same("tokens per day", p.tokens_per_second() * 86400 / 1e9, m.tokens_per_day / 1e9, "1e9"),
+      same("causal, per device", p.flops_per_device(true) / 1e12, m.tflops_causal, "TFLOPS"),
+      same("not causal", p.flops_per_device(false) / 1e12, m.tflops_non_causal, "TFLOPS"),
+      same("MFU causal", 100 * mfu(p, r.hardware, true), m.mfu_causal, "%"),
+      same("MFU not causal", 100 * mfu(p, r.hardware, false), m.mfu_non_causal, "%")};
+}
+
+plan::Bill bill(const TrainReport& r, const plan::TrainPlan& p) {
+  if (r.device_hours <= 0) return plan::bill_for(p, r.hardware, r.tokens);
+  plan::Bill b;
+  b.device_hours = r.device_hours;
+  b.money = r.device_hours * r.hardware.device_hour();
+  b.seconds = r.device_hours * 3600 / p.layout.devices;
+  b.steps = b.seconds / p.seconds;
+  b.tokens = b.steps * p.layout.tokens_per_step();
+  return b;
+}
+
+Json layout_json(const cost::Layout& l) {
+  return {{"devices", l.devices},
+          {"pipeline", l.pipeline},
+          {"tensor", l.tensor},
+          {"expert", l.expert},
+          {"data", l.data()},
+          {"schedule", cost::name(l.schedule)},
+          {"stages", l.stages()},
+          {"batch", l.batch},
+          {"micro_batch", l.micro_batch},
+          {"micro_batches", l.micro_batches()},
+          {"sequence", l.sequence},
+          {"precision", cost::name(l.precision)},
+          {"recompute", cost::name(l.recompute)}};
+}
+
+Json memory_json(const cost::TrainMemory& m) {
+  return {{"weights", m.weights},         {"gradients", m.gradients}, {"optimizer", m.optimizer},
+          {"activations", m.activations}, {"working", m.working},     {"total", m.sum()}};
+}
+
+Json stages_json(const plan::TrainPlan& p) {
+  Json stages = Json::array();
+  for (std::size_t s = 0; s < p.stages.size(); ++s) {
+    const cost::Stage& stage = p.stages[s];
+    const cost::StageTimes& t = p.times[s];
+    stages.push_back({{"first_layer", stage.first_layer},
+                      {"dense_layers", stage.dense_layers},
+                      {"moe_layers", stage.moe_layers},
+                      {"mtp_layers", stage.mtp_layers},
+                      {"embedding", stage.embedding},
+                      {"head", stage.head},
+                      {"forward", t.forward},
+                      {"input_grad", t.input_grad},
+                      {"weight_grad", t.weight_grad},
+                      {"overlapped_with_itself", cost::pair_seconds(t, t)}});
+  }
+  return stages;
+}
+
+Json kept_json(const TrainReport& r, const plan::TrainPlan& p) {
+  Json out = Json::object();
+  for (const bool moe : {false, true}) {
+    if (moe && r.config.route.experts == 0) continue;
+    Json kinds = Json::object();
+    for (const cost::KeptBytes& k : cost::kept_per_token(r.config, p.layout, moe)) {
+      kinds[k.kind] = k.bytes;
+    }
+    out[moe ? "moe_layer" : "dense_layer"] = kinds;
+  }
+  return out;
+}
+
+std::string layout_text(const cost::Layout& l) {
+  return fmt::format("pp={},ep={},tp={},micro_batch={},schedule={},recompute={}", l.pipeline,
+                     l.expert, l.tensor, l.micro_batch, cost::name(l.schedule),
+                     cost::name(l.recompute));
+}
+
+void print_memory(const TrainReport& r, const plan::TrainPlan& p) {
+  const int rank = p.fullest_rank();
+  const cost::TrainMemory& m = p.memory[static_cast<std::size_t>(rank)];
+  const auto line = [](const char* name, double bytes) {
+    print_line(fmt::format("  {:<22} {:>9.2f} GB", name, bytes / 1e9));
+  };
+  print_line("");
+  print_line(fmt::format("memory of a device of rank {}, the fullest", rank));
+  line("weights", m.weights);
+  line("gradients", m.gradients);
+  line("optimizer", m.optimizer);
+  line("activations", m.activations);
+  line("working memory", m.working);
+  const double room = plan::usable_memory(r.hardware);
+  print_line(fmt::format("  {:<22} {:>9.2f} GB{}", "sum", m.sum() / 1e9,
+                         room > 0 ? fmt::format(" of {:.1f}", room / 1e9) : ""));
+}
+
+void print_traffic(const plan::TrainPlan& p) {
+  if (p.traffic.empty()) return;
+  print_line("");
+  print_line("sent by a device in a step");
+  for (const cost::Traffic& t : p.traffic) {
+    print_line(fmt::format("  {:<40} {:<8} {:>9.2f} GB", t.purpose,
+                           t.link == cost::Link::kNetwork ? "network" : "node", t.bytes / 1e9));
+  }
+}
+
+void print_parts(const TrainReport& r, const plan::TrainPlan& p) {
+  const bool several = p.simulation.ranks.size() > 1;
+  print_line(fmt::format("{:<24} {:>10}{} {}", "", "predicted",
+                         several ? fmt::format(" {:>10}", "rank 0") : "",
+                         r.beside ? fmt::format("{:>15} {:>17}", "measured", "off by") : ""));
+  for (const Row& row : rows(r, p)) {
+    std::string beside;
+    if (row.measured > 0) {
+      const auto off = [&](double x) {
+        return fmt::format("{:+.1f}", 100 * (x / row.measured - 1));
+      };
+      beside = fmt::format("{:>9.2f} {:>17} %", row.measured,
+                           row.first != row.predicted ? off(row.predicted) + ", " + off(row.first)
+                                                      : off(row.predicted));
+    }
+    print_line(fmt::format("{:<24} {:>10.3f}{} {:<6}{}", row.name, row.predicted,
+                           several ? fmt::format(" {:>10.3f}", row.first) : "", row.unit, beside));
+  }
+  if (r.beside && r.beside->step_seconds > 0 && r.beside->peak_tflops > 0) {
+    print_line(
+        fmt::format("MFU of the measured step by this count against {} TFLOPS: {:.2f} % "
+                    "causal, {:.2f} % not causal",
+                    r.beside->peak_tflops, measured_mfu(p, *r.beside, true),
+                    measured_mfu(p, *r.beside, false)));
+  }
+  if (!several) return;
+  print_line(
+      fmt::format("Predicted parts are means over {} ranks. Equal stages would have a bubble "
+                  "of {:.3f} s by the published formula.",
+                  p.simulation.ranks.size(), p.formula_bubble));
+}
+
+}  // namespace
+
+Json to_json(const TrainReport& r) {
+  const plan::TrainPlan& p = r.plans.front();
+  const plan::Bill b = bill(r, p);
+  Json parts = Json::object();
+  for (const Row& row : rows(r, p)) {
+    parts[row.name] = {{"predicted", row.predicted}, {"rank_0", row.first}, {"unit", row.unit}};
+    if (row.measured > 0) parts[row.name]["measured"] = row.measured;
+  }
+  Json traffic = Json::array();
+  for (const cost::Traffic& t : p.traffic) {
+    traffic.push_back({{"purpose", t.purpose},
+                       {"link", t.link == cost::Link::kNetwork ? "network" : "node"},
+                       {"bytes", t.bytes}});
+  }
+  Json others = Json::array();
+  for (std::size_t i = 1; i < r.plans.size(); ++i) {
+    others.push_back({{"layout", layout_json(r.plans[i].layout)},
+                      {"seconds", r.plans[i].seconds},
+                      {"memory", r.plans[i].memory_bytes()}});
+  }
+  return {{"hardware", r.hardware.name},
+          {"layout", layout_json(p.layout)},
+          {"step",
+           {{"seconds", p.seconds},
+            {"forward", p.work.forward},
+            {"backward", p.work.backward},
+            {"weight_grad", p.work.weight_grad},
+            {"overlapped", p.work.overlapped},
+            {"bubble", p.bubble},
+            {"formula_bubble", p.formula_bubble},
+            {"optimizer", p.optimizer}}},
+          {"tokens_per_second", p.tokens_per_second()},
+          {"tflops_per_device", p.flops_per_device(true) / 1e12},
+          {"mfu", mfu(p, r.hardware, true)},
+          {"mfu_non_causal", mfu(p, r.hardware, false)},
+          {"memory", memory_json(p.memory[static_cast<std::size_t>(p.fullest_rank())])},
+          {"memory_limit", plan::usable_memory(r.hardware)},
+          {"kept_bytes_per_token", kept_json(r, p)},
+          {"stages", stages_json(p)},
+          {"traffic", traffic},
+          {"bill",
+           {{"tokens", b.tokens},
+            {"steps", b.steps},
+            {"seconds", b.seconds},
+            {"device_hours", b.device_hours},
+            {"money", b.money},
+            {"currency", r.hardware.price.currency}}},
+          {"compared", parts},
+          {"measured_mfu", r.beside ? measured_mfu(p, *r.beside, true) : 0},
+          {"measured_mfu_non_causal", r.beside ? measured_mfu(p, *r.beside, false) : 0},
+          {"other_layouts", others}};
+}
+
+void print_text(const TrainReport& r) {
+  const plan::TrainPlan& p = r.plans.front();
+  const cost::Layout& l = p.layout;
+  print_line(fmt::format("{} devices of {}, {} sequences of {} tokens per step, {}", l.devices,
+                         r.hardware.name, l.batch, l.sequence, cost::name(l.precision)));
+  print_line(fmt::format("layout {}; {} data-parallel copies, {} micro-batches", layout_text(l),
+                         l.data(), l.micro_batches()));
+  print_line("");
+  print_parts(r, p);
+  print_memory(r, p);
+  print_traffic(p);
+  if (r.tokens > 0 || r.device_hours > 0) {
+    const plan::Bill b = bill(r, p);
+    print_line("");
+    print_line(fmt::format("{:.4g} tokens: {:.0f} steps, {:.2f} days, {:.0f} device hours{}",
+                           b.tokens, b.steps, b.seconds / 86400, b.device_hours,
+                           b.money > 0
+                               ? fmt::format(", {:.0f} {}", b.money, r.hardware.price.currency)
+                               : std::string(" (no price in the profile)")));
+  }
+  if (r.plans.size() > 1) {
+    print_line("");
+    print_line("next best layouts");
+    for (std::size_t i = 1; i < r.plans.size(); ++i) {
+      print_line(fmt::format("  {:>9.3f} s {:>7.1f} GB  {}", r.plans[i].seconds,
+                             r.plans[i].memory_bytes() / 1e9, layout_text(r.plans[i].layout)));
+    }
+  }
+}
+
+}  // namespace cachalot::cli

@@ -1,0 +1,66 @@
+// What a device holds while it trains: weights, gradients, optimiser, activations.
+//
+// Threads: pure functions.
+// Errors:  none; the layout has been checked.
+// Paper:   V3 report 3.2.3, 3.3.1, 3.3.3 and "Insights" 2: FP32 master weights and gradients, BF16
+//          moments, activations kept in FP8 (the attention's output in 12 bits), norms, projections
+//          out of the latents and SwiGLU computed again. ZeRO-1: Rajbhandari et al. 2020.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cost/schedule_simulate.h"
+#include "cost/train_layout.h"
+
+namespace cachalot::cost {
+
+// Parameters of one layer, by how they are split.
+struct LayerSizes {
+  double attention = 0;
+  double norms = 0;
+  double dense_ffn = 0;
+  double shared = 0;
+  double expert = 0;  // one routed
+  double router = 0;
+  double projection = 0;  // of an MTP layer: 2 D x D
+  double table = 0;       // embedding or head
+};
+LayerSizes layer_sizes(const model::Config& config);
+
+// Bytes kept from the forward to the backward pass, of one token, by kind.
+struct KeptBytes {
+  std::string kind;
+  double bytes = 0;
+};
+// Of one layer, dense or with experts, before tensor parallelism splits them.
+std::vector<KeptBytes> kept_per_token(const model::Config& config, const Layout& layout, bool moe);
+double sum(const std::vector<KeptBytes>& kept);
+
+// Parameters on one device of a pipeline rank, and how many devices share their optimiser.
+struct DeviceParameters {
+  double replicated = 0;  // on all data-parallel copies, tensor-split
+  double experts = 0;
+  double replicated_shards = 1;
+  double expert_shards = 1;
+  double sum() const noexcept { return replicated + experts; }
+};
+DeviceParameters device_parameters(const model::Config& config, const Layout& layout,
+                                   std::span<const Stage> stages, const Schedule& schedule,
+                                   int rank);
+
+struct TrainMemory {
+  double weights = 0;  // what products read
+  double gradients = 0;
+  double optimizer = 0;  // master weights and moments
+  double activations = 0;
+  double working = 0;  // of one layer, and the logits
+  double sum() const noexcept { return weights + gradients + optimizer + activations + working; }
+};
+// Of a device of `rank`. `simulation` says how many micro-batches lie there at once.
+TrainMemory train_memory(const model::Config& config, const Layout& layout,
+                         std::span<const Stage> stages, const Schedule& schedule,
+                         const Simulation& simulation, int rank);
+
+}  // namespace cachalot::cost

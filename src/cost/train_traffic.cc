@@ -1,0 +1,106 @@
+#include "cost/train_traffic.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace cachalot::cost {
+
+namespace {
+
+// Of `boxes` equally likely ones, how many `draws` (without regard to doubles) hit.
+double boxes_hit(double boxes, double draws) {
+  return boxes * (1 - std::pow(1 - 1 / boxes, draws));
+}
+
+void add(std::vector<Traffic>& out, const char* purpose, Link link, double bytes) {
+  if (bytes > 0) out.push_back({purpose, link, bytes});
+}
+
+// A share of `group` devices that lies on other nodes, if they fill nodes one after the other.
+Link link_of(double group, const Layout& l) {
+  return group > l.devices_per_node ? Link::kNetwork : Link::kNode;
+}
+
+}  // namespace
+
+ExpertCopies expert_copies(const model::Config& c, const Layout& l) {
+  ExpertCopies out;
+  if (l.expert == 1 || c.route.experts == 0) return out;
+  const double hidden = c.hidden_size, topk = c.route.topk;
+  const bool fp8 = l.precision == TrainPrecision::kFp8;
+  const double value = l.precision == TrainPrecision::kF32 ? 4 : 2;
+  out.bytes_there = hidden * (fp8 ? 1 + 4.0 / 128 : value);
+  out.bytes_back = hidden * value;
+  const double nodes = l.expert_nodes();
+  const double per_node = std::min(l.expert, l.devices_per_node);
+  // Groups limit the nodes only where each node holds whole groups; one of them: exactly.
+  const int groups = c.route.groups;
+  double most = nodes;
+  if (groups > 1 && groups % l.expert_nodes() == 0) {
+    most = groups == l.expert_nodes() ? c.route.topk_groups : boxes_hit(nodes, c.route.topk_groups);
+  }
+  const double places = boxes_hit(nodes > 1 ? most : per_node, topk);
+  out.places = places;
+  if (nodes > 1) {
+    out.network = places * (nodes - 1) / nodes;
+    // In each node the copy goes on to the devices that hold one of the token's experts there.
+    out.node = places * boxes_hit(per_node, topk / places) * (per_node - 1) / per_node;
+  } else {
+    out.node = places * (per_node - 1) / per_node;
+  }
+  return out;
+}
+
+std::vector<Traffic> train_traffic(const model::Config& c, const Layout& l,
+                                   std::span<const Stage> stages, const Schedule& schedule) {
+  double moe = 0, layers = 0;
+  DeviceParameters heaviest;
+  for (std::size_t rank = 0; rank < schedule.ranks.size(); ++rank) {
+    double rank_moe = 0, rank_layers = 0;
+    for (const int number : schedule.stages_of(static_cast<int>(rank))) {
+      const Stage& stage = stages[static_cast<std::size_t>(number)];
+      rank_moe += stage.moe_layers + (c.route.experts > 0 ? stage.mtp_layers : 0);
+      rank_layers += stage.layers() + stage.mtp_layers;
+      if (stages.size() == 1) break;
+    }
+    // DualPipe: each of two stages sees half of the micro-batches.
+    const double share = copies_of_weights(l.schedule);
+    moe = std::max(moe, rank_moe / share);
+    layers = std::max(layers, rank_layers / share);
+    const DeviceParameters p = device_parameters(c, l, stages, schedule, static_cast<int>(rank));
+    if (p.sum() > heaviest.sum()) heaviest = p;
+  }
+  const double tokens = l.tokens_per_micro_batch() * l.micro_batches() / l.tensor;
+  const ExpertCopies copies = expert_copies(c, l);
+  const double bytes = copies.bytes_there + copies.bytes_back;
+  std::vector<Traffic> out;
+  // Forward dispatch and combine, and the same for the gradients.
+  add(out, "experts: dispatch and combine", Link::kNetwork,
+      2 * moe * tokens * copies.network * bytes);
+  add(out, "experts: dispatch and combine", Link::kNode, 2 * moe * tokens * copies.node * bytes);
+  const double value = l.precision == TrainPrecision::kF32 ? 4 : 2;
+  if (l.tensor > 1) {
+    // Two pairs of gather and scatter per layer and direction (sequence parallelism between them).
+    add(out, "tensor groups", Link::kNode,
+        2 * layers * 4 * tokens * c.hidden_size * value * (l.tensor - 1));
+  }
+  if (l.pipeline > 1) {
+    const double hops = static_cast<double>(l.stages()) / l.pipeline;
+    add(out, "pipeline: activations and gradients",
+        link_of(static_cast<double>(l.data()) * l.tensor * l.pipeline, l),
+        2 * hops * tokens * c.hidden_size * value);
+  }
+  // Gradients scattered in float, weights gathered as products read them.
+  constexpr double kGradient = 4;
+  const auto copies_of = [](double shards) { return (shards - 1) / shards; };
+  const double dense_copies = l.data() * copies_of_weights(l.schedule);
+  const double expert_copies_all =
+      static_cast<double>(l.data()) * l.tensor / l.expert * copies_of_weights(l.schedule);
+  add(out, "gradients and weights, replicated", link_of(dense_copies * l.tensor, l),
+      (kGradient + value) * heaviest.replicated * copies_of(dense_copies));
+  add(out, "gradients and weights, experts", link_of(expert_copies_all * l.expert, l),
+      (kGradient + value) * heaviest.experts * copies_of(expert_copies_all));
+  return out;
+}
+
+}  // namespace cachalot::cost

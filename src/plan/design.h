@@ -1,0 +1,81 @@
+// Which model to train on the hardware there is, in the time or for the money there is: shapes of
+// DeepSeek-V3's kind are timed by the training plan and ordered by a scaling law.
+//
+// A scaling law knows sizes, experts and tokens. What it does not know follows rules: widths and
+// depths of like proportion (Kaplan et al. 2020, section 3: loss hardly depends on them), a shared
+// expert as wide as a routed one, the feed-forward part 2.6 times as wide as the stream (V3: 9 x
+// 2048 / 7168), the latent four heads wide (V2 report 2.1.4) unless the cache must be smaller.
+//
+// Threads: pure functions; the same answer every time.
+// Errors:  kConfig where no shape meets the constraints (the nearest miss is named).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "plan/scaling_law.h"
+#include "plan/train_plan.h"
+
+namespace cachalot::plan {
+
+struct DesignRequest {
+  double device_hours = 0;
+  int nodes = 1;
+  int sequence = 4096;
+  int vocabulary = 129280;
+  double unique_tokens = 0;  // 0: never repeated
+  ScalingLaw law = ScalingLaw::kJointMoe;
+  std::optional<cost::TrainPrecision> precision;  // none: the fastest that the hardware has
+  int mtp_layers = 1;
+  // Constraints; 0: none.
+  double kv_bytes = 0;  // of the cache per token, in bf16
+  double tpot_ms = 0;   // per token of one stream, at a full context
+  double active_parameters = 0;
+  double total_parameters = 0;
+};
+
+struct Design {
+  model::Config config;
+  cost::TrainPrecision precision = cost::TrainPrecision::kBf16;
+  int batch = 0;  // sequences of a step
+  double steps = 0;
+  double tokens = 0;
+  double seconds = 0;  // of the run
+  double device_hours = 0;
+  double money = 0;
+  double loss = 0;
+  double active = 0;  // parameters of products, and all
+  double total = 0;
+  double kv_bytes = 0;
+  double tpot_ms = 0;
+  double learning_rate = 0;
+};
+
+struct DesignResult {
+  Design best;
+  std::optional<TrainPlan> plan;  // of the best, with its layout
+  std::vector<Design> front;      // no other is better in loss, cost and cache at once
+  int considered = 0;
+  int refused = 0;  // by the constraints or the memory
+};
+
+DesignResult search_designs(const HardwareProfile& hardware, const DesignRequest& request);
+
+// One shape timed: what `request` makes of it. For comparing hand-made shapes with.
+Design evaluate_design(const HardwareProfile& hardware, const DesignRequest& request,
+                       const model::Config& config, cost::TrainPrecision precision,
+                       double device_hours);
+
+// Whether a machine has matrix units that want wide products (accelerators), or is one of CPUs.
+bool is_large(const HardwareProfile& hardware) noexcept;
+// The shapes that are tried.
+std::vector<model::Config> design_shapes(const DesignRequest& request, bool large_machine);
+
+// Tokens of a step, and peak learning rate, from parameters and tokens: Li et al. 2025 (Step Law,
+// arXiv 2503.04715), 0.58 D^0.571 and 1.79 N^-0.713 D^0.307, the rate at most 3e-3: the fit begins
+// at 60 million parameters, and small models are not stable beyond that.
+double batch_tokens(double tokens);
+double learning_rate(double parameters, double tokens);
+
+}  // namespace cachalot::plan

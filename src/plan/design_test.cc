@@ -1,0 +1,113 @@
+#include "plan/design.h"
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+
+namespace cachalot::plan {
+namespace {
+
+constexpr const char* kTwoCores = R"(
+name = "two cores"
+[device]
+name = "two cores"
+f32_tflops = 0.23
+bf16_tflops = 0.46
+memory_gb = 8
+memory_gbps = 36
+source = "assumed: for this test"
+[training]
+half_size = 24
+elementwise_bytes = 8
+source = "assumed: for this test"
+)";
+
+HardwareProfile two_cores() { return parse_hardware(kTwoCores, "two.toml"); }
+
+DesignRequest an_hour() {
+  DesignRequest r;
+  r.device_hours = 1;
+  r.sequence = 512;
+  r.vocabulary = 257;
+  return r;
+}
+
+TEST(DesignTest, TheBudgetIsSpentAndMoreOfItHelps) {
+  DesignRequest r = an_hour();
+  const DesignResult one = search_designs(two_cores(), r);
+  EXPECT_NEAR(one.best.seconds, 3600, 1e-6);
+  EXPECT_GT(one.best.tokens, 1e6);
+  EXPECT_EQ(one.best.batch % one.plan->layout.micro_batch, 0);
+  r.device_hours = 8;
+  const DesignResult eight = search_designs(two_cores(), r);
+  EXPECT_LT(eight.best.loss, one.best.loss);
+  EXPECT_GT(eight.best.total, one.best.total);
+}
+
+TEST(DesignTest, TheAnswerIsTheSameEveryTime) {
+  const DesignResult a = search_designs(two_cores(), an_hour());
+  const DesignResult b = search_designs(two_cores(), an_hour());
+  EXPECT_TRUE(a.best.config == b.best.config);
+  EXPECT_EQ(a.best.loss, b.best.loss);
+  EXPECT_EQ(a.front.size(), b.front.size());
+}
+
+TEST(DesignTest, NothingOfTheFrontIsBeatenByAnother) {
+  const DesignResult result = search_designs(two_cores(), an_hour());
+  ASSERT_GT(result.front.size(), 3U);
+  for (const Design& a : result.front) {
+    for (const Design& b : result.front) {
+      if (&a == &b) continue;
+      EXPECT_FALSE(b.loss <= a.loss && b.device_hours <= a.device_hours && b.kv_bytes <= a.kv_bytes)
+          << a.loss << " " << b.loss;
+    }
+  }
+}
+
+TEST(DesignTest, ConstraintsHold) {
+  DesignRequest r = an_hour();
+  r.kv_bytes = 400;
+  const Design small = search_designs(two_cores(), r).best;
+  EXPECT_LE(small.kv_bytes, 400);
+  EXPECT_GE(small.loss, search_designs(two_cores(), an_hour()).best.loss);
+  r = an_hour();
+  r.tpot_ms = 0.05;
+  EXPECT_LE(search_designs(two_cores(), r).best.tpot_ms, 0.05);
+  r = an_hour();
+  r.kv_bytes = 1;
+  EXPECT_THROW(search_designs(two_cores(), r), Error);
+}
+
+TEST(DesignTest, AScarceTextAsksForASmallerModel) {
+  DesignRequest r = an_hour();
+  const Design plenty = search_designs(two_cores(), r).best;
+  r.unique_tokens = 1e6;
+  const Design scarce = search_designs(two_cores(), r).best;
+  EXPECT_LT(scarce.active, plenty.active);
+  EXPECT_GT(scarce.loss, plenty.loss);
+}
+
+TEST(DesignTest, AClusterGetsALayoutThatFits) {
+  DesignRequest r;
+  r.device_hours = 2e4;
+  r.nodes = 16;
+  r.active_parameters = 4e9;
+  const HardwareProfile h = load_hardware("h800");
+  const DesignResult result = search_designs(h, r);
+  EXPECT_LE(result.best.active, 4e9);
+  EXPECT_EQ(result.plan->layout.devices, 128);
+  EXPECT_EQ(why_too_large(*result.plan, h), "");
+  EXPECT_NEAR(result.best.money, 4e4, 1);
+}
+
+TEST(DesignTest, EveryShapeIsAModelTheProgramTakes) {
+  DesignRequest r = an_hour();
+  for (const bool large : {false, true}) {
+    for (const model::Config& c : design_shapes(r, large)) {
+      ASSERT_NO_THROW(model::validate(c, "shape")) << c.hidden_size << " " << c.num_hidden_layers;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace cachalot::plan

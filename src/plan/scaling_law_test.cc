@@ -1,0 +1,79 @@
+// Values worked out by hand from the papers' equations.
+#include "plan/scaling_law.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/error.h"
+
+namespace cachalot::plan {
+namespace {
+
+constexpr auto kDense = ScalingLaw::kBesiroglu;
+
+TEST(ScalingLawTest, ChinchillaByTheRefittedLaw) {
+  // 70 B parameters, 1.4 T tokens: 1.8172 + 482.01/70e9^.3478 + 2085.43/1.4e12^.3658.
+  const double want = 1.8172 + 482.01 * std::exp(-0.3478 * std::log(70e9)) +
+                      2085.43 * std::exp(-0.3658 * std::log(1.4e12));
+  EXPECT_NEAR(predicted_loss(kDense, {.active = 70e9, .tokens = 1.4e12}), want, 1e-9);
+  EXPECT_NEAR(want, 1.974, 0.001);
+}
+
+// At 6 N D fixed the best ratio of tokens to parameters is some 20 where Chinchilla was trained.
+TEST(ScalingLawTest, TwentyTokensPerParameter) {
+  const double flops = 6 * 70e9 * 1.4e12;
+  double best = 1e9, best_n = 0;
+  for (double n = 1e9; n < 1e12; n *= 1.02) {
+    const double loss = predicted_loss(kDense, {.active = n, .tokens = flops / 6 / n});
+    if (loss < best) {
+      best = loss;
+      best_n = n;
+    }
+  }
+  const double ratio = flops / 6 / best_n / best_n;
+  EXPECT_GT(ratio, 15);
+  EXPECT_LT(ratio, 30);
+}
+
+TEST(ScalingLawTest, ExpertsHelpAndSaturate) {
+  EXPECT_EQ(dense_equivalent(1e9, 1), 1e9);
+  double last = 1e9;
+  for (const double experts : {2.0, 4.0, 8.0, 32.0, 128.0}) {
+    const double now = dense_equivalent(1e9, experts);
+    EXPECT_GT(now, last);
+    last = now;
+  }
+  EXPECT_LT(dense_equivalent(1e9, 4096) / dense_equivalent(1e9, 512), 1.3);
+  // Clark's finding: the gain falls with the size of the model.
+  EXPECT_GT(dense_equivalent(1e8, 64) / 1e8, dense_equivalent(1e10, 64) / 1e10);
+  for (const auto law : {ScalingLaw::kBesiroglu, ScalingLaw::kJointMoe}) {
+    EXPECT_LT(predicted_loss(law, {.active = 1e9, .experts = 8, .tokens = 1e11}),
+              predicted_loss(law, {.active = 1e9, .experts = 1, .tokens = 1e11}))
+        << name(law);
+  }
+}
+
+TEST(ScalingLawTest, RepeatedTokensCountLess) {
+  EXPECT_EQ(effective_tokens(5, 10), 5);
+  EXPECT_NEAR(effective_tokens(40, 10), 10 + 10 * 15.387756 * (1 - std::exp(-3 / 15.387756)), 1e-9);
+  EXPECT_LT(effective_tokens(1e9, 10), 10 * (1 + 15.387756) + 1e-9);
+  EXPECT_EQ(effective_parameters(5, 10), 5);
+  EXPECT_LT(effective_parameters(1e9, 10), 10 * (1 + 5.309743) + 1e-9);
+  for (const auto law : {ScalingLaw::kBesiroglu, ScalingLaw::kJointMoe}) {
+    const LearningCase fresh{.active = 1e8, .experts = 4, .tokens = 1e10};
+    LearningCase again = fresh;
+    again.unique_tokens = 1e8;
+    EXPECT_GT(predicted_loss(law, again), predicted_loss(law, fresh));
+    again.unique_tokens = 1e10;
+    EXPECT_GE(predicted_loss(law, again), predicted_loss(law, fresh));
+  }
+}
+
+TEST(ScalingLawTest, NamesAreRead) {
+  EXPECT_EQ(parse_scaling_law("ludziejewski2025"), ScalingLaw::kJointMoe);
+  EXPECT_THROW(parse_scaling_law("kaplan"), Error);
+}
+
+}  // namespace
+}  // namespace cachalot::plan
