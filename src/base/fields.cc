@@ -143,6 +143,18 @@ bool store(const Field& field, const FieldValue& value) {
                  }
                  *f.value = std::move(all);
                  return true;
+               },
+               [&](const RealListField& f) {
+                 const auto* list = std::get_if<std::vector<FieldValue>>(&value.value);
+                 if (list == nullptr) return false;
+                 std::vector<double> all;
+                 for (const FieldValue& item : *list) {
+                   const auto x = real(item);
+                   if (!x || !(*x >= f.low && *x <= f.high)) return false;  // NaN too
+                   all.push_back(*x);
+                 }
+                 *f.value = std::move(all);
+                 return true;
                }},
       field.target);
 }
@@ -191,6 +203,11 @@ FieldValue read_as(const Field& field, std::string_view text) {
                  std::vector<FieldValue> list;
                  for (const auto part : parts()) list.emplace_back() = parse(std::int64_t{0}, part);
                  return FieldValue{std::move(list)};
+               },
+               [&](const RealListField&) {
+                 std::vector<FieldValue> list;
+                 for (const auto part : parts()) list.emplace_back() = parse(0.0, part);
+                 return FieldValue{std::move(list)};
                }},
       field.target);
 }
@@ -227,6 +244,10 @@ void FieldVisitor::operator()(std::string_view name, std::vector<std::int64_t>& 
                               std::int64_t low, std::int64_t high, std::string_view help) {
   add(name, IntListField{&value, low, high}, help);
 }
+void FieldVisitor::operator()(std::string_view name, std::vector<double>& value, double low,
+                              double high, std::string_view help) {
+  add(name, RealListField{&value, low, high}, help);
+}
 
 FieldValue value_of(const Field& field) {
   return std::visit(Overload{[]<class T>(const RangedField<T>& f) {
@@ -244,7 +265,8 @@ FieldValue value_of(const Field& field) {
                                                                 ", which is none of its choices."));
                              },
                              [](const std::vector<std::string>* f) { return list_value(*f); },
-                             [](const IntListField& f) { return list_value(*f.value); }},
+                             [](const IntListField& f) { return list_value(*f.value); },
+                             [](const RealListField& f) { return list_value(*f.value); }},
                     field.target);
 }
 
@@ -263,8 +285,9 @@ std::string range_of(const Field& field) {
             return text;
           },
           [](const std::vector<std::string>*) { return std::string("list of texts"); },
-          [](const IntListField& f) {
-            return range_text("list of integers, each", f.low, f.high);
+          [](const IntListField& f) { return range_text("list of integers, each", f.low, f.high); },
+          [](const RealListField& f) {
+            return range_text("list of numbers, each", f.low, f.high);
           }},
       field.target);
 }

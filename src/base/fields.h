@@ -57,12 +57,16 @@ struct IntListField {
   std::vector<std::int64_t>* value;
   std::int64_t low, high;  // of each element
 };
+struct RealListField {
+  std::vector<double>* value;
+  double low, high;  // of each element
+};
 
 struct Field {
   std::string path;  // "optimizer.lr"
   std::string help;
   std::variant<RangedField<int>, RangedField<std::int64_t>, RangedField<double>, bool*,
-               std::string*, ChoiceField, std::vector<std::string>*, IntListField>
+               std::string*, ChoiceField, std::vector<std::string>*, IntListField, RealListField>
       target;
 };
 
@@ -81,6 +85,8 @@ class FieldVisitor {
   void operator()(std::string_view name, std::vector<std::string>& value, std::string_view help);
   void operator()(std::string_view name, std::vector<std::int64_t>& value, std::int64_t low,
                   std::int64_t high, std::string_view help);
+  void operator()(std::string_view name, std::vector<double>& value, double low, double high,
+                  std::string_view help);
 
   template <class Enum>
   requires std::is_enum_v<Enum>

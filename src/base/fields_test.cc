@@ -28,12 +28,14 @@ struct Outer {
   std::string name = "x";
   std::vector<std::string> files;
   std::vector<std::int64_t> sizes = {1, 2};
+  std::vector<double> rates = {0.5};
   void fields(FieldVisitor& f) {
     f("count", count, -10, kNoLimit, "a count");
     f("fast", fast, "go fast");
     f("name", name, "a name");
     f("files", files, "some files");
     f("sizes", sizes, 0, 9, "some sizes");
+    f("rates", rates, 0.0, 10.0, "some rates");
   }
 };
 
@@ -62,7 +64,7 @@ TEST(Fields, TextIsReadAsTheFieldSays) {
   const auto fields = fields_of(config);
   for (const char* text :
        {"inner.lr=2e-3", "inner.steps=7", "inner.shape=round", "outer.count=-10", "outer.fast=true",
-        "outer.name=a=b, c", "outer.files=a.txt,b.txt", "outer.sizes=3,4,5"}) {
+        "outer.name=a=b, c", "outer.files=a.txt,b.txt", "outer.sizes=3,4,5", "outer.rates=1,2.5"}) {
     assign_text(fields, text, "--set");
   }
   EXPECT_EQ(2e-3, config.inner.lr);
@@ -73,6 +75,7 @@ TEST(Fields, TextIsReadAsTheFieldSays) {
   EXPECT_EQ("a=b, c", config.outer.name);
   EXPECT_EQ((std::vector<std::string>{"a.txt", "b.txt"}), config.outer.files);
   EXPECT_EQ((std::vector<std::int64_t>{3, 4, 5}), config.outer.sizes);
+  EXPECT_EQ((std::vector<double>{1, 2.5}), config.outer.rates);
   assign_text(fields, "outer.files=", "--set");
   EXPECT_TRUE(config.outer.files.empty());
   assign_text(fields, "inner.lr=1", "--set");  // an integer where a number is wanted
@@ -81,10 +84,11 @@ TEST(Fields, TextIsReadAsTheFieldSays) {
 
 TEST(Fields, BadValuesAreRefusedAndChangeNothing) {
   for (const char* text :
-       {"inner.lr=1.5", "inner.lr=nan", "inner.lr=inf", "inner.lr=-1", "inner.lr=1x", "inner.lr=",
-        "inner.steps=0", "inner.steps=1.5", "inner.steps=2147483648", "inner.steps=1e3",
-        "inner.steps=99999999999999999999", "inner.shape=triangle", "inner.shape=", "outer.fast=1",
-        "outer.count=-11", "outer.sizes=1,x", "outer.sizes=1,10", "outer.name=\xff"}) {
+       {"inner.lr=1.5", "inner.lr=nan", "inner.lr=inf", "inner.lr=-1", "inner.lr=1x",
+        "inner.lr=", "inner.steps=0", "inner.steps=1.5", "inner.steps=2147483648",
+        "inner.steps=1e3", "inner.steps=99999999999999999999", "inner.shape=triangle",
+        "inner.shape=", "outer.fast=1", "outer.count=-11", "outer.sizes=1,x", "outer.sizes=1,10",
+        "outer.rates=1,11", "outer.name=\xff"}) {
     Config config;
     const auto fields = fields_of(config);
     const std::string before = to_toml(fields);
@@ -133,6 +137,7 @@ fast = false
 name = "a \"b\"\\\u000A\u007F é"
 files = ["p", "q r"]
 sizes = [1, 2]
+rates = [0.5]
 
 [inner]
 lr = 1e-05
@@ -141,7 +146,7 @@ shape = "square"
 )",
             to_toml(fields));
   EXPECT_EQ(R"({"outer": {"count": 5000000000, "fast": false, "name": "a \"b\"\\\u000A\u007F é", )"
-            R"("files": ["p", "q r"], "sizes": [1, 2]}, )"
+            R"("files": ["p", "q r"], "sizes": [1, 2], "rates": [0.5]}, )"
             R"("inner": {"lr": 1e-05, "steps": 10, "shape": "square"}})",
             to_json(fields));
 }

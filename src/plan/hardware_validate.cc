@@ -1,0 +1,104 @@
+// What a profile's single ranges cannot say: figures that contradict each other, or that nobody
+// vouches for.
+#include <algorithm>
+#include <functional>
+
+#include "base/error.h"
+#include "plan/hardware.h"
+
+namespace cachalot::plan {
+
+namespace {
+
+class Checker {
+ public:
+  explicit Checker(const std::string& file_name) : file_name_(file_name) {}
+  template <class... Parts>
+  void need(bool good, const Parts&... text) const {
+    if (!good) throw Error(Code::kConfig, cat(file_name_, ": ", text..., "."));
+  }
+
+ private:
+  const std::string& file_name_;
+};
+
+bool is_figure(const Field& field) {
+  const FieldValue value = value_of(field);
+  if (const auto* x = std::get_if<double>(&value.value)) return *x != 0;
+  if (const auto* list = std::get_if<std::vector<FieldValue>>(&value.value)) return !list->empty();
+  return false;  // names, counts
+}
+
+// A section with a measured or published figure says where it comes from.
+void check_sources(const HardwareProfile& profile, const Checker& check) {
+  HardwareProfile copy = profile;
+  const auto fields = fields_of(copy);
+  const auto section = [](const Field& field) {
+    return field.path.substr(0, std::min(field.path.find('.'), field.path.size()));
+  };
+  for (const Field& source : fields) {
+    if (!source.path.ends_with(".source")) continue;
+    if (!std::get<std::string>(value_of(source).value).empty()) continue;
+    for (const Field& field : fields) {
+      check.need(
+          section(field) != section(source) || !is_figure(field), field.path, " is given, but ",
+          source.path,
+          " is empty; every figure needs its source (a data sheet, a paper, a measurement, or "
+          "\"assumed: ...\")");
+    }
+  }
+}
+
+void check_list(const Checker& check, const char* key, const std::vector<double>& list,
+                const char* of, const std::vector<double>& steps) {
+  check.need(list.empty() || list.size() == steps.size(), key, " has ", list.size(), " figures, ",
+             of, " has ", steps.size(), "; each needs one");
+  for (const double x : list) check.need(x > 0, key, " has a figure that is 0; leave it out");
+}
+
+void check_rising(const Checker& check, const char* key, const std::vector<double>& list) {
+  check.need(std::adjacent_find(list.begin(), list.end(), std::greater_equal<>()) == list.end(),
+             key, " must rise");
+}
+
+void check_achieved(const Checker& check, const char* key, double achieved, double nominal) {
+  check.need(achieved <= nominal, key, ".achieved_gbps is ", achieved, ", more than ", key,
+             ".gbps = ", nominal, "; what is measured cannot exceed what the data sheet allows");
+}
+
+}  // namespace
+
+void validate(const HardwareProfile& p, const std::string& file_name) {
+  const Checker check(file_name);
+  check.need(!p.name.empty(), "name is missing; say what the profile describes");
+  check.need(!p.device.name.empty(), "device.name is missing; say which device computes");
+  check_sources(p, check);
+  check_rising(check, "rates.rows", p.rates.rows);
+  check_list(check, "rates.f32_gflops", p.rates.f32_gflops, "rates.rows", p.rates.rows);
+  check_list(check, "rates.bf16_gflops", p.rates.bf16_gflops, "rates.rows", p.rates.rows);
+  check_list(check, "rates.fp8_gflops", p.rates.fp8_gflops, "rates.rows", p.rates.rows);
+  check_list(check, "rates.int8_gflops", p.rates.int8_gflops, "rates.rows", p.rates.rows);
+  check_list(check, "rates.int4_gflops", p.rates.int4_gflops, "rates.rows", p.rates.rows);
+  check_rising(check, "bandwidth.threads", p.bandwidth.threads);
+  check_list(check, "bandwidth.read_gbps", p.bandwidth.read_gbps, "bandwidth.threads",
+             p.bandwidth.threads);
+  check.need(p.bandwidth.read_gbps.size() == p.bandwidth.threads.size(),
+             "bandwidth.threads has no bandwidth.read_gbps beside it");
+  check_achieved(check, "link", p.link.achieved_gbps, p.link.gbps);
+  check_achieved(check, "network", p.network.achieved_gbps, p.network.gbps);
+  check.need(
+      p.network.gbps == 0 || p.network.nics_per_node > 0,
+      "network.gbps is given, but network.nics_per_node is 0; say how many cards a node has");
+  check.need(p.network.planes == 0 || p.network.nics_per_node % p.network.planes == 0,
+             "network.planes is ", p.network.planes,
+             ", which does not divide nics_per_node = ", p.network.nics_per_node,
+             "; each plane has as many cards of a node");
+  const double all = p.price.device_hour * p.device.per_node;
+  check.need(p.price.device_hour == 0 || p.price.node_hour == 0 ||
+                 (p.price.node_hour >= 0.999 * all && p.price.node_hour <= 1.001 * all),
+             "price.node_hour is ", p.price.node_hour, ", but ", p.device.per_node,
+             " devices at price.device_hour = ", p.price.device_hour, " are ", all,
+             "; give one of the two");
+}
+
+}  // namespace cachalot::plan
