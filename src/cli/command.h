@@ -54,6 +54,8 @@ void add_generate(CLI::App& root, Globals& globals);
 void add_init(CLI::App& root, Globals& globals);
 void add_info(CLI::App& root, Globals& globals);
 void add_plan(CLI::App& root, Globals& globals);
+void add_plan_compare(CLI::App& plan, Globals& globals);
+void add_plan_infer(CLI::App& plan, Globals& globals);
 void add_tokenize(CLI::App& root, Globals& globals);
 void add_train(CLI::App& root, Globals& globals);
 void add_verify(CLI::App& root, Globals& globals);

@@ -55,6 +55,7 @@ void AchievedProfile::fields(FieldVisitor& f) {
   f("int8", int8, 0.0, 1.0, "of the int8 peak");
   f("attention", attention, 0.0, 1.0, "share of the bf16 peak (else f32) that attention reaches");
   f("memory", memory, 0.0, 1.0, "share of memory_gbps that reading weights or a cache reaches");
+  f("absorbed_prefill", absorbed_prefill, "prompts read the latents themselves, as decoding does");
   f("source", source, "where these figures come from");
 }
 

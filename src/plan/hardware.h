@@ -55,6 +55,9 @@ struct AchievedProfile {
   double int8 = 0;
   double attention = 0;  // of the bf16 peak, where there is one; else of f32
   double memory = 0;     // of memory_gbps, when weights or a cache are read
+  // Prompts read the latent rows themselves, as decoding does, instead of expanding keys and values
+  // (this program does so unless told --fast).
+  bool absorbed_prefill = false;
   std::string source;
   void fields(FieldVisitor& f);
 };
