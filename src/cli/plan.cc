@@ -110,7 +110,9 @@ void add_plan(CLI::App& root, Globals& globals) {
   plan->require_subcommand(1);
   add_plan_model(*plan, globals);
   add_plan_compare(*plan, globals);
+  add_plan_hardware(*plan, globals);
   add_plan_infer(*plan, globals);
+  add_plan_probe(*plan, globals);
 }
 
 }  // namespace cachalot::cli

@@ -170,10 +170,10 @@ void run(const Options& options, const Globals& globals) {
     print_json(to_json(p, hardware));
     return;
   }
-  const plan::Layout& l = p.layout;
+  const plan::ServeLayout& l = p.layout;
   print_line(fmt::format("{}, weights {}, cache {}, products in {}; {} x {} ({} in all)", p.model,
                          o.weights, o.cache, p.arithmetic, l.nodes, p.hardware,
-                         fmt::format(l.devices == 1 ? "{} device" : "{} devices", l.devices)));
+                         fmt::format("{} device{}", l.devices, l.devices == 1 ? "" : "s")));
   print_line(fmt::format(
       "each device: {} of experts ({} per layer), {} of everything else{}; {} are free, {} tokens",
       gb(p.memory.experts), l.experts_per_device, gb(p.memory.dense),

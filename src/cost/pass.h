@@ -65,6 +65,7 @@ struct PassCost {
     double bytes = 0, flops = 0, rows = 0;
   };
   Products dense, expert, head;
+  double attention_rows = 0;  // queries times heads that share a cached row
   double bytes() const noexcept { return weight_bytes + cache_bytes; }
   double flops() const noexcept { return product_flops + attention_flops; }
 };
@@ -92,7 +93,8 @@ struct DeviceRates {
   double read = 0;
   double products = 0;   // of large ones
   double attention = 0;  // scores and sums
-  RateCurve curve;       // takes the place of `products` where it is not empty
+  // Take the place of those two where they are not empty; attention's rows are queries times heads.
+  RateCurve curve, attention_curve;
   double pass_seconds = 0;
   double layer_seconds = 0;
 };

@@ -66,6 +66,8 @@ void RatesProfile::fields(FieldVisitor& f) {
   f("fp8_gflops", fp8_gflops, 0.0, kMost, "fp8 weights");
   f("int8_gflops", int8_gflops, 0.0, kMost, "int8 weights");
   f("int4_gflops", int4_gflops, 0.0, kMost, "int4 weights");
+  f("attention_gflops", attention_gflops, 0.0, kMost,
+    "attention over a latent cache, rows being queries times heads");
   f("source", source, "where these figures come from");
 }
 

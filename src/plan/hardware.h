@@ -73,6 +73,7 @@ struct RatesProfile {
   std::vector<double> fp8_gflops;
   std::vector<double> int8_gflops;
   std::vector<double> int4_gflops;
+  std::vector<double> attention_gflops;  // rows: queries times heads that share a cached row
   std::string source;
   void fields(FieldVisitor& f);
 };

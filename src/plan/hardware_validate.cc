@@ -79,6 +79,7 @@ void validate(const HardwareProfile& p, const std::string& file_name) {
   check_list(check, "rates.fp8_gflops", p.rates.fp8_gflops, "rates.rows", p.rates.rows);
   check_list(check, "rates.int8_gflops", p.rates.int8_gflops, "rates.rows", p.rates.rows);
   check_list(check, "rates.int4_gflops", p.rates.int4_gflops, "rates.rows", p.rates.rows);
+  check_list(check, "rates.attention_gflops", p.rates.attention_gflops, "rates.rows", p.rates.rows);
   check_rising(check, "bandwidth.threads", p.bandwidth.threads);
   check_list(check, "bandwidth.read_gbps", p.bandwidth.read_gbps, "bandwidth.threads",
              p.bandwidth.threads);

@@ -33,7 +33,8 @@ void check(const InferOptions& o, const Decoder& d) {
 // One device's part of passes, and the links between devices.
 class Planner {
  public:
-  Planner(const Decoder& d, const HardwareProfile& h, const InferOptions& o, const Layout& layout)
+  Planner(const Decoder& d, const HardwareProfile& h, const InferOptions& o,
+          const ServeLayout& layout)
       : d_(d),
         h_(h),
         o_(o),
@@ -63,7 +64,7 @@ class Planner {
   // The MTP layer over the rows of each sequence's last token, `drafts` times.
   double draft(int batch, int context) const {
     if (o_.drafts == 0) return 0;
-    const cost::PassCost main = pass(batch, context, 1, 1);
+    const cost::PassCost all = pass(batch, context, 1, 1);
     const double table = static_cast<double>(d_.vocab) * d_.hidden;
     const auto matmul = static_cast<double>(d_.parameters.mtp.matmul) / d_.mtp_layers;
     const double routed =
@@ -74,11 +75,11 @@ class Planner {
     one.head = {weights_.mtp_head / layout_.tensor, 2.0 * batch * table / layout_.tensor,
                 double(batch)};
     if (d_.experts.layers > 0) {
-      one.expert = {main.expert.bytes / d_.experts.layers, main.expert.flops / d_.experts.layers,
-                    main.expert.rows};
+      one.expert = {all.expert.bytes / d_.experts.layers, all.expert.flops / d_.experts.layers,
+                    all.expert.rows};
     }
-    one.cache_bytes = main.cache_bytes / d_.layers;
-    one.attention_flops = main.attention_flops / d_.layers;
+    one.cache_bytes = all.cache_bytes / d_.layers;
+    one.attention_flops = all.attention_flops / d_.layers;
     const double layer = d_.experts.layers > 0 ? direct(batch) : 0;
     return o_.drafts * (cost::pass_time(one, 1, rates_).total() - rates_.pass_seconds + layer);
   }
@@ -175,7 +176,7 @@ class Planner {
   const Decoder& d_;
   const HardwareProfile& h_;
   const InferOptions& o_;
-  const Layout& layout_;
+  const ServeLayout& layout_;
   cost::WeightBytes weights_;
   cost::DeviceRates rates_;
   cost::ExpertPaths paths_;
@@ -208,7 +209,7 @@ DecodeCase decode_case(const Planner& planner, const InferOptions& o, const Memo
 }
 
 Split split_of(const Planner& planner, const InferOptions& o, const MemoryFit& memory,
-               const Layout& layout, const HardwareProfile& h, const PrefillCase& prefill) {
+               const ServeLayout& layout, const HardwareProfile& h, const PrefillCase& prefill) {
   Split s;
   // The longest a sequence gets, so that none has to leave; among the batches that then fit the
   // one with the most tokens per second.
@@ -253,27 +254,30 @@ cost::DeviceRates device_rates(const HardwareProfile& h, model::WeightFormat wei
   const Arithmetic arithmetic = arithmetic_of(h, weights);
   r.products = h.product_rate(arithmetic);
   r.attention = h.attention_rate();
-  const std::vector<double>* curve = nullptr;
+  const auto curve_of = [&](const std::vector<double>& gflops) {
+    cost::RateCurve curve;
+    if (gflops.empty()) return curve;
+    curve.rows = h.rates.rows;
+    for (const double x : gflops) curve.flops.push_back(1e9 * x);
+    return curve;
+  };
+  r.attention_curve = curve_of(h.rates.attention_gflops);
   switch (weights) {
     case model::WeightFormat::kF32:
-      curve = &h.rates.f32_gflops;
+      r.curve = curve_of(h.rates.f32_gflops);
       break;
     case model::WeightFormat::kBf16:
-      curve = &h.rates.bf16_gflops;
+      r.curve = curve_of(h.rates.bf16_gflops);
       break;
     case model::WeightFormat::kFp8:
-      curve = &h.rates.fp8_gflops;
+      r.curve = curve_of(h.rates.fp8_gflops);
       break;
     case model::WeightFormat::kInt8:
-      curve = &h.rates.int8_gflops;
+      r.curve = curve_of(h.rates.int8_gflops);
       break;
     case model::WeightFormat::kInt4:
-      curve = &h.rates.int4_gflops;
+      r.curve = curve_of(h.rates.int4_gflops);
       break;
-  }
-  if (curve != nullptr && !curve->empty()) {
-    r.curve.rows = h.rates.rows;
-    for (const double gflops : *curve) r.curve.flops.push_back(1e9 * gflops);
   }
   if (r.products <= 0 && r.curve.empty()) {
     lacks(h, cat("device.", name(arithmetic), "_tflops"),

@@ -52,7 +52,7 @@ struct MemoryFit {
   double free() const noexcept { return available - weights(); }
 };
 
-struct Layout {
+struct ServeLayout {
   int nodes = 1;
   int devices = 1;
   int tensor = 1;
@@ -112,7 +112,7 @@ struct InferPlan {
   std::string model;
   std::string hardware;
   std::string arithmetic;  // of the products
-  Layout layout;
+  ServeLayout layout;
   MemoryFit memory;
   std::vector<DecodeCase> decode;
   PrefillCase prefill;
@@ -129,9 +129,9 @@ cost::DeviceRates device_rates(const HardwareProfile& hardware, model::WeightFor
 Arithmetic arithmetic_of(const HardwareProfile& hardware, model::WeightFormat weights);
 
 // plan_infer's parts.
-Layout choose_layout(const cost::Decoder& decoder, const HardwareProfile& hardware,
-                     const InferOptions& options);
+ServeLayout choose_layout(const cost::Decoder& decoder, const HardwareProfile& hardware,
+                          const InferOptions& options);
 MemoryFit memory_fit(const cost::Decoder& decoder, const HardwareProfile& hardware,
-                     const InferOptions& options, const Layout& layout);
+                     const InferOptions& options, const ServeLayout& layout);
 
 }  // namespace cachalot::plan

@@ -27,14 +27,15 @@ double smallest_case(const Decoder& d, const InferOptions& o) {
   return static_cast<double>(cost::cache_bytes_per_token(d, o.cache_bytes)) * batch * context;
 }
 
-bool fits(const Decoder& d, const HardwareProfile& h, const InferOptions& o, const Layout& layout) {
+bool fits(const Decoder& d, const HardwareProfile& h, const InferOptions& o,
+          const ServeLayout& layout) {
   const MemoryFit m = memory_fit(d, h, o, layout);
   return m.free() >= smallest_case(d, o) * m.cache_per_token /
                          static_cast<double>(cost::cache_bytes_per_token(d, o.cache_bytes));
 }
 
-Layout layout_of(const Decoder& d, const HardwareProfile& h, int nodes, int tensor) {
-  Layout layout;
+ServeLayout layout_of(const Decoder& d, const HardwareProfile& h, int nodes, int tensor) {
+  ServeLayout layout;
   layout.nodes = nodes;
   layout.devices = nodes * h.device.per_node;
   layout.tensor = tensor;
@@ -46,14 +47,15 @@ Layout layout_of(const Decoder& d, const HardwareProfile& h, int nodes, int tens
 }
 
 // The smallest layout that fits with `nodes`; its tensor is 0 where none does.
-Layout with_nodes(const Decoder& d, const HardwareProfile& h, const InferOptions& o, int nodes) {
+ServeLayout with_nodes(const Decoder& d, const HardwareProfile& h, const InferOptions& o,
+                       int nodes) {
   for (int tensor = 1; tensor <= h.device.per_node; tensor *= 2) {
     if (o.tensor > 0 && tensor != o.tensor) continue;
     if (h.device.per_node % tensor != 0) continue;
-    const Layout layout = layout_of(d, h, nodes, tensor);
+    const ServeLayout layout = layout_of(d, h, nodes, tensor);
     if (fits(d, h, o, layout)) return layout;
   }
-  Layout none = layout_of(d, h, nodes, std::max(o.tensor, 1));
+  ServeLayout none = layout_of(d, h, nodes, std::max(o.tensor, 1));
   none.tensor = 0;
   return none;
 }
@@ -88,7 +90,7 @@ std::string smaller_formats(const Decoder& d, const HardwareProfile& h, InferOpt
 [[noreturn]] void refuse(const Decoder& d, const HardwareProfile& h, const InferOptions& o,
                          int nodes) {
   const int tensor = o.tensor > 0 ? o.tensor : h.device.per_node;
-  const Layout layout = layout_of(d, h, nodes, tensor);
+  const ServeLayout layout = layout_of(d, h, nodes, tensor);
   const MemoryFit m = memory_fit(d, h, o, layout);
   const double cache = smallest_case(d, o) * m.cache_per_token /
                        static_cast<double>(cost::cache_bytes_per_token(d, o.cache_bytes));
@@ -121,7 +123,7 @@ std::string smaller_formats(const Decoder& d, const HardwareProfile& h, InferOpt
 }  // namespace
 
 MemoryFit memory_fit(const Decoder& d, const HardwareProfile& h, const InferOptions& o,
-                     const Layout& layout) {
+                     const ServeLayout& layout) {
   MemoryFit m;
   const double each = routed_bytes(d, o.weights);
   const double all = each * layers_with_experts(d) * d.experts.experts;
@@ -133,7 +135,7 @@ MemoryFit memory_fit(const Decoder& d, const HardwareProfile& h, const InferOpti
   return m;
 }
 
-Layout choose_layout(const Decoder& d, const HardwareProfile& h, const InferOptions& o) {
+ServeLayout choose_layout(const Decoder& d, const HardwareProfile& h, const InferOptions& o) {
   if (h.device.memory_gb <= 0) {
     throw Error(Code::kConfig, cat("the profile '", h.name,
                                    "' has no device.memory_gb; without it nothing can be said "
@@ -151,7 +153,7 @@ Layout choose_layout(const Decoder& d, const HardwareProfile& h, const InferOpti
                     "one adds the same again (--nodes 1)."));
   }
   const int nodes = o.nodes > 0 ? o.nodes : std::max(1, fewest_nodes(d, h, o));
-  const Layout layout = with_nodes(d, h, o, nodes);
+  const ServeLayout layout = with_nodes(d, h, o, nodes);
   if (layout.tensor == 0) refuse(d, h, o, nodes);
   return layout;
 }
