@@ -64,7 +64,7 @@ struct PassCost {
   struct Products {
     double bytes = 0, flops = 0, rows = 0;
   };
-  Products dense, expert, head;
+  Products dense = {}, expert = {}, head = {};
   double attention_rows = 0;  // queries times heads that share a cached row
   double bytes() const noexcept { return weight_bytes + cache_bytes; }
   double flops() const noexcept { return product_flops + attention_flops; }
@@ -94,7 +94,7 @@ struct DeviceRates {
   double products = 0;   // of large ones
   double attention = 0;  // scores and sums
   // Take the place of those two where they are not empty; attention's rows are queries times heads.
-  RateCurve curve, attention_curve;
+  RateCurve curve = {}, attention_curve = {};
   double pass_seconds = 0;
   double layer_seconds = 0;
 };

@@ -72,13 +72,15 @@ TEST(HardwareTest, RatesFollowFromWhatIsGiven) {
 
 TEST(HardwareTest, WhatIsWrittenReadsBackTheSame) {
   HardwareProfile p = parse_hardware(kSmall, "p.toml");
-  p.rates = {.rows = {1, 8}, .bf16_gflops = {10.5, 80}, .source = "x"};
+  p.rates.rows = {1, 8};
+  p.rates.bf16_gflops = {10.5, 80};
+  p.rates.source = "x";
   p.bandwidth = {.threads = {1, 2}, .read_gbps = {14.25, 28}, .source = "x"};
   EXPECT_EQ(to_toml(parse_hardware(to_toml(p), "again")), to_toml(p));
 }
 
 TEST(HardwareTest, ErrorsSayWhatAndWhere) {
-  EXPECT_THAT(error_of(changed("memory_gbps", "memory_gpbs"), Code::kUsage),
+  EXPECT_THAT(error_of(changed("memory_gbps", "memory_gbpss"), Code::kUsage),
               HasSubstr("did you mean 'device.memory_gbps'?"));
   EXPECT_THAT(error_of(changed("bf16 = 0.5", "bf16 = 1.5"), Code::kConfig),
               HasSubstr("achieved.bf16 = 1.5 cannot be"));

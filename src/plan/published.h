@@ -20,7 +20,8 @@ struct Claim {
   double unit = 1;  // of its last printed digit
   double computed = 0;
   std::string note;  // the computation, where the two differ or the figure needs one
-  // Computed rounds to what is printed.
+  double slack = 0;  // what the rounding of printed inputs leaves open, in either direction
+  // A value within the slack rounds to what is printed.
   bool agrees() const noexcept;
 };
 

@@ -48,6 +48,8 @@ TEST(PublishedTest, AgreeingIsRounding) {
   EXPECT_TRUE((Claim{"", "", 43.73, 0.01, 43.7349, ""}).agrees());
   EXPECT_FALSE((Claim{"", "", 43.73, 0.01, 43.7351, ""}).agrees());
   EXPECT_TRUE((Claim{"", "", 1200, 100, 1219.8, ""}).agrees());
+  EXPECT_FALSE((Claim{"", "", 272.52, 0.01, 272.528, "", 0.002}).agrees());
+  EXPECT_TRUE((Claim{"", "", 272.52, 0.01, 272.528, "", 0.007}).agrees());
 }
 
 }  // namespace
