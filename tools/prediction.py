@@ -101,7 +101,7 @@ class Cases:
     def plan(self, case):
         if case["kind"] == "train":
             return ["plan", "train", str(self.recipe(case["shape"])), "--hardware", str(self.profile), "--json"]
-        command = ["plan", "infer", str(self.folder(case["shape"])), "--hardware", str(self.profile), "--weights",
+        command = ["plan", "infer", str(self.folder(case["shape"])), "--hardware", str(self.profile), "--precision",
                    FORMATS[case["shape"]], "--json"]
         if case["kind"] == "decode":
             return command + ["--batch", str(case["batch"]), "--context", str(case["context"])]

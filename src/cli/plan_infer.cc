@@ -102,20 +102,22 @@ std::string gb(double bytes) { return fmt::format("{:.1f} GB", bytes / 1e9); }
 
 void print_decode(const InferPlan& p, const Options& o, const plan::HardwareProfile& h) {
   const bool drafts = o.infer.drafts > 0;
+  const auto last = [&](std::string_view limit, const std::string& gain) {
+    return drafts ? fmt::format("{:<20} {:>8}", limit, gain) : std::string(limit);
+  };
   print_line("");
-  print_line(fmt::format("{:>7} {:>8} {:>9} {:>9} {:>12} {:>8} {:>14} {:<20} {}", "batch",
-                         "context", "step, ms", "TPOT, ms", "tokens/s", "each", "per 1e6",
-                         "limited by", drafts ? "MTP gain" : ""));
+  print_line(fmt::format("{:>7} {:>8} {:>9} {:>9} {:>12} {:>8} {:>14}  {}", "batch", "context",
+                         "step, ms", "TPOT, ms", "tokens/s", "each", "per 1e6",
+                         last("limited by", "MTP gain")));
   for (const DecodeCase& c : p.decode) {
     const std::string head = fmt::format("{:>7} {:>8}", c.batch, c.context);
     if (!c.fits) {
       print_line(fmt::format("{} does not fit: {} too much on each device", head, gb(c.over)));
       continue;
     }
-    print_line(fmt::format("{} {:>9.3f} {:>9.3f} {:>12.1f} {:>8.1f} {:>14} {:<20} {}", head,
-                           1e3 * c.step, 1e3 * c.tpot, c.tokens_per_s, 1 / c.tpot,
-                           money(c.per_million, h), cost::name(c.limit),
-                           drafts ? fmt::format("{:.2f}", c.mtp_gain) : ""));
+    print_line(fmt::format("{} {:>9.3f} {:>9.3f} {:>12.1f} {:>8.1f} {:>14}  {}", head, 1e3 * c.step,
+                           1e3 * c.tpot, c.tokens_per_s, 1 / c.tpot, money(c.per_million, h),
+                           last(cost::name(c.limit), fmt::format("{:.2f}", c.mtp_gain))));
   }
   print_line("");
   print_line(fmt::format(
@@ -135,9 +137,13 @@ void print_rest(const InferPlan& p, const Options& o, const plan::HardwareProfil
   if (p.bound) {
     print_line(fmt::format(
         "experts' communication alone: {:.2f} us per layer ({} tokens to {} experts each at {:.0f} "
-        "GB/s), so at least {:.2f} ms per token; at the measured {:.0f} GB/s {:.2f} ms",
+        "GB/s), so at least {:.2f} ms per token{}",
         1e6 * p.bound->stage, p.bound->tokens, p.bound->destinations, p.bound->rate / 1e9,
-        1e3 * p.bound->tpot, p.bound->achieved_rate / 1e9, 1e3 * p.bound->achieved_tpot));
+        1e3 * p.bound->tpot,
+        p.bound->achieved_rate == p.bound->rate
+            ? ""
+            : fmt::format("; at the measured {:.0f} GB/s {:.2f} ms", p.bound->achieved_rate / 1e9,
+                          1e3 * p.bound->achieved_tpot)));
   }
   if (p.split) {
     print_line(fmt::format(
@@ -235,7 +241,7 @@ void add_plan_infer(CLI::App& plan, Globals& globals) {
       ->check(CLI::Range(0, 1 << 10))
       ->type_name("N");
   command
-      ->add_option("--weights,--precision", o->weights,
+      ->add_option("--precision", o->weights,
                    "How weights are stored: f32, bf16, fp8, int8 or int4")
       ->type_name("NAME");
   command->add_option("--kv-cache", o->cache, "How the cache is stored: bf16 or fp8")

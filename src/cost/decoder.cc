@@ -113,7 +113,9 @@ std::string_view embedded_model(std::string_view name) {
 Decoder load_decoder(const std::string& name_or_path) {
   std::error_code ignored;
   std::filesystem::path path(name_or_path);
-  if (!std::filesystem::exists(path, ignored)) {
+  // What looks like a path and is not there is a missing file, not an unknown name.
+  const bool is_path = path.extension() == ".json" || path.has_parent_path();
+  if (!is_path && !std::filesystem::exists(path, ignored)) {
     return parse_decoder(embedded_model(name_or_path), cat(name_or_path, ".json"), name_or_path);
   }
   std::string name = path.stem().string();

@@ -205,7 +205,10 @@ HardwareProfile parse_hardware(std::string_view toml, const std::string& file_na
 
 HardwareProfile load_hardware(const std::string& name_or_file) {
   std::error_code ignored;
-  if (std::filesystem::exists(name_or_file, ignored)) {
+  const std::filesystem::path path(name_or_file);
+  // What looks like a path and is not there is a missing file, not an unknown name.
+  if (path.extension() == ".toml" || path.has_parent_path() ||
+      std::filesystem::exists(path, ignored)) {
     return parse_hardware(read_file(name_or_file, kMostBytes), name_or_file);
   }
   std::vector<std::string_view> names;

@@ -64,7 +64,7 @@ ServeLayout with_nodes(const Decoder& d, const HardwareProfile& h, const InferOp
 int fewest_nodes(const Decoder& d, const HardwareProfile& h, const InferOptions& o) {
   constexpr int kMostNodes = 1 << 14;
   const int useful =
-      d.experts.layers > 0
+      d.experts.layers > 0 && h.network_rate() > 0
           ? std::max(1, (d.experts.experts + h.device.per_node - 1) / h.device.per_node)
           : 1;
   for (int nodes = 1; nodes <= std::min(useful, kMostNodes); ++nodes) {
@@ -108,7 +108,7 @@ std::string smaller_formats(const Decoder& d, const HardwareProfile& h, InferOpt
     advice += cat(advice.empty() ? "" : "; or ", text);
   };
   if (more > nodes) advise(cat("use --nodes ", more));
-  if (!smaller.empty()) advise(cat("store the weights in ", smaller, " (--weights)"));
+  if (!smaller.empty()) advise(cat("store the weights in ", smaller, " (--precision)"));
   if (o.tensor > 0 && o.tensor < h.device.per_node) {
     advise(cat("share the dense weights between more devices than --tensor ", o.tensor));
   }
