@@ -100,7 +100,9 @@ class Cases:
 
     def plan(self, case):
         if case["kind"] == "train":
-            return ["plan", "train", str(self.recipe(case["shape"])), "--hardware", str(self.profile), "--json"]
+            return ["plan", "train", str(self.root / f"train-{case['shape']}.json"), "--hardware", str(self.profile),
+                    "--batch", "8", "--sequence", "256", "--precision", "bf16", "--layout",
+                    "pp=1,ep=1,tp=1,micro_batch=8", "--json"]
         command = ["plan", "infer", str(self.folder(case["shape"])), "--hardware", str(self.profile), "--precision",
                    FORMATS[case["shape"]], "--json"]
         if case["kind"] == "decode":
@@ -117,7 +119,7 @@ class Cases:
             return answer["decode"][0]["tokens_per_s"]
         if case["kind"] == "prefill":
             return answer["prefill"]["tokens_per_s"]
-        return answer["tokens_per_s"]
+        return answer["tokens_per_second"]
 
 
 class Driver:
@@ -140,6 +142,9 @@ class Driver:
             if not self.cases.folder(shape).exists():
                 say(f"making {self.cases.folder(shape)}")
                 self.cachalot(["init", str(config), str(self.cases.folder(shape)), "--dtype", FORMATS[shape]])
+            none = dict(q_lora_rank=TRAIN[shape].get("q_lora_rank") or None,
+                        n_routed_experts=TRAIN[shape].get("n_routed_experts") or None)
+            (self.o.runs / f"train-{shape}.json").write_text(json.dumps({**BASE, **TRAIN[shape], **none}, indent=1) + "\n")
             lines = ["[model]", *(f"{key} = {value}" for key, value in TRAIN[shape].items()),
                      "max_position_embeddings = 512", "num_nextn_predict_layers = 0", "", "[data]",
                      "random_tokens = 1048576", "seq_len = 256", "", "[schedule]", "steps = 24", "warmup_steps = 0",
@@ -147,7 +152,8 @@ class Driver:
             self.cases.recipe(shape).write_text("\n".join(lines))
 
     def probe(self):
-        self.cachalot(["plan", "probe", "--out", str(self.cases.profile), "--disk-mib", "0", "--disk", str(self.o.runs)],
+        self.cachalot(["plan", "probe", "--out", str(self.cases.profile), "--disk-mib", "0", "--disk", str(self.o.runs), "--formats",
+                       ",".join(sorted(set(FORMATS.values())))],
                       prefix=True)
 
     def measure(self):

@@ -29,6 +29,7 @@ struct Options {
   int turns = 5;
   double limit = 0.5;  // seconds per case
   bool rates = true;
+  std::vector<std::string> formats{"bf16", "fp8", "int8", "int4"};
 };
 
 // Figures as they will be read: more digits would say more than was measured.
@@ -60,7 +61,7 @@ void probe_rates(const Options& o, const runtime::Runtime& rt, plan::HardwarePro
                  const std::string& source) {
   const Context& ctx = rt.context();
   const perf::TurnOptions turns{.turns = o.turns, .limit_seconds = o.limit, .turn_seconds = 0.02};
-  const std::vector<int> rows{1, 2, 4, 8, 16, 32, 64, 128, 512};
+  const std::vector<int> rows{1, 4, 16, 64, 512};
   p.rates.rows.assign(rows.begin(), rows.end());
   const auto measure = [&](const char* what, perf::ProbeWeights weights) {
     spdlog::info("products with weights in {}", what);
@@ -91,6 +92,36 @@ void probe_rates(const Options& o, const runtime::Runtime& rt, plan::HardwarePro
       source + "; f32 and bf16: products of training, of a linear layer and of experts";
 }
 
+// Lists of one format's rates; rows are those of the first format measured.
+void put(plan::RatesProfile& to, const std::string& format, const std::vector<double>& rows,
+         const std::vector<double>& gflops) {
+  if (to.rows.empty()) to.rows = rounded(rows);
+  // Experts' rows hang on which ones a pass happened to choose: read at the rows of the list.
+  const cost::RateCurve curve{rows, gflops};
+  std::vector<double> at;
+  for (const double r : to.rows) at.push_back(curve.at(r));
+  (format == "bf16"   ? to.bf16_gflops
+   : format == "fp8"  ? to.fp8_gflops
+   : format == "int8" ? to.int8_gflops
+                      : to.int4_gflops) = rounded(at);
+}
+
+void probe_passes(const Options& o, const runtime::Runtime& rt, plan::HardwareProfile& p,
+                  const infer::PassOverhead& overhead, const std::string& source) {
+  cost::RateCurve attention{p.rates.rows, p.rates.attention_gflops};
+  for (double& x : attention.flops) x *= 1e9;
+  for (const std::string& format : o.formats) {
+    spdlog::info("passes with weights in {}", format);
+    const infer::PassRates r =
+        infer::measure_pass_rates(rt.context(), o.disk, model::parse_weight_format(format),
+                                  {1, 4, 16, 64, 192, 512}, overhead, attention, o.turns);
+    put(p.pass_rates, format, r.rows, r.dense_gflops);
+    if (!r.expert_rows.empty()) put(p.expert_rates, format, r.expert_rows, r.expert_gflops);
+  }
+  p.pass_rates.source = source + "; passes of a model of 6 dense layers of 1280";
+  p.expert_rates.source = source + "; passes of a model of 4 layers of 1280 with 32 experts of 512";
+}
+
 void probe_rest(const Options& o, const runtime::Runtime& rt, plan::HardwareProfile& p,
                 const std::string& source) {
   spdlog::info("overhead of a pass");
@@ -98,6 +129,7 @@ void probe_rest(const Options& o, const runtime::Runtime& rt, plan::HardwareProf
   p.overhead.pass_us = rounded(1e6 * overhead.pass_seconds);
   p.overhead.layer_us = rounded(1e6 * overhead.layer_seconds);
   p.overhead.source = source + "; passes of two models with next to no weights";
+  if (o.rates) probe_passes(o, rt, p, overhead, source);
   if (o.disk_mib > 0) {
     spdlog::info("disk below {}", o.disk);
     const plan::DiskSpeed disk =
@@ -176,6 +208,11 @@ void add_plan_probe(CLI::App& plan, Globals& globals) {
   command->add_option("--limit", o->limit, "Seconds after which a case ends with the turns it has")
       ->check(CLI::Range(0.01, 3600.0))
       ->type_name("SECONDS");
+  command
+      ->add_option("--formats", o->formats, "Formats of weights that whole passes are measured in")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"bf16", "fp8", "int8", "int4"}))
+      ->type_name("NAME,NAME,...");
   command->add_flag("--rates,!--no-rates", o->rates,
                     "Rates of products and attention; without them the profile has peaks alone");
   on_run(command, globals, o, run);

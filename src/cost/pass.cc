@@ -206,15 +206,14 @@ PassTime pass_time(const PassCost& cost, int layers, const DeviceRates& rates) {
     (reading >= flops / peak ? time.memory : time.compute) += t;
     return t;
   };
-  const double best = rates.curve.empty()
-                          ? rates.products
-                          : *std::max_element(rates.curve.flops.begin(), rates.curve.flops.end());
-  const auto products = [&](const PassCost::Products& p) {
-    return spend(p.bytes, p.flops, rates.curve.empty() ? rates.products : rates.curve.at(p.rows),
-                 best);
+  const auto products = [&](const PassCost::Products& p, const RateCurve& curve) {
+    if (curve.empty()) return spend(p.bytes, p.flops, rates.products, rates.products);
+    const double best = *std::max_element(curve.flops.begin(), curve.flops.end());
+    return spend(p.bytes, p.flops, curve.at(p.rows), best);
   };
-  time.dense = products(cost.dense) + products(cost.head);
-  time.experts = products(cost.expert);
+  time.dense = products(cost.dense, rates.curve) + products(cost.head, rates.curve);
+  time.experts =
+      products(cost.expert, rates.expert_curve.empty() ? rates.curve : rates.expert_curve);
   time.attention = spend(cost.cache_bytes, cost.attention_flops, rates.attention, rates.attention);
   time.overhead = rates.pass_seconds + layers * rates.layer_seconds;
   return time;

@@ -95,6 +95,7 @@ struct DeviceRates {
   double attention = 0;  // scores and sums
   // Take the place of those two where they are not empty; attention's rows are queries times heads.
   RateCurve curve = {}, attention_curve = {};
+  RateCurve expert_curve = {};  // of the experts' products; empty: as `curve`
   double pass_seconds = 0;
   double layer_seconds = 0;
 };

@@ -130,6 +130,8 @@ void HardwareProfile::fields(FieldVisitor& f) {
   f.section("device", device);
   f.section("achieved", achieved);
   f.section("rates", rates);
+  f.section("pass_rates", pass_rates);
+  f.section("expert_rates", expert_rates);
   f.section("bandwidth", bandwidth);
   f.section("overhead", overhead);
   f.section("host", host);

@@ -148,6 +148,10 @@ struct HardwareProfile {
   DeviceProfile device;
   AchievedProfile achieved;
   RatesProfile rates;
+  // The same as whole passes of a model show it, everything between the products counted in:
+  // of dense layers by the rows of the pass, of experts by the rows that each one gets.
+  RatesProfile pass_rates;
+  RatesProfile expert_rates;
   BandwidthProfile bandwidth;
   OverheadProfile overhead;
   HostProfile host;

@@ -208,6 +208,30 @@ DecodeCase decode_case(const Planner& planner, const InferOptions& o, const Memo
   return c;
 }
 
+cost::RateCurve curve_of(const std::vector<double>& rows, const std::vector<double>& gflops) {
+  cost::RateCurve curve;
+  if (gflops.empty()) return curve;
+  curve.rows = rows;
+  for (const double x : gflops) curve.flops.push_back(1e9 * x);
+  return curve;
+}
+
+cost::RateCurve curve_of(const RatesProfile& r, model::WeightFormat weights) {
+  switch (weights) {
+    case model::WeightFormat::kF32:
+      return curve_of(r.rows, r.f32_gflops);
+    case model::WeightFormat::kBf16:
+      return curve_of(r.rows, r.bf16_gflops);
+    case model::WeightFormat::kFp8:
+      return curve_of(r.rows, r.fp8_gflops);
+    case model::WeightFormat::kInt8:
+      return curve_of(r.rows, r.int8_gflops);
+    case model::WeightFormat::kInt4:
+      return curve_of(r.rows, r.int4_gflops);
+  }
+  return {};
+}
+
 Split split_of(const Planner& planner, const InferOptions& o, const MemoryFit& memory,
                const ServeLayout& layout, const HardwareProfile& h, const PrefillCase& prefill) {
   Split s;
@@ -254,31 +278,10 @@ cost::DeviceRates device_rates(const HardwareProfile& h, model::WeightFormat wei
   const Arithmetic arithmetic = arithmetic_of(h, weights);
   r.products = h.product_rate(arithmetic);
   r.attention = h.attention_rate();
-  const auto curve_of = [&](const std::vector<double>& gflops) {
-    cost::RateCurve curve;
-    if (gflops.empty()) return curve;
-    curve.rows = h.rates.rows;
-    for (const double x : gflops) curve.flops.push_back(1e9 * x);
-    return curve;
-  };
-  r.attention_curve = curve_of(h.rates.attention_gflops);
-  switch (weights) {
-    case model::WeightFormat::kF32:
-      r.curve = curve_of(h.rates.f32_gflops);
-      break;
-    case model::WeightFormat::kBf16:
-      r.curve = curve_of(h.rates.bf16_gflops);
-      break;
-    case model::WeightFormat::kFp8:
-      r.curve = curve_of(h.rates.fp8_gflops);
-      break;
-    case model::WeightFormat::kInt8:
-      r.curve = curve_of(h.rates.int8_gflops);
-      break;
-    case model::WeightFormat::kInt4:
-      r.curve = curve_of(h.rates.int4_gflops);
-      break;
-  }
+  r.curve = curve_of(h.pass_rates, weights);
+  if (r.curve.empty()) r.curve = curve_of(h.rates, weights);
+  r.expert_curve = curve_of(h.expert_rates, weights);
+  r.attention_curve = curve_of(h.rates.rows, h.rates.attention_gflops);
   if (r.products <= 0 && r.curve.empty()) {
     lacks(h, cat("device.", name(arithmetic), "_tflops"),
           "products with such weights are computed in it");
