@@ -148,6 +148,7 @@ PassCost pass_cost(const Decoder& d, const WeightBytes& weights, const PassShape
 
   // Row i of a sequence's chunk sees the context, the rows before it and itself.
   const double pairs = s.sequences * (each * s.context + each * (each + 1) / 2);
+  cost.attention_rows = each * d.heads / s.tensor_devices / std::max(1, d.kv_heads);
   cost.attention_flops =
       part(d.layers * pairs * (s.absorbed ? d.cached_pair_flops : d.pair_flops), s.tensor_devices);
   cost.useful_flops = cost.product_flops + part(d.layers * pairs * d.pair_flops, s.tensor_devices);
@@ -214,7 +215,10 @@ PassTime pass_time(const PassCost& cost, int layers, const DeviceRates& rates) {
   time.dense = products(cost.dense, rates.curve) + products(cost.head, rates.curve);
   time.experts =
       products(cost.expert, rates.expert_curve.empty() ? rates.curve : rates.expert_curve);
-  time.attention = spend(cost.cache_bytes, cost.attention_flops, rates.attention, rates.attention);
+  const bool measured = !rates.attention_curve.empty();
+  time.attention = spend(cost.cache_bytes, cost.attention_flops,
+                         measured ? rates.attention_curve.at(cost.attention_rows) : rates.attention,
+                         measured ? rates.attention_curve.flops.back() : rates.attention);
   time.overhead = rates.pass_seconds + layers * rates.layer_seconds;
   return time;
 }

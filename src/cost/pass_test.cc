@@ -142,5 +142,18 @@ TEST(PassTimeTest, EachKindWaitsForWhatItWaitsFor) {
   EXPECT_DOUBLE_EQ(t.total(), 0.62);
 }
 
+// Few queries share a cached row, and attention computes at what was measured for so many.
+TEST(PassTimeTest, AttentionFollowsItsOwnCurve) {
+  const Decoder d = load_decoder("deepseek-v2-lite");
+  const PassCost cost = pass_cost(d, {}, {.rows = 4, .sequences = 2, .context = 1000});
+  EXPECT_DOUBLE_EQ(cost.attention_rows, 2 * 16);
+  DeviceRates rates;
+  rates.read = 1e30;
+  rates.products = 1e30;
+  rates.attention = 1;
+  rates.attention_curve = {{8, 128}, {1e9, 16e9}};
+  EXPECT_NEAR(pass_time(cost, 27, rates).attention, cost.attention_flops / 4e9, 1e-9);
+}
+
 }  // namespace
 }  // namespace cachalot::cost
