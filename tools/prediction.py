@@ -158,7 +158,7 @@ class Driver:
 
     def measure(self):
         for case in self.cases.all():
-            result = self.o.runs / f"{case['name']}.json"
+            result = self.o.runs / f"{case['name']}.result.json"
             if self.o.only and not any(word in case["name"] for word in self.o.only):
                 continue
             if result.exists() and not self.o.again:
@@ -170,7 +170,7 @@ class Driver:
     def table(self):
         rows = []
         for case in self.cases.all():
-            result = self.o.runs / f"{case['name']}.json"
+            result = self.o.runs / f"{case['name']}.result.json"
             if not result.exists():
                 continue
             answer = json.loads(result.read_text())

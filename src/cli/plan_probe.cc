@@ -12,6 +12,7 @@
 #include "cli/command.h"
 #include "cli/output.h"
 #include "infer/probe_pass.h"
+#include "kernels/quant_linear.h"
 #include "perf/probe.h"
 #include "plan/disk_probe.h"
 #include "plan/hardware.h"
@@ -69,24 +70,25 @@ void probe_rates(const Options& o, const runtime::Runtime& rt, plan::HardwarePro
   };
   p.rates.f32_gflops = measure("f32", perf::ProbeWeights::kF32);
   p.rates.bf16_gflops = measure("bf16", perf::ProbeWeights::kBf16);
-  p.rates.fp8_gflops = measure("fp8", perf::ProbeWeights::kFp8);
-  p.rates.int8_gflops = measure("int8", perf::ProbeWeights::kInt8);
-  p.rates.int4_gflops = measure("int4", perf::ProbeWeights::kInt4);
+  if (quant_linear_is_fast(ctx)) {  // else codes are multiplied out at load
+    p.rates.fp8_gflops = measure("fp8", perf::ProbeWeights::kFp8);
+    p.rates.int8_gflops = measure("int8", perf::ProbeWeights::kInt8);
+    p.rates.int4_gflops = measure("int4", perf::ProbeWeights::kInt4);
+  }
   spdlog::info("attention over a latent cache");
   p.rates.attention_gflops = rounded(perf::attention_gflops(ctx, rows, turns));
   p.rates.source = source;
 
   spdlog::info("products of training");
-  const double peak = std::max(p.device.bf16_tflops, p.device.f32_tflops);
-  p.achieved.f32 = rounded(std::min(
-      1.0, perf::training_gflops(ctx, Precision::kF32, turns) / 1e3 / p.device.f32_tflops));
-  const double bf16 = perf::training_gflops(ctx, Precision::kBF16, turns) / 1e3;
-  if (p.device.bf16_tflops > 0) {
-    p.achieved.bf16 = rounded(std::min(1.0, bf16 / p.device.bf16_tflops));
-  }
+  const auto share = [](double gflops, double peak_tflops) {
+    return peak_tflops > 0 ? rounded(std::min(1.0, gflops / 1e3 / peak_tflops)) : 0;
+  };
+  p.achieved.f32 = share(perf::training_gflops(ctx, Precision::kF32, turns), p.device.f32_tflops);
+  p.achieved.bf16 =
+      share(perf::training_gflops(ctx, Precision::kBF16, turns), p.device.bf16_tflops);
   p.achieved.attention =
-      rounded(std::min(1.0, p.rates.attention_gflops.back() / 1e3 /
-                                (p.device.bf16_tflops > 0 ? p.device.bf16_tflops : peak)));
+      share(p.rates.attention_gflops.back(),
+            p.device.bf16_tflops > 0 ? p.device.bf16_tflops : p.device.f32_tflops);
   p.achieved.absorbed_prefill = true;
   p.achieved.source =
       source + "; f32 and bf16: products of training, of a linear layer and of experts";
