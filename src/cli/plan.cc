@@ -4,8 +4,7 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/output.h"
-#include "cost/cost.h"
-#include "model/config.h"
+#include "cost/decoder.h"
 
 namespace cachalot::cli {
 
@@ -16,30 +15,41 @@ struct Options {
   std::int64_t sequence = 4096;
 };
 
+// What plain multi-head attention of the same heads would keep, BF16: a key and a value for each.
+std::int64_t full_cache_bytes(const cost::Decoder& d) {
+  return static_cast<std::int64_t>(d.pair_flops / 2) * d.layers * 2;
+}
+
 Json part_json(const cost::Part& part) {
   return {{"layers", part.layers}, {"total", part.total}, {"active", part.active}};
 }
 
-Json to_json(const model::Config& config, const cost::Parameters& p, std::int64_t sequence) {
+Json to_json(const cost::Decoder& d, std::int64_t sequence) {
+  const cost::Parameters& p = d.parameters;
   Json parts = Json::object();
   for (const cost::Part& part : p.parts) parts[part.name] = part_json(part);
   const Json mtp = {{"layers", p.mtp.layers}, {"total", p.mtp.total}, {"active", p.mtp.active}};
-  return {{"parameters",
-           {{"total", p.total},
-            {"active", p.active},
-            {"active_matmul", p.matmul},
-            {"parts", parts},
-            {"mtp", mtp},
-            {"total_with_mtp", p.total + p.mtp.total}}},
-          {"kv_bytes_per_token", cost::kv_bytes_per_token(config)},
-          {"mha_kv_bytes_per_token", cost::mha_kv_bytes_per_token(config)},
-          {"training_flops_per_token", cost::training_flops_per_token(config, sequence)},
-          {"training_flops_per_token_non_causal",
-           cost::training_flops_per_token(config, sequence, false)},
-          {"sequence", sequence}};
+  return {
+      {"model", d.name},
+      {"attention", cost::name(d.attention)},
+      {"parameters",
+       {{"total", p.total},
+        {"active", p.active},
+        {"active_matmul", p.matmul},
+        {"parts", parts},
+        {"mtp", mtp},
+        {"total_with_mtp", p.total + p.mtp.total}}},
+      {"kv_bytes_per_token", cost::cache_bytes_per_token(d)},
+      {"mha_kv_bytes_per_token", full_cache_bytes(d)},
+      {"forward_flops_per_token", cost::forward_flops_per_token(d, sequence)},
+      {"training_flops_per_token", cost::training_flops_per_token(d, sequence)},
+      {"training_flops_per_token_non_causal", cost::training_flops_per_token(d, sequence, false)},
+      {"decode_flops_per_token", cost::decode_flops_per_token(d, sequence)},
+      {"sequence", sequence}};
 }
 
-void print_table(const model::Config& config, const cost::Parameters& p, std::int64_t sequence) {
+void print_table(const cost::Decoder& d, std::int64_t sequence) {
+  const cost::Parameters& p = d.parameters;
   const auto row = [](const std::string& name, int layers, std::int64_t total,
                       std::int64_t active) {
     print_line(fmt::format("{:<16} {:>6} {:>14} {:>14}", name, layers,
@@ -48,39 +58,41 @@ void print_table(const model::Config& config, const cost::Parameters& p, std::in
   };
   print_line(fmt::format("{:<16} {:>6} {:>14} {:>14}", "part", "layers", "total", "active"));
   for (const cost::Part& part : p.parts) row(part.name, part.layers, part.total, part.active);
-  row("sum", config.num_hidden_layers, p.total, p.active);
+  row("sum", d.layers, p.total, p.active);
   if (p.mtp.layers > 0) row("mtp (apart)", p.mtp.layers, p.mtp.total, p.mtp.active);
   print_line("");
-  print_line(
-      fmt::format("latent cache       {} bytes per token (BF16); plain multi-head attention: {}",
-                  cost::kv_bytes_per_token(config), cost::mha_kv_bytes_per_token(config)));
+  print_line(fmt::format("{:<18} {} bytes per token (BF16); plain multi-head attention: {}",
+                         d.attention == cost::Attention::kLatent
+                             ? "latent cache"
+                             : fmt::format("{} cache", cost::name(d.attention)),
+                         cost::cache_bytes_per_token(d), full_cache_bytes(d)));
   print_line(fmt::format("training           {:.3f} GFLOP per token at {} tokens, causal",
-                         cost::training_flops_per_token(config, sequence) / 1e9, sequence));
+                         cost::training_flops_per_token(d, sequence) / 1e9, sequence));
+  print_line(fmt::format("forward            {:.3f} GFLOP per token; decoding after {}: {:.3f}",
+                         cost::forward_flops_per_token(d, sequence) / 1e9, sequence,
+                         cost::decode_flops_per_token(d, sequence) / 1e9));
   print_line(fmt::format("weights            BF16 {}, FP8 {}",
                          human_bytes(2.0 * static_cast<double>(p.total + p.mtp.total)),
                          human_bytes(static_cast<double>(p.total + p.mtp.total))));
 }
 
 void run(const Options& options, const Globals& globals) {
-  const model::Config config = model::load_config(options.model);
-  const cost::Parameters p = cost::parameters(config);
+  const cost::Decoder d = cost::load_decoder(options.model);
   if (globals.json) {
-    print_json(to_json(config, p, options.sequence));
+    print_json(to_json(d, options.sequence));
   } else {
-    print_table(config, p, options.sequence);
+    print_table(d, options.sequence);
   }
 }
 
-}  // namespace
-
-void add_plan(CLI::App& root, Globals& globals) {
-  CLI::App* plan = root.add_subcommand("plan", "Sizes and costs before anything is run");
-  plan->require_subcommand(1);
+void add_plan_model(CLI::App& plan, Globals& globals) {
   CLI::App* command =
-      add_command(*plan, globals, "model",
+      add_command(plan, globals, "model",
                   "Parameters, cache bytes and FLOPs per token of a model, by part and in sum");
   auto options = std::make_shared<Options>();
-  command->add_option("model", options->model, "Model folder, or a config.json")
+  command
+      ->add_option("model", options->model,
+                   "Model folder, a config.json, or the name of a known model (deepseek-v3)")
       ->required()
       ->type_name("MODEL");
   command
@@ -93,6 +105,18 @@ void add_plan(CLI::App& root, Globals& globals) {
   add_plan_design(*plan, globals);
   add_plan_experts(*plan, globals);
   add_plan_schedule(*plan, globals);
+}
+
+}  // namespace
+
+void add_plan(CLI::App& root, Globals& globals) {
+  CLI::App* plan = root.add_subcommand("plan", "Sizes, costs and speeds before anything is run");
+  plan->require_subcommand(1);
+  add_plan_model(*plan, globals);
+  add_plan_compare(*plan, globals);
+  add_plan_hardware(*plan, globals);
+  add_plan_infer(*plan, globals);
+  add_plan_probe(*plan, globals);
 }
 
 }  // namespace cachalot::cli

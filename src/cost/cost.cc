@@ -1,5 +1,7 @@
 #include "cost/cost.h"
 
+#include "cost/decoder.h"
+
 namespace cachalot::cost {
 
 namespace {
@@ -114,19 +116,11 @@ std::int64_t mha_kv_bytes_per_token(const Config& c, int bytes_per_value) {
 }
 
 double training_flops_per_token(const Config& c, std::int64_t sequence, bool causal) {
-  const Wide w(c);
-  const double seen = static_cast<double>(sequence) * (causal ? 0.5 : 1.0);
-  const double attention = static_cast<double>(c.num_hidden_layers) * 2.0 *
-                           static_cast<double>(w.heads * (w.qk + w.v)) * seen;
-  return 6.0 * static_cast<double>(parameters(c).matmul) + 3.0 * attention;
+  return training_flops_per_token(decoder_of(c, {}), sequence, causal);
 }
 
 double decode_flops_per_token(const Config& c, std::int64_t context) {
-  const Wide w(c);
-  const double attention = static_cast<double>(c.num_hidden_layers) * 2.0 *
-                           static_cast<double>(w.heads * (2 * w.latent + w.rope)) *
-                           static_cast<double>(context);
-  return 2.0 * static_cast<double>(parameters(c).matmul) + attention;
+  return decode_flops_per_token(decoder_of(c, {}), context);
 }
 
 }  // namespace cachalot::cost

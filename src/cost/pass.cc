@@ -28,6 +28,10 @@ double bytes_of(const nn::MlaWeights& w) {
 double bytes_of(const nn::MlpWeights& w) {
   return bytes_of(w.gate) + bytes_of(w.up) + bytes_of(w.down);
 }
+// Head, embedding, norms and routers have no codes.
+double plain_bytes(model::WeightFormat format) noexcept {
+  return format == model::WeightFormat::kF32 ? 4 : 2;
+}
 // Without the routed experts.
 double dense_bytes(const nn::BlockWeights& w) {
   return bytes_of(w.mla) +
@@ -57,27 +61,102 @@ WeightBytes weight_bytes(const model::Model& model) {
   return bytes;
 }
 
-PassCost pass_cost(const model::Config& c, const WeightBytes& weights, const PassShape& s) {
-  PassCost cost;
-  const double experts = c.route.experts;
-  if (experts > 0) {
-    cost.experts = experts * (1 - std::pow(1 - c.route.topk / experts, s.rows));
+double bytes_per_weight(model::WeightFormat format) noexcept {
+  switch (format) {
+    case model::WeightFormat::kF32:
+      return 4;
+    case model::WeightFormat::kBf16:
+      return 2;
+    case model::WeightFormat::kFp8:
+      return 1 + 4.0 / (QuantView::kBlockRows * 128);
+    case model::WeightFormat::kInt8:
+      return 1 + 2.0 / 128;
+    case model::WeightFormat::kInt4:
+      return 0.5 + 2.0 / 32;
   }
-  cost.weight_bytes = weights.dense + weights.moe_layers * cost.experts * weights.expert +
-                      (s.logits > 0 ? weights.head : 0);
+  return 2;
+}
+WeightBytes weight_bytes(const Decoder& d, model::WeightFormat format) {
+  const double code = bytes_per_weight(format), plain = plain_bytes(format);
+  WeightBytes bytes;
+  for (const Part& part : d.parameters.parts) {
+    const auto count = static_cast<double>(part.matmul);
+    if (part.name == "head") {
+      bytes.head = plain * count;
+    } else if (part.name == "router") {
+      bytes.dense += plain * static_cast<double>(part.total);
+    } else if (part.name != "routed_experts") {
+      bytes.dense += code * count;
+    }
+  }
+  const auto absorbed = static_cast<double>(d.absorbed);
+  bytes.dense += (plain - code) * absorbed * d.layers;
+  bytes.moe_layers = d.experts.layers;
+  bytes.expert = code * static_cast<double>(d.experts.parameters);
+  if (d.mtp_layers == 0) return bytes;
+  // One layer: what one token uses of it besides embedding, head and routed experts.
+  const double table = static_cast<double>(d.vocab) * d.hidden;
+  const auto used = static_cast<double>(d.parameters.mtp.matmul) / d.mtp_layers - table;
+  const auto routed = static_cast<double>(d.experts.topk * d.experts.parameters);
+  const double projection = 2.0 * d.hidden * d.hidden;  // eh_proj has no codes
+  bytes.mtp_dense =
+      code * (used - routed - projection) + plain * projection + (plain - code) * absorbed;
+  bytes.mtp_head = plain * table;
+  return bytes;
+}
+
+double stored_bytes(const Decoder& d, model::WeightFormat format) {
+  const double code = bytes_per_weight(format), plain = plain_bytes(format);
+  double bytes = 0;
+  for (const Part& part : d.parameters.parts) {
+    const bool coded = part.matmul > 0 && part.name != "head";
+    bytes += (coded ? code : plain) * static_cast<double>(part.total);
+  }
+  return bytes + code * static_cast<double>(d.parameters.mtp.total);
+}
+
+PassCost pass_cost(const Decoder& d, const WeightBytes& weights, const PassShape& s) {
+  PassCost cost;
+  const double tokens = s.expert_tokens > 0 ? s.expert_tokens : s.rows;
+  const double topk = d.experts.topk;
+  if (d.experts.layers > 0) {
+    const double all = d.experts.experts;
+    cost.experts = all / s.expert_devices * (1 - std::pow(1 - topk / all, tokens));
+  }
+  const auto part = [](double value, double devices) { return value / devices; };
+  cost.dense.bytes = part(weights.dense, s.tensor_devices);
+  cost.expert.bytes = weights.moe_layers * cost.experts * weights.expert;
+  cost.head.bytes = s.logits > 0 ? part(weights.head, s.tensor_devices) : 0;
+  cost.weight_bytes = cost.dense.bytes + cost.expert.bytes + cost.head.bytes;
+
   const double each = static_cast<double>(s.rows) / s.sequences;
-  cost.cache_bytes = s.sequences * (s.context + each) * s.cache_bytes_per_token;
-  const double head = static_cast<double>(c.vocab_size) * c.hidden_size;
-  const double matmul = static_cast<double>(parameters(c).matmul);
-  cost.product_flops = 2 * (s.rows * (matmul - head) + s.logits * head);
+  // A latent is whole on each of the devices that share its heads; keys and values are shared out.
+  const double cache_devices = std::min<double>(s.tensor_devices, d.kv_heads);
+  cost.cache_bytes =
+      s.sequences * (s.context + each) * s.cache_bytes_per_token / std::max(1.0, cache_devices);
+
+  const double head = static_cast<double>(d.vocab) * d.hidden;
+  const double routed = d.experts.layers * topk * static_cast<double>(d.experts.parameters);
+  const double rest = static_cast<double>(d.parameters.matmul) - head - routed;
+  cost.dense.flops = part(2.0 * s.rows * rest, s.tensor_devices);
+  cost.expert.flops = 2 * (tokens / s.expert_devices) * routed;
+  cost.head.flops = part(2.0 * s.logits * head, s.tensor_devices);
+  cost.dense.rows = s.rows;
+  cost.head.rows = s.logits;
+  if (cost.experts > 0) cost.expert.rows = tokens / s.expert_devices * topk / cost.experts;
+  cost.product_flops = cost.dense.flops + cost.expert.flops + cost.head.flops;
+
   // Row i of a sequence's chunk sees the context, the rows before it and itself.
   const double pairs = s.sequences * (each * s.context + each * (each + 1) / 2);
-  const double layer_heads = static_cast<double>(c.num_hidden_layers) * c.num_attention_heads;
-  const double expanded = c.qk_head_dim() + c.v_head_dim;
-  const double absorbed = 2.0 * c.kv_lora_rank + c.qk_rope_head_dim;
-  cost.attention_flops = 2 * layer_heads * pairs * (s.absorbed ? absorbed : expanded);
-  cost.useful_flops = cost.product_flops + 2 * layer_heads * pairs * expanded;
+  cost.attention_rows = each * d.heads / s.tensor_devices / std::max(1, d.kv_heads);
+  cost.attention_flops =
+      part(d.layers * pairs * (s.absorbed ? d.cached_pair_flops : d.pair_flops), s.tensor_devices);
+  cost.useful_flops = cost.product_flops + part(d.layers * pairs * d.pair_flops, s.tensor_devices);
   return cost;
+}
+
+PassCost pass_cost(const model::Config& config, const WeightBytes& weights, const PassShape& s) {
+  return pass_cost(decoder_of(config, {}), weights, s);
 }
 
 double predicted_seconds(const PassCost& cost, const MachineRates& m) {
@@ -85,6 +164,63 @@ double predicted_seconds(const PassCost& cost, const MachineRates& m) {
     return std::max(bytes / (1e9 * m.read_gbps), flops / (1e9 * m.product_gflops));
   };
   return time(cost.weight_bytes, cost.product_flops) + time(cost.cache_bytes, cost.attention_flops);
+}
+
+double RateCurve::at(double r) const {
+  if (rows.empty()) return 0;
+  if (r <= rows.front()) return flops.front() * r / rows.front();
+  if (r >= rows.back()) return flops.back();
+  const auto above =
+      static_cast<std::size_t>(std::upper_bound(rows.begin(), rows.end(), r) - rows.begin());
+  const std::size_t below = above - 1;
+  const double share = std::log(r / rows[below]) / std::log(rows[above] / rows[below]);  // 0 .. 1
+  return flops[below] * std::pow(flops[above] / flops[below], share);
+}
+
+std::string_view name(Limit limit) noexcept {
+  switch (limit) {
+    case Limit::kMemory:
+      return "memory bandwidth";
+    case Limit::kCompute:
+      return "compute";
+    case Limit::kCommunication:
+      return "expert communication";
+    case Limit::kOverhead:
+      return "overhead";
+  }
+  return "?";
+}
+
+Limit PassTime::limit() const noexcept {
+  if (overhead > memory && overhead > compute) return Limit::kOverhead;
+  return memory >= compute ? Limit::kMemory : Limit::kCompute;
+}
+
+PassTime pass_time(const PassCost& cost, int layers, const DeviceRates& rates) {
+  PassTime time;
+  // A kind of products: as measured for its rows where that is known, and never faster than its
+  // weights can be read.
+  const auto spend = [&](double bytes, double flops, double rate, double peak) {
+    if (flops <= 0) return 0.0;
+    const double reading = bytes / rates.read, computing = flops / rate;
+    const double t = std::max(reading, computing);
+    (reading >= flops / peak ? time.memory : time.compute) += t;
+    return t;
+  };
+  const auto products = [&](const PassCost::Products& p, const RateCurve& curve) {
+    if (curve.empty()) return spend(p.bytes, p.flops, rates.products, rates.products);
+    const double best = *std::max_element(curve.flops.begin(), curve.flops.end());
+    return spend(p.bytes, p.flops, curve.at(p.rows), best);
+  };
+  time.dense = products(cost.dense, rates.curve) + products(cost.head, rates.curve);
+  time.experts =
+      products(cost.expert, rates.expert_curve.empty() ? rates.curve : rates.expert_curve);
+  const bool measured = !rates.attention_curve.empty();
+  time.attention = spend(cost.cache_bytes, cost.attention_flops,
+                         measured ? rates.attention_curve.at(cost.attention_rows) : rates.attention,
+                         measured ? rates.attention_curve.flops.back() : rates.attention);
+  time.overhead = rates.pass_seconds + layers * rates.layer_seconds;
+  return time;
 }
 
 }  // namespace cachalot::cost

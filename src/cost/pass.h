@@ -8,8 +8,12 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
+#include <vector>
 
+#include "cost/decoder.h"
 #include "model/config.h"
+#include "model/weight_format.h"
 #include "model/weights.h"
 
 namespace cachalot::cost {
@@ -24,6 +28,13 @@ struct WeightBytes {
   double mtp_head = 0;
 };
 WeightBytes weight_bytes(const model::Model& model);
+// The same from the sizes alone, for a folder written in `format`: projections in that format,
+// router and head in bf16 (f32 in f32), absorbed projections multiplied out.
+WeightBytes weight_bytes(const Decoder& d, model::WeightFormat format);
+// Bytes of one projection weight in `format`, its share of the scales included.
+double bytes_per_weight(model::WeightFormat format) noexcept;
+// Everything that is stored: main model, embedding and norms included, and the MTP layers.
+double stored_bytes(const Decoder& d, model::WeightFormat format);
 
 // What a pass reads: `rows` tokens in all, of `sequences` sequences that have `context` tokens in
 // the cache each.
@@ -34,6 +45,12 @@ struct PassShape {
   int logits = 1;                    // rows that become logits
   double cache_bytes_per_token = 0;  // of all main layers
   bool absorbed = true;
+  // Experts spread over devices: each holds its part of every layer's, and computes on the tokens
+  // that `expert_tokens` (of all of them together; 0: rows) send it. Costs are those of one device.
+  double expert_devices = 1;
+  double expert_tokens = 0;
+  // Everything else spread over so many devices, which share the rows.
+  double tensor_devices = 1;
 };
 
 struct PassCost {
@@ -42,10 +59,17 @@ struct PassCost {
   double product_flops = 0;  // of weights
   double attention_flops = 0;
   double useful_flops = 0;  // products, and attention as if keys and values were there
-  double experts = 0;       // of a layer that are read
+  double experts = 0;       // of a layer that are read (by one device)
+  // The products by kind; each reads its weights once for so many rows.
+  struct Products {
+    double bytes = 0, flops = 0, rows = 0;
+  };
+  Products dense = {}, expert = {}, head = {};
+  double attention_rows = 0;  // queries times heads that share a cached row
   double bytes() const noexcept { return weight_bytes + cache_bytes; }
   double flops() const noexcept { return product_flops + attention_flops; }
 };
+PassCost pass_cost(const Decoder& decoder, const WeightBytes& weights, const PassShape& shape);
 PassCost pass_cost(const model::Config& config, const WeightBytes& weights, const PassShape& shape);
 
 struct MachineRates {
@@ -54,5 +78,43 @@ struct MachineRates {
 };
 // Products and attention one after the other, each limited by memory or by arithmetic.
 double predicted_seconds(const PassCost& cost, const MachineRates& machine);
+
+// FLOP/s of products by the rows that share a weight, as measured: between the points on a line in
+// the logarithms; below the first in proportion to the rows (the weights are read all the same),
+// above the last as there.
+struct RateCurve {
+  std::vector<double> rows, flops;
+  bool empty() const noexcept { return rows.empty(); }
+  double at(double rows) const;
+};
+
+// What is known of a device, in bytes and operations per second.
+struct DeviceRates {
+  double read = 0;
+  double products = 0;   // of large ones
+  double attention = 0;  // scores and sums
+  // Take the place of those two where they are not empty; attention's rows are queries times heads.
+  RateCurve curve = {}, attention_curve = {};
+  RateCurve expert_curve = {};  // of the experts' products; empty: as `curve`
+  double pass_seconds = 0;
+  double layer_seconds = 0;
+};
+
+// Which resource a time is spent on.
+enum class Limit : std::uint8_t { kMemory, kCompute, kCommunication, kOverhead };
+std::string_view name(Limit limit) noexcept;
+
+struct PassTime {
+  double dense = 0;  // products apart from experts
+  double experts = 0;
+  double attention = 0;
+  double overhead = 0;
+  // The same time by what it waits for.
+  double memory = 0;
+  double compute = 0;
+  double total() const noexcept { return dense + experts + attention + overhead; }
+  Limit limit() const noexcept;  // the largest of memory, compute and overhead
+};
+PassTime pass_time(const PassCost& cost, int layers, const DeviceRates& rates);
 
 }  // namespace cachalot::cost

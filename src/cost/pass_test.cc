@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "cost/cost.h"
 
 namespace cachalot::cost {
@@ -66,6 +68,91 @@ TEST(PassCostTest, TheSlowerOfMemoryAndArithmeticCounts) {
   const PassCost cost{
       .weight_bytes = 2e9, .cache_bytes = 1e9, .product_flops = 4e9, .attention_flops = 30e9};
   EXPECT_DOUBLE_EQ(predicted_seconds(cost, {.read_gbps = 10, .product_gflops = 100}), 0.2 + 0.3);
+}
+
+TEST(PassCostTest, SizesAloneGiveTheBytesOfAFolder) {
+  const Decoder d = load_decoder("deepseek-v3");
+  const WeightBytes w = weight_bytes(d, model::WeightFormat::kBf16);
+  EXPECT_DOUBLE_EQ(w.expert, 2.0 * 44040192);
+  EXPECT_EQ(w.moe_layers, 58);
+  EXPECT_DOUBLE_EQ(w.head, 2.0 * 129280 * 7168);
+  // All but embedding and norms, once.
+  const double norms = 61.0 * (2 * 7168 + 512 + 1536) + 7168;
+  EXPECT_NEAR(w.dense + w.head + 58 * 256 * w.expert,
+              2 * (static_cast<double>(d.parameters.total) - 129280.0 * 7168 - norms), 1.0);
+  const double fp8 = 1 + 4.0 / (128 * 128);
+  EXPECT_DOUBLE_EQ(weight_bytes(d, model::WeightFormat::kFp8).expert, fp8 * 44040192);
+  EXPECT_NEAR(stored_bytes(d, model::WeightFormat::kBf16),
+              2.0 * static_cast<double>(d.parameters.total + d.parameters.mtp.total), 1.0);
+}
+
+TEST(PassCostTest, DevicesShareExpertsAndTheirTokens) {
+  const Decoder d = load_decoder("deepseek-v3");
+  const WeightBytes w = weight_bytes(d, model::WeightFormat::kFp8);
+  const PassCost alone = pass_cost(d, w, {.rows = 256, .sequences = 256, .logits = 256});
+  // Eight devices with 32 of those rows each, and all of their tokens for an eighth of the experts.
+  const PassCost shared = pass_cost(
+      d, w, {.rows = 32, .sequences = 32, .logits = 32, .expert_devices = 8, .expert_tokens = 256});
+  EXPECT_NEAR(shared.experts, alone.experts / 8, 1e-9);
+  EXPECT_NEAR(shared.expert.flops, alone.expert.flops / 8, 1.0);
+  EXPECT_NEAR(shared.expert.rows, alone.expert.rows, 1e-9);
+  EXPECT_NEAR(shared.dense.flops, alone.dense.flops / 8, 1.0);
+  EXPECT_DOUBLE_EQ(shared.dense.bytes, alone.dense.bytes);
+}
+
+TEST(PassCostTest, KeysAndValuesAreSharedOutButALatentIsNot) {
+  const WeightBytes none;
+  const auto cache = [&](const char* name) {
+    return pass_cost(load_decoder(name), none,
+                     {.context = 99, .cache_bytes_per_token = 1, .tensor_devices = 4})
+        .cache_bytes;
+  };
+  EXPECT_DOUBLE_EQ(cache("qwen2.5-72b"), 25);
+  EXPECT_DOUBLE_EQ(cache("deepseek-v3"), 100);
+}
+
+TEST(RateCurveTest, PointsAreMetAndEndsAreHeld) {
+  const RateCurve c{{1, 8, 64}, {10, 80, 100}};
+  EXPECT_DOUBLE_EQ(c.at(0.5), 5);  // the weights are read all the same
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_NEAR(c.at(c.rows[i]), c.flops[i], 1e-9);
+  EXPECT_NEAR(c.at(std::sqrt(8.0 * 64)), std::sqrt(80.0 * 100), 1e-9);
+  EXPECT_DOUBLE_EQ(c.at(1000), 100);
+}
+
+TEST(PassTimeTest, EachKindWaitsForWhatItWaitsFor) {
+  PassCost cost;
+  cost.dense = {2e9, 4e9, 1};    // 0.2 s of reading
+  cost.expert = {1e9, 30e9, 1};  // 0.3 s of arithmetic
+  cost.cache_bytes = 1e9;        // 0.1 s
+  cost.attention_flops = 1e9;
+  const PassTime t = pass_time(cost, 10,
+                               {.read = 10e9,
+                                .products = 100e9,
+                                .attention = 100e9,
+                                .curve = {},
+                                .attention_curve = {},
+                                .pass_seconds = 0.01,
+                                .layer_seconds = 0.001});
+  EXPECT_DOUBLE_EQ(t.dense, 0.2);
+  EXPECT_DOUBLE_EQ(t.experts, 0.3);
+  EXPECT_DOUBLE_EQ(t.attention, 0.1);
+  EXPECT_DOUBLE_EQ(t.overhead, 0.02);
+  EXPECT_DOUBLE_EQ(t.memory, 0.2 + 0.1);
+  EXPECT_DOUBLE_EQ(t.compute, 0.3);
+  EXPECT_DOUBLE_EQ(t.total(), 0.62);
+}
+
+// Few queries share a cached row, and attention computes at what was measured for so many.
+TEST(PassTimeTest, AttentionFollowsItsOwnCurve) {
+  const Decoder d = load_decoder("deepseek-v2-lite");
+  const PassCost cost = pass_cost(d, {}, {.rows = 4, .sequences = 2, .context = 1000});
+  EXPECT_DOUBLE_EQ(cost.attention_rows, 2 * 16);
+  DeviceRates rates;
+  rates.read = 1e30;
+  rates.products = 1e30;
+  rates.attention = 1;
+  rates.attention_curve = {{8, 128}, {1e9, 16e9}};
+  EXPECT_NEAR(pass_time(cost, 27, rates).attention, cost.attention_flops / 4e9, 1e-9);
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ TEST(Prices, SlimFlyOfTheTableIsMarkedAsNotRealisable) {
 }
 
 TEST(Prices, TheFileIsTheBuiltInOnes) {
-  EXPECT_EQ(load_prices(std::filesystem::path(CACHALOT_SOURCE_DIR) / "hardware" / "prices.toml"),
+  EXPECT_EQ(load_prices(std::filesystem::path(CACHALOT_SOURCE_DIR) / "hardware" / "prices" / "network.toml"),
             Prices{});
 }
 

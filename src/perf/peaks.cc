@@ -62,6 +62,11 @@ void bf16_512() {
     __asm__ volatile(CACHALOT_TWELVE("vdpbf16ps", "zmm") : : : CACHALOT_CLOBBERS);
   }
 }
+void int8_512() {
+  for (int i = 0; i < kTurns; ++i) {
+    __asm__ volatile(CACHALOT_TWELVE("vpdpbusd", "zmm") : : : CACHALOT_CLOBBERS);
+  }
+}
 #undef CACHALOT_TWELVE
 #undef CACHALOT_CLOBBERS
 
@@ -92,6 +97,16 @@ double fma_gflops(const Context& ctx) {
 double bf16_gflops(const Context& ctx) {
 #ifdef CACHALOT_X86
   if (has(cpu::Level::kAvx512Bf16)) return rate(ctx, bf16_512, 64);
+#endif
+  (void)ctx;
+  return 0;
+}
+
+double int8_gops(const Context& ctx) {
+#ifdef CACHALOT_X86
+  if (has(cpu::Level::kAvx512) && __builtin_cpu_supports("avx512vnni") != 0) {
+    return rate(ctx, int8_512, 128);
+  }
 #endif
   (void)ctx;
   return 0;

@@ -17,6 +17,8 @@ namespace cachalot::perf {
 double fma_gflops(const Context& ctx);
 // The same for vdpbf16ps; 0 where the machine lacks it.
 double bf16_gflops(const Context& ctx);
+// Integer operations of vpdpbusd (bytes); 0 where the machine lacks it.
+double int8_gops(const Context& ctx);
 // Reads memory that no cache holds. Owns 512 MiB while it lives.
 class ReadProbe {
  public:

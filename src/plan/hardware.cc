@@ -55,6 +55,7 @@ void AchievedProfile::fields(FieldVisitor& f) {
   f("int8", int8, 0.0, 1.0, "of the int8 peak");
   f("attention", attention, 0.0, 1.0, "share of the bf16 peak (else f32) that attention reaches");
   f("memory", memory, 0.0, 1.0, "share of memory_gbps that reading weights or a cache reaches");
+  f("absorbed_prefill", absorbed_prefill, "prompts read the latents themselves, as decoding does");
   f("source", source, "where these figures come from");
 }
 
@@ -65,6 +66,8 @@ void RatesProfile::fields(FieldVisitor& f) {
   f("fp8_gflops", fp8_gflops, 0.0, kMost, "fp8 weights");
   f("int8_gflops", int8_gflops, 0.0, kMost, "int8 weights");
   f("int4_gflops", int4_gflops, 0.0, kMost, "int4 weights");
+  f("attention_gflops", attention_gflops, 0.0, kMost,
+    "attention over a latent cache, rows being queries times heads");
   f("source", source, "where these figures come from");
 }
 
@@ -127,6 +130,8 @@ void HardwareProfile::fields(FieldVisitor& f) {
   f.section("device", device);
   f.section("achieved", achieved);
   f.section("rates", rates);
+  f.section("pass_rates", pass_rates);
+  f.section("expert_rates", expert_rates);
   f.section("bandwidth", bandwidth);
   f.section("overhead", overhead);
   f.section("host", host);
@@ -203,7 +208,10 @@ HardwareProfile parse_hardware(std::string_view toml, const std::string& file_na
 
 HardwareProfile load_hardware(const std::string& name_or_file) {
   std::error_code ignored;
-  if (std::filesystem::exists(name_or_file, ignored)) {
+  const std::filesystem::path path(name_or_file);
+  // What looks like a path and is not there is a missing file, not an unknown name.
+  if (path.extension() == ".toml" || path.has_parent_path() ||
+      std::filesystem::exists(path, ignored)) {
     return parse_hardware(read_file(name_or_file, kMostBytes), name_or_file);
   }
   std::vector<std::string_view> names;

@@ -56,6 +56,9 @@ struct AchievedProfile {
   double int8 = 0;
   double attention = 0;  // of the bf16 peak, where there is one; else of f32
   double memory = 0;     // of memory_gbps, when weights or a cache are read
+  // Prompts read the latent rows themselves, as decoding does, instead of expanding keys and values
+  // (this program does so unless told --fast).
+  bool absorbed_prefill = false;
   std::string source;
   void fields(FieldVisitor& f);
 };
@@ -71,6 +74,7 @@ struct RatesProfile {
   std::vector<double> fp8_gflops;
   std::vector<double> int8_gflops;
   std::vector<double> int4_gflops;
+  std::vector<double> attention_gflops;  // rows: queries times heads that share a cached row
   std::string source;
   void fields(FieldVisitor& f);
 };
@@ -145,6 +149,10 @@ struct HardwareProfile {
   DeviceProfile device;
   AchievedProfile achieved;
   RatesProfile rates;
+  // The same as whole passes of a model show it, everything between the products counted in:
+  // of dense layers by the rows of the pass, of experts by the rows that each one gets.
+  RatesProfile pass_rates;
+  RatesProfile expert_rates;
   BandwidthProfile bandwidth;
   OverheadProfile overhead;
   HostProfile host;

@@ -2,6 +2,7 @@
 // vouches for.
 #include <algorithm>
 #include <functional>
+#include <utility>
 
 #include "base/error.h"
 #include "plan/hardware.h"
@@ -49,16 +50,29 @@ void check_sources(const HardwareProfile& profile, const Checker& check) {
   }
 }
 
-void check_list(const Checker& check, const char* key, const std::vector<double>& list,
-                const char* of, const std::vector<double>& steps) {
+void check_list(const Checker& check, const std::string& key, const std::vector<double>& list,
+                const std::string& of, const std::vector<double>& steps) {
   check.need(list.empty() || list.size() == steps.size(), key, " has ", list.size(), " figures, ",
              of, " has ", steps.size(), "; each needs one");
   for (const double x : list) check.need(x > 0, key, " has a figure that is 0; leave it out");
 }
 
-void check_rising(const Checker& check, const char* key, const std::vector<double>& list) {
+void check_rising(const Checker& check, const std::string& key, const std::vector<double>& list) {
   check.need(std::adjacent_find(list.begin(), list.end(), std::greater_equal<>()) == list.end(),
              key, " must rise");
+}
+
+void check_rates(const Checker& check, const std::string& section, const RatesProfile& r) {
+  const std::string rows = section + ".rows";
+  check_rising(check, rows, r.rows);
+  for (const auto& [key, list] : {std::pair{".f32_gflops", &r.f32_gflops},
+                                  {".bf16_gflops", &r.bf16_gflops},
+                                  {".fp8_gflops", &r.fp8_gflops},
+                                  {".int8_gflops", &r.int8_gflops},
+                                  {".int4_gflops", &r.int4_gflops},
+                                  {".attention_gflops", &r.attention_gflops}}) {
+    check_list(check, section + key, *list, rows, r.rows);
+  }
 }
 
 void check_achieved(const Checker& check, const char* key, double achieved, double nominal) {
@@ -73,12 +87,9 @@ void validate(const HardwareProfile& p, const std::string& file_name) {
   check.need(!p.name.empty(), "name is missing; say what the profile describes");
   check.need(!p.device.name.empty(), "device.name is missing; say which device computes");
   check_sources(p, check);
-  check_rising(check, "rates.rows", p.rates.rows);
-  check_list(check, "rates.f32_gflops", p.rates.f32_gflops, "rates.rows", p.rates.rows);
-  check_list(check, "rates.bf16_gflops", p.rates.bf16_gflops, "rates.rows", p.rates.rows);
-  check_list(check, "rates.fp8_gflops", p.rates.fp8_gflops, "rates.rows", p.rates.rows);
-  check_list(check, "rates.int8_gflops", p.rates.int8_gflops, "rates.rows", p.rates.rows);
-  check_list(check, "rates.int4_gflops", p.rates.int4_gflops, "rates.rows", p.rates.rows);
+  check_rates(check, "rates", p.rates);
+  check_rates(check, "pass_rates", p.pass_rates);
+  check_rates(check, "expert_rates", p.expert_rates);
   check_rising(check, "bandwidth.threads", p.bandwidth.threads);
   check_list(check, "bandwidth.read_gbps", p.bandwidth.read_gbps, "bandwidth.threads",
              p.bandwidth.threads);

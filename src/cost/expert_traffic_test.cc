@@ -1,0 +1,78 @@
+#include "cost/expert_traffic.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace cachalot::cost {
+namespace {
+
+// "Insights" 2.3.2: 32 tokens of each device, 8 routed experts and a shared one, a hidden state of
+// "7K", FP8 there and BF16 back.
+TEST(ExpertTrafficTest, ThePublishedBoundsOnTheTimePerToken) {
+  const ExpertMessage m;
+  EXPECT_NEAR(1e6 * all_to_all_seconds(32, 9, 7000, m, 50e9), 120.96, 0.005);
+  EXPECT_NEAR(1e3 * bound_per_output_token(32, 9, 7000, 61, m, 50e9), 14.76, 0.005);
+  EXPECT_NEAR(1e6 * all_to_all_seconds(32, 9, 7000, m, 900e9), 6.72, 0.005);
+  EXPECT_NEAR(1e3 * bound_per_output_token(32, 9, 7000, 61, m, 900e9), 0.82, 0.005);
+  EXPECT_EQ(std::floor(1 / bound_per_output_token(32, 9, 7000, 61, m, 50e9)), 67);
+  // With the real width, and with the bandwidth that is reached.
+  EXPECT_NEAR(1e6 * all_to_all_seconds(32, 9, 7168, m, 50e9), 123.86, 0.005);
+  EXPECT_NEAR(1e6 * all_to_all_seconds(32, 9, 7168, m, 40e9), 154.83, 0.005);
+}
+
+Decoder v3_like(int groups, int topk_groups) {
+  Decoder d;
+  d.hidden = 7168;
+  d.experts = {58, 256, 8, 1, 1, groups, topk_groups};
+  return d;
+}
+
+TEST(ExpertTrafficTest, GroupsLimitTheNodesOfAToken) {
+  // 8 nodes, a group on each, 4 of them used by 8 experts: each of the 4 is missed by (3/4)^8.
+  const ExpertPaths p = expert_paths(v3_like(8, 4), 8, 8);
+  EXPECT_NEAR(p.nodes, 4 * (1 - std::pow(0.75, 8)) * 7 / 8, 1e-9);
+  EXPECT_DOUBLE_EQ(p.network_copies, 7);
+  EXPECT_DOUBLE_EQ(p.link_copies, 7);
+  EXPECT_DOUBLE_EQ(p.own_node_copies, 8.0 / 8 * 7 / 8);
+  // Without groups, all 8 nodes are as likely.
+  EXPECT_NEAR(expert_paths(v3_like(1, 1), 8, 8).nodes, 8 * (1 - std::pow(7.0 / 8, 8)) * 7 / 8,
+              1e-9);
+  // Never more nodes than copies, never more than there are.
+  for (const int nodes : {1, 2, 4, 8, 16, 40}) {
+    for (const int groups : {1, 8}) {
+      const ExpertPaths q = expert_paths(v3_like(groups, groups == 1 ? 1 : 4), nodes, 8);
+      EXPECT_LE(q.nodes, q.network_copies + 1e-12) << nodes;
+      EXPECT_LE(q.nodes, nodes - 1 + 1e-12) << nodes;
+    }
+  }
+}
+
+// Two groups on each of four nodes, by counting: a node is missed if none of the 4 chosen groups is
+// its own (6*5*4*3 / (8*7*6*5)), or if all experts fall into the others.
+TEST(ExpertTrafficTest, SeveralGroupsOnANode) {
+  const double none = 15.0 / 70, one = 2 * 20.0 / 70, both = 15.0 / 70;
+  const double missed = none + one * std::pow(0.75, 8) + both * std::pow(0.5, 8);
+  EXPECT_NEAR(expert_paths(v3_like(8, 4), 4, 8).nodes, 4 * (1 - missed) * 0.75, 1e-9);
+}
+
+TEST(ExpertTrafficTest, OneDeviceSendsNothing) {
+  const ExpertPaths p = expert_paths(v3_like(8, 4), 1, 1);
+  const ExpertLinks links{50e9, 1e-6, 160e9, 1e-6};
+  EXPECT_EQ(direct_seconds(p, 64, 7168, {}, links), 0);
+  EXPECT_EQ(forwarded_seconds(p, 64, 7168, {}, links), 0);
+}
+
+// With NVLink 3.2 times as fast as the network, up to 3.2 experts per node are free (V3 report
+// 3.2.2): 3.5 remote nodes on average then still take longer than 7 copies inside.
+TEST(ExpertTrafficTest, ForwardingHidesBehindTheNetwork) {
+  const ExpertPaths p = expert_paths(v3_like(8, 4), 8, 8);
+  const ExpertLinks links{50e9, 0, 160e9, 0};
+  EXPECT_DOUBLE_EQ(forwarded_seconds(p, 4096, 7168, {}, links),
+                   all_to_all_seconds(4096, p.nodes, 7168, {}, 50e9));
+  EXPECT_DOUBLE_EQ(direct_seconds(p, 128, 7168, {}, links),
+                   all_to_all_seconds(128, 7, 7168, {}, 50e9));
+}
+
+}  // namespace
+}  // namespace cachalot::cost
