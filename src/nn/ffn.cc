@@ -8,6 +8,7 @@ namespace cachalot::nn {
 
 void ffn_forward(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,
                  Products& products) {
+  reserve(products, parts);
   if (in_bf16(num, parts)) return ffn_forward_bf16(ctx, num, parts, products);
   for (const FfnPart& p : parts) {
     for (Mat<float>* m : {&p.acts->gate, &p.acts->up, &p.acts->hidden}) {
@@ -20,7 +21,6 @@ void ffn_forward(const Context& ctx, const Numerics& num, std::span<const FfnPar
   });
   products.run(ctx, num);
 
-  std::vector<std::int32_t> begin;
   for (const FfnPart& p : parts) {
     FfnActs& a = *p.acts;
     {
@@ -33,7 +33,7 @@ void ffn_forward(const Context& ctx, const Numerics& num, std::span<const FfnPar
       if (!num.recompute_swiglu) p.saved->hidden.store(ctx, num.linear_input, a.hidden.cview());
     }
     a.hidden_operand.set(ctx, num, a.hidden.cview(), num.activation_tile, Operand::Use::kRows,
-                         groups_of(*p.x, begin));
+                         p.x->begins());
   }
   for_groups(parts, [&](const FfnPart& p, std::size_t g) {
     products.forward(p.acts->hidden_operand, g, p.w[g].down, rows_of(*p.x, g, p.y), p.add_y);
@@ -61,6 +61,7 @@ static void swiglu_part(const Context& ctx, const Numerics& num, const FfnPart& 
 
 void ffn_backward(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,
                   Products& products) {
+  reserve(products, parts);
   if (in_bf16(num, parts)) return ffn_backward_bf16(ctx, num, parts, products);
   using Use = Operand::Use;
   for (const FfnPart& p : parts) p.acts->dhidden.resize(p.x->rows(), width_of(p));
@@ -69,14 +70,13 @@ void ffn_backward(const Context& ctx, const Numerics& num, std::span<const FfnPa
   });
   products.run(ctx, num);
 
-  std::vector<std::int32_t> begin;
   for (const FfnPart& p : parts) {
     swiglu_part(ctx, num, p);
     FfnActs& a = *p.acts;
-    groups_of(*p.x, begin);
-    a.hidden_operand.set(ctx, num, a.hidden.cview(), num.activation_tile, Use::kColumns, begin);
-    a.dgate_operand.set(ctx, num, a.dgate.cview(), num.gradient_tile, Use::kBoth, begin);
-    a.dup_operand.set(ctx, num, a.dup.cview(), num.gradient_tile, Use::kBoth, begin);
+    a.hidden_operand.set(ctx, num, a.hidden.cview(), num.activation_tile, Use::kColumns,
+                         p.x->begins());
+    a.dgate_operand.set(ctx, num, a.dgate.cview(), num.gradient_tile, Use::kBoth, p.x->begins());
+    a.dup_operand.set(ctx, num, a.dup.cview(), num.gradient_tile, Use::kBoth, p.x->begins());
   }
   const auto weight_gradients = [&](const FfnPart& p, std::size_t g) {
     products.weight_gradient(num, p.acts->dgate_operand, *p.x, g, p.g[g].gate);

@@ -59,7 +59,6 @@ void ffn_forward_bf16(const Context& ctx, const Numerics& num, std::span<const F
   }
   products.run(ctx, num);
 
-  std::vector<std::int32_t> begin;
   for (const FfnPart& p : parts) {
     FfnActs& a = *p.acts;
     const int f = width_of(p);
@@ -70,7 +69,7 @@ void ffn_forward_bf16(const Context& ctx, const Numerics& num, std::span<const F
       swiglu_bf16(ctx, {gate_up.sub_cols(0, f), gate_up.sub_cols(f, f), a.hidden_bf16.view()});
     }
     a.hidden_operand.set(ctx, num, a.hidden_bf16.cview(), num.activation_tile, Operand::Use::kRows,
-                         groups_of(*p.x, begin));
+                         p.x->begins());
   }
   for_groups(parts, [&](const FfnPart& p, std::size_t g) {
     products.forward(p.acts->hidden_operand, g, p.w[g].down, rows_of(*p.x, g, p.y), p.add_y);
@@ -102,14 +101,12 @@ void ffn_backward_bf16(const Context& ctx, const Numerics& num, std::span<const 
   });
   products.run(ctx, num);
 
-  std::vector<std::int32_t> begin;
   for (const FfnPart& p : parts) {
     FfnActs& a = *p.acts;
     swiglu_part(ctx, p);
-    groups_of(*p.x, begin);
     a.hidden_operand.set(ctx, num, a.hidden_bf16.cview(), num.activation_tile, Use::kColumns,
-                         begin);
-    a.dgate_operand.set(ctx, num, a.dgate_up.cview(), num.gradient_tile, Use::kBoth, begin);
+                         p.x->begins());
+    a.dgate_operand.set(ctx, num, a.dgate_up.cview(), num.gradient_tile, Use::kBoth, p.x->begins());
   }
   const auto weight_gradients = [&](const FfnPart& p, std::size_t g) {
     products.weight_gradient(num, p.acts->dgate_operand, *p.x, g, gate_and_up(p.g[g]));

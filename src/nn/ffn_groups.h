@@ -1,9 +1,8 @@
 // Walking over the groups of the parts of an MLP layer; private to ffn*.cc.
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 #include <span>
-#include <vector>
 
 #include "nn/ffn.h"
 
@@ -11,11 +10,12 @@ namespace cachalot::nn {
 
 inline int width_of(const FfnPart& p) { return p.w.front().gate.rows; }
 
-inline std::vector<std::int32_t>& groups_of(const Operand& x, std::vector<std::int32_t>& begin) {
-  begin.clear();
-  for (std::size_t g = 0; g < x.groups(); ++g) begin.push_back(x.group_begin(g));
-  begin.push_back(x.rows());
-  return begin;
+// Room for the products of any batch below, whichever groups have rows.
+inline void reserve(Products& products, std::span<const FfnPart> parts) {
+  constexpr std::size_t kMostPerGroup = 4;  // the gradients of gate, up, down, and that of x
+  std::size_t groups = 0;
+  for (const FfnPart& p : parts) groups += p.x->groups();
+  products.reserve(kMostPerGroup * groups);
 }
 
 template <class T>

@@ -41,6 +41,8 @@ class Operand {
   std::size_t groups() const noexcept { return begin_.size() - 1; }
   int group_rows(std::size_t g) const noexcept { return begin_[g + 1] - begin_[g]; }
   std::int32_t group_begin(std::size_t g) const noexcept { return begin_[g]; }
+  // First row of each group, then the number of rows: what `set` takes.
+  std::span<const std::int32_t> begins() const noexcept { return begin_; }
 
   MatRef plain(std::size_t group) const noexcept;
   Fp8View along_rows(std::size_t group) const noexcept;
@@ -71,6 +73,8 @@ Gemm plain_linear(MatRef x, const WeightRef& w, MatView<float> y, bool add = fal
 // Products of several Linears, to be run together.
 class Products {
  public:
+  // Room for as many, so that adding them allocates nothing.
+  void reserve(std::size_t products);
   // y (+)= x W^T
   void forward(const Operand& x, std::size_t group, const WeightRef& w, MatView<float> y,
                bool add = false);
