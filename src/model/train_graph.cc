@@ -65,15 +65,15 @@ double TrainGraph::head_loss(MatView<const float> normed, MatRef head,
     const int rows = std::min(head_rows, normed.rows - begin);
     const auto from = static_cast<std::size_t>(begin);
     const auto n = static_cast<std::size_t>(rows);
-    logits_.resize(rows, head.rows);
-    gemm(ctx_, num_.products, linear(normed.sub_rows(begin, rows), head, logits_.view()));
+    const auto logits = scratch_.moe.rows.as<float>(rows, head.rows);
+    gemm(ctx_, num_.products, linear(normed.sub_rows(begin, rows), head, logits));
     const bool in_bf16 = backward && num_.bf16_operands;  // what the products read of the gradient
     dlogits_.resize(in_bf16 ? rows : 0, head.rows);
     cross_entropy(ctx_,
-                  {logits_.view(), targets.subspan(from, n), std::span(loss).subspan(from, n),
+                  {logits, targets.subspan(from, n), std::span(loss).subspan(from, n),
                    std::span(argmax).subspan(from, n), backward, grad_scale, dlogits_.view()});
     if (backward) {
-      const MatRef dlogits = in_bf16 ? MatRef(dlogits_.cview()) : MatRef(logits_.cview());
+      const MatRef dlogits = in_bf16 ? MatRef(dlogits_.cview()) : MatRef(logits);
       const Gemm back[] = {
           {dlogits, head, dnormed.sub_rows(begin, rows), false, false, false},
           {dlogits, normed.sub_rows(begin, rows), dhead, true, false, add_dhead || begin > 0}};
@@ -258,20 +258,19 @@ double TrainGraph::backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients&
 
 void TrainGraph::backward_main(const nn::Weights& w, const nn::Gradients& g,
                                const nn::BalanceTerm& balance) {
-  dx_.resize(x_.rows(), x_.cols());
+  const MatView<float> dx = normed_.view();  // the head has read it
   {
     const PartScope part(ctx_, Part::kElementwise);
-    rms_norm_backward(
-        ctx_, {x_.cview(), w.norm, norm_rstd_, dnormed_.cview(), dx_.view(), false, g.norm});
+    rms_norm_backward(ctx_, {x_.cview(), w.norm, norm_rstd_, dnormed_.cview(), dx, false, g.norm});
   }
   for (std::size_t l = layers_.size(); l-- > 0;) {
-    layer_balance_[l] = nn::block_backward(
-        ctx_, num_, dims_, w.layers[l], g.layers[l], layout_.rope, layout_.spans, balance,
-        drop_.of_layer(static_cast<int>(l)), dx_.view(), layers_[l], scratch_);
+    layer_balance_[l] =
+        nn::block_backward(ctx_, num_, dims_, w.layers[l], g.layers[l], layout_.rope, layout_.spans,
+                           balance, drop_.of_layer(static_cast<int>(l)), dx, layers_[l], scratch_);
   }
-  drop_entry(drop_, dx_.view());
+  drop_entry(drop_, dx);
   const PartScope part(ctx_, Part::kElementwise);
-  embedding_backward(ctx_, {inputs_, dx_.cview(), g.embed});
+  embedding_backward(ctx_, {inputs_, dx, g.embed});
 }
 
 double TrainGraph::balance_of(const nn::BlockSaved& saved, int sequences) const {

@@ -127,7 +127,8 @@ class TrainGraph {
 
   std::vector<nn::BlockSaved> layers_;
   nn::BlockScratch scratch_;
-  Mat<float> x_, normed_, dnormed_, dx_, logits_;
+  // [T, D]. The gradient of x_ takes the place of normed_; logits lie in the experts' rows.
+  Mat<float> x_, normed_, dnormed_;
   Mat<Bf16> dlogits_;
   std::vector<float> norm_rstd_;
   std::vector<std::int32_t> inputs_, targets_, argmax_;

@@ -107,7 +107,7 @@ void block_forward(const Context& ctx, const Numerics& num, const BlockDims& dim
     moe_forward(ctx, num, dims, w.moe, s.h_operand, s.h.cview(), y, s.moe, saved.moe.route,
                 &saved.moe, add);
   } else {
-    mlp_forward(ctx, num, w.mlp, s.h_operand, y, s.mlp, &saved.mlp, s.products, add);
+    mlp_forward(ctx, num, w.mlp, s.h_operand, y, s.moe.experts, &saved.mlp, s.products, add);
   }
   finish_result(ctx, drop, DropoutPlace::kFeedForward, x, s);
 }
@@ -128,7 +128,7 @@ double block_backward(const Context& ctx, const Numerics& num, const BlockDims& 
       loss = moe_backward(ctx, num, dims, w.moe, g.moe, s.h_operand, s.h.cview(), balance, s.dy,
                           s.dh.view(), s.moe, saved.moe, s.moe_back);
     } else {
-      mlp_backward(ctx, num, w.mlp, g.mlp, s.h_operand, s.dy, s.dh.view(), s.mlp, saved.mlp,
+      mlp_backward(ctx, num, w.mlp, g.mlp, s.h_operand, s.dy, s.dh.view(), s.moe.experts, saved.mlp,
                    s.products);
     }
     const PartScope part(ctx, Part::kElementwise);

@@ -41,14 +41,14 @@ void ffn_forward(const Context& ctx, const Numerics& num, std::span<const FfnPar
   products.run(ctx, num);
 }
 
-// From dhidden to the gradients of gate and up, and the weighted hidden rows for down's gradient.
+// From hidden's gradient to those of gate and up, and the weighted hidden rows for down's gradient.
 static void swiglu_part(const Context& ctx, const Numerics& num, const FfnPart& p) {
   FfnActs& a = *p.acts;
   const auto gate = p.saved->gate.load(ctx, a.gate);
   const auto up = p.saved->up.load(ctx, a.up);
-  for (Mat<float>* m : {&a.dgate, &a.dup, &a.hidden}) m->resize(p.x->rows(), width_of(p));
+  for (Mat<float>* m : {&a.gate, &a.up}) m->resize(p.x->rows(), width_of(p));
   const PartScope scope(ctx, Part::kElementwise);
-  swiglu_backward(ctx, {gate, up, a.dhidden.cview(), a.dgate.view(), a.dup.view(), p.row_weight,
+  swiglu_backward(ctx, {gate, up, a.hidden.cview(), a.gate.view(), a.up.view(), p.row_weight,
                         p.drow_weight, a.hidden.view()});
   if (num.recompute_swiglu) return;
   p.saved->hidden.load_into(ctx, a.hidden);
@@ -64,9 +64,9 @@ void ffn_backward(const Context& ctx, const Numerics& num, std::span<const FfnPa
   reserve(products, parts);
   if (in_bf16(num, parts)) return ffn_backward_bf16(ctx, num, parts, products);
   using Use = Operand::Use;
-  for (const FfnPart& p : parts) p.acts->dhidden.resize(p.x->rows(), width_of(p));
+  for (const FfnPart& p : parts) p.acts->hidden.resize(p.x->rows(), width_of(p));
   for_groups(parts, [&](const FfnPart& p, std::size_t g) {
-    products.input_gradient(*p.dy, g, p.w[g].down, rows_of(*p.x, g, p.acts->dhidden.view()));
+    products.input_gradient(*p.dy, g, p.w[g].down, rows_of(*p.x, g, p.acts->hidden.view()));
   });
   products.run(ctx, num);
 
@@ -75,8 +75,8 @@ void ffn_backward(const Context& ctx, const Numerics& num, std::span<const FfnPa
     FfnActs& a = *p.acts;
     a.hidden_operand.set(ctx, num, a.hidden.cview(), num.activation_tile, Use::kColumns,
                          p.x->begins());
-    a.dgate_operand.set(ctx, num, a.dgate.cview(), num.gradient_tile, Use::kBoth, p.x->begins());
-    a.dup_operand.set(ctx, num, a.dup.cview(), num.gradient_tile, Use::kBoth, p.x->begins());
+    a.dgate_operand.set(ctx, num, a.gate.cview(), num.gradient_tile, Use::kBoth, p.x->begins());
+    a.dup_operand.set(ctx, num, a.up.cview(), num.gradient_tile, Use::kBoth, p.x->begins());
   }
   const auto weight_gradients = [&](const FfnPart& p, std::size_t g) {
     products.weight_gradient(num, p.acts->dgate_operand, *p.x, g, p.g[g].gate);

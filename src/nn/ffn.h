@@ -15,18 +15,18 @@
 
 namespace cachalot::nn {
 
-// Buffers of one part, reused from layer to layer.
+// Buffers of one part, reused from layer to layer. Each gradient takes the place of what it is the
+// gradient of; hidden's, of which down's weight gradient needs hidden again, gives it back.
 struct FfnActs {
-  Mat<float> gate, up, hidden;     // [R, F]
-  Mat<float> dhidden, dgate, dup;  // [R, F]
+  Mat<float> gate, up, hidden;  // [R, F]
   Operand hidden_operand, dgate_operand, dup_operand;
-  // In bf16 instead; gate's columns first, dgate_operand then has both.
-  Mat<Bf16> dgate_up;                   // [R, 2 F]
-  Mat<Bf16> hidden_bf16, dhidden_bf16;  // [R, F]
+  // In bf16 instead. The gradients of gate and up lie where these were kept, and dgate_operand has
+  // both.
+  Mat<Bf16> hidden_bf16;  // [R, F]
 };
 
 struct FfnSaved {
-  Saved gate, up;  // [R, F]; in bf16 between products, `gate` has both: [R, 2 F]
+  Saved gate, up;  // [R, F]; in bf16 between products, `gate` has both: [R, 2 F], gate's first
   Saved hidden;    // unless SwiGLU is computed again
 };
 

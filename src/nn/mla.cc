@@ -268,7 +268,6 @@ void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, c
   const PartScope part(ctx, Part::kDense);
   const int t = h.rows();
   s.dout.resize(t, d.out_width());
-  s.dq.resize(t, d.q_width());
   s.dkv.resize(t, d.kv_width());
   s.dkv_a.resize(t, d.cache_width());
   s.dc_kv.resize(t, d.kv_lora);
@@ -282,13 +281,15 @@ void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, c
     expand(ctx, num, d, w, acts.c_kv.cview(), acts);
   }
   const bool kept = attends_to_kept(num);
+  Mat<float>& dq = kept ? acts.q : s.dq;  // the floats of kept queries have no other use here
+  dq.resize(t, d.q_width());
   const auto q = kept                           ? shape_alone(t, d.q_width())
                  : num.recompute_up_projections ? acts.q.cview()
                                                 : saved.q.load(ctx, acts.q);
   const auto kv = kept                           ? shape_alone(t, d.kv_width())
                   : num.recompute_up_projections ? acts.kv.cview()
                                                  : saved.kv.load(ctx, acts.kv);
-  const auto out = saved.out.load(ctx, s.out);
+  const auto out = saved.out.load(ctx, acts.out);
 
   s.dy.set(ctx, num, dy, num.gradient_tile, Use::kBoth);
   const MatRef out_in = outputs_what_is_kept(num) ? MatRef(saved.out.bf16()) : MatRef(out);
@@ -300,16 +301,16 @@ void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, c
   {
     const PartScope core(ctx, Part::kAttention);
     attention_backward(ctx, {q, kv, acts.k_rope(), spans, d.heads, d.softmax_scale, num.products,
-                             out, saved.lse.cview(), s.dout.cview(), s.dq.view(), s.dkv.view(),
+                             out, saved.lse.cview(), s.dout.cview(), dq.view(), s.dkv.view(),
                              dk_rope, kept ? saved.q.bf16() : MatView<const Bf16>{},
                              kept ? saved.kv.bf16() : MatView<const Bf16>{}});
   }
   if (kept) {
     s.dq_bf16.resize(t, d.q_width());
-    rope_bf16(ctx, {s.dq.cview(), d.heads.heads, d.heads.nope + d.heads.rope, d.heads.nope,
-                    rows.cos, rows.sin, s.dq_bf16.view(), /*inverse=*/true});
+    rope_bf16(ctx, {dq.cview(), d.heads.heads, d.heads.nope + d.heads.rope, d.heads.nope, rows.cos,
+                    rows.sin, s.dq_bf16.view(), /*inverse=*/true});
   } else {
-    rotate_queries(ctx, d, rows, s.dq.view(), true);
+    rotate_queries(ctx, d, rows, dq.view(), true);
   }
   rotate_key(ctx, d, rows, dk_rope, true);
 
@@ -317,8 +318,8 @@ void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, c
   acts.latent_operand.set(ctx, num, acts.c_kv.cview(), num.activation_tile, Use::kColumns);
   s.products.input_gradient(s.dkv_operand, 0, w.kv_b, s.dc_kv.view());
   s.products.weight_gradient(num, s.dkv_operand, acts.latent_operand, 0, g.kv_b);
-  const MatRef dq = kept ? MatRef(s.dq_bf16.cview()) : MatRef(s.dq.cview());
-  s.dq_operand.set(ctx, num, dq, num.gradient_tile, Use::kBoth);
+  const MatRef dq_in = kept ? MatRef(s.dq_bf16.cview()) : MatRef(dq.cview());
+  s.dq_operand.set(ctx, num, dq_in, num.gradient_tile, Use::kBoth);
   if (d.q_lora > 0) {
     s.dq_an.resize(t, d.q_lora);
     acts.q_an_operand.set(ctx, num, acts.q_an.cview(), num.activation_tile, Use::kColumns);

@@ -77,7 +77,6 @@ struct MlaSaved {
 
 struct MlaScratch {
   Mat<float> dout, dq, dkv, dkv_a, dc_kv, dq_an;
-  Mat<float> out;
   Mat<Bf16> dq_bf16;  // dq rotated back, where attention reads what is kept
   Operand dy, dkv_operand, dkv_a_operand, dq_operand, dq_an_operand;
   Products products;
