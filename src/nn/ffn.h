@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/fp8_fused.h"
 #include "nn/operand.h"
 #include "nn/params.h"
 #include "nn/saved.h"
@@ -20,6 +21,7 @@ namespace cachalot::nn {
 struct FfnActs {
   Mat<float> gate, up, hidden;  // [R, F]
   Operand hidden_operand, dgate_operand, dup_operand;
+  std::vector<SwigluBackwardFp8> jobs;  // where in_fp8: one per group, hidden's gradient in `gate`
   // In bf16 instead. The gradients of gate and up lie where these were kept, and dgate_operand has
   // both.
   Mat<Bf16> hidden_bf16;  // [R, F]
@@ -51,6 +53,10 @@ struct FfnPart {
 // Whether these parts compute in bf16 between their products (ffn_bf16.cc): where the numerics have
 // bf16 operands, and gate and up lie in one piece, as do their gradients.
 bool in_bf16(const Numerics& num, std::span<const FfnPart> parts);
+
+// Whether SwiGLU reads and writes the codes of these parts itself (ffn_fp8.cc): where gate and up
+// are kept in FP8 and nobody reads it or its gradients as floats.
+bool in_fp8(const Numerics& num, std::span<const FfnPart> parts);
 
 void ffn_forward(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,
                  Products& products);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/bf16_ops.h"
+#include "kernels/fp8_fused.h"
 #include "kernels/gemm.h"
 #include "kernels/latent_attention.h"
 #include "kernels/profile.h"
@@ -48,19 +49,32 @@ void down(const Context& ctx, const Numerics& num, const BlockDims& d, const Mla
   rotate_key(ctx, d, rows, acts.kv_a.view().sub_cols(d.kv_lora, d.heads.rope), false);
 }
 
+// One of them, floats and, where `codes` are wanted, its operand along rows.
+void norm(const Context& ctx, const Numerics& num, const BlockDims& d, MatView<const float> x,
+          VecRef weight, std::vector<float>& rstd, MatView<float> y, bool codes, Operand& operand) {
+  rstd.resize(static_cast<std::size_t>(x.rows));
+  if (!codes) {
+    const PartScope part(ctx, Part::kElementwise);
+    rms_norm(ctx, {x, weight, d.eps, y, rstd});
+    return;
+  }
+  const PartScope part(ctx, Part::kQuantize);
+  operand.begin_codes(x.rows, x.cols, Operand::Use::kRows, {}, y);
+  rms_norm_fp8(ctx, {{x, weight, d.eps, y, rstd}, num.scale, operand.rows_out(0)});
+}
+
 // The normed latents.
-void norms(const Context& ctx, const BlockDims& d, const MlaWeights& w, MlaActs& acts) {
-  const PartScope part(ctx, Part::kElementwise);
-  const auto t = static_cast<std::size_t>(acts.kv_a.rows());
+void norms(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+           MlaActs& acts) {
+  const bool codes = acts.latents_coded = num.codes_in_passing();
   if (d.q_lora > 0) {
     acts.q_an.resize(acts.q_a.rows(), d.q_lora);
-    acts.q_rstd.resize(t);
-    rms_norm(ctx, {acts.q_a.cview(), w.q_norm, d.eps, acts.q_an.view(), acts.q_rstd});
+    norm(ctx, num, d, acts.q_a.cview(), w.q_norm, acts.q_rstd, acts.q_an.view(), codes,
+         acts.q_an_operand);
   }
   acts.c_kv.resize(acts.kv_a.rows(), d.kv_lora);
-  acts.kv_rstd.resize(t);
-  rms_norm(ctx, {acts.kv_a.cview().sub_cols(0, d.kv_lora), w.kv_norm, d.eps, acts.c_kv.view(),
-                 acts.kv_rstd});
+  norm(ctx, num, d, acts.kv_a.cview().sub_cols(0, d.kv_lora), w.kv_norm, acts.kv_rstd,
+       acts.c_kv.view(), codes, acts.latent_operand);
 }
 
 // Queries that are not rotated yet, from their normed latent or from h.
@@ -69,7 +83,9 @@ void plain_queries(const Context& ctx, const Numerics& num, const BlockDims& d, 
   const PartScope part(ctx, Part::kDense);
   acts.q.resize(acts.kv_a.rows(), d.q_width());
   if (d.q_lora > 0) {
-    acts.q_an_operand.set(ctx, num, acts.q_an.cview(), num.activation_tile, Operand::Use::kRows);
+    if (!acts.latents_coded) {
+      acts.q_an_operand.set(ctx, num, acts.q_an.cview(), num.activation_tile, Operand::Use::kRows);
+    }
     acts.products.forward(acts.q_an_operand, 0, w.q_b, acts.q.view());
   } else {
     acts.products.forward(h, 0, w.q_proj, acts.q.view());
@@ -88,7 +104,9 @@ void expand(const Context& ctx, const Numerics& num, const BlockDims& d, const M
             MatRef latent, MlaActs& acts) {
   const PartScope part(ctx, Part::kDense);
   acts.kv.resize(latent.rows, d.kv_width());
-  acts.latent_operand.set(ctx, num, latent, num.activation_tile, Operand::Use::kRows);
+  if (!acts.latents_coded) {
+    acts.latent_operand.set(ctx, num, latent, num.activation_tile, Operand::Use::kRows);
+  }
   acts.products.forward(acts.latent_operand, 0, w.kv_b, acts.kv.view());
   acts.products.run(ctx, num);
 }
@@ -140,7 +158,7 @@ void attend(const Context& ctx, const Numerics& num, const BlockDims& d,
 void mla_project(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
                  const Operand& h, const RopeRows& rows, MlaActs& acts) {
   down(ctx, num, d, w, h, rows, acts);
-  norms(ctx, d, w, acts);
+  norms(ctx, num, d, w, acts);
   queries(ctx, num, d, w, h, rows, acts);
 }
 
@@ -233,7 +251,7 @@ void mla_forward(const Context& ctx, const Numerics& num, const BlockDims& d, co
   down(ctx, num, d, w, h, rows, acts);
   if (d.q_lora > 0) saved.q_a.store_rounded(ctx, num.stream, acts.q_a.view());
   saved.kv_a.store_rounded(ctx, num.stream, acts.kv_a.view());
-  norms(ctx, d, w, acts);
+  norms(ctx, num, d, w, acts);
   saved.lse.resize(h.rows(), d.heads.heads);
   if (attends_to_kept(num)) {
     project_into(ctx, num, d, w, h, rows, acts, saved);
@@ -275,7 +293,7 @@ void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, c
   // What the forward had.
   if (d.q_lora > 0) saved.q_a.load_into(ctx, acts.q_a);
   saved.kv_a.load_into(ctx, acts.kv_a);
-  norms(ctx, d, w, acts);
+  norms(ctx, num, d, w, acts);
   if (num.recompute_up_projections) {
     queries(ctx, num, d, w, h, rows, acts);
     expand(ctx, num, d, w, acts.c_kv.cview(), acts);

@@ -33,6 +33,7 @@ struct MlaActs {
   Mat<float> q_latent;  // [T, H (L + R)]
   Mat<float> context;   // [T, H L]
   Operand q_an_operand, latent_operand, out_operand;
+  bool latents_coded = false;  // the norms wrote the codes of the first two along their rows
   Products products;
 
   MatView<const float> k_rope() const {

@@ -47,6 +47,18 @@ void Operand::set(const Context& ctx, const Numerics& num, MatRef x, ScaleTile t
   if (codes_) quantize(ctx, num, use);
 }
 
+void Operand::begin_codes(int rows, int cols, Use use, std::span<const std::int32_t> groups,
+                          MatRef x) {
+  x_ = x;
+  rows_ = rows;
+  cols_ = cols;
+  tile_ = ScaleTile::kRow;
+  codes_ = true;
+  set_groups(groups, rows);
+  if (use != Use::kColumns) along_rows_.resize(begin_, cols_, ScaleTile::kRow);
+  if (use != Use::kRows) along_columns_.resize(begin_, cols_, ScaleTile::kColumn);
+}
+
 void Operand::gather(const Context& ctx, const Numerics& num, const Operand& from,
                      std::span<const std::int32_t> rows, std::span<const std::int32_t> groups) {
   const PartScope part(ctx, Part::kRouting);

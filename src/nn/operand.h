@@ -33,6 +33,13 @@ class Operand {
   // operands are bf16.
   void gather(const Context& ctx, const Numerics& num, const Operand& from,
               std::span<const std::int32_t> rows, std::span<const std::int32_t> groups);
+  // Room for codes that an op writes while it computes x [R, C]: the same tiles that `set` would
+  // make of it where tiles are 1 x 128. `x` are its floats, where anyone has them.
+  void begin_codes(int rows, int cols, Use use, std::span<const std::int32_t> groups = {},
+                   MatRef x = {});
+  Fp8Out rows_out(std::size_t group) noexcept { return along_rows_.out(group); }
+  Fp8Out columns_out(std::size_t group) noexcept { return along_columns_.out(group); }
+  Fp8Out rows_out_of_all() noexcept { return along_rows_.out_of_all(); }
   // Adds tiles along columns, out of those along rows: multiplied out and quantised again.
   void add_columns(const Context& ctx, const Numerics& num);
 
