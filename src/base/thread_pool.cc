@@ -53,6 +53,7 @@ struct ThreadPool::State {
 
   std::vector<std::thread> workers;
   std::vector<int> homes;  // of each thread
+  std::uint64_t id = 0;
   std::mutex mutex;
   std::condition_variable wake;
   std::atomic<std::uint64_t> generation{0};
@@ -62,6 +63,7 @@ struct ThreadPool::State {
   // The current job.
   const RangeFn* fn = nullptr;
   std::int64_t grain = 1;
+  bool on_each = false;  // once per thread instead of over the ranges
   std::array<Range, kMostHomes> ranges;
   int range_count = 1;
   std::atomic<int> running{0};  // workers that have not left the job yet
@@ -70,9 +72,13 @@ struct ThreadPool::State {
 
   void work(int thread) {
     t_inside_task = true;
-    const int first = homes[static_cast<std::size_t>(thread)] % range_count;
-    for (int i = 0; i < range_count; ++i) {
-      work_on(ranges[static_cast<std::size_t>((first + i) % range_count)]);
+    if (on_each) {
+      call(thread, thread + 1);
+    } else {
+      const int first = homes[static_cast<std::size_t>(thread)] % range_count;
+      for (int i = 0; i < range_count; ++i) {
+        work_on(ranges[static_cast<std::size_t>((first + i) % range_count)]);
+      }
     }
     t_inside_task = false;
   }
@@ -81,15 +87,19 @@ struct ThreadPool::State {
     for (;;) {
       const std::int64_t begin = range.next.fetch_add(grain, std::memory_order_relaxed);
       if (begin >= range.end) return;
-      try {
-        (*fn)(begin, std::min(range.end, begin + grain));
-      } catch (...) {
-        const std::lock_guard lock(error_mutex);
-        if (!error) error = std::current_exception();
-        for (int i = 0; i < range_count; ++i) {
-          Range& r = ranges[static_cast<std::size_t>(i)];
-          r.next.store(r.end, std::memory_order_relaxed);
-        }
+      call(begin, std::min(range.end, begin + grain));
+    }
+  }
+
+  void call(std::int64_t begin, std::int64_t end) {
+    try {
+      (*fn)(begin, end);
+    } catch (...) {
+      const std::lock_guard lock(error_mutex);
+      if (!error) error = std::current_exception();
+      for (int i = 0; i < range_count; ++i) {
+        Range& r = ranges[static_cast<std::size_t>(i)];
+        r.next.store(r.end, std::memory_order_relaxed);
       }
     }
   }
@@ -126,9 +136,27 @@ struct ThreadPool::State {
     }
     if (sleepers.load() > 0) wake.notify_all();
   }
+
+  // The job that was described, by all threads; returns when all have left it.
+  void run_job() {
+    running.store(static_cast<int>(workers.size()), std::memory_order_relaxed);
+    announce();
+    work(0);
+    // A worker that the system has put aside may hold its chunk for a while: then give it the core.
+    for (int spins = 0; running.load(std::memory_order_acquire) != 0; ++spins) {
+      if (spins < kSpins) {
+        relax();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+    if (error) std::rethrow_exception(error);
+  }
 };
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
+  static std::atomic<std::uint64_t> pools{0};
+  state_->id = ++pools;
   state_->homes.resize(static_cast<std::size_t>(std::max(threads, 1)), 0);
   for (int i = 1; i < threads; ++i) state_->workers.emplace_back([this, i] { state_->worker(i); });
 }
@@ -140,6 +168,7 @@ ThreadPool::~ThreadPool() {
 }
 
 int ThreadPool::size() const noexcept { return static_cast<int>(state_->workers.size()) + 1; }
+std::uint64_t ThreadPool::id() const noexcept { return state_->id; }
 
 bool ThreadPool::pin(int worker, std::span<const int> cpus) noexcept {
   if (worker < 1 || worker >= size()) return false;
@@ -172,6 +201,7 @@ void ThreadPool::run_near(std::span<const std::int64_t> begins, std::int64_t gra
   State& s = *state_;
   s.fn = &fn;
   s.grain = grain;
+  s.on_each = false;
   s.error = nullptr;
   // More homes than there are counters: the last one takes the rest.
   s.range_count = std::min(static_cast<int>(begins.size()) - 1, State::kMostHomes);
@@ -180,18 +210,17 @@ void ThreadPool::run_near(std::span<const std::int64_t> begins, std::int64_t gra
     range.next.store(begins[static_cast<std::size_t>(i)], std::memory_order_relaxed);
     range.end = i + 1 < s.range_count ? begins[static_cast<std::size_t>(i) + 1] : begins.back();
   }
-  s.running.store(static_cast<int>(s.workers.size()), std::memory_order_relaxed);
-  s.announce();
-  s.work(0);
-  // A worker that the system has put aside may hold its chunk for a while: then give it the core.
-  for (int spins = 0; s.running.load(std::memory_order_acquire) != 0; ++spins) {
-    if (spins < State::kSpins) {
-      relax();
-    } else {
-      std::this_thread::yield();
-    }
-  }
-  if (s.error) std::rethrow_exception(s.error);
+  s.run_job();
+}
+
+void ThreadPool::run_on_each(RangeFn fn) {
+  if (t_inside_task || state_->workers.empty()) return fn(0, 1);
+  State& s = *state_;
+  s.fn = &fn;
+  s.on_each = true;
+  s.range_count = 0;
+  s.error = nullptr;
+  s.run_job();
 }
 
 }  // namespace cachalot

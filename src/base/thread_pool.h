@@ -49,6 +49,12 @@ class ThreadPool {
   // 1]). A thread begins with the range of its own home and helps with the others when that is
   // done: who does what changes, what is done does not.
   void run_near(std::span<const std::int64_t> begins, std::int64_t grain, RangeFn fn);
+  // fn(t, t + 1) on each thread t, once: what threads need before any of them starts on a range, so
+  // that who takes which part of it does not matter. From inside a task: on the calling thread
+  // alone.
+  void run_on_each(RangeFn fn);
+  // Of this pool and no other one of the process.
+  std::uint64_t id() const noexcept;
   // The home (a NUMA node) of a thread, 0 unless set; thread 0 is whoever calls.
   void set_home(int thread, int home);
 

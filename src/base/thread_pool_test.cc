@@ -76,6 +76,38 @@ TEST(ThreadPool, AThreadBeginsAtHome) {
   EXPECT_TRUE(right);
 }
 
+TEST(ThreadPool, RunsOnEachThreadOnce) {
+  for (const int threads : {1, 2, 3}) {
+    ThreadPool pool(threads);
+    std::vector<std::atomic<int>> seen(static_cast<std::size_t>(threads));
+    thread_local bool mine = false;
+    std::atomic<int> other{0};  // threads
+    auto once = [&](std::int64_t begin, std::int64_t end) {
+      EXPECT_EQ(begin + 1, end);
+      ++seen[static_cast<std::size_t>(begin)];
+      if (!mine) ++other;
+      mine = true;
+      auto inside = [](std::int64_t, std::int64_t) {};
+      pool.run_on_each(RangeFn(inside));  // does not wait for those that wait for it
+    };
+    pool.run_on_each(RangeFn(once));
+    for (const auto& count : seen) EXPECT_EQ(count.load(), 1);
+    EXPECT_EQ(other.load(), threads);
+    mine = false;
+    auto fails = [](std::int64_t, std::int64_t) { throw Error(Code::kUsage, "no"); };
+    EXPECT_THROW(pool.run_on_each(RangeFn(fails)), Error);
+    std::atomic<int> ranges{0};
+    auto range = [&](std::int64_t, std::int64_t) { ++ranges; };
+    pool.run(8, 1, RangeFn(range));
+    EXPECT_EQ(ranges.load(), 8);
+  }
+}
+
+TEST(ThreadPool, IdsAreTheirOwn) {
+  const ThreadPool one(1), other(1);
+  EXPECT_NE(one.id(), other.id());
+}
+
 TEST(ThreadPool, PinsWorkersOnly) {
   ThreadPool pool(2);
   const int none[] = {1 << 20};  // no such CPU

@@ -186,7 +186,9 @@ namespace {
 // Every span inside the rows there are, and none over another: tasks write without asking.
 void check_spans(std::string_view op, std::span<const AttentionSpan> spans, int q_rows,
                  int kv_rows) {
-  std::vector<std::pair<int, int>> q_ranges, kv_ranges;
+  thread_local std::vector<std::pair<int, int>> q_ranges, kv_ranges;  // a step allocates nothing
+  q_ranges.clear();
+  kv_ranges.clear();
   for (std::size_t i = 0; i < spans.size(); ++i) {
     const AttentionSpan& s = spans[i];
     require_shape(

@@ -50,6 +50,13 @@ struct Context {
     }
     fn(begins.front(), begins.back());
   }
+  // fn() on every thread, once: they get what they will need whoever does the work.
+  template <class F>
+  void on_each_thread(F&& fn) const {
+    auto once = [&fn](std::int64_t, std::int64_t) { fn(); };
+    if (pool != nullptr) return pool->run_on_each(RangeFn(once));
+    once(0, 1);
+  }
 };
 
 // Precision of the products inside an op. Sums are always float (or wider).

@@ -15,6 +15,13 @@ Mat<float> multiplied_out(const Context& ctx, const Fp8View& x) {
   return values;
 }
 
+void require_tile(std::string_view op, std::string_view operand, const Fp8View& m, int rows,
+                  int cols, ScaleTile tile) {
+  require_fp8(op, operand, m, rows, cols);
+  require_shape(m.empty() || m.tile == tile, op, ": ", operand, " has other tiles than ",
+                tile == ScaleTile::kRow ? "1 x 128" : "128 x 1", "; give it those");
+}
+
 void quantize_one(const Context& ctx, const QuantizeFp8& a) {
   ctx.ops().quantize_fp8(ctx, std::span<const QuantizeFp8>(&a, 1));
 }
@@ -45,12 +52,23 @@ void swiglu_fp8_ref(const Context& ctx, std::span<const SwigluFp8> jobs) {
     }
     ctx.ops().swiglu(ctx, op);
     quantize_one(ctx, {hidden.cview(), a.kind, a.out, a.also});
+    if (!a.keep_gate.empty()) quantize_one(ctx, {a.gate, a.keep_kind, a.keep_gate, {}});
+    if (!a.keep_up.empty()) quantize_one(ctx, {a.up, a.keep_kind, a.keep_up, {}});
   }
 }
 
-void swiglu_backward_fp8_ref(const Context& ctx, const SwigluBackwardFp8& a) {
-  const Mat<float> gate = multiplied_out(ctx, a.gate), up = multiplied_out(ctx, a.up);
-  ctx.ops().swiglu_backward(ctx, {gate.cview(), up.cview(), a.dout, a.dgate, a.dup});
+void swiglu_backward_fp8_ref(const Context& ctx, std::span<const SwigluBackwardFp8> jobs) {
+  for (const SwigluBackwardFp8& a : jobs) {
+    if (a.dout.empty()) continue;
+    const int rows = a.dout.rows, cols = a.dout.cols;
+    const Mat<float> gate = multiplied_out(ctx, a.gate), up = multiplied_out(ctx, a.up);
+    Mat<float> dgate(rows, cols), dup(rows, cols), hidden(rows, cols);
+    ctx.ops().swiglu_backward(ctx, {gate.cview(), up.cview(), a.dout, dgate.view(), dup.view(),
+                                    a.weight, a.dweight, hidden.view()});
+    quantize_one(ctx, {dgate.cview(), a.kind, a.dgate, a.dgate_columns});
+    quantize_one(ctx, {dup.cview(), a.kind, a.dup, a.dup_columns});
+    quantize_one(ctx, {hidden.cview(), a.kind, a.hidden_columns, {}});
+  }
 }
 
 void check_shapes(const RmsNormFp8& a) {
@@ -76,15 +94,27 @@ void check_shapes(const SwigluFp8& a) {
   }
   require_fp8(kOp, "out", a.out, rows, cols);
   if (!a.also.empty()) require_fp8(kOp, "also", a.also, rows, cols);
+  if (a.keep_gate.empty() && a.keep_up.empty()) return;
+  require_shape(!kept(a) && a.also.empty() && a.out.tile == ScaleTile::kRow, kOp,
+                ": gate and up are kept in passing only where they are floats and the result has "
+                "tiles of 1 x 128 alone; quantise them by themselves");
+  require_tile(kOp, "keep_gate", a.keep_gate, rows, cols, ScaleTile::kRow);
+  require_tile(kOp, "keep_up", a.keep_up, rows, cols, ScaleTile::kRow);
 }
 
 void check_shapes(const SwigluBackwardFp8& a) {
   constexpr std::string_view kOp = "swiglu_backward_fp8";
   const int rows = a.dout.rows, cols = a.dout.cols;
-  require_fp8(kOp, "gate", a.gate, rows, cols);
-  require_fp8(kOp, "up", a.up, rows, cols);
-  require_size(kOp, "dgate", a.dgate, rows, cols);
-  require_size(kOp, "dup", a.dup, rows, cols);
+  require_tile(kOp, "gate", a.gate, rows, cols, ScaleTile::kRow);
+  require_tile(kOp, "up", a.up, rows, cols, ScaleTile::kRow);
+  require_tile(kOp, "dgate", a.dgate, rows, cols, ScaleTile::kRow);
+  require_tile(kOp, "dup", a.dup, rows, cols, ScaleTile::kRow);
+  require_tile(kOp, "dgate_columns", a.dgate_columns, rows, cols, ScaleTile::kColumn);
+  require_tile(kOp, "dup_columns", a.dup_columns, rows, cols, ScaleTile::kColumn);
+  require_tile(kOp, "hidden_columns", a.hidden_columns, rows, cols, ScaleTile::kColumn);
+  const auto n = static_cast<std::size_t>(rows);
+  if (!a.weight.empty()) require_length(kOp, "weight", a.weight, n);
+  if (!a.dweight.empty()) require_length(kOp, "dweight", a.dweight, n);
 }
 
 void rms_norm_fp8(const Context& ctx, const RmsNormFp8& a) {
@@ -97,9 +127,9 @@ void swiglu_fp8(const Context& ctx, std::span<const SwigluFp8> jobs) {
   ctx.ops().swiglu_fp8(ctx, jobs);
 }
 
-void swiglu_backward_fp8(const Context& ctx, const SwigluBackwardFp8& a) {
-  check_shapes(a);
-  ctx.ops().swiglu_backward_fp8(ctx, a);
+void swiglu_backward_fp8(const Context& ctx, std::span<const SwigluBackwardFp8> jobs) {
+  for (const SwigluBackwardFp8& a : jobs) check_shapes(a);
+  ctx.ops().swiglu_backward_fp8(ctx, jobs);
 }
 
 }  // namespace cachalot

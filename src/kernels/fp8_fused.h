@@ -32,25 +32,39 @@ struct SwigluFp8 {
   numeric::ScaleKind kind = numeric::ScaleKind::kPow2;
   Fp8Out out;        // [T, F]
   Fp8Out also = {};  // without rows: not wanted
+  // gate and up themselves, from floats, in tiles along their rows: what the backward keeps of
+  // them. Without rows: not wanted; with rows, `out` has tiles along its rows and `also` none.
+  Fp8Out keep_gate = {}, keep_up = {};
+  numeric::ScaleKind keep_kind = numeric::ScaleKind::kPow2;
 };
 void swiglu_fp8_ref(const Context& ctx, std::span<const SwigluFp8> jobs);
 
-// Gradients of SwiGLU from what was kept of gate and up.
+// Gradients of SwiGLU from what was kept of gate and up, as the products after it read them: along
+// their rows for dx, along their columns for the weights' gradients, as is the hidden row that the
+// next Linear's weight gradient reads. All [T, F]; `weight` and `dweight` as in SwigluBackward.
 struct SwigluBackwardFp8 {
-  Fp8View gate, up;           // [T, F]
-  MatView<const float> dout;  // [T, F]
-  MatView<float> dgate, dup;  // [T, F]
+  Fp8View gate, up;  // kRow
+  MatView<const float> dout;
+  std::span<const float> weight = {};  // [T] or empty
+  std::span<float> dweight = {};       // [T] or empty
+  numeric::ScaleKind kind = numeric::ScaleKind::kPow2;
+  Fp8Out dgate, dup;                  // kRow
+  Fp8Out dgate_columns, dup_columns;  // kColumn
+  Fp8Out hidden_columns;              // kColumn: weight * silu(gate) * up
 };
-void swiglu_backward_fp8_ref(const Context& ctx, const SwigluBackwardFp8& a);
+void swiglu_backward_fp8_ref(const Context& ctx, std::span<const SwigluBackwardFp8> jobs);
 
 void check_shapes(const RmsNormFp8& a);
 void check_shapes(const SwigluFp8& a);
 void check_shapes(const SwigluBackwardFp8& a);
 void rms_norm_fp8(const Context& ctx, const RmsNormFp8& a);
 void swiglu_fp8(const Context& ctx, std::span<const SwigluFp8> jobs);
-void swiglu_backward_fp8(const Context& ctx, const SwigluBackwardFp8& a);
+void swiglu_backward_fp8(const Context& ctx, std::span<const SwigluBackwardFp8> jobs);
 inline void swiglu_fp8(const Context& ctx, const SwigluFp8& a) {
   swiglu_fp8(ctx, std::span<const SwigluFp8>(&a, 1));
+}
+inline void swiglu_backward_fp8(const Context& ctx, const SwigluBackwardFp8& a) {
+  swiglu_backward_fp8(ctx, std::span<const SwigluBackwardFp8>(&a, 1));
 }
 
 }  // namespace cachalot

@@ -19,14 +19,16 @@ void expert_order(MatView<const std::int32_t> index, int experts, ExpertOrder& o
   for (std::size_t e = 1; e < out.begin.size(); ++e) out.begin[e] += out.begin[e - 1];
   out.token.resize(static_cast<std::size_t>(tokens) * static_cast<std::size_t>(k));
   out.slot.resize(tokens, k);
-  std::vector<std::int32_t> next(out.begin.begin(), out.begin.end() - 1);
+  // Each expert's beginning moves to its end, which is the next one's beginning.
   for (int t = 0; t < tokens; ++t) {
     for (int j = 0; j < k; ++j) {
-      const std::int32_t row = next[static_cast<std::size_t>(index.at(t, j))]++;
+      const std::int32_t row = out.begin[static_cast<std::size_t>(index.at(t, j))]++;
       out.slot.at(t, j) = row;
       out.token[static_cast<std::size_t>(row)] = t;
     }
   }
+  std::move_backward(out.begin.begin(), out.begin.end() - 1, out.begin.end());
+  out.begin.front() = 0;
 }
 
 template <class T>

@@ -40,7 +40,8 @@ struct KernelTable {
   void (*dequantize_fp8)(const Context&, const DequantizeFp8&) = dequantize_fp8_ref;
   void (*rms_norm_fp8)(const Context&, const RmsNormFp8&) = rms_norm_fp8_ref;
   void (*swiglu_fp8)(const Context&, std::span<const SwigluFp8>) = swiglu_fp8_ref;
-  void (*swiglu_backward_fp8)(const Context&, const SwigluBackwardFp8&) = swiglu_backward_fp8_ref;
+  void (*swiglu_backward_fp8)(const Context&,
+                              std::span<const SwigluBackwardFp8>) = swiglu_backward_fp8_ref;
   void (*rms_norm)(const Context&, const RmsNorm<float>&) = rms_norm_ref<float>;
   void (*rms_norm_backward)(const Context&,
                             const RmsNormBackward<float>&) = rms_norm_backward_ref<float>;

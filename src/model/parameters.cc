@@ -4,7 +4,6 @@
 #include <limits>
 
 #include "base/rng.h"
-#include "kernels/fp8.h"
 #include "kernels/profile.h"
 #include "model/binding.h"
 #include "model/weight_format.h"
@@ -99,21 +98,26 @@ void Parameters::bind_weights() {
   weights_ = bind<nn::WeightRef, nn::VecRef>(config_, views);
 }
 
-void Parameters::quantize(const Context& ctx, const nn::Numerics& num) {
-  if (codes_version_ == version_) return;
-  const PartScope part(ctx, Part::kQuantize);
-  const bool first = codes_.empty();
+void Parameters::make_room_for_codes(ScaleTile tile) {
+  code_tile_ = tile;
   codes_.resize(list_.size());
-  std::vector<QuantizeFp8> jobs;
+  code_jobs_.clear();
   for (std::size_t i = 0; i < list_.size(); ++i) {
     const Parameter& p = list_[i];
     if (!p.is_matrix() || !is_fp8_weight(p.name, p.shape())) continue;
-    codes_[i].resize(p.rows, p.cols, num.weight_tile);
+    codes_[i].resize(p.rows, p.cols, tile);
     const MatView<const float> values{values_.data() + p.offset, p.rows, p.cols, p.cols};
-    jobs.push_back({values, num.scale, codes_[i].out(), {}});
+    code_jobs_.push_back({values, {}, codes_[i].out(), {}});
   }
-  quantize_fp8(ctx, jobs);
-  if (first) bind_weights();
+  bind_weights();
+}
+
+void Parameters::quantize(const Context& ctx, const nn::Numerics& num) {
+  if (codes_version_ == version_) return;
+  const PartScope part(ctx, Part::kQuantize);
+  if (codes_.empty() || code_tile_ != num.weight_tile) make_room_for_codes(num.weight_tile);
+  for (QuantizeFp8& job : code_jobs_) job.kind = num.scale;
+  quantize_fp8(ctx, code_jobs_);
   codes_version_ = version_;
 }
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "io/safetensors.h"
+#include "kernels/fp8.h"
 #include "model/config.h"
 #include "nn/numerics.h"
 #include "nn/params.h"
@@ -80,6 +81,7 @@ class Parameters {
 
  private:
   void bind_weights();
+  void make_room_for_codes(ScaleTile tile);
   static std::span<float> slice(Mat<float>& arena, const Parameter& p) {
     return {arena.data() + p.offset, static_cast<std::size_t>(p.size())};
   }
@@ -89,6 +91,8 @@ class Parameters {
   std::int64_t count_ = 0;
   Mat<float> values_, gradients_;
   std::vector<Fp8Mat> codes_;  // one per parameter, empty where there are none
+  ScaleTile code_tile_ = ScaleTile::kBlock;
+  std::vector<QuantizeFp8> code_jobs_;  // that make them
   std::uint64_t version_ = 1;
   std::uint64_t codes_version_ = 0;
   nn::Weights weights_;

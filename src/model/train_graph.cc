@@ -13,16 +13,6 @@
 
 namespace cachalot::model {
 
-namespace {
-
-std::vector<std::int64_t> load_of(const ExpertOrder& order) {
-  std::vector<std::int64_t> load(order.begin.size() - 1);
-  for (std::size_t e = 0; e < load.size(); ++e) load[e] = order.begin[e + 1] - order.begin[e];
-  return load;
-}
-
-}  // namespace
-
 TrainGraph::TrainGraph(const Context& ctx, const Config& config, Precision precision)
     : TrainGraph(ctx, config,
                  precision == Precision::kF32 ? nn::Numerics::f32() : nn::Numerics::bf16()) {}
@@ -37,18 +27,24 @@ TrainGraph::TrainGraph(const Context& ctx, const Config& config, const nn::Numer
   layers_.resize(static_cast<std::size_t>(config.num_hidden_layers));
 }
 
-void TrainGraph::layout(int sequences, int length, nn::RopeRows& rope, Mat<float>& cos,
-                        Mat<float>& sin, std::vector<AttentionSpan>& spans) {
-  std::vector<int> positions;
-  spans.clear();
-  for (int s = 0; s < sequences; ++s) {
-    spans.push_back({s * length, length, s * length, length});
-    for (int i = 0; i < length; ++i) positions.push_back(i);
+// Fewer sequences than before read the beginning of the same tables: the last micro-batch of a step
+// may be a short one.
+void TrainGraph::lay_out(int sequences, int length, Layout& out) const {
+  if (length != out.length || sequences > out.sequences) {
+    std::vector<int> positions;
+    for (int s = 0; s < sequences; ++s) {
+      for (int i = 0; i < length; ++i) positions.push_back(i);
+    }
+    out.cos.resize(sequences * length, dims_.heads.rope / 2);
+    out.sin.resize(sequences * length, dims_.heads.rope / 2);
+    rope_table<float>(config_.rope, positions, out.cos.view(), out.sin.view());
+    out.sequences = sequences;
+    out.length = length;
   }
-  cos.resize(sequences * length, dims_.heads.rope / 2);
-  sin.resize(sequences * length, dims_.heads.rope / 2);
-  rope_table<float>(config_.rope, positions, cos.view(), sin.view());
-  rope = {cos.cview(), sin.cview()};
+  const int rows = sequences * length;
+  out.rope = {out.cos.cview().sub_rows(0, rows), out.sin.cview().sub_rows(0, rows)};
+  out.spans.clear();
+  for (int s = 0; s < sequences; ++s) out.spans.push_back({s * length, length, s * length, length});
 }
 
 double TrainGraph::head_loss(MatView<const float> normed, MatRef head,
@@ -58,7 +54,8 @@ double TrainGraph::head_loss(MatView<const float> normed, MatRef head,
                              std::vector<std::int32_t>& argmax) {
   const PartScope part(ctx_, Part::kHead);
   argmax.resize(targets.size());
-  std::vector<double> loss(targets.size());
+  std::vector<double>& loss = row_losses_;
+  loss.resize(targets.size());
   // Each piece reads the head and adds to its gradient, so pieces are as large as their logits
   // allow.
   constexpr int kLogits = 8 << 20, kLeastRows = 512;
@@ -68,15 +65,15 @@ double TrainGraph::head_loss(MatView<const float> normed, MatRef head,
     const int rows = std::min(head_rows, normed.rows - begin);
     const auto from = static_cast<std::size_t>(begin);
     const auto n = static_cast<std::size_t>(rows);
-    logits_.resize(rows, head.rows);
-    gemm(ctx_, num_.products, linear(normed.sub_rows(begin, rows), head, logits_.view()));
+    const auto logits = scratch_.moe.rows.as<float>(rows, head.rows);
+    gemm(ctx_, num_.products, linear(normed.sub_rows(begin, rows), head, logits));
     const bool in_bf16 = backward && num_.bf16_operands;  // what the products read of the gradient
     dlogits_.resize(in_bf16 ? rows : 0, head.rows);
     cross_entropy(ctx_,
-                  {logits_.view(), targets.subspan(from, n), std::span(loss).subspan(from, n),
+                  {logits, targets.subspan(from, n), std::span(loss).subspan(from, n),
                    std::span(argmax).subspan(from, n), backward, grad_scale, dlogits_.view()});
     if (backward) {
-      const MatRef dlogits = in_bf16 ? MatRef(dlogits_.cview()) : MatRef(logits_.cview());
+      const MatRef dlogits = in_bf16 ? MatRef(dlogits_.cview()) : MatRef(logits);
       const Gemm back[] = {
           {dlogits, head, dnormed.sub_rows(begin, rows), false, false, false},
           {dlogits, normed.sub_rows(begin, rows), dhead, true, false, add_dhead || begin > 0}};
@@ -100,13 +97,14 @@ std::int64_t TrainGraph::scored_rows(std::size_t rows, const LossOptions& option
   return static_cast<std::int64_t>(rows) - std::int64_t{sequences_} * options.score_from;
 }
 
-Losses TrainGraph::forward_backward(Parameters& parameters, MatView<const std::int32_t> tokens,
-                                    const LossOptions& options) {
+const Losses& TrainGraph::forward_backward(Parameters& parameters,
+                                           MatView<const std::int32_t> tokens,
+                                           const LossOptions& options) {
   return run(parameters, tokens, options, true);
 }
 
-Losses TrainGraph::evaluate(Parameters& parameters, MatView<const std::int32_t> tokens,
-                            const LossOptions& options) {
+const Losses& TrainGraph::evaluate(Parameters& parameters, MatView<const std::int32_t> tokens,
+                                   const LossOptions& options) {
   return run(parameters, tokens, options, false);
 }
 
@@ -122,12 +120,10 @@ void TrainGraph::prepare(MatView<const std::int32_t> tokens, bool mtp) {
       }
     }
   }
-  if (batch != sequences_ || length != length_) {
-    layout(batch, length, rope_, cos_, sin_, spans_);
-    if (mtp) layout(batch, length - 1, mtp_rope_, mtp_cos_, mtp_sin_, mtp_spans_);
-    sequences_ = batch;
-    length_ = length;
-  }
+  lay_out(batch, length, layout_);
+  if (mtp) lay_out(batch, length - 1, mtp_layout_);
+  sequences_ = batch;
+  length_ = length;
   inputs_.clear();
   targets_.clear();
   mtp_inputs_.clear();
@@ -152,7 +148,26 @@ void TrainGraph::drop_entry(const nn::LayerDropout& drop, MatView<float> x) cons
   dropout(ctx_, {drop.mask(nn::DropoutPlace::kEmbedding), x, x});
 }
 
-void TrainGraph::forward_main(const nn::Weights& w, Losses& out) {
+// Nothing counted yet, in the memory of the last pass.
+void TrainGraph::begin_losses() {
+  std::vector<double> balance = std::move(losses_.balance_per_layer);
+  std::vector<std::vector<std::int64_t>> load = std::move(losses_.expert_load);
+  balance.clear();
+  losses_ = {};
+  losses_.balance_per_layer = std::move(balance);
+  losses_.expert_load = std::move(load);
+  loads_ = 0;
+}
+
+void TrainGraph::add_load(const ExpertOrder& order) {
+  auto& loads = losses_.expert_load;
+  if (loads_ == loads.size()) loads.emplace_back();
+  std::vector<std::int64_t>& load = loads[loads_++];
+  load.resize(order.begin.size() - 1);
+  for (std::size_t e = 0; e < load.size(); ++e) load[e] = order.begin[e + 1] - order.begin[e];
+}
+
+void TrainGraph::forward_main(const nn::Weights& w) {
   const int rows = static_cast<int>(inputs_.size());
   const int d = dims_.hidden;
   x_.resize(rows, d);
@@ -162,9 +177,9 @@ void TrainGraph::forward_main(const nn::Weights& w, Losses& out) {
   }
   drop_entry(drop_, x_.view());
   for (std::size_t l = 0; l < layers_.size(); ++l) {
-    nn::block_forward(ctx_, num_, dims_, w.layers[l], rope_, spans_,
+    nn::block_forward(ctx_, num_, dims_, w.layers[l], layout_.rope, layout_.spans,
                       drop_.of_layer(static_cast<int>(l)), x_.view(), layers_[l], scratch_);
-    if (w.layers[l].is_moe) out.expert_load.push_back(load_of(layers_[l].moe.route.order));
+    if (w.layers[l].is_moe) add_load(layers_[l].moe.route.order);
   }
   normed_.resize(rows, d);
   dnormed_.resize(rows, d);
@@ -173,7 +188,7 @@ void TrainGraph::forward_main(const nn::Weights& w, Losses& out) {
   rms_norm(ctx_, {x_.cview(), w.norm, dims_.eps, normed_.view(), norm_rstd_});
 }
 
-void TrainGraph::forward_mtp(const nn::MtpWeights& w, Losses& out) {
+void TrainGraph::forward_mtp(const nn::MtpWeights& w) {
   const int rows = static_cast<int>(mtp_inputs_.size());
   const int d = dims_.hidden;
   mtp_embed_.resize(rows, d);
@@ -199,9 +214,9 @@ void TrainGraph::forward_mtp(const nn::MtpWeights& w, Losses& out) {
     gemm(ctx_, num_.products, linear(mtp_joined_.cview(), w.eh_proj, mtp_x_.view()));
   }
   drop_entry(mtp_drop_, mtp_x_.view());
-  nn::block_forward(ctx_, num_, dims_, w.block, mtp_rope_, mtp_spans_, mtp_drop_, mtp_x_.view(),
-                    mtp_block_, scratch_);
-  if (w.block.is_moe) out.expert_load.push_back(load_of(mtp_block_.moe.route.order));
+  nn::block_forward(ctx_, num_, dims_, w.block, mtp_layout_.rope, mtp_layout_.spans, mtp_drop_,
+                    mtp_x_.view(), mtp_block_, scratch_);
+  if (w.block.is_moe) add_load(mtp_block_.moe.route.order);
   const PartScope part(ctx_, Part::kElementwise);
   rms_norm(ctx_, {mtp_x_.cview(), w.head_norm, dims_.eps, mtp_normed_.view(), mtp_rstd_});
 }
@@ -214,8 +229,9 @@ double TrainGraph::backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients&
   mtp_djoined_.resize(rows, 2 * d);
   rms_norm_backward(ctx_, {mtp_x_.cview(), w.head_norm, mtp_rstd_, mtp_dnormed_.cview(),
                            mtp_dx_.view(), false, g.head_norm});
-  const double loss = nn::block_backward(ctx_, num_, dims_, w.block, g.block, mtp_rope_, mtp_spans_,
-                                         balance, mtp_drop_, mtp_dx_.view(), mtp_block_, scratch_);
+  const double loss =
+      nn::block_backward(ctx_, num_, dims_, w.block, g.block, mtp_layout_.rope, mtp_layout_.spans,
+                         balance, mtp_drop_, mtp_dx_.view(), mtp_block_, scratch_);
   drop_entry(mtp_drop_, mtp_dx_.view());
   {
     const PartScope part(ctx_, Part::kDense);
@@ -241,22 +257,20 @@ double TrainGraph::backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients&
 }
 
 void TrainGraph::backward_main(const nn::Weights& w, const nn::Gradients& g,
-                               const nn::BalanceTerm& balance, std::vector<double>& layer_balance) {
-  dx_.resize(x_.rows(), x_.cols());
+                               const nn::BalanceTerm& balance) {
+  const MatView<float> dx = normed_.view();  // the head has read it
   {
     const PartScope part(ctx_, Part::kElementwise);
-    rms_norm_backward(
-        ctx_, {x_.cview(), w.norm, norm_rstd_, dnormed_.cview(), dx_.view(), false, g.norm});
+    rms_norm_backward(ctx_, {x_.cview(), w.norm, norm_rstd_, dnormed_.cview(), dx, false, g.norm});
   }
-  layer_balance.assign(layers_.size(), 0.0);
   for (std::size_t l = layers_.size(); l-- > 0;) {
-    layer_balance[l] =
-        nn::block_backward(ctx_, num_, dims_, w.layers[l], g.layers[l], rope_, spans_, balance,
-                           drop_.of_layer(static_cast<int>(l)), dx_.view(), layers_[l], scratch_);
+    layer_balance_[l] =
+        nn::block_backward(ctx_, num_, dims_, w.layers[l], g.layers[l], layout_.rope, layout_.spans,
+                           balance, drop_.of_layer(static_cast<int>(l)), dx, layers_[l], scratch_);
   }
-  drop_entry(drop_, dx_.view());
+  drop_entry(drop_, dx);
   const PartScope part(ctx_, Part::kElementwise);
-  embedding_backward(ctx_, {inputs_, dx_.cview(), g.embed});
+  embedding_backward(ctx_, {inputs_, dx, g.embed});
 }
 
 double TrainGraph::balance_of(const nn::BlockSaved& saved, int sequences) const {
@@ -264,7 +278,8 @@ double TrainGraph::balance_of(const nn::BlockSaved& saved, int sequences) const 
                       {saved.moe.route.scores.cview(), sequences, dims_.route.topk, 0.0F, {}});
 }
 
-void TrainGraph::count_hits(const LossOptions& options, Losses& out) const {
+void TrainGraph::count_hits(const LossOptions& options) {
+  Losses& out = losses_;
   for (std::size_t i = 0; i < targets_.size(); ++i) {
     if (!is_scored(i, targets_.size(), options)) continue;
     out.main_correct += argmax_[i] == targets_[i] ? 1 : 0;
@@ -290,8 +305,8 @@ void TrainGraph::zero_added_gradients(Parameters& parameters, bool mtp) const {
   }
 }
 
-Losses TrainGraph::run(Parameters& parameters, MatView<const std::int32_t> tokens,
-                       const LossOptions& options, bool backward) {
+const Losses& TrainGraph::run(Parameters& parameters, MatView<const std::int32_t> tokens,
+                              const LossOptions& options, bool backward) {
   const nn::Weights& w = parameters.weights();
   const nn::Gradients& g = parameters.gradient_tree();
   const bool mtp = !w.mtp.empty() && tokens.cols > 2;
@@ -307,40 +322,42 @@ Losses TrainGraph::run(Parameters& parameters, MatView<const std::int32_t> token
                  config_.num_hidden_layers};
   }
 
-  Losses out;
+  begin_losses();
+  Losses& out = losses_;
   out.main_rows = scored_rows(targets_.size(), options);
   out.mtp_rows = mtp ? scored_rows(mtp_targets_.size(), options) : 0;
   const auto rows = static_cast<float>(out.main_rows);
   const auto mtp_rows = static_cast<float>(std::max<std::int64_t>(out.mtp_rows, 1));
-  forward_main(w, out);
+  forward_main(w);
   out.main = head_loss(normed_.cview(), w.head, targets_, options.weight / rows, backward, options,
                        dnormed_.view(), g.head, !num_.fresh_gradients, argmax_) /
              rows;
   if (mtp) {
-    forward_mtp(w.mtp.front(), out);
+    forward_mtp(w.mtp.front());
     out.mtp = head_loss(mtp_normed_.cview(), w.mtp.front().head, mtp_targets_,
                         options.mtp_lambda * options.weight / mtp_rows, backward, options,
                         mtp_dnormed_.view(), g.mtp.front().head, /*add_dhead=*/true, mtp_argmax_) /
               mtp_rows;
   }
-  count_hits(options, out);
+  count_hits(options);
 
-  std::vector<double> layer_balance(layers_.size());
+  out.expert_load.resize(loads_);
+  layer_balance_.assign(layers_.size(), 0.0);
   double mtp_balance = 0;
   const int balanced =
       options.balance_over_batch ? 1 : sequences_;  // runs of rows, each on its own
   if (backward) {
     const nn::BalanceTerm balance{balanced, options.balance_alpha * options.weight};
     if (mtp) mtp_balance = backward_mtp(w.mtp.front(), g.mtp.front(), balance);
-    backward_main(w, g, balance, layer_balance);
+    backward_main(w, g, balance);
   } else {
     for (std::size_t l = 0; l < layers_.size(); ++l) {
-      if (w.layers[l].is_moe) layer_balance[l] = balance_of(layers_[l], balanced);
+      if (w.layers[l].is_moe) layer_balance_[l] = balance_of(layers_[l], balanced);
     }
     if (mtp && w.mtp.front().block.is_moe) mtp_balance = balance_of(mtp_block_, balanced);
   }
   for (std::size_t l = 0; l < layers_.size(); ++l) {
-    if (w.layers[l].is_moe) out.balance_per_layer.push_back(layer_balance[l]);
+    if (w.layers[l].is_moe) out.balance_per_layer.push_back(layer_balance_[l]);
   }
   if (mtp && w.mtp.front().block.is_moe) out.balance_per_layer.push_back(mtp_balance);
   out.balance = std::accumulate(out.balance_per_layer.begin(), out.balance_per_layer.end(), 0.0);

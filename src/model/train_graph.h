@@ -5,7 +5,10 @@
 //   mtp:     mean over B * (T - 1) rows (V3 report eq. 24, normalised by its own rows)
 //   balance: per MoE layer the mean over sequences (eq. 17-20), or over the micro-batch as one
 //            sequence, summed over layers
-// Owns:    activations and scratch, reused from step to step.
+// Owns:    activations, scratch and the losses it returns, reused from step to step. The first pass
+//          of a size allocates what it needs; what follows the experts' load has room for every
+//          load from then on, so that later passes of that size (or of fewer sequences) allocate
+//          nothing.
 // Threads: one caller per graph.
 // Errors:  kUsage for token ids past the vocabulary.
 #pragma once
@@ -61,34 +64,43 @@ class TrainGraph {
   TrainGraph(const Context& ctx, const Config& config, Precision precision);
 
   // tokens [B, T + 1]. Adds the gradients of the weighted total to the parameters' gradients, or
-  // writes them.
-  Losses forward_backward(Parameters& parameters, MatView<const std::int32_t> tokens,
-                          const LossOptions& options);
+  // writes them. The losses stand until the next pass.
+  const Losses& forward_backward(Parameters& parameters, MatView<const std::int32_t> tokens,
+                                 const LossOptions& options);
   // The losses alone.
-  Losses evaluate(Parameters& parameters, MatView<const std::int32_t> tokens,
-                  const LossOptions& options);
+  const Losses& evaluate(Parameters& parameters, MatView<const std::int32_t> tokens,
+                         const LossOptions& options);
 
   // Bytes kept between forward and backward of the last micro-batch, by kind; and its tokens.
   nn::KeptBytes kept_bytes() const;
   std::int64_t tokens() const noexcept { return static_cast<std::int64_t>(inputs_.size()); }
 
  private:
-  Losses run(Parameters& parameters, MatView<const std::int32_t> tokens, const LossOptions& options,
-             bool backward);
-  void layout(int sequences, int length, nn::RopeRows& rope, Mat<float>& cos, Mat<float>& sin,
-              std::vector<AttentionSpan>& spans);
+  // Rows of `sequences` texts of `length` each: what does not depend on the tokens.
+  struct Layout {
+    nn::RopeRows rope;
+    std::vector<AttentionSpan> spans;
+    int sequences = 0;  // what the tables have room for
+    int length = 0;
+    Mat<float> cos, sin;
+  };
+
+  const Losses& run(Parameters& parameters, MatView<const std::int32_t> tokens,
+                    const LossOptions& options, bool backward);
+  void lay_out(int sequences, int length, Layout& out) const;
   void prepare(MatView<const std::int32_t> tokens, bool mtp);
-  void forward_main(const nn::Weights& w, Losses& out);
-  void forward_mtp(const nn::MtpWeights& w, Losses& out);
+  void begin_losses();
+  void forward_main(const nn::Weights& w);
+  void forward_mtp(const nn::MtpWeights& w);
   double backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients& g,
                       const nn::BalanceTerm& balance);
-  void backward_main(const nn::Weights& w, const nn::Gradients& g, const nn::BalanceTerm& balance,
-                     std::vector<double>& layer_balance);
+  void backward_main(const nn::Weights& w, const nn::Gradients& g, const nn::BalanceTerm& balance);
+  void add_load(const ExpertOrder& order);
   void zero_added_gradients(Parameters& parameters, bool mtp) const;
   double balance_of(const nn::BlockSaved& saved, int sequences) const;
   bool is_scored(std::size_t i, std::size_t rows, const LossOptions& options) const;
   std::int64_t scored_rows(std::size_t rows, const LossOptions& options) const;
-  void count_hits(const LossOptions& options, Losses& out) const;
+  void count_hits(const LossOptions& options);
   // Dropout of a row's entry into the residual stream, forward and backward alike.
   void drop_entry(const nn::LayerDropout& drop, MatView<float> x) const;
   // Cross entropy of normed rows against targets in pieces of head_rows; with backward, dnormed
@@ -103,16 +115,20 @@ class TrainGraph {
   nn::BlockDims dims_;
   nn::Numerics num_;
 
-  nn::RopeRows rope_, mtp_rope_;
-  Mat<float> cos_, sin_, mtp_cos_, mtp_sin_;
-  std::vector<AttentionSpan> spans_, mtp_spans_;
+  Layout layout_, mtp_layout_;
   nn::LayerDropout drop_, mtp_drop_;  // of this pass; the first as of layer 0
   int sequences_ = 0;
   int length_ = 0;
 
+  Losses losses_;
+  std::size_t loads_ = 0;              // MoE layers whose load is in losses_
+  std::vector<double> layer_balance_;  // of every layer
+  std::vector<double> row_losses_;     // of a head
+
   std::vector<nn::BlockSaved> layers_;
   nn::BlockScratch scratch_;
-  Mat<float> x_, normed_, dnormed_, dx_, logits_;
+  // [T, D]. The gradient of x_ takes the place of normed_; logits lie in the experts' rows.
+  Mat<float> x_, normed_, dnormed_;
   Mat<Bf16> dlogits_;
   std::vector<float> norm_rstd_;
   std::vector<std::int32_t> inputs_, targets_, argmax_;

@@ -52,7 +52,6 @@ struct BlockScratch {
   Operand h_operand, dy;
   MlaActs mla;
   MlaScratch mla_back;
-  FfnActs mlp;
   MoeActs moe;
   MoeScratch moe_back;
   Products products;

@@ -6,13 +6,29 @@
 
 namespace cachalot::nn {
 
+// hidden from gate and up, and what is kept of them.
+static void swiglu_part(const Context& ctx, const Numerics& num, const FfnPart& p) {
+  FfnActs& a = *p.acts;
+  a.hidden.resize(p.x->rows(), width_of(p));
+  {
+    const PartScope scope(ctx, Part::kElementwise);
+    swiglu(ctx, {a.gate.cview(), a.up.cview(), a.hidden.view()});
+  }
+  if (p.saved != nullptr) {
+    p.saved->gate.store(ctx, num.swiglu_input, a.gate.cview());
+    p.saved->up.store(ctx, num.swiglu_input, a.up.cview());
+    if (!num.recompute_swiglu) p.saved->hidden.store(ctx, num.linear_input, a.hidden.cview());
+  }
+  a.hidden_operand.set(ctx, num, a.hidden.cview(), num.activation_tile, Operand::Use::kRows,
+                       p.x->begins());
+}
+
 void ffn_forward(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,
                  Products& products) {
+  reserve(products, parts);
   if (in_bf16(num, parts)) return ffn_forward_bf16(ctx, num, parts, products);
   for (const FfnPart& p : parts) {
-    for (Mat<float>* m : {&p.acts->gate, &p.acts->up, &p.acts->hidden}) {
-      m->resize(p.x->rows(), width_of(p));
-    }
+    for (Mat<float>* m : {&p.acts->gate, &p.acts->up}) m->resize(p.x->rows(), width_of(p));
   }
   for_groups(parts, [&](const FfnPart& p, std::size_t g) {
     products.forward(*p.x, g, p.w[g].gate, rows_of(*p.x, g, p.acts->gate.view()));
@@ -20,20 +36,13 @@ void ffn_forward(const Context& ctx, const Numerics& num, std::span<const FfnPar
   });
   products.run(ctx, num);
 
-  std::vector<std::int32_t> begin;
+  const bool coded = in_fp8(num, parts);
   for (const FfnPart& p : parts) {
-    FfnActs& a = *p.acts;
-    {
-      const PartScope scope(ctx, Part::kElementwise);
-      swiglu(ctx, {a.gate.cview(), a.up.cview(), a.hidden.view()});
+    if (coded) {
+      swiglu_fp8_part(ctx, num, p);
+    } else {
+      swiglu_part(ctx, num, p);
     }
-    if (p.saved != nullptr) {
-      p.saved->gate.store(ctx, num.swiglu_input, a.gate.cview());
-      p.saved->up.store(ctx, num.swiglu_input, a.up.cview());
-      if (!num.recompute_swiglu) p.saved->hidden.store(ctx, num.linear_input, a.hidden.cview());
-    }
-    a.hidden_operand.set(ctx, num, a.hidden.cview(), num.activation_tile, Operand::Use::kRows,
-                         groups_of(*p.x, begin));
   }
   for_groups(parts, [&](const FfnPart& p, std::size_t g) {
     products.forward(p.acts->hidden_operand, g, p.w[g].down, rows_of(*p.x, g, p.y), p.add_y);
@@ -41,14 +50,14 @@ void ffn_forward(const Context& ctx, const Numerics& num, std::span<const FfnPar
   products.run(ctx, num);
 }
 
-// From dhidden to the gradients of gate and up, and the weighted hidden rows for down's gradient.
-static void swiglu_part(const Context& ctx, const Numerics& num, const FfnPart& p) {
+// From hidden's gradient to those of gate and up, and the weighted hidden rows for down's gradient.
+static void swiglu_backward_part(const Context& ctx, const Numerics& num, const FfnPart& p) {
   FfnActs& a = *p.acts;
   const auto gate = p.saved->gate.load(ctx, a.gate);
   const auto up = p.saved->up.load(ctx, a.up);
-  for (Mat<float>* m : {&a.dgate, &a.dup, &a.hidden}) m->resize(p.x->rows(), width_of(p));
+  for (Mat<float>* m : {&a.gate, &a.up}) m->resize(p.x->rows(), width_of(p));
   const PartScope scope(ctx, Part::kElementwise);
-  swiglu_backward(ctx, {gate, up, a.dhidden.cview(), a.dgate.view(), a.dup.view(), p.row_weight,
+  swiglu_backward(ctx, {gate, up, a.hidden.cview(), a.gate.view(), a.up.view(), p.row_weight,
                         p.drow_weight, a.hidden.view()});
   if (num.recompute_swiglu) return;
   p.saved->hidden.load_into(ctx, a.hidden);
@@ -59,24 +68,37 @@ static void swiglu_part(const Context& ctx, const Numerics& num, const FfnPart& 
   });
 }
 
+// The same, as the products read them.
+static void quantize_gradients(const Context& ctx, const Numerics& num, const FfnPart& p) {
+  using Use = Operand::Use;
+  FfnActs& a = *p.acts;
+  const auto begins = p.x->begins();
+  a.hidden_operand.set(ctx, num, a.hidden.cview(), num.activation_tile, Use::kColumns, begins);
+  a.dgate_operand.set(ctx, num, a.gate.cview(), num.gradient_tile, Use::kBoth, begins);
+  a.dup_operand.set(ctx, num, a.up.cview(), num.gradient_tile, Use::kBoth, begins);
+}
+
 void ffn_backward(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,
                   Products& products) {
+  reserve(products, parts);
   if (in_bf16(num, parts)) return ffn_backward_bf16(ctx, num, parts, products);
-  using Use = Operand::Use;
-  for (const FfnPart& p : parts) p.acts->dhidden.resize(p.x->rows(), width_of(p));
+  const bool coded = in_fp8(num, parts);
+  const auto dhidden = [&](const FfnPart& p) -> Mat<float>& {
+    return coded ? p.acts->gate : p.acts->hidden;
+  };
+  for (const FfnPart& p : parts) dhidden(p).resize(p.x->rows(), width_of(p));
   for_groups(parts, [&](const FfnPart& p, std::size_t g) {
-    products.input_gradient(*p.dy, g, p.w[g].down, rows_of(*p.x, g, p.acts->dhidden.view()));
+    products.input_gradient(*p.dy, g, p.w[g].down, rows_of(*p.x, g, dhidden(p).view()));
   });
   products.run(ctx, num);
 
-  std::vector<std::int32_t> begin;
   for (const FfnPart& p : parts) {
-    swiglu_part(ctx, num, p);
-    FfnActs& a = *p.acts;
-    groups_of(*p.x, begin);
-    a.hidden_operand.set(ctx, num, a.hidden.cview(), num.activation_tile, Use::kColumns, begin);
-    a.dgate_operand.set(ctx, num, a.dgate.cview(), num.gradient_tile, Use::kBoth, begin);
-    a.dup_operand.set(ctx, num, a.dup.cview(), num.gradient_tile, Use::kBoth, begin);
+    if (coded) {
+      swiglu_backward_fp8_part(ctx, num, p);
+      continue;
+    }
+    swiglu_backward_part(ctx, num, p);
+    quantize_gradients(ctx, num, p);
   }
   const auto weight_gradients = [&](const FfnPart& p, std::size_t g) {
     products.weight_gradient(num, p.acts->dgate_operand, *p.x, g, p.g[g].gate);

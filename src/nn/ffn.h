@@ -9,24 +9,26 @@
 #include <span>
 #include <vector>
 
+#include "kernels/fp8_fused.h"
 #include "nn/operand.h"
 #include "nn/params.h"
 #include "nn/saved.h"
 
 namespace cachalot::nn {
 
-// Buffers of one part, reused from layer to layer.
+// Buffers of one part, reused from layer to layer. Each gradient takes the place of what it is the
+// gradient of; hidden's, of which down's weight gradient needs hidden again, gives it back.
 struct FfnActs {
-  Mat<float> gate, up, hidden;     // [R, F]
-  Mat<float> dhidden, dgate, dup;  // [R, F]
+  Mat<float> gate, up, hidden;  // [R, F]
   Operand hidden_operand, dgate_operand, dup_operand;
-  // In bf16 instead; gate's columns first, dgate_operand then has both.
-  Mat<Bf16> dgate_up;                   // [R, 2 F]
-  Mat<Bf16> hidden_bf16, dhidden_bf16;  // [R, F]
+  std::vector<SwigluBackwardFp8> jobs;  // where in_fp8: one per group, hidden's gradient in `gate`
+  // In bf16 instead. The gradients of gate and up lie where these were kept, and dgate_operand has
+  // both.
+  Mat<Bf16> hidden_bf16;  // [R, F]
 };
 
 struct FfnSaved {
-  Saved gate, up;  // [R, F]; in bf16 between products, `gate` has both: [R, 2 F]
+  Saved gate, up;  // [R, F]; in bf16 between products, `gate` has both: [R, 2 F], gate's first
   Saved hidden;    // unless SwiGLU is computed again
 };
 
@@ -51,6 +53,10 @@ struct FfnPart {
 // Whether these parts compute in bf16 between their products (ffn_bf16.cc): where the numerics have
 // bf16 operands, and gate and up lie in one piece, as do their gradients.
 bool in_bf16(const Numerics& num, std::span<const FfnPart> parts);
+
+// Whether SwiGLU reads and writes the codes of these parts itself (ffn_fp8.cc): where gate and up
+// are kept in FP8 and nobody reads it or its gradients as floats.
+bool in_fp8(const Numerics& num, std::span<const FfnPart> parts);
 
 void ffn_forward(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,
                  Products& products);

@@ -59,7 +59,6 @@ void ffn_forward_bf16(const Context& ctx, const Numerics& num, std::span<const F
   }
   products.run(ctx, num);
 
-  std::vector<std::int32_t> begin;
   for (const FfnPart& p : parts) {
     FfnActs& a = *p.acts;
     const int f = width_of(p);
@@ -70,7 +69,7 @@ void ffn_forward_bf16(const Context& ctx, const Numerics& num, std::span<const F
       swiglu_bf16(ctx, {gate_up.sub_cols(0, f), gate_up.sub_cols(f, f), a.hidden_bf16.view()});
     }
     a.hidden_operand.set(ctx, num, a.hidden_bf16.cview(), num.activation_tile, Operand::Use::kRows,
-                         groups_of(*p.x, begin));
+                         p.x->begins());
   }
   for_groups(parts, [&](const FfnPart& p, std::size_t g) {
     products.forward(p.acts->hidden_operand, g, p.w[g].down, rows_of(*p.x, g, p.y), p.add_y);
@@ -78,38 +77,35 @@ void ffn_forward_bf16(const Context& ctx, const Numerics& num, std::span<const F
   products.run(ctx, num);
 }
 
-// From dhidden to the gradients of gate and up, and the weighted hidden rows for down's gradient.
+// From hidden's gradient to those of gate and up, in the place of what was kept, and to the
+// weighted hidden rows for down's gradient.
 static void swiglu_part(const Context& ctx, const FfnPart& p) {
   const PartScope scope(ctx, Part::kElementwise);
   FfnActs& a = *p.acts;
-  const int rows = p.x->rows(), f = width_of(p);
-  a.dgate_up.resize(rows, 2 * f);
-  a.hidden_bf16.resize(rows, f);
-  const auto gate_up = p.saved->gate.bf16();
-  const auto dgate_up = a.dgate_up.view();
-  swiglu_backward_bf16(ctx, {gate_up.sub_cols(0, f), gate_up.sub_cols(f, f), a.dhidden_bf16.cview(),
-                             dgate_up.sub_cols(0, f), dgate_up.sub_cols(f, f), a.hidden_bf16.view(),
+  const int f = width_of(p);
+  const MatView<Bf16> gate_up = p.saved->gate.bf16(p.x->rows(), 2 * f);
+  const auto gate = gate_up.sub_cols(0, f), up = gate_up.sub_cols(f, f);
+  swiglu_backward_bf16(ctx, {gate, up, a.hidden_bf16.cview(), gate, up, a.hidden_bf16.view(),
                              p.row_weight, p.drow_weight});
 }
 
 void ffn_backward_bf16(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,
                        Products& products) {
   using Use = Operand::Use;
-  for (const FfnPart& p : parts) p.acts->dhidden_bf16.resize(p.x->rows(), width_of(p));
+  for (const FfnPart& p : parts) p.acts->hidden_bf16.resize(p.x->rows(), width_of(p));
   for_groups(parts, [&](const FfnPart& p, std::size_t g) {
     products.input_gradient(*p.dy, g, static_cast<const MatRef&>(p.w[g].down),
-                            rows_of(*p.x, g, p.acts->dhidden_bf16.view()));
+                            rows_of(*p.x, g, p.acts->hidden_bf16.view()));
   });
   products.run(ctx, num);
 
-  std::vector<std::int32_t> begin;
   for (const FfnPart& p : parts) {
     FfnActs& a = *p.acts;
     swiglu_part(ctx, p);
-    groups_of(*p.x, begin);
     a.hidden_operand.set(ctx, num, a.hidden_bf16.cview(), num.activation_tile, Use::kColumns,
-                         begin);
-    a.dgate_operand.set(ctx, num, a.dgate_up.cview(), num.gradient_tile, Use::kBoth, begin);
+                         p.x->begins());
+    a.dgate_operand.set(ctx, num, p.saved->gate.bf16(), num.gradient_tile, Use::kBoth,
+                        p.x->begins());
   }
   const auto weight_gradients = [&](const FfnPart& p, std::size_t g) {
     products.weight_gradient(num, p.acts->dgate_operand, *p.x, g, gate_and_up(p.g[g]));

@@ -1,9 +1,8 @@
 // Walking over the groups of the parts of an MLP layer; private to ffn*.cc.
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 #include <span>
-#include <vector>
 
 #include "nn/ffn.h"
 
@@ -11,11 +10,12 @@ namespace cachalot::nn {
 
 inline int width_of(const FfnPart& p) { return p.w.front().gate.rows; }
 
-inline std::vector<std::int32_t>& groups_of(const Operand& x, std::vector<std::int32_t>& begin) {
-  begin.clear();
-  for (std::size_t g = 0; g < x.groups(); ++g) begin.push_back(x.group_begin(g));
-  begin.push_back(x.rows());
-  return begin;
+// Room for the products of any batch below, whichever groups have rows.
+inline void reserve(Products& products, std::span<const FfnPart> parts) {
+  constexpr std::size_t kMostPerGroup = 4;  // the gradients of gate, up, down, and that of x
+  std::size_t groups = 0;
+  for (const FfnPart& p : parts) groups += p.x->groups();
+  products.reserve(kMostPerGroup * groups);
 }
 
 template <class T>
@@ -41,6 +41,11 @@ void for_empty_groups(std::span<const FfnPart> parts, F&& fn) {
     }
   }
 }
+
+// Where in_fp8 (ffn_fp8.cc): from gate and up to the codes of hidden, keeping those of gate and up;
+// and from hidden's gradient, in acts->gate, to the codes of the gradients.
+void swiglu_fp8_part(const Context& ctx, const Numerics& num, const FfnPart& p);
+void swiglu_backward_fp8_part(const Context& ctx, const Numerics& num, const FfnPart& p);
 
 // Where in_bf16 (ffn_bf16.cc).
 void ffn_forward_bf16(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,

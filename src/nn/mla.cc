@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/bf16_ops.h"
+#include "kernels/fp8_fused.h"
 #include "kernels/gemm.h"
 #include "kernels/latent_attention.h"
 #include "kernels/profile.h"
@@ -48,19 +49,32 @@ void down(const Context& ctx, const Numerics& num, const BlockDims& d, const Mla
   rotate_key(ctx, d, rows, acts.kv_a.view().sub_cols(d.kv_lora, d.heads.rope), false);
 }
 
+// One of them, floats and, where `codes` are wanted, its operand along rows.
+void norm(const Context& ctx, const Numerics& num, const BlockDims& d, MatView<const float> x,
+          VecRef weight, std::vector<float>& rstd, MatView<float> y, bool codes, Operand& operand) {
+  rstd.resize(static_cast<std::size_t>(x.rows));
+  if (!codes) {
+    const PartScope part(ctx, Part::kElementwise);
+    rms_norm(ctx, {x, weight, d.eps, y, rstd});
+    return;
+  }
+  const PartScope part(ctx, Part::kQuantize);
+  operand.begin_codes(x.rows, x.cols, Operand::Use::kRows, {}, y);
+  rms_norm_fp8(ctx, {{x, weight, d.eps, y, rstd}, num.scale, operand.rows_out(0)});
+}
+
 // The normed latents.
-void norms(const Context& ctx, const BlockDims& d, const MlaWeights& w, MlaActs& acts) {
-  const PartScope part(ctx, Part::kElementwise);
-  const auto t = static_cast<std::size_t>(acts.kv_a.rows());
+void norms(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+           MlaActs& acts) {
+  const bool codes = acts.latents_coded = num.codes_in_passing();
   if (d.q_lora > 0) {
     acts.q_an.resize(acts.q_a.rows(), d.q_lora);
-    acts.q_rstd.resize(t);
-    rms_norm(ctx, {acts.q_a.cview(), w.q_norm, d.eps, acts.q_an.view(), acts.q_rstd});
+    norm(ctx, num, d, acts.q_a.cview(), w.q_norm, acts.q_rstd, acts.q_an.view(), codes,
+         acts.q_an_operand);
   }
   acts.c_kv.resize(acts.kv_a.rows(), d.kv_lora);
-  acts.kv_rstd.resize(t);
-  rms_norm(ctx, {acts.kv_a.cview().sub_cols(0, d.kv_lora), w.kv_norm, d.eps, acts.c_kv.view(),
-                 acts.kv_rstd});
+  norm(ctx, num, d, acts.kv_a.cview().sub_cols(0, d.kv_lora), w.kv_norm, acts.kv_rstd,
+       acts.c_kv.view(), codes, acts.latent_operand);
 }
 
 // Queries that are not rotated yet, from their normed latent or from h.
@@ -69,7 +83,9 @@ void plain_queries(const Context& ctx, const Numerics& num, const BlockDims& d, 
   const PartScope part(ctx, Part::kDense);
   acts.q.resize(acts.kv_a.rows(), d.q_width());
   if (d.q_lora > 0) {
-    acts.q_an_operand.set(ctx, num, acts.q_an.cview(), num.activation_tile, Operand::Use::kRows);
+    if (!acts.latents_coded) {
+      acts.q_an_operand.set(ctx, num, acts.q_an.cview(), num.activation_tile, Operand::Use::kRows);
+    }
     acts.products.forward(acts.q_an_operand, 0, w.q_b, acts.q.view());
   } else {
     acts.products.forward(h, 0, w.q_proj, acts.q.view());
@@ -88,7 +104,9 @@ void expand(const Context& ctx, const Numerics& num, const BlockDims& d, const M
             MatRef latent, MlaActs& acts) {
   const PartScope part(ctx, Part::kDense);
   acts.kv.resize(latent.rows, d.kv_width());
-  acts.latent_operand.set(ctx, num, latent, num.activation_tile, Operand::Use::kRows);
+  if (!acts.latents_coded) {
+    acts.latent_operand.set(ctx, num, latent, num.activation_tile, Operand::Use::kRows);
+  }
   acts.products.forward(acts.latent_operand, 0, w.kv_b, acts.kv.view());
   acts.products.run(ctx, num);
 }
@@ -140,7 +158,7 @@ void attend(const Context& ctx, const Numerics& num, const BlockDims& d,
 void mla_project(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
                  const Operand& h, const RopeRows& rows, MlaActs& acts) {
   down(ctx, num, d, w, h, rows, acts);
-  norms(ctx, d, w, acts);
+  norms(ctx, num, d, w, acts);
   queries(ctx, num, d, w, h, rows, acts);
 }
 
@@ -233,7 +251,7 @@ void mla_forward(const Context& ctx, const Numerics& num, const BlockDims& d, co
   down(ctx, num, d, w, h, rows, acts);
   if (d.q_lora > 0) saved.q_a.store_rounded(ctx, num.stream, acts.q_a.view());
   saved.kv_a.store_rounded(ctx, num.stream, acts.kv_a.view());
-  norms(ctx, d, w, acts);
+  norms(ctx, num, d, w, acts);
   saved.lse.resize(h.rows(), d.heads.heads);
   if (attends_to_kept(num)) {
     project_into(ctx, num, d, w, h, rows, acts, saved);
@@ -268,7 +286,6 @@ void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, c
   const PartScope part(ctx, Part::kDense);
   const int t = h.rows();
   s.dout.resize(t, d.out_width());
-  s.dq.resize(t, d.q_width());
   s.dkv.resize(t, d.kv_width());
   s.dkv_a.resize(t, d.cache_width());
   s.dc_kv.resize(t, d.kv_lora);
@@ -276,19 +293,21 @@ void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, c
   // What the forward had.
   if (d.q_lora > 0) saved.q_a.load_into(ctx, acts.q_a);
   saved.kv_a.load_into(ctx, acts.kv_a);
-  norms(ctx, d, w, acts);
+  norms(ctx, num, d, w, acts);
   if (num.recompute_up_projections) {
     queries(ctx, num, d, w, h, rows, acts);
     expand(ctx, num, d, w, acts.c_kv.cview(), acts);
   }
   const bool kept = attends_to_kept(num);
+  Mat<float>& dq = kept ? acts.q : s.dq;  // the floats of kept queries have no other use here
+  dq.resize(t, d.q_width());
   const auto q = kept                           ? shape_alone(t, d.q_width())
                  : num.recompute_up_projections ? acts.q.cview()
                                                 : saved.q.load(ctx, acts.q);
   const auto kv = kept                           ? shape_alone(t, d.kv_width())
                   : num.recompute_up_projections ? acts.kv.cview()
                                                  : saved.kv.load(ctx, acts.kv);
-  const auto out = saved.out.load(ctx, s.out);
+  const auto out = saved.out.load(ctx, acts.out);
 
   s.dy.set(ctx, num, dy, num.gradient_tile, Use::kBoth);
   const MatRef out_in = outputs_what_is_kept(num) ? MatRef(saved.out.bf16()) : MatRef(out);
@@ -300,16 +319,16 @@ void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, c
   {
     const PartScope core(ctx, Part::kAttention);
     attention_backward(ctx, {q, kv, acts.k_rope(), spans, d.heads, d.softmax_scale, num.products,
-                             out, saved.lse.cview(), s.dout.cview(), s.dq.view(), s.dkv.view(),
+                             out, saved.lse.cview(), s.dout.cview(), dq.view(), s.dkv.view(),
                              dk_rope, kept ? saved.q.bf16() : MatView<const Bf16>{},
                              kept ? saved.kv.bf16() : MatView<const Bf16>{}});
   }
   if (kept) {
     s.dq_bf16.resize(t, d.q_width());
-    rope_bf16(ctx, {s.dq.cview(), d.heads.heads, d.heads.nope + d.heads.rope, d.heads.nope,
-                    rows.cos, rows.sin, s.dq_bf16.view(), /*inverse=*/true});
+    rope_bf16(ctx, {dq.cview(), d.heads.heads, d.heads.nope + d.heads.rope, d.heads.nope, rows.cos,
+                    rows.sin, s.dq_bf16.view(), /*inverse=*/true});
   } else {
-    rotate_queries(ctx, d, rows, s.dq.view(), true);
+    rotate_queries(ctx, d, rows, dq.view(), true);
   }
   rotate_key(ctx, d, rows, dk_rope, true);
 
@@ -317,8 +336,8 @@ void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, c
   acts.latent_operand.set(ctx, num, acts.c_kv.cview(), num.activation_tile, Use::kColumns);
   s.products.input_gradient(s.dkv_operand, 0, w.kv_b, s.dc_kv.view());
   s.products.weight_gradient(num, s.dkv_operand, acts.latent_operand, 0, g.kv_b);
-  const MatRef dq = kept ? MatRef(s.dq_bf16.cview()) : MatRef(s.dq.cview());
-  s.dq_operand.set(ctx, num, dq, num.gradient_tile, Use::kBoth);
+  const MatRef dq_in = kept ? MatRef(s.dq_bf16.cview()) : MatRef(dq.cview());
+  s.dq_operand.set(ctx, num, dq_in, num.gradient_tile, Use::kBoth);
   if (d.q_lora > 0) {
     s.dq_an.resize(t, d.q_lora);
     acts.q_an_operand.set(ctx, num, acts.q_an.cview(), num.activation_tile, Use::kColumns);

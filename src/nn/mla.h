@@ -33,6 +33,7 @@ struct MlaActs {
   Mat<float> q_latent;  // [T, H (L + R)]
   Mat<float> context;   // [T, H L]
   Operand q_an_operand, latent_operand, out_operand;
+  bool latents_coded = false;  // the norms wrote the codes of the first two along their rows
   Products products;
 
   MatView<const float> k_rope() const {
@@ -77,7 +78,6 @@ struct MlaSaved {
 
 struct MlaScratch {
   Mat<float> dout, dq, dkv, dkv_a, dc_kv, dq_an;
-  Mat<float> out;
   Mat<Bf16> dq_bf16;  // dq rotated back, where attention reads what is kept
   Operand dy, dkv_operand, dkv_a_operand, dq_operand, dq_an_operand;
   Products products;

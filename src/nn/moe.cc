@@ -102,15 +102,15 @@ void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
   routed.w = w.experts;
   routed.acts = &acts.experts;
   routed.saved = saved != nullptr ? &saved->experts : nullptr;
-  acts.y.resize(t * topk, h.cols());
-  routed.y = acts.y.view();
+  const auto results = acts.rows.as<float>(t * topk, h.cols());
+  routed.y = results;
   {
     const PartScope scope(ctx, Part::kExperts);
     ffn_forward(ctx, num, parts.all(), acts.products);
   }
   const PartScope scope(ctx, Part::kRouting);
-  if (num.send_results) payload_round_trip(ctx, num.combine, acts.y.view());
-  combine(ctx, {acts.y.cview(), r.order.slot.cview(), r.weight.cview(), y, add || shared_too});
+  if (num.send_results) payload_round_trip(ctx, num.combine, results);
+  combine(ctx, {results, r.order.slot.cview(), r.weight.cview(), y, add || shared_too});
 }
 
 double moe_backward(const Context& ctx, const Numerics& num, const BlockDims& dims,
@@ -156,12 +156,11 @@ double moe_backward(const Context& ctx, const Numerics& num, const BlockDims& di
     shared.dx = dh;
   }
   const bool dx_in_bf16 = in_bf16(num, parts.all());
+  FfnPart& first = parts.list[0];  // the routed experts
   if (dx_in_bf16) {
-    s.dx_bf16.resize(rows, h.cols());
-    parts.list[0].dx_bf16 = s.dx_bf16.view();
+    first.dx_bf16 = acts.rows.as<Bf16>(rows, h.cols());
   } else {
-    s.dx.resize(rows, h.cols());
-    parts.list[0].dx = s.dx.view();
+    first.dx = acts.rows.as<float>(rows, h.cols());
   }
   {
     const PartScope scope(ctx, Part::kExperts);
@@ -170,9 +169,9 @@ double moe_backward(const Context& ctx, const Numerics& num, const BlockDims& di
   const PartScope scope(ctx, Part::kRouting);
   const auto slot = r.order.slot.cview();
   if (dx_in_bf16) {
-    combine_bf16(ctx, {s.dx_bf16.cview(), slot, MatView<const float>{}, dh, shared_too});
+    combine_bf16(ctx, {first.dx_bf16, slot, MatView<const float>{}, dh, shared_too});
   } else {
-    combine(ctx, {s.dx.cview(), slot, MatView<const float>{}, dh, shared_too});
+    combine(ctx, {first.dx, slot, MatView<const float>{}, dh, shared_too});
   }
   from_rows(ctx, r.order, s.drow_weight, s.dweight.view());
   const double loss = balance_loss(ctx, {r.scores.cview(), balance.sequences, dims.route.topk,

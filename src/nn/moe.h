@@ -11,6 +11,7 @@
 #include "kernels/permute.h"
 #include "nn/dims.h"
 #include "nn/ffn.h"
+#include "tensor/room.h"
 
 namespace cachalot::nn {
 
@@ -36,8 +37,10 @@ struct MoeRoute {
 struct MoeActs {
   Mat<float> logits;  // [T, E]
   Operand x;          // [P, D] rows in expert order
-  Mat<float> y;       // [P, D]
-  FfnActs experts, shared;
+  // [P, D] the experts' results; in the backward the gradients of their inputs, in bf16 where
+  // in_bf16. Free between the passes over blocks.
+  Room rows;
+  FfnActs experts, shared;  // `experts` serves dense layers, too
   Products products;
 };
 
@@ -57,8 +60,6 @@ struct MoeScratch {
   Mat<float> dweight, dscores, dlogits;
   std::vector<float> row_weight, drow_weight;  // [P]
   Operand dy;                                  // [P, D]
-  Mat<float> dx;                               // [P, D]
-  Mat<Bf16> dx_bf16;                           // [P, D] instead of dx, where in_bf16
 };
 
 // The balance loss this layer adds to the total: grad_scale is alpha / number of micro-batches;

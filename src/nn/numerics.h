@@ -59,6 +59,11 @@ struct Numerics {
   bool recompute_up_projections = false;
   bool recompute_swiglu = false;
 
+  // Whether ops that produce a product's operand may write its codes themselves (fp8_fused.h).
+  bool codes_in_passing() const noexcept {
+    return fp8 && activation_tile == ScaleTile::kRow && gradient_tile == ScaleTile::kRow;
+  }
+
   // The latents before their norms are rounded to what is kept, so that what is computed again is
   // what was computed.
   bool rounds_latents() const noexcept { return stream != Keep::kF32; }

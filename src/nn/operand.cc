@@ -25,6 +25,7 @@ void Operand::quantize(const Context& ctx, const Numerics& num, Use use) {
   if (rows) along_rows_.resize(begin_, cols_, tile_);
   if (columns) along_columns_.resize(begin_, cols_, ScaleTile::kColumn);
   jobs_.clear();
+  jobs_.reserve(groups());
   for (std::size_t g = 0; g < groups(); ++g) {
     if (group_rows(g) == 0) continue;
     QuantizeFp8 job{plain(g), num.scale, {}, {}};
@@ -44,6 +45,18 @@ void Operand::set(const Context& ctx, const Numerics& num, MatRef x, ScaleTile t
   codes_ = num.fp8;
   set_groups(groups, x.rows);
   if (codes_) quantize(ctx, num, use);
+}
+
+void Operand::begin_codes(int rows, int cols, Use use, std::span<const std::int32_t> groups,
+                          MatRef x) {
+  x_ = x;
+  rows_ = rows;
+  cols_ = cols;
+  tile_ = ScaleTile::kRow;
+  codes_ = true;
+  set_groups(groups, rows);
+  if (use != Use::kColumns) along_rows_.resize(begin_, cols_, ScaleTile::kRow);
+  if (use != Use::kRows) along_columns_.resize(begin_, cols_, ScaleTile::kColumn);
 }
 
 void Operand::gather(const Context& ctx, const Numerics& num, const Operand& from,
@@ -85,6 +98,7 @@ void Operand::add_columns(const Context& ctx, const Numerics& num) {
   const PartScope part(ctx, Part::kQuantize);
   along_columns_.resize(begin_, cols_, ScaleTile::kColumn);
   again_.clear();
+  again_.reserve(groups());
   for (std::size_t g = 0; g < groups(); ++g) {
     if (group_rows(g) == 0) continue;
     again_.push_back({along_rows_.view(g), num.scale, along_columns_.out(g)});
@@ -102,6 +116,11 @@ Fp8View Operand::along_columns(std::size_t group) const noexcept {
 
 Gemm plain_linear(MatRef x, const WeightRef& w, MatView<float> y, bool add) {
   return w.packed != nullptr ? linear(x, *w.packed, y, add) : linear(x, MatRef(w), y, add);
+}
+
+void Products::reserve(std::size_t products) {
+  plain_.reserve(products);
+  fp8_.reserve(products);
 }
 
 void Products::forward(const Operand& x, std::size_t group, const WeightRef& w, MatView<float> y,

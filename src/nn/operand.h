@@ -33,6 +33,13 @@ class Operand {
   // operands are bf16.
   void gather(const Context& ctx, const Numerics& num, const Operand& from,
               std::span<const std::int32_t> rows, std::span<const std::int32_t> groups);
+  // Room for codes that an op writes while it computes x [R, C]: the same tiles that `set` would
+  // make of it where tiles are 1 x 128. `x` are its floats, where anyone has them.
+  void begin_codes(int rows, int cols, Use use, std::span<const std::int32_t> groups = {},
+                   MatRef x = {});
+  Fp8Out rows_out(std::size_t group) noexcept { return along_rows_.out(group); }
+  Fp8Out columns_out(std::size_t group) noexcept { return along_columns_.out(group); }
+  Fp8Out rows_out_of_all() noexcept { return along_rows_.out_of_all(); }
   // Adds tiles along columns, out of those along rows: multiplied out and quantised again.
   void add_columns(const Context& ctx, const Numerics& num);
 
@@ -41,6 +48,8 @@ class Operand {
   std::size_t groups() const noexcept { return begin_.size() - 1; }
   int group_rows(std::size_t g) const noexcept { return begin_[g + 1] - begin_[g]; }
   std::int32_t group_begin(std::size_t g) const noexcept { return begin_[g]; }
+  // First row of each group, then the number of rows: what `set` takes.
+  std::span<const std::int32_t> begins() const noexcept { return begin_; }
 
   MatRef plain(std::size_t group) const noexcept;
   Fp8View along_rows(std::size_t group) const noexcept;
@@ -71,6 +80,8 @@ Gemm plain_linear(MatRef x, const WeightRef& w, MatView<float> y, bool add = fal
 // Products of several Linears, to be run together.
 class Products {
  public:
+  // Room for as many, so that adding them allocates nothing.
+  void reserve(std::size_t products);
   // y (+)= x W^T
   void forward(const Operand& x, std::size_t group, const WeightRef& w, MatView<float> y,
                bool add = false);

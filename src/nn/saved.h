@@ -34,6 +34,13 @@ class Saved {
     bf16_.resize(rows, cols);
     return bf16_.view();
   }
+  // Likewise room for the codes of what is kept in kFp8.
+  Fp8Out fp8(int rows, int cols) {
+    keep_ = Keep::kFp8;
+    fp8_.resize(rows, cols, ScaleTile::kRow);
+    return fp8_.out();
+  }
+  Fp8View fp8() const noexcept { return fp8_.view(); }
   // What was kept in kBf16.
   MatView<const Bf16> bf16() const noexcept { return bf16_.cview(); }
 

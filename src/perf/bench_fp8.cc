@@ -117,6 +117,7 @@ struct Data {
   std::vector<float> weight;
   Mat<Bf16> half;
   Fp8Mat rows, up, out, columns;
+  Fp8Mat more_out[2], more_columns[2];
 
   explicit Data(const Context& ctx) {
     for (int i = 0; i < 3; ++i) m.push_back(filled(kRows, kCols, i));
@@ -127,13 +128,15 @@ struct Data {
     up.resize(kRows, kCols, ScaleTile::kRow);
     out.resize(kRows, kCols, ScaleTile::kRow);
     columns.resize(kRows, kCols, ScaleTile::kColumn);
+    for (Fp8Mat& m : more_out) m.resize(kRows, kCols, ScaleTile::kRow);
+    for (Fp8Mat& m : more_columns) m.resize(kRows, kCols, ScaleTile::kColumn);
     quantize_fp8(ctx, {m[0].cview(), ScaleKind::kPow2, rows.out(), {}});
     quantize_fp8(ctx, {m[1].cview(), ScaleKind::kPow2, up.out(), {}});
   }
 };
 
 // What a pass writes.
-constexpr unsigned kOut = 1, kColumns = 2, kFloats = 4, kHalf = 8;
+constexpr unsigned kOut = 1, kColumns = 2, kFloats = 4, kHalf = 8, kMoreOut = 16, kMoreColumns = 32;
 
 // `one`: as it runs; `parts`: the same by the ops it is made of, or by the reference.
 struct PassCase {
@@ -194,13 +197,31 @@ void gate_kept_parts(const Context& ctx, Data& d) {
   swiglu_fp8_ref(ctx, std::vector{SwigluFp8{
                           {}, {}, d.rows.view(), d.up.view(), ScaleKind::kPow2, d.columns.out()}});
 }
-void gate_backward(const Context& ctx, Data& d) {
-  swiglu_backward_fp8(ctx,
-                      {d.rows.view(), d.up.view(), d.m[2].cview(), d.m[3].view(), d.m[0].view()});
+SwigluFp8 gate_kept_job(Data& d) {
+  SwigluFp8 a{d.m[0].cview(), d.m[1].cview(), {}, {}, ScaleKind::kPow2, d.out.out()};
+  a.keep_gate = d.more_out[0].out();
+  a.keep_up = d.more_out[1].out();
+  return a;
 }
+void gate_and_keep(const Context& ctx, Data& d) { swiglu_fp8(ctx, gate_kept_job(d)); }
+void gate_and_keep_parts(const Context& ctx, Data& d) {
+  swiglu_fp8_ref(ctx, std::vector{gate_kept_job(d)});
+}
+SwigluBackwardFp8 gate_backward_job(Data& d) {
+  SwigluBackwardFp8 a;
+  a.gate = d.rows.view();
+  a.up = d.up.view();
+  a.dout = d.m[2].cview();
+  a.dgate = d.more_out[0].out();
+  a.dup = d.more_out[1].out();
+  a.dgate_columns = d.more_columns[0].out();
+  a.dup_columns = d.more_columns[1].out();
+  a.hidden_columns = d.columns.out();
+  return a;
+}
+void gate_backward(const Context& ctx, Data& d) { swiglu_backward_fp8(ctx, gate_backward_job(d)); }
 void gate_backward_parts(const Context& ctx, Data& d) {
-  swiglu_backward_fp8_ref(
-      ctx, {d.rows.view(), d.up.view(), d.m[2].cview(), d.m[3].view(), d.m[0].view()});
+  swiglu_backward_fp8_ref(ctx, std::vector{gate_backward_job(d)});
 }
 
 constexpr ScaleKind kPow2 = ScaleKind::kPow2, kPlain = ScaleKind::kPlain;
@@ -219,7 +240,9 @@ constexpr PassCase kPasses[] = {
     {"rms_norm to fp8", 4, 1, kOut, norm, norm_parts},
     {"swiglu to fp8", 8, 1, kOut, gate, gate_parts},
     {"swiglu from fp8 to 128x1", 2, 1, kColumns, gate_kept, gate_kept_parts},
-    {"swiglu_backward from fp8", 6, 8, kFloats, gate_backward, gate_backward_parts},
+    {"swiglu to fp8, inputs kept", 8, 3, kOut | kMoreOut, gate_and_keep, gate_and_keep_parts},
+    {"swiglu_backward in fp8", 6, 5, kColumns | kMoreOut | kMoreColumns, gate_backward,
+     gate_backward_parts},
 };
 
 bool same(const Fp8Mat& a, const Fp8Mat& b) {
@@ -234,9 +257,15 @@ bool same(const Mat<T>& a, const Mat<T>& b) {
   return std::memcmp(a.data(), b.data(), kElements * sizeof(T)) == 0;
 }
 
+bool same(const Fp8Mat (&a)[2], const Fp8Mat (&b)[2]) {
+  return same(a[0], b[0]) && same(a[1], b[1]);
+}
+
 bool right(unsigned results, const Data& got, const Data& want) {
   return ((results & kOut) == 0 || same(got.out, want.out)) &&
          ((results & kColumns) == 0 || same(got.columns, want.columns)) &&
+         ((results & kMoreOut) == 0 || same(got.more_out, want.more_out)) &&
+         ((results & kMoreColumns) == 0 || same(got.more_columns, want.more_columns)) &&
          ((results & kFloats) == 0 || same(got.m[3], want.m[3])) &&
          ((results & kHalf) == 0 || same(got.half, want.half));
 }

@@ -71,7 +71,8 @@ struct BasicFp8View {
 using Fp8View = BasicFp8View<const std::uint8_t, const float>;
 using Fp8Out = BasicFp8View<std::uint8_t, float>;
 
-// Memory for one matrix, or for groups of rows that lie one after the other. `resize` reuses it.
+// Memory for one matrix, or for groups of rows that lie one after the other. `resize` reuses it: it
+// has room for the scales of as many rows however they fall on as many groups.
 class Fp8Mat {
  public:
   void resize(int rows, int cols, ScaleTile tile) {
@@ -82,12 +83,19 @@ class Fp8Mat {
   void resize(std::span<const std::int32_t> begin, int cols, ScaleTile tile) {
     tile_ = tile;
     groups_.clear();
+    groups_.reserve(begin.size());
     int scales = 0;
     for (std::size_t g = 0; g + 1 < begin.size(); ++g) {
       groups_.push_back({begin[g], begin[g + 1] - begin[g], scales});
       scales += scale_rows(tile, begin[g + 1] - begin[g]);
     }
     codes_.resize(begin.back(), cols);
+    const bool shared = tile == ScaleTile::kColumn || tile == ScaleTile::kBlock;
+    if (shared && groups_.size() > 1) {
+      const auto all = static_cast<int>(groups_.size());
+      scales_.resize((begin.back() + all * (kScaleTileSize - 1)) / kScaleTileSize,
+                     scale_cols(tile, cols));
+    }
     scales_.resize(scales, scale_cols(tile, cols));
   }
   std::size_t groups() const noexcept { return groups_.size(); }

@@ -47,7 +47,7 @@ class Contestant {
 
   void step() {
     profile_.switch_to(Part::kOther);  // from the pause since the last step
-    std::vector<std::vector<std::int64_t>> load;
+    std::span<const std::vector<std::int64_t>> load;
     const int batch = recipe_.schedule.batch;
     for (int done = 0; done < batch; done += tokens_.rows()) {
       const int n = std::min(tokens_.rows(), batch - done);

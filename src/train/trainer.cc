@@ -28,12 +28,29 @@ double now_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-double median(std::vector<double> v) {
-  if (v.empty()) return 0;
-  const auto middle = v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2);
-  std::nth_element(v.begin(), middle, v.end());
-  return *middle;
-}
+// How long a token took, step by step. Room for the steps to come is got at once (of a very long
+// run, for the first million).
+class TokenTimes {
+ public:
+  explicit TokenTimes(std::int64_t steps) {
+    constexpr std::int64_t kMost = 1 << 20;
+    const auto room = static_cast<std::size_t>(std::clamp<std::int64_t>(steps, 0, kMost));
+    seconds_.reserve(room);
+    sorted_.reserve(room);
+  }
+  void add(double seconds) { seconds_.push_back(seconds); }
+  std::size_t count() const noexcept { return seconds_.size(); }
+  double median() {
+    if (seconds_.empty()) return 0;
+    sorted_.assign(seconds_.begin(), seconds_.end());
+    const auto middle = sorted_.begin() + static_cast<std::ptrdiff_t>(sorted_.size() / 2);
+    std::nth_element(sorted_.begin(), middle, sorted_.end());
+    return *middle;
+  }
+
+ private:
+  std::vector<double> seconds_, sorted_;
+};
 
 double imbalance_of(const std::vector<std::int64_t>& load) {
   const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});
@@ -93,13 +110,13 @@ class Run {
   }
   bool stop_asked() const { return hooks_.stop != nullptr && hooks_.stop->load(); }
 
-  model::Losses micro_batches(std::int64_t step, int batch);
-  StepReport one_step(std::int64_t step);
+  void micro_batches(std::int64_t step, int batch);
+  void one_step(std::int64_t step);
   void skip_or_stop(const StepReport& r, const fs::path& checkpoint) const;
   void evaluate(std::int64_t step, TrainResult& result);
   EvalReport evaluate_weights(std::int64_t step, bool of_average);
   fs::path save();
-  void fit_steps(const std::vector<double>& seconds_per_token);
+  void fit_steps(TokenTimes& times);
   void write_metrics(const StepReport& r);
 
   Recipe recipe_;  // its schedule.steps may be shortened by fit_minutes
@@ -116,14 +133,19 @@ class Run {
   text::Dataset train_set_;
   MetricsFile metrics_;
   RunState state_;
+  // Of the last step, in the memory of the steps before.
+  model::Losses losses_;
+  StepReport report_;
   Mat<std::int32_t> tokens_;
   double flops_per_token_ = 0;
   double peak_flops_ = 0;
 };
 
-// Gradients of one step, in as many passes as the recipe's micro_batch asks for.
-model::Losses Run::micro_batches(std::int64_t step, int batch) {
-  model::Losses sum;
+// Gradients and losses of one step, in as many passes as the recipe's micro_batch asks for.
+void Run::micro_batches(std::int64_t step, int batch) {
+  model::Losses& sum = losses_;
+  sum.main = sum.mtp = sum.balance = sum.total = 0;
+  for (std::vector<std::int64_t>& load : sum.expert_load) std::fill(load.begin(), load.end(), 0);
   const std::int64_t first = sequences_before(recipe_, step);
   const int micro = micro_batch_size(recipe_, step);
   const int length = recipe_.data.seq_len + 1;
@@ -142,7 +164,7 @@ model::Losses Run::micro_batches(std::int64_t step, int batch) {
     options.dropout_seed = static_cast<std::uint64_t>(recipe_.run.seed);
     options.first_sequence = first + done;
     options.fresh_gradients = done == 0;
-    const model::Losses part = graph_.forward_backward(parameters_, tokens_.cview(), options);
+    const model::Losses& part = graph_.forward_backward(parameters_, tokens_.cview(), options);
     const double w = static_cast<double>(n) / batch;
     sum.main += w * part.main;
     sum.mtp += w * part.mtp;
@@ -156,17 +178,17 @@ model::Losses Run::micro_batches(std::int64_t step, int batch) {
       }
     }
   }
-  return sum;
 }
 
-StepReport Run::one_step(std::int64_t step) {
+void Run::one_step(std::int64_t step) {
   const double start = now_s();
-  StepReport r;
+  StepReport& r = report_;
   r.step = step + 1;
   r.steps = recipe_.schedule.steps;
   r.batch = batch_size(recipe_, step);
   r.lr = learning_rate(recipe_, step);
-  const model::Losses losses = micro_batches(step, r.batch);
+  micro_batches(step, r.batch);
+  const model::Losses& losses = losses_;
   model::OptimizerStep options;
   options.adamw = {r.lr, recipe_.optimizer.beta1, recipe_.optimizer.beta2, recipe_.optimizer.eps,
                    recipe_.optimizer.weight_decay};
@@ -185,6 +207,7 @@ StepReport Run::one_step(std::int64_t step) {
   r.total_loss = losses.total;
   r.grad_norm = done.grad_norm;
   r.skipped = done.skipped;
+  r.imbalance.clear();
   for (const auto& load : losses.expert_load) r.imbalance.push_back(imbalance_of(load));
 
   const double tokens = static_cast<double>(r.batch) * recipe_.data.seq_len;
@@ -197,21 +220,20 @@ StepReport Run::one_step(std::int64_t step) {
   state_.skipped += done.skipped ? 1 : 0;
   state_.skipped_in_a_row = done.skipped ? state_.skipped_in_a_row + 1 : 0;
   r.elapsed_s = state_.seconds;
-  return r;
 }
 
 // Shortens the schedule once, when the speed is known, so that warm-up and decay fit the time. The
 // warm-up does not depend on the number of steps, so the steps taken so far are what they would
 // have been.
-void Run::fit_steps(const std::vector<double>& seconds_per_token) {
+void Run::fit_steps(TokenTimes& times) {
   constexpr std::size_t kMeasured = 30;
   if (recipe_.run.fit_minutes <= 0 || state_.fitted_steps > 0 ||
-      (seconds_per_token.size() < kMeasured && state_.step < recipe_.schedule.warmup_steps)) {
+      (times.count() < kMeasured && state_.step < recipe_.schedule.warmup_steps)) {
     return;
   }
   const double tokens_per_step = static_cast<double>(recipe_.schedule.batch) * recipe_.data.seq_len;
   const double left = 60 * recipe_.run.fit_minutes - state_.seconds;
-  const auto more = static_cast<std::int64_t>(left / (tokens_per_step * median(seconds_per_token)));
+  const auto more = static_cast<std::int64_t>(left / (tokens_per_step * times.median()));
   const std::int64_t least =
       std::max(state_.step, recipe_.schedule.warmup_steps + recipe_.schedule.constant_steps) + 1;
   state_.fitted_steps =
@@ -297,7 +319,7 @@ TrainResult Run::train() {
       static_cast<double>(model::Optimizer::state_bytes(parameters_, recipe_.moment_type())) /
       static_cast<double>(std::max<std::int64_t>(result.parameters, 1));
   result.step = state_.step;
-  std::vector<double> seconds_per_token;
+  TokenTimes times(recipe_.schedule.steps - state_.step);
   std::int64_t saved_at = resumed_.path ? resumed_.step : -1;
   if (resumed_.path) result.checkpoint = *resumed_.path;
   std::int64_t evaluated_at = -1;
@@ -310,16 +332,17 @@ TrainResult Run::train() {
     if (stop_asked()) result.ended = Ended::kStopped;
     if (out_of_time()) result.ended = Ended::kTimeUp;
     if (result.ended != Ended::kDone) break;
-    StepReport r = one_step(step);
-    seconds_per_token.push_back(1 / r.tokens_per_s);
+    one_step(step);
+    StepReport& r = report_;
+    times.add(1 / r.tokens_per_s);
     const double left_tokens =
         static_cast<double>(sequences_before(recipe_, recipe_.schedule.steps) -
                             sequences_before(recipe_, step + 1)) *
         recipe_.data.seq_len;
-    r.left_s = left_tokens * median(seconds_per_token);
+    r.left_s = left_tokens * times.median();
     result.loss = r.loss;
     if (r.step % recipe_.run.log_every == 0) write_metrics(r);
-    fit_steps(seconds_per_token);
+    fit_steps(times);
     if (hooks_.on_step) hooks_.on_step(r);
     skip_or_stop(r, result.checkpoint);
     const std::int64_t done = step + 1;
@@ -341,8 +364,8 @@ TrainResult Run::train() {
   result.tokens = state_.sequences * recipe_.data.seq_len;
   result.skipped_steps = state_.skipped;
   result.seconds = state_.seconds;
-  if (!seconds_per_token.empty()) {
-    result.tokens_per_s = 1 / median(seconds_per_token);
+  if (times.count() > 0) {
+    result.tokens_per_s = 1 / times.median();
     if (peak_flops_ > 0) result.mfu = flops_per_token_ * result.tokens_per_s / peak_flops_;
   }
   return result;

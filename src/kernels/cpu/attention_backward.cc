@@ -12,6 +12,7 @@
 #include "kernels/cpu/attention_fetch.h"
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/attention_scratch.h"
+#include "kernels/cpu/threads_have.h"
 
 namespace cachalot::cpu {
 
@@ -72,6 +73,7 @@ class BackwardTask {
   void run() {
     for (; head_ < end_; ++head_) one_head();
   }
+  std::size_t bytes() const { return memory_.bytes(); }
 
  private:
   void one_head() {
@@ -325,6 +327,14 @@ void run_attention_backward(const AttentionIsa& isa, const Context& ctx,
     shared *= 2;
   }
   const std::int64_t groups = (heads + shared - 1) / shared;
+  if (spans * groups == 0) return;
+  // A task's memory follows its queries alone.
+  const AttentionSpan& largest = *std::max_element(
+      a.spans.begin(), a.spans.end(),
+      [](const AttentionSpan& x, const AttentionSpan& y) { return x.q_rows < y.q_rows; });
+  thread_local ThreadsHave have;
+  have.at_least(ctx, BackwardTask(kernels, a, largest, 0, shared, dk_rope).bytes(),
+                [&] { BackwardTask(kernels, a, largest, 0, shared, dk_rope); });
   ctx.for_each(spans * groups, /*grain=*/1, [&](std::int64_t i) {
     const AttentionSpan& span = a.spans[static_cast<std::size_t>(i / groups)];
     const int head = static_cast<int>(i % groups) * shared;

@@ -13,6 +13,7 @@
 #include "kernels/cpu/attention_fetch.h"
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/attention_scratch.h"
+#include "kernels/cpu/threads_have.h"
 
 namespace cachalot::cpu {
 
@@ -63,6 +64,7 @@ class ForwardTask {
   void run() {
     for (; head_ < chunk_.head + chunk_.heads; ++head_) one_head();
   }
+  std::size_t bytes() const { return memory_.bytes(); }
 
  private:
   void one_head() {
@@ -260,7 +262,14 @@ void run_attention(const AttentionIsa& isa, const Context& ctx, const Attention<
       }
     }
   }
+  if (chunks.empty()) return;
   const AttentionKernels& kernels = isa.of(a.precision);
+  // A task's memory follows its queries alone.
+  const Chunk& largest = *std::max_element(
+      chunks.begin(), chunks.end(), [](const Chunk& x, const Chunk& y) { return x.rows < y.rows; });
+  thread_local ThreadsHave have;
+  have.at_least(ctx, ForwardTask(kernels, a, largest).bytes(),
+                [&] { ForwardTask(kernels, a, largest); });
   ctx.for_each(static_cast<std::int64_t>(chunks.size()), /*grain=*/1, [&](std::int64_t i) {
     const Chunk& chunk = chunks[static_cast<std::size_t>(i)];
     if (chunk.rows > 0) ForwardTask(kernels, a, chunk).run();

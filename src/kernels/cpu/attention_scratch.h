@@ -14,6 +14,8 @@ namespace cachalot::cpu {
 // Lays arrays one behind the other: once without memory to learn the size, once for real.
 class Scratch {
  public:
+  std::size_t bytes() const noexcept { return used_; }
+
   // layout(scratch) takes all arrays; it runs twice.
   template <class Layout>
   explicit Scratch(Layout&& layout) {

@@ -15,7 +15,7 @@ void requantize_fp8(const Context& ctx, std::span<const RequantizeFp8> jobs);
 void dequantize_fp8(const Context& ctx, const DequantizeFp8& a);
 void rms_norm_fp8(const Context& ctx, const RmsNormFp8& a);
 void swiglu_fp8(const Context& ctx, std::span<const SwigluFp8> jobs);
-void swiglu_backward_fp8(const Context& ctx, const SwigluBackwardFp8& a);
+void swiglu_backward_fp8(const Context& ctx, std::span<const SwigluBackwardFp8> jobs);
 void rms_norm(const Context& ctx, const RmsNorm<float>& a);
 void rms_norm_backward(const Context& ctx, const RmsNormBackward<float>& a);
 void rope(const Context& ctx, const Rope<float>& a);

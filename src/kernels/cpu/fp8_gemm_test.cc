@@ -194,6 +194,24 @@ TEST_P(Fp8GemmTest, BatchesOfProblems) {
   gemm_fp8(context(), std::span<const Fp8Gemm>());
 }
 
+// More problems than are planned at a time: rows by themselves are those of the whole.
+TEST_P(Fp8GemmTest, ThousandsOfProblems) {
+  const int rows = 2500, n = 21, k = 140;
+  const Fp8Operand a(rows, k, ScaleTile::kRow, 1), b(n, k, ScaleTile::kBlock, 2);
+  Mat<float> whole(rows, n);
+  gemm_fp8(context(), Fp8Gemm{a.view(), b.view(), whole.view(), false, true, false});
+  with_threads([&](const Context& ctx, int) {
+    Mat<float> got(rows, n);
+    std::vector<Fp8Gemm> problems;
+    for (int i = 0; i < rows; ++i) {
+      problems.push_back(
+          {a.view().sub_rows(i, 1), b.view(), got.view().sub_rows(i, 1), false, true, false});
+    }
+    gemm_fp8(ctx, problems);
+    EXPECT_EQ(-1, first_difference(got.span(), whole.span()));
+  });
+}
+
 // Groups of rows of one matrix whose tiles begin anew with each group, as the rows of experts lie.
 TEST_P(Fp8GemmTest, RaggedGroupsOfRows) {
   const std::int32_t begin[] = {0, 130, 130, 131, 300};

@@ -193,6 +193,24 @@ TEST_P(Fp8QuantizeTest, WhatIsNotFiniteSpoilsItsTileOnly) {
   }
 }
 
+// More pieces than are planned at a time.
+TEST_P(Fp8QuantizeTest, ThousandsOfJobs) {
+  const int rows = 9000, cols = 33;
+  const Mat<float> x = uneven(rows, cols, 4);
+  Result want(rows, cols, ScaleTile::kRow, 0);
+  quantize_fp8(context(), {x.cview(), ScaleKind::kPow2, want.padded.out, {}});
+  with_threads([&](const Context& ctx, int) {
+    Result got(rows, cols, ScaleTile::kRow, 0);
+    std::vector<QuantizeFp8> jobs;
+    for (int i = 0; i < rows; ++i) {
+      jobs.push_back(
+          {x.cview().sub_rows(i, 1), ScaleKind::kPow2, got.padded.out.sub_rows(i, 1), {}});
+    }
+    quantize_fp8(ctx, jobs);
+    expect_same(got, want, "rows by themselves");
+  });
+}
+
 TEST_P(Fp8QuantizeTest, RequantizesEveryTiling) {
   for (const int rows : {1, 129, 300}) {
     for (const int cols : {1, 17, 130, 700}) {

@@ -8,12 +8,18 @@
 
 #include "kernels/cpu/gemm_parts.h"
 #include "kernels/cpu/scratch.h"
+#include "kernels/cpu/threads_have.h"
 
 namespace cachalot::cpu {
 
 namespace {
 
 constexpr int kPackPanels = 8;  // of a task that packs
+// Parts, and tasks of them, that are planned at a time: room for these is there from the first call
+// on, so that how rows fall on experts allocates nothing. What is more comes after the others.
+constexpr std::size_t kMostParts = 1 << 10;
+constexpr std::int64_t kMostTasks = 1 << 14;
+constexpr std::size_t kCutTasks = 1 << 10;  // more, when the last ones are cut
 // Below this much, waking the other threads costs more than packing here.
 constexpr std::int64_t kPackAlone = 1 << 15;
 
@@ -56,6 +62,13 @@ int panels_of_b(const GemmIsa& isa, const Part& part) {
   return (part.g->n() + panel_columns(isa) - 1) / panel_columns(isa);
 }
 
+// No fewer than a part's tasks, of products or of packing.
+std::int64_t most_tasks(const GemmIsa& isa, const Part& part) {
+  const int panels_b = panels_of_b(isa, part);
+  const std::int64_t packs = part.panels / kPackPanels + panels_b / kPackPanels + 2;
+  return std::max(packs, Plan::most_tasks(isa, part));
+}
+
 class Run {
  public:
   Run(const GemmIsa& isa, const Context& ctx, Precision precision)
@@ -76,9 +89,12 @@ class Run {
     clear();
     std::vector<Gemm>& codes = store().codes;
     codes.clear();
-    codes.reserve(problems.size());  // parts point into it
     for (const Fp8Gemm& g : problems) {
       if (g.c.empty()) continue;
+      if (codes.size() == kMostParts) {  // parts point into it: it may not grow
+        flush_parts();
+        codes.clear();
+      }
       codes.push_back(codes_of(g));
       add(codes.back(), &g);
     }
@@ -88,12 +104,22 @@ class Run {
  private:
   // Buffers of the calling thread, kept between calls.
   struct Store {
+    Store() {
+      constexpr auto kTasks = static_cast<std::size_t>(kMostTasks) + kCutTasks;
+      parts.reserve(kMostParts);
+      codes.reserve(kMostParts);
+      packs.reserve(kTasks);
+      tasks.reserve(kTasks);
+      runs.reserve(kTasks + 1);
+      packed.get<std::uint32_t>(kPackedWords);  // addresses only, until they are written to
+    }
     std::vector<Part> parts;
     std::vector<PackTask> packs;
     std::vector<Task> tasks;
     std::vector<int> runs;  // first task of each run, and the end
     std::vector<Gemm> codes;
-    HugeScratch packed;  // the panels of one task would fill the first TLB
+    HugeScratch packed;       // the panels of one task would fill the first TLB
+    ThreadsHave task_memory;  // of the pool's threads
   };
   static Store& store() {
     thread_local Store kept;
@@ -104,6 +130,7 @@ class Run {
     store().parts.clear();
     store().tasks.clear();
     words_ = 0;
+    task_count_ = 0;
   }
 
   void add(const Gemm& g, const Fp8Gemm* scaled) {
@@ -117,8 +144,14 @@ class Run {
     part.rows = g.m();
     part.panels = (part.rows + isa_.max_rows - 1) / isa_.max_rows;
     if (g.packed != nullptr) part.b = g.packed->words.data();
+    const std::int64_t tasks = most_tasks(isa_, part);
+    if (store().parts.size() == kMostParts || task_count_ + tasks > kMostTasks) flush_parts();
+    task_count_ += tasks;
     if (part.direct) {
-      if (words_ > 0 && words_ + part.rows * part.steps > kPackedWords) flush_parts();
+      if (words_ > 0 && words_ + part.rows * part.steps > kPackedWords) {
+        flush_parts();
+        task_count_ = tasks;
+      }
       words_ += part.rows * part.steps;
     }
     store().parts.push_back(part);
@@ -178,6 +211,7 @@ class Run {
 
   void multiply_all() {
     plan_runs();
+    store().task_memory.at_least(ctx_, kTaskBytes, reserve_task_memory);
     const Store& s = store();  // the caller's, for all threads
     const auto part_of = [&](const Task& t) {
       return s.parts.data() + static_cast<std::size_t>(t.part);
@@ -204,6 +238,7 @@ class Run {
   bool bf16_;
   bool flush_;
   std::int64_t words_ = 0;
+  std::int64_t task_count_ = 0;  // at most, of the parts so far
 };
 
 }  // namespace

@@ -98,6 +98,8 @@ struct Plan {
   const GemmIsa& isa;
   int threads;
   void make(std::span<Part> parts, std::int64_t& words, std::vector<Task>& tasks) const;
+  // No fewer than it makes of one part, but for the last ones, which it may cut.
+  static std::int64_t most_tasks(const GemmIsa& isa, const Part& part);
 };
 // Words of packed operands kept at a time. A B that does not fit is packed by its tasks.
 constexpr std::int64_t kPackedWords = std::int64_t{16} << 20;
@@ -107,6 +109,10 @@ void multiply_task(const GemmIsa& isa, const Part& part, const Task& task, const
                    const Task* next);
 void direct_task(const GemmIsa& isa, const Part& part, const Task& task, const Part* next_part,
                  const Task* next);
+// The calling thread's memory for any task: each of its blocks fits in one huge page (gemm_plan.cc
+// cuts them so).
+void reserve_task_memory();
+constexpr std::size_t kTaskBytes = std::size_t{2} << 20;
 
 }  // namespace cachalot::cpu
 #endif

@@ -50,9 +50,9 @@ int block_columns(const GemmIsa& isa, const Part& part) {
 void cut_last(int count, std::vector<Task>& tasks) {
   constexpr int kPieces = 4, kMinPanels = 4;
   if (tasks.size() < 2 * static_cast<std::size_t>(count)) return;
-  const std::vector<Task> last(tasks.end() - count, tasks.end());
-  tasks.resize(tasks.size() - last.size());
-  for (Task task : last) {
+  const auto whole = static_cast<std::ptrdiff_t>(tasks.size()) - count;  // then those to be cut
+  for (int i = 0; i < count; ++i) {
+    Task task = tasks[static_cast<std::size_t>(whole + i)];
     const int end = task.panel + task.panels;
     const int piece = std::max(blocks_of(task.panels, kPieces), kMinPanels);
     for (; task.panel < end; task.panel += piece) {
@@ -60,6 +60,7 @@ void cut_last(int count, std::vector<Task>& tasks) {
       tasks.push_back(task);
     }
   }
+  tasks.erase(tasks.begin() + whole, tasks.begin() + whole + count);
 }
 
 }  // namespace
@@ -69,6 +70,13 @@ KBlocks::KBlocks(const Part& part, int k) {
   const int unit = part.scaled != nullptr ? kScaleTileSize : 2;
   count = std::max(1, blocks_of(k, kBlockSteps * per_word));
   length = std::max(unit, blocks_of(blocks_of(k, count), unit) * unit);
+}
+
+std::int64_t Plan::most_tasks(const GemmIsa& isa, const Part& part) {
+  const int n = part.g->n();
+  if (part.direct) return blocks_of(n, panel_columns(isa));
+  return std::int64_t{blocks_of(n, kMinColumns)} *
+         blocks_of(part.panels, std::max(1, kMinTaskRows / isa.max_rows));
 }
 
 void Plan::make(std::span<Part> parts, std::int64_t& words, std::vector<Task>& tasks) const {

@@ -18,6 +18,8 @@ TaskScratch& task_scratch() {
   return kept;
 }
 
+static_assert(HugeScratch::kHugePage >= kTaskBytes);
+
 // A block of B as a task walks over it.
 struct Block {
   int k0 = 0, k1 = 0;
@@ -71,6 +73,11 @@ Touch begin_of(const GemmIsa& isa, const Part* part, const Task* task) {
 }
 
 }  // namespace
+
+void reserve_task_memory() {
+  TaskScratch& kept = task_scratch();
+  for (HugeScratch* s : {&kept.a, &kept.b, &kept.sums}) s->get<std::byte>(kTaskBytes);
+}
 
 void multiply_task(const GemmIsa& isa, const Part& part, const Task& task, const Part* next_part,
                    const Task* next) {

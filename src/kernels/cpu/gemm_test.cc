@@ -14,6 +14,7 @@
 #include "kernels/cpu/gemm_avx512.h"
 #include "kernels/cpu/levels.h"
 #include "kernels/table.h"
+#include "testing/random_mat.h"
 
 namespace cachalot {
 namespace {
@@ -300,6 +301,29 @@ TEST_P(EveryLevel, BatchesOfProblems) {
     }
   }
   gemm(context(&pool), Precision::kF32, std::span<const Gemm>());
+}
+
+// More problems than are planned at a time: rows by themselves, and by threes, are those of the
+// whole.
+TEST_P(EveryLevel, ThousandsOfProblems) {
+  const int rows = 7500, n = 21, k = 9;
+  const Mat<float> a = testing::random_mat<float>(rows, k, 1),
+                   b = testing::random_mat<float>(n, k, 2);
+  ThreadPool pool(2);
+  for (const Precision p : {Precision::kF32, Precision::kBF16}) {
+    Mat<float> whole(rows, n);
+    gemm(context(&pool), p, linear(a.cview(), b.cview(), whole.view()));
+    for (const int piece : {1, 3}) {
+      Mat<float> got(rows, n);
+      std::vector<Gemm> problems;
+      for (int i = 0; i < rows; i += piece) {
+        problems.push_back(
+            linear(a.cview().sub_rows(i, piece), b.cview(), got.view().sub_rows(i, piece)));
+      }
+      gemm(context(&pool), p, problems);
+      EXPECT_TRUE(std::equal(got.span().begin(), got.span().end(), whole.span().begin())) << piece;
+    }
+  }
 }
 
 // Packed and plain ones side by side, packed in one call into memory that was used before.

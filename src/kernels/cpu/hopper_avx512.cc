@@ -212,7 +212,8 @@ void avx512::gemm_fp8_hopper(const Context& ctx, int interval, std::span<const F
     const int down = (g.m() + kTileRows - 1) / kTileRows;
     const int across = (g.n() + kTileCols - 1) / kTileCols;
     ctx.for_range(std::int64_t{down} * across, 1, [&](std::int64_t begin, std::int64_t end) {
-      const auto t = std::make_unique<Tile>();
+      thread_local std::unique_ptr<Tile> t;  // a training step allocates nothing
+      if (!t) t = std::make_unique<Tile>();
       for (std::int64_t at = begin; at < end; ++at) {
         const int row = static_cast<int>(at / across) * kTileRows;
         const int col = static_cast<int>(at % across) * kTileCols;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
-#include <vector>
 
 #include "kernels/cpu/avx512.h"
 #include "kernels/cpu/vec_avx512.h"

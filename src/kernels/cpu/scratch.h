@@ -1,5 +1,7 @@
 // Memory that a kernel keeps for its next call, and the rounding mode it runs in.
 //
+// A step allocates nothing once its sizes are known, so what a call needs must not depend on how an
+// expert's load happens to fall, and what a thread needs not on which tasks it happens to get.
 // Owns:    its memory. Threads: one user at a time; kept thread_local or by the caller.
 #pragma once
 
@@ -20,6 +22,8 @@ namespace cachalot::cpu {
 // Grows, never shrinks. In huge pages where there are any.
 class HugeScratch {
  public:
+  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
   template <class T>
   T* get(std::size_t count) {
     const std::size_t bytes = count * sizeof(T);
@@ -36,7 +40,6 @@ class HugeScratch {
   }
 
  private:
-  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
   std::unique_ptr<void, FreeDeleter> memory_;
   std::size_t bytes_ = 0;
 };
