@@ -25,13 +25,13 @@ std::vector<std::int32_t> refrain(int tokens) {
   return all;
 }
 
-struct Run {
+struct Reading {
   LearningEvaluation sum;
   std::vector<double> nats;  // after each piece
 };
-Run read(const std::vector<std::int32_t>& tokens, double lr, int threads = 2) {
+Reading read(const std::vector<std::int32_t>& tokens, double lr, int threads = 2) {
   const runtime::Runtime runtime({threads, ""});
-  Run run;
+  Reading run;
   LearningOptions options;
   options.context = 32;
   options.piece = 8;
@@ -43,7 +43,7 @@ Run read(const std::vector<std::int32_t>& tokens, double lr, int threads = 2) {
 
 TEST(EvaluateLearning, EveryTokenButTheFirstIsPredictedOnce) {
   for (const int n : {2, 8, 9, 32, 33, 34, 41, 100}) {
-    const Run run = read(refrain(n), 1e-3);
+    const Reading run = read(refrain(n), 1e-3);
     EXPECT_EQ(run.sum.tokens, n - 1);
     EXPECT_EQ(run.sum.steps, static_cast<std::int64_t>(run.nats.size()) - 1);
     EXPECT_EQ(run.sum.nats, run.nats.back());
@@ -61,7 +61,7 @@ TEST(EvaluateLearning, ARefrainIsLearned) {
 TEST(EvaluateLearning, PredictsBeforeItLearns) {
   auto a = refrain(200), b = a;
   for (std::size_t i = 101; i < b.size(); ++i) b[i] = (b[i] + 17) % 200;
-  const Run x = read(a, 3e-3), y = read(b, 3e-3);
+  const Reading x = read(a, 3e-3), y = read(b, 3e-3);
   ASSERT_EQ(x.nats.size(), y.nats.size());
   // Windows end at 32, 40, 48, ...: the one that ends at 96 is the last before token 101.
   const std::size_t same = (96 - 32) / 8 + 1;
