@@ -101,10 +101,6 @@ void add_plan_model(CLI::App& plan, Globals& globals) {
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30))
       ->type_name("N");
   on_run(command, globals, options, run);
-  add_plan_train(*plan, globals);
-  add_plan_design(*plan, globals);
-  add_plan_experts(*plan, globals);
-  add_plan_schedule(*plan, globals);
 }
 
 }  // namespace
@@ -117,6 +113,10 @@ void add_plan(CLI::App& root, Globals& globals) {
   add_plan_hardware(*plan, globals);
   add_plan_infer(*plan, globals);
   add_plan_probe(*plan, globals);
+  add_plan_train(*plan, globals);
+  add_plan_design(*plan, globals);
+  add_plan_experts(*plan, globals);
+  add_plan_schedule(*plan, globals);
 }
 
 }  // namespace cachalot::cli

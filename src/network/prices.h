@@ -1,9 +1,9 @@
 // What a network costs: unit prices from a file, times what its graph has.
 //
-// The prices that come with Cachalot (hardware/prices/network.toml) reproduce the costs of ISCA Table 3.
-// That table cannot say how its sums divide between switches and links: it has three independent
-// equations for four unknowns (docs/network.md), so the prices are one choice of many. Replace
-// them by one's own.
+// The prices that come with Cachalot (hardware/prices/network.toml) reproduce the costs of ISCA
+// Table 3. That table cannot say how its sums divide between switches and links: it has three
+// independent equations for four unknowns (docs/network.md), so the prices are one choice of many.
+// Replace them by one's own.
 //
 // Threads: plain values.
 // Errors:  kConfig, kFormat and kUsage with the file and line; unknown keys name the nearest.

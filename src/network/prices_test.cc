@@ -38,7 +38,8 @@ TEST(Prices, SlimFlyOfTheTableIsMarkedAsNotRealisable) {
 }
 
 TEST(Prices, TheFileIsTheBuiltInOnes) {
-  EXPECT_EQ(load_prices(std::filesystem::path(CACHALOT_SOURCE_DIR) / "hardware" / "prices" / "network.toml"),
+  EXPECT_EQ(load_prices(std::filesystem::path(CACHALOT_SOURCE_DIR) / "hardware" / "prices" /
+                        "network.toml"),
             Prices{});
 }
 
