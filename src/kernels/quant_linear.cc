@@ -177,7 +177,7 @@ void quant_linear(const Context& ctx, QuantActivations activations,
     check_shapes(activations, a);
     panels |= a.w.panels;
   }
-  const bool reads = !panels || ctx.ops().quant_panels;
+  const bool reads = !panels || quant_panels_are_fast(ctx);
   (reads ? ctx.ops().quant_linear : quant_linear_ref)(ctx, activations, problems);
 }
 
@@ -220,6 +220,8 @@ void pack_quant(const Context& ctx, std::span<const PackQuant> jobs) {
   ctx.ops().pack_quant(ctx, jobs);
 }
 
-bool quant_panels_are_fast(const Context& ctx) noexcept { return ctx.ops().quant_panels; }
+bool quant_panels_are_fast(const Context& ctx) noexcept {
+  return ctx.ops().pack_quant != pack_quant_ref;
+}
 
 }  // namespace cachalot

@@ -33,7 +33,6 @@ struct KernelTable {
   void (*quant_linear)(const Context&, QuantActivations,
                        std::span<const QuantLinear>) = quant_linear_ref;
   void (*pack_quant)(const Context&, std::span<const PackQuant>) = pack_quant_ref;
-  bool quant_panels = false;  // quant_linear reads panels, too
   void (*gemm_fp8_hopper)(const Context&, int, std::span<const Fp8Gemm>) = gemm_fp8_hopper_ref;
   void (*quantize_fp8)(const Context&, std::span<const QuantizeFp8>) = quantize_fp8_ref;
   void (*requantize_fp8)(const Context&, std::span<const RequantizeFp8>) = requantize_fp8_ref;

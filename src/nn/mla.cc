@@ -104,7 +104,8 @@ void expand(const Context& ctx, const Numerics& num, const BlockDims& d, const M
             MatRef latent, MlaActs& acts) {
   const PartScope part(ctx, Part::kDense);
   acts.kv.resize(latent.rows, d.kv_width());
-  if (!acts.latents_coded) {
+  // Latents out of a cache are others than those whose codes the norm made.
+  if (!acts.latents_coded || latent.data != acts.c_kv.data()) {
     acts.latent_operand.set(ctx, num, latent, num.activation_tile, Operand::Use::kRows);
   }
   acts.products.forward(acts.latent_operand, 0, w.kv_b, acts.kv.view());

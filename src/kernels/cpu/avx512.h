@@ -64,7 +64,6 @@ constexpr void add_avx512(KernelTable& table) {
   table.gemm_fp8 = avx512::gemm_fp8;
   table.quant_linear = avx512::quant_linear;
   table.pack_quant = avx512::pack_quant;
-  table.quant_panels = true;
   table.quantize_fp8 = avx512::quantize_fp8;
   table.requantize_fp8 = avx512::requantize_fp8;
   table.dequantize_fp8 = avx512::dequantize_fp8;
