@@ -186,7 +186,7 @@ TEST(StepAllocations, NoneAfterTheFirstStepWhateverTheLoad) {
                         Case{"fp8", nn::Numerics::report_fp8(), DType::kBF16},
                         Case{"fp8 by blocks", by_tensor, DType::kBF16}}) {
     for (const char* level : {"avx2", "avx512", "avx512bf16"}) {
-      for (const int threads : {1, 3}) {
+      for (const int threads : {1, 2}) {
         std::unique_ptr<runtime::Runtime> runtime;
         try {
           runtime = std::make_unique<runtime::Runtime>(runtime::RuntimeOptions{threads, level});
@@ -198,10 +198,10 @@ TEST(StepAllocations, NoneAfterTheFirstStepWhateverTheLoad) {
         parameters.initialise(0.05, 7);
         model::Optimizer optimizer(parameters, {c.moments, 0.99});
         model::TrainGraph graph(ctx, parameters.config(), c.numerics);
-        Mat<std::int32_t> tokens(5, 91);
+        Mat<std::int32_t> tokens(3, 67);
         const Rng rng(3);
         int number = 0;
-        for (const int pull : {0, -1, 14, 6, -1, 3}) {
+        for (const int pull : {0, -1, 14, 6}) {
           for (std::size_t i = 0; i < tokens.size(); ++i) {
             const auto at = static_cast<std::uint64_t>(number) * tokens.size() + i;
             tokens.data()[i] = static_cast<std::int32_t>(rng.below(at, 211));
