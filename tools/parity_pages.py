@@ -237,6 +237,8 @@ after every step. Does it even out the load, and what does balancing by a loss c
   without the bias. **Auxiliary loss**: gamma 0 and the batch-wise loss (report section 4.5.3) with a larger alpha,
   `loss.balance_over = "batch"`, f and P taken over all tokens of a step.
 - Load: tokens sent to an expert in one step. Even is 1; 16 experts with 2 per token can reach 8.
+- In {arms[0][2].steps} steps a bias moves by {0.001 * arms[0][2].steps:.2f} at most, on scores between 0 and 1: a short run shows the bias at the beginning of its
+  work, where a loss pulls as hard as its alpha from the first step.
 
 ## Load
 
