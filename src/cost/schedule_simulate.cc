@@ -148,8 +148,10 @@ double published_bubble(ScheduleKind kind, int stages, const StageTimes& t) {
     case ScheduleKind::kZb1p:
       return (stages - 1) * (t.forward + full - 2 * w);
     case ScheduleKind::kDualPipe:
-    case ScheduleKind::kDualPipeV:
-      return (stages / 2 - 1) * (pair_seconds(t, t) + full - 3 * w);
+    case ScheduleKind::kDualPipeV: {
+      const int pairs = stages / 2;
+      return (pairs - 1) * (pair_seconds(t, t) + full - 3 * w);
+    }
   }
   return 0;
 }

@@ -1,6 +1,7 @@
 #include "cost/train_layout.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "base/error.h"
@@ -82,7 +83,7 @@ std::vector<int> fill(int layers, std::vector<double> load, double unit) {
 // with what they hold besides, come nearest to each other.
 int front_share(int layers, double front, double back, double unit) {
   const double even = (layers * unit + back - front) / (2 * unit);
-  return std::clamp(static_cast<int>(even + 0.5), 0, layers);
+  return static_cast<int>(std::lround(std::clamp(even, 0.0, static_cast<double>(layers))));
 }
 
 std::vector<int> layers_per_stage(int layers, int stages, bool paired, const StageUnits& u) {

@@ -1,6 +1,7 @@
 #include "plan/train_plan.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "cost/cost.h"
@@ -27,7 +28,7 @@ cost::StageTimes mean_of(const std::vector<cost::StageTimes>& all) {
 }
 
 std::string gb(double bytes) {
-  const double tenths = static_cast<double>(static_cast<long long>(bytes / kGb * 10 + 0.5));
+  const double tenths = std::round(bytes / kGb * 10);
   return cat(tenths / 10, " GB");
 }
 
