@@ -71,7 +71,10 @@ void add_rate_flags(CLI::App& command, RateOptions& options) {
       ->type_name("GBS");
 }
 
-double dispatch_bytes(int hidden) { return hidden + 4.0 * ((hidden + 127) / 128); }
+double dispatch_bytes(int hidden) {
+  const int tiles = (hidden + 127) / 128;
+  return hidden + 4.0 * tiles;
+}
 double combine_bytes(int hidden) { return 2.0 * hidden; }
 
 network::JobSpec JobOptions::job() const {

@@ -65,7 +65,8 @@ struct PackQuant {
 QuantView panels_of(const QuantView& from);
 void pack_quant_ref(const Context& ctx, std::span<const PackQuant> jobs);
 void pack_quant(const Context& ctx, std::span<const PackQuant> jobs);
-// Whether the table multiplies panels, and not only by the definition: a level that packs them does.
+// Whether the table multiplies panels, and not only by the definition: a level that packs them
+// does.
 bool quant_panels_are_fast(const Context& ctx) noexcept;
 
 }  // namespace cachalot

@@ -68,8 +68,8 @@ void draw_lines(std::string& svg, const Topology& topology, std::span<const doub
     if (places[static_cast<std::size_t>(topology.links[l].a)].shown) shown.push_back(l);
   }
   const std::size_t every = shown.size() / kMostLines + 1;
-  const double opacity =
-      std::clamp(900.0 / static_cast<double>(shown.size() / every + 1), 0.08, 0.8);
+  const std::size_t drawn = shown.size() / every + 1;
+  const double opacity = std::clamp(900.0 / static_cast<double>(drawn), 0.08, 0.8);
   for (std::size_t i = 0; i < shown.size(); i += every) {
     const Link& link = topology.links[shown[i]];
     const Place& a = places[static_cast<std::size_t>(link.a)];

@@ -1,6 +1,7 @@
 #include "network/published.h"
 
 #include <fmt/format.h>
+#include <cmath>
 
 #include <algorithm>
 
@@ -34,7 +35,7 @@ std::string with_digits_of(double value, std::string_view printed) {
   const std::size_t point = printed.find('.');
   const int decimals =
       point == std::string_view::npos ? 0 : static_cast<int>(printed.size() - point - 1);
-  if (decimals == 0) return grouped(static_cast<std::int64_t>(value + 0.5));
+  if (decimals == 0) return grouped(std::llround(value));
   return fmt::format("{:.{}f}", value, decimals);
 }
 

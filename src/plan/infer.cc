@@ -163,7 +163,8 @@ class Planner {
                       &c.time.memory, &c.time.compute}) {
       *x *= parts;
     }
-    const double rows = static_cast<double>((batch + parts - 1) / parts) * each;
+    const auto share = (batch + parts - 1) / parts;  // of a micro-batch
+    const double rows = static_cast<double>(share) * each;
     c.communication = parts * (d_.experts.layers * direct(rows) + tensor_seconds(rows));
     const double computing = c.time.total();
     c.step = parts > 1 ? std::max(computing, c.communication) : computing + c.communication;

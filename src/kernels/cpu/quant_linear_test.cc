@@ -463,7 +463,7 @@ TEST(QuantLinearShapes, ErrorsNameTheShapes) {
   a = d.problem(y);
   a.w = panels_of(a.w);
   a.w.rows = 17;
-  a.y = MatView<float>(y.data(), 2, 17, 17);
+  a.y = {y.data(), 2, 17, 17};
   a.w.codes = d.w.codes.data();
   a.w.scales = d.w.halves.data();
   a.w.stride = 1023;
