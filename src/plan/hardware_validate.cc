@@ -4,24 +4,12 @@
 #include <functional>
 #include <utility>
 
-#include "base/error.h"
+#include "base/checker.h"
 #include "plan/hardware.h"
 
 namespace cachalot::plan {
 
 namespace {
-
-class Checker {
- public:
-  explicit Checker(const std::string& file_name) : file_name_(file_name) {}
-  template <class... Parts>
-  void need(bool good, const Parts&... text) const {
-    if (!good) throw Error(Code::kConfig, cat(file_name_, ": ", text..., "."));
-  }
-
- private:
-  const std::string& file_name_;
-};
 
 bool is_figure(const Field& field) {
   const FieldValue value = value_of(field);

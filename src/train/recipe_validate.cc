@@ -1,25 +1,13 @@
 // What a recipe's single ranges cannot say: values that contradict each other.
 #include <utility>
 
-#include "base/error.h"
+#include "base/checker.h"
 #include "kernels/adamw.h"
 #include "train/recipe.h"
 
 namespace cachalot::train {
 
 namespace {
-
-class Checker {
- public:
-  explicit Checker(const std::string& file_name) : file_name_(file_name) {}
-  template <class... Parts>
-  void need(bool good, const Parts&... text) const {
-    if (!good) throw Error(Code::kConfig, cat(file_name_, ": ", text..., "."));
-  }
-
- private:
-  const std::string& file_name_;
-};
 
 // The system would cut such a name short and open another file.
 void check_name(const std::string& name, const Checker& check) {
