@@ -13,6 +13,7 @@
 namespace cachalot {
 
 struct KernelTable;
+class Device;
 class Profile;
 
 struct Context {
@@ -20,6 +21,9 @@ struct Context {
   ThreadPool* pool = nullptr;
   Profile* profile = nullptr;          // where time goes (kernels/profile.h), or nobody asks
   const MemoryHomes* homes = nullptr;  // nodes that weights lie on; null: one node, or no matter
+  // Where the operands of every op lie and its kernels run; null: the host. Lists of problems,
+  // spans of rows and the beginnings of groups are the host's in any case.
+  Device* device = nullptr;
 
   const KernelTable& ops() const noexcept { return *table; }
   int threads() const noexcept { return pool != nullptr ? pool->size() : 1; }

@@ -99,6 +99,20 @@ template void embedding_backward_ref(const Context&, const EmbeddingBackward<dou
 template double sum_squares_ref(const Context&, std::span<const float>);
 template double sum_squares_ref(const Context&, std::span<const double>);
 
+void copy_rows_ref(const Context& ctx, MatView<const float> x, MatView<float> out) {
+  ctx.for_each(x.rows, /*grain=*/64,
+               [&](std::int64_t i) { std::copy_n(x.row(i), x.cols, out.row(i)); });
+}
+void zero_rows_ref(const Context& ctx, MatView<float> out) {
+  ctx.for_each(out.rows, /*grain=*/64,
+               [&](std::int64_t i) { std::fill_n(out.row(i), out.cols, 0.0F); });
+}
+void copy_rows(const Context& ctx, MatView<const float> x, MatView<float> out) {
+  require_size("copy_rows", "out", out, x.rows, x.cols);
+  ctx.ops().copy_rows(ctx, x, out);
+}
+void zero_rows(const Context& ctx, MatView<float> out) { ctx.ops().zero_rows(ctx, out); }
+
 void check_shapes(const Swiglu<float>& a) {
   require_size("swiglu", "up", a.up, a.gate.rows, a.gate.cols);
   require_size("swiglu", "out", a.out, a.gate.rows, a.gate.cols);

@@ -48,6 +48,12 @@ struct EmbeddingBackward {
 template <class T>
 void embedding_backward_ref(const Context& ctx, const EmbeddingBackward<T>& a);
 
+// out = x; out = 0. Rows may lie apart.
+void copy_rows_ref(const Context& ctx, MatView<const float> x, MatView<float> out);
+void zero_rows_ref(const Context& ctx, MatView<float> out);
+void copy_rows(const Context& ctx, MatView<const float> x, MatView<float> out);
+void zero_rows(const Context& ctx, MatView<float> out);
+
 // Sum of squares in double: blocks of 4096 elements, then the blocks in order.
 template <class T>
 double sum_squares_ref(const Context& ctx, std::span<const T> x);

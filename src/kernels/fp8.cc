@@ -1,5 +1,7 @@
 #include "kernels/fp8.h"
 
+#include <cstring>
+
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -141,6 +143,23 @@ void dequantize_fp8_ref(const Context& ctx, const DequantizeFp8& a) {
       if (!a.half.empty()) a.half.at(i, j) = to_bf16(x);
     }
   });
+}
+
+void gather_codes_ref(const Context& ctx, const GatherCodes& a) {
+  const auto scale_bytes =
+      static_cast<std::size_t>(scale_cols(a.out.tile, a.out.cols)) * sizeof(float);
+  ctx.for_each(a.out.rows, /*grain=*/64, [&](std::int64_t i) {
+    const auto row = a.rows[static_cast<std::size_t>(i)];
+    std::memcpy(a.out.row(i), a.x.row(row), static_cast<std::size_t>(a.out.cols));
+    std::memcpy(a.out.scale_row(i), a.x.scale_row(row), scale_bytes);
+  });
+}
+void gather_codes(const Context& ctx, const GatherCodes& a) {
+  require_shape(a.x.tile == ScaleTile::kRow && a.out.tile == ScaleTile::kRow,
+                "gather_codes: tiles have to lie along rows");
+  require_size("gather_codes", "out", a.out, static_cast<int>(a.rows.size()), a.x.cols);
+  require_range("gather_codes", "rows", a.rows, 0, a.x.rows);
+  ctx.ops().gather_codes(ctx, a);
 }
 
 void gemm_fp8_ref(const Context& ctx, std::span<const Fp8Gemm> problems) {

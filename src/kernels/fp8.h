@@ -44,6 +44,15 @@ struct DequantizeFp8 {
 };
 void dequantize_fp8_ref(const Context& ctx, const DequantizeFp8& a);
 
+// out[r] = x[rows[r]]: codes and scales of 1 x 128 tiles along rows.
+struct GatherCodes {
+  Fp8View x;
+  std::span<const std::int32_t> rows;
+  Fp8Out out;
+};
+void gather_codes_ref(const Context& ctx, const GatherCodes& a);
+void gather_codes(const Context& ctx, const GatherCodes& a);
+
 // C = op(A) op(B). Along the summed dimension each operand's tiles are 128 long (or kTensor):
 // A [M, K] kRow, or [K, M] with trans_a kColumn; B [N, K] with trans_b kRow or kBlock, or [K, N]
 // kColumn or kBlock; A may be kBlock too.

@@ -104,6 +104,10 @@ void load_latent(const Context& ctx, const LatentRows& rows, int begin, MatView<
   require_shape(begin >= 0 && begin + out.cols <= layout.width() && out.rows <= rows.rows,
                 "load_latent: columns ", begin, " to ", begin + out.cols, " of ", out.rows,
                 " rows, but there are ", rows.rows, " rows of ", layout.width());
+  ctx.ops().load_latent(ctx, rows, begin, out);
+}
+void load_latent_ref(const Context& ctx, const LatentRows& rows, int begin, MatView<float> out) {
+  const LatentLayout& layout = rows.layout;
   ctx.for_range(out.rows, 64, [&](std::int64_t first, std::int64_t last) {
     std::vector<float> row(static_cast<std::size_t>(layout.width()));
     for (auto i = static_cast<int>(first); i < last; ++i) {
@@ -129,9 +133,12 @@ void check_shapes(const StoreLatent& a) {
 }
 
 void store_latent(const Context& ctx, std::span<const StoreLatent> jobs) {
+  for (const StoreLatent& a : jobs) check_shapes(a);
+  ctx.ops().store_latent(ctx, jobs);
+}
+void store_latent_ref(const Context& ctx, std::span<const StoreLatent> jobs) {
   std::vector<QuantizeFp8> fp8;
   for (const StoreLatent& a : jobs) {
-    check_shapes(a);
     const LatentLayout& l = a.layout;
     const int n = a.c_kv.rows;
     const std::ptrdiff_t bytes = l.row_bytes();

@@ -69,6 +69,7 @@ struct LatentRows {
 void read_latent_row(const LatentLayout& layout, const std::byte* row, std::span<float> out);
 
 // Columns [begin, begin + out.cols) of the first out.rows rows.
+void load_latent_ref(const Context& ctx, const LatentRows& rows, int begin, MatView<float> out);
 void load_latent(const Context& ctx, const LatentRows& rows, int begin, MatView<float> out);
 
 // c_kv [n, L] and k_rope [n, R] become the rows from `row` on of a block, all of them in it.
@@ -79,6 +80,7 @@ struct StoreLatent {
   std::byte* row = nullptr;
 };
 void check_shapes(const StoreLatent& a);
+void store_latent_ref(const Context& ctx, std::span<const StoreLatent> jobs);
 void store_latent(const Context& ctx, std::span<const StoreLatent> jobs);
 
 }  // namespace cachalot

@@ -17,18 +17,49 @@ void expert_order(MatView<const std::int32_t> index, int experts, ExpertOrder& o
     for (const std::int32_t e : chosen) ++out.begin[static_cast<std::size_t>(e) + 1];
   }
   for (std::size_t e = 1; e < out.begin.size(); ++e) out.begin[e] += out.begin[e - 1];
-  out.token.resize(static_cast<std::size_t>(tokens) * static_cast<std::size_t>(k));
+  out.token.resize(1, tokens * k);
   out.slot.resize(tokens, k);
   // Each expert's beginning moves to its end, which is the next one's beginning.
   for (int t = 0; t < tokens; ++t) {
     for (int j = 0; j < k; ++j) {
       const std::int32_t row = out.begin[static_cast<std::size_t>(index.at(t, j))]++;
       out.slot.at(t, j) = row;
-      out.token[static_cast<std::size_t>(row)] = t;
+      out.token.data()[row] = t;
     }
   }
   std::move_backward(out.begin.begin(), out.begin.end() - 1, out.begin.end());
   out.begin.front() = 0;
+}
+
+void expert_order_ref(const Context&, MatView<const std::int32_t> index, int experts,
+                      ExpertOrder& out) {
+  expert_order(index, experts, out);
+}
+void expert_order(const Context& ctx, MatView<const std::int32_t> index, int experts,
+                  ExpertOrder& out) {
+  ctx.ops().expert_order(ctx, index, experts, out);
+}
+
+void choices_to_rows_ref(const Context& ctx, const RowsOfChoices& a) {
+  ctx.for_each(a.choices.rows, /*grain=*/256, [&](std::int64_t t) {
+    for (int j = 0; j < a.choices.cols; ++j) {
+      a.rows[static_cast<std::size_t>(a.slot.row(t)[j])] = a.choices.row(t)[j];
+    }
+  });
+}
+void rows_to_choices_ref(const Context& ctx, const RowsOfChoices& a) {
+  ctx.for_each(a.choices.rows, /*grain=*/256, [&](std::int64_t t) {
+    for (int j = 0; j < a.choices.cols; ++j) {
+      a.choices.row(t)[j] = a.rows[static_cast<std::size_t>(a.slot.row(t)[j])];
+    }
+  });
+}
+
+void add_rows_ref(const Context& ctx, const AddRows& a) {
+  ctx.for_each(a.x.rows, /*grain=*/32, [&](std::int64_t i) {
+    float* to = a.out.row(a.rows[static_cast<std::size_t>(i)]);
+    for (int j = 0; j < a.x.cols; ++j) to[j] += a.x.row(i)[j];
+  });
 }
 
 template <class T>
@@ -109,6 +140,28 @@ void check_shapes(const CombineBackward<float>& a) {
     require_size(kOp, "y", a.y, a.dy.rows, a.dy.cols);
   }
   require_slots(kOp, a.slot, a.dy.rows);
+}
+
+static void check_shapes(std::string_view op, const RowsOfChoices& a) {
+  require_size(op, "slot", a.slot, a.choices.rows, a.choices.cols);
+  const auto rows =
+      static_cast<std::size_t>(a.choices.rows) * static_cast<std::size_t>(a.choices.cols);
+  require_length(op, "rows", a.rows, rows);
+  require_slots(op, a.slot, static_cast<int>(rows));
+}
+void choices_to_rows(const Context& ctx, const RowsOfChoices& a) {
+  check_shapes("choices_to_rows", a);
+  ctx.ops().choices_to_rows(ctx, a);
+}
+void rows_to_choices(const Context& ctx, const RowsOfChoices& a) {
+  check_shapes("rows_to_choices", a);
+  ctx.ops().rows_to_choices(ctx, a);
+}
+void add_rows(const Context& ctx, const AddRows& a) {
+  require_length("add_rows", "rows", a.rows, static_cast<std::size_t>(a.x.rows));
+  require_size("add_rows", "x", a.x, a.x.rows, a.out.cols);
+  require_range("add_rows", "rows", a.rows, 0, a.out.rows);
+  ctx.ops().add_rows(ctx, a);
 }
 
 void gather_rows(const Context& ctx, const GatherRows<float>& a) {

@@ -15,11 +15,35 @@
 namespace cachalot {
 
 struct ExpertOrder {
-  std::vector<std::int32_t> begin;  // [E + 1] first row of each expert; begin[E] = T * k
-  std::vector<std::int32_t> token;  // [T * k] token of each row
+  std::vector<std::int32_t> begin;  // [E + 1] first row of each expert; begin[E] = T * k. The host's
+  Mat<std::int32_t> token;          // [1, T * k] token of each row
   Mat<std::int32_t> slot;           // [T, k] row of each (token, choice)
 };
-void expert_order(MatView<const std::int32_t> index, int experts, ExpertOrder& out);
+void expert_order(MatView<const std::int32_t> index, int experts, ExpertOrder& out);  // the host's
+void expert_order_ref(const Context& ctx, MatView<const std::int32_t> index, int experts,
+                      ExpertOrder& out);
+void expert_order(const Context& ctx, MatView<const std::int32_t> index, int experts,
+                  ExpertOrder& out);  // the table's
+
+// One number per row in expert order, from and to one per (token, choice).
+struct RowsOfChoices {
+  MatView<float> choices;            // [T, k]
+  MatView<const std::int32_t> slot;  // [T, k]
+  std::span<float> rows;             // [T * k]
+};
+void choices_to_rows_ref(const Context& ctx, const RowsOfChoices& a);  // rows[slot(t, j)] = ...
+void rows_to_choices_ref(const Context& ctx, const RowsOfChoices& a);
+void choices_to_rows(const Context& ctx, const RowsOfChoices& a);
+void rows_to_choices(const Context& ctx, const RowsOfChoices& a);
+
+// out[rows[i]] += x[i]; no row twice.
+struct AddRows {
+  MatView<const float> x;
+  std::span<const std::int32_t> rows;
+  MatView<float> out;
+};
+void add_rows_ref(const Context& ctx, const AddRows& a);
+void add_rows(const Context& ctx, const AddRows& a);
 
 // out[r] = x[rows[r]]
 template <class T>

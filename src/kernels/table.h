@@ -49,6 +49,8 @@ struct KernelTable {
   void (*attention_backward)(const Context&,
                              const AttentionBackward<float>&) = attention_backward_ref<float>;
   void (*latent_attention)(const Context&, std::span<const LatentAttention>) = latent_attention_ref;
+  void (*store_latent)(const Context&, std::span<const StoreLatent>) = store_latent_ref;
+  void (*load_latent)(const Context&, const LatentRows&, int, MatView<float>) = load_latent_ref;
   void (*swiglu)(const Context&, const Swiglu<float>&) = swiglu_ref<float>;
   void (*swiglu_backward)(const Context&,
                           const SwigluBackward<float>&) = swiglu_backward_ref<float>;
@@ -67,6 +69,14 @@ struct KernelTable {
   void (*route)(const Context&, const Route<float>&) = route_ref<float>;
   void (*route_backward)(const Context&, const RouteBackward<float>&) = route_backward_ref<float>;
   double (*balance_loss)(const Context&, const BalanceLoss<float>&) = balance_loss_ref<float>;
+  void (*expert_order)(const Context&, MatView<const std::int32_t>, int,
+                       ExpertOrder&) = expert_order_ref;
+  void (*choices_to_rows)(const Context&, const RowsOfChoices&) = choices_to_rows_ref;
+  void (*rows_to_choices)(const Context&, const RowsOfChoices&) = rows_to_choices_ref;
+  void (*add_rows)(const Context&, const AddRows&) = add_rows_ref;
+  void (*copy_rows)(const Context&, MatView<const float>, MatView<float>) = copy_rows_ref;
+  void (*zero_rows)(const Context&, MatView<float>) = zero_rows_ref;
+  void (*gather_codes)(const Context&, const GatherCodes&) = gather_codes_ref;
   void (*gather_rows)(const Context&, const GatherRows<float>&) = gather_rows_ref<float>;
   void (*combine)(const Context&, const Combine<float>&) = combine_ref<float>;
   void (*combine_backward)(const Context&,

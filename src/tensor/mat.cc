@@ -9,6 +9,9 @@
 namespace cachalot {
 
 std::unique_ptr<void, FreeDeleter> aligned_bytes(std::size_t bytes) {
+  if (Device* device = MemoryScope::current(); device != nullptr) {
+    return {device->allocate(std::max<std::size_t>(bytes, 1)), FreeDeleter{device}};
+  }
   constexpr std::size_t kAlign = 64, kHugePage = std::size_t{2} << 20;
   const std::size_t align = bytes >= kHugePage ? kHugePage : kAlign;
   const std::size_t rounded = (std::max<std::size_t>(bytes, 1) + kAlign - 1) / kAlign * kAlign;

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "tensor/device.h"
 #include "tensor/dtype.h"
 
 namespace cachalot {
@@ -25,15 +26,15 @@ struct MatView {
   int cols = 0;
   std::ptrdiff_t stride = 0;  // elements from one row to the next
 
-  T* row(std::ptrdiff_t i) const noexcept { return data + i * stride; }
-  T& at(int i, int j) const noexcept { return data[i * stride + j]; }
+  constexpr T* row(std::ptrdiff_t i) const noexcept { return data + i * stride; }
+  constexpr T& at(int i, int j) const noexcept { return data[i * stride + j]; }
   MatView sub_rows(int begin, int count) const noexcept {
     return {row(begin), count, cols, stride};
   }
   MatView sub_cols(int begin, int count) const noexcept {
     return {data + begin, rows, count, stride};
   }
-  bool empty() const noexcept { return rows == 0 || cols == 0; }
+  constexpr bool empty() const noexcept { return rows == 0 || cols == 0; }
   operator MatView<const T>() const noexcept requires(!std::is_const_v<T>) {
     return {data, rows, cols, stride};
   }
@@ -74,15 +75,24 @@ struct MatRef {
 };
 
 struct FreeDeleter {
-  void operator()(void* p) const noexcept { std::free(p); }
+  Device* device = nullptr;  // whose memory it is; null: the host's
+  void operator()(void* p) const noexcept {
+    if (device != nullptr) {
+      device->release(p);
+    } else {
+      std::free(p);
+    }
+  }
 };
 
-// Aligned, uninitialised bytes; throws std::bad_alloc. Large ones lie in huge pages where the
-// system has any: the rows of one head or expert lie in hundreds of small pages, more than a core
-// keeps addresses of.
+// Aligned, uninitialised bytes, of the host or of the device whose MemoryScope this is; throws
+// std::bad_alloc. Large ones lie in huge pages where the system has any: the rows of one head or
+// expert lie in hundreds of small pages, more than a core keeps addresses of.
 std::unique_ptr<void, FreeDeleter> aligned_bytes(std::size_t bytes);
 
-// Zeroed on construction. `resize` reuses memory and leaves the contents unspecified.
+// Zeroed on construction. `resize` reuses memory and leaves the contents unspecified. A matrix lies
+// where its first memory came from (tensor/device.h); the elements of one on a device are not to
+// be touched by the host.
 template <class T>
 class Mat {
   static_assert(std::is_trivially_copyable_v<T>);
@@ -98,9 +108,15 @@ class Mat {
   Mat(const Mat&) = delete;
   Mat& operator=(const Mat&) = delete;
   Mat clone() const {
+    const MemoryScope scope(device());
     Mat copy;
     copy.resize(rows_, cols_);
-    std::memcpy(copy.data(), data(), size() * sizeof(T));
+    if (size() == 0) return copy;
+    if (Device* on = device(); on != nullptr) {
+      on->copy(copy.data(), data(), size() * sizeof(T));
+    } else {
+      std::memcpy(copy.data(), data(), size() * sizeof(T));
+    }
     return copy;
   }
 
@@ -113,7 +129,14 @@ class Mat {
     rows_ = rows;
     cols_ = cols;
   }
-  void zero() { std::memset(static_cast<void*>(data()), 0, size() * sizeof(T)); }
+  void zero() {
+    if (Device* on = device(); on != nullptr) {
+      on->zero(data(), size() * sizeof(T));
+    } else {
+      std::memset(static_cast<void*>(data()), 0, size() * sizeof(T));
+    }
+  }
+  Device* device() const noexcept { return memory_.get_deleter().device; }
 
   int rows() const noexcept { return rows_; }
   int cols() const noexcept { return cols_; }

@@ -1,0 +1,168 @@
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/stream.cuh"
+
+namespace cachalot::cuda {
+
+void check(cudaError_t result, const char* what) {
+  if (result == cudaSuccess) return;
+  throw Error(Code::kInternal, cat("CUDA: ", what, ": ", cudaGetErrorString(result),
+                                   ". CACHALOT_CUDA_SYNC=1 names the kernel that failed"));
+}
+
+void check_launch(const char* kernel) {
+  static const bool wait = [] {
+    const char* text = std::getenv("CACHALOT_CUDA_SYNC");
+    return text != nullptr && std::string(text) == "1";
+  }();
+  check(cudaGetLastError(), kernel);
+  if (wait) check(cudaDeviceSynchronize(), kernel);
+}
+
+int count_devices() noexcept {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+DeviceFacts facts(int index) {
+  cudaDeviceProp p{};
+  check(cudaGetDeviceProperties(&p, index), "reading the device's properties");
+  DeviceFacts f;
+  f.name = p.name;
+  f.processors = p.multiProcessorCount;
+  f.memory = p.totalGlobalMem;
+  f.l2_cache = static_cast<std::size_t>(p.l2CacheSize);
+  int clock_khz = 0;
+  if (cudaDeviceGetAttribute(&clock_khz, cudaDevAttrMemoryClockRate, index) == cudaSuccess) {
+    f.memory_clock_bound = 2.0 * 1e3 * clock_khz * p.memoryBusWidth / 8.0;
+  }
+  return f;
+}
+
+std::unique_ptr<Device> open(int index) {
+  int count = 0;
+  if (const cudaError_t result = cudaGetDeviceCount(&count);
+      result != cudaSuccess || count <= index) {
+    throw Error(Code::kUnsupported,
+                cat("CUDA device ", index, " was asked for; ", count, " were found (",
+                    cudaGetErrorString(result),
+                    "). Check nvidia-smi and the driver, or leave --device at cpu"));
+  }
+  int major = 0, minor = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index);
+  if (major != 9 || minor != 0) {
+    throw Error(Code::kUnsupported, cat("CUDA device ", index, " has compute capability ", major,
+                                        ".", minor, "; 9.0 is needed (Hopper: H100, H200, H800)"));
+  }
+  return std::make_unique<CudaDevice>(index);
+}
+
+CudaDevice::CudaDevice(int index) : index_(index) {
+  check(cudaSetDevice(index), "choosing the device");
+  check(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, index),
+        "counting multiprocessors");
+  check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+}
+
+CudaDevice::~CudaDevice() {
+  cudaStreamSynchronize(stream_);
+  for (Stage& s : stages_) {
+    if (s.done != nullptr) cudaEventDestroy(s.done);
+    cudaFreeHost(s.host);
+    cudaFree(s.device);
+  }
+  for (void* p : scratch_) cudaFree(p);
+  cudaStreamDestroy(stream_);
+}
+
+void* CudaDevice::allocate(std::size_t bytes) {
+  void* p = nullptr;
+  const cudaError_t result = cudaMalloc(&p, bytes);
+  if (result == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    std::size_t free = 0, total = 0;
+    cudaMemGetInfo(&free, &total);
+    throw Error(Code::kUnsupported,
+                cat("the GPU has ", free >> 20, " of ", total >> 20, " MiB free, but ", bytes >> 20,
+                    " MiB more are needed: take fewer sequences per micro-batch or a smaller model"));
+  }
+  check(result, "allocating");
+  return p;
+}
+
+void CudaDevice::release(void* p) noexcept {
+  cudaFree(p);  // waits for the device
+}
+
+void CudaDevice::zero(void* p, std::size_t bytes) {
+  if (bytes > 0) check(cudaMemsetAsync(p, 0, bytes, stream_), "zeroing");
+}
+
+void CudaDevice::copy(void* to, const void* from, std::size_t bytes) {
+  if (bytes == 0) return;
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_), "copying");
+}
+
+void CudaDevice::upload(void* to, const void* from, std::size_t bytes) {
+  if (bytes == 0) return;
+  constexpr std::size_t kSmall = std::size_t{1} << 20;
+  if (bytes <= kSmall) {  // through pinned memory: nobody waits
+    copy(to, stage(from, bytes), bytes);
+    return;
+  }
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "uploading");
+  wait();
+}
+
+void CudaDevice::download(void* to, const void* from, std::size_t bytes) {
+  if (bytes > 0) {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "downloading");
+  }
+  wait();
+}
+
+void CudaDevice::wait() { check(cudaStreamSynchronize(stream_), "waiting for the device"); }
+
+void* CudaDevice::scratch(int slot, std::size_t bytes) {
+  if (bytes > scratch_bytes_[slot]) {
+    wait();  // its last user
+    check(cudaFree(scratch_[slot]), "releasing scratch");
+    scratch_[slot] = nullptr;
+    scratch_bytes_[slot] = 0;
+    const std::size_t rounded = (bytes + (std::size_t{1} << 21) - 1) >> 21 << 21;
+    scratch_[slot] = allocate(rounded);
+    scratch_bytes_[slot] = rounded;
+  }
+  return scratch_[slot];
+}
+
+const void* CudaDevice::stage(const void* from, std::size_t bytes) {
+  Stage& s = stages_[next_stage_];
+  next_stage_ = (next_stage_ + 1) % kStages;
+  if (s.done == nullptr) {
+    check(cudaEventCreateWithFlags(&s.done, cudaEventDisableTiming), "making an event");
+  } else {
+    check(cudaEventSynchronize(s.done), "waiting for an upload");
+  }
+  if (bytes > s.capacity) {
+    wait();
+    cudaFreeHost(s.host);
+    cudaFree(s.device);
+    s = {nullptr, nullptr, 0, s.done};
+    const std::size_t rounded = std::max<std::size_t>(4096, bytes * 2);
+    check(cudaMallocHost(&s.host, rounded), "allocating pinned memory");
+    s.device = allocate(rounded);
+    s.capacity = rounded;
+  }
+  std::memcpy(s.host, from, bytes);
+  check(cudaMemcpyAsync(s.device, s.host, bytes, cudaMemcpyHostToDevice, stream_), "uploading");
+  check(cudaEventRecord(s.done, stream_), "marking an upload");
+  return s.device;
+}
+
+}  // namespace cachalot::cuda

@@ -1,0 +1,75 @@
+// What every launch needs: the stream, checks of calls, and memory for descriptors and scratch.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <span>
+
+#include "base/error.h"
+#include "kernels/context.h"
+#include "tensor/device.h"
+
+namespace cachalot::cuda {
+
+void check(cudaError_t result, const char* what);  // throws kInternal with the runtime's words
+// After a launch: its own error, if any. Waits for it with CACHALOT_CUDA_SYNC=1, to find a fault.
+void check_launch(const char* kernel);
+
+class CudaDevice final : public Device {
+ public:
+  explicit CudaDevice(int index);
+  ~CudaDevice() override;
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
+
+  void* allocate(std::size_t bytes) override;
+  void release(void* p) noexcept override;
+  void zero(void* p, std::size_t bytes) override;
+  void copy(void* to, const void* from, std::size_t bytes) override;
+  void upload(void* to, const void* from, std::size_t bytes) override;
+  void download(void* to, const void* from, std::size_t bytes) override;
+  void wait() override;
+
+  cudaStream_t stream() const noexcept { return stream_; }
+  int processors() const noexcept { return processors_; }
+  // Device memory whose contents last until the next call with this slot. Slots keep users apart
+  // that need scratch at the same time: see Scratch.
+  void* scratch(int slot, std::size_t bytes);
+  // A copy of `bytes` on the device, valid for launches queued until 64 more of these were asked
+  // for: what a kernel reads of a host's list. Never waits in the usual case.
+  const void* stage(const void* from, std::size_t bytes);
+
+ private:
+  static constexpr int kScratchSlots = 8, kStages = 64;
+  struct Stage {
+    void* host = nullptr;  // pinned
+    void* device = nullptr;
+    std::size_t capacity = 0;
+    cudaEvent_t done = nullptr;  // the upload has read `host`
+  };
+  int index_;
+  int processors_ = 0;
+  cudaStream_t stream_ = nullptr;
+  void* scratch_[kScratchSlots] = {};
+  std::size_t scratch_bytes_[kScratchSlots] = {};
+  Stage stages_[kStages];
+  int next_stage_ = 0;
+};
+
+// Users of scratch that may be active at the same time.
+enum Scratch : int { kScratchA, kScratchB, kScratchC, kScratchSums, kScratchLibrary, kScratchAttention };
+
+inline CudaDevice& device_of(const Context& ctx) { return static_cast<CudaDevice&>(*ctx.device); }
+inline cudaStream_t stream_of(const Context& ctx) { return device_of(ctx).stream(); }
+
+// The list as kernels read it.
+template <class T>
+const T* stage(const Context& ctx, std::span<const T> list) {
+  return static_cast<const T*>(device_of(ctx).stage(list.data(), list.size_bytes()));
+}
+
+constexpr int ceil_div(std::int64_t a, std::int64_t b) { return static_cast<int>((a + b - 1) / b); }
+
+}  // namespace cachalot::cuda
