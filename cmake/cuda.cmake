@@ -22,3 +22,27 @@ if(NOT CACHALOT_CUDA STREQUAL "OFF" AND NOT CACHALOT_SANITIZE)
                         "bin folder on PATH, or set CACHALOT_CUDA=OFF")
   endif()
 endif()
+
+# src/kernels/cuda as the target cachalot_kernels_cuda; its tests, which skip themselves without a GPU, as cuda_test.
+function(cachalot_cuda_module)
+  set(dir ${CMAKE_CURRENT_SOURCE_DIR}/kernels/cuda)
+  file(GLOB sources CONFIGURE_DEPENDS ${dir}/*.cu ${dir}/*.cc)
+  file(GLOB tests CONFIGURE_DEPENDS ${dir}/*_test.cu ${dir}/*_test.cc)
+  if(tests)
+    list(REMOVE_ITEM sources ${tests})
+  endif()
+  set(flags -gencode=arch=compute_90a,code=sm_90a --expt-relaxed-constexpr -lineinfo
+            -diag-suppress=554  # a conversion of const views that is never called
+            -Xcompiler=-Wall,-Wextra,-Werror,-ffp-contract=off)
+  add_library(cachalot_kernels_cuda STATIC ${sources})
+  target_include_directories(cachalot_kernels_cuda PUBLIC ${CMAKE_SOURCE_DIR}/src)
+  target_link_libraries(cachalot_kernels_cuda PUBLIC cachalot_kernels CUDA::cudart_static
+                                                     ${CMAKE_DL_LIBS})
+  target_compile_definitions(cachalot_kernels_cuda INTERFACE CACHALOT_HAS_CUDA)
+  target_compile_options(cachalot_kernels_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:${flags}>)
+  if(CACHALOT_TESTS AND tests)
+    add_executable(cuda_test ${tests})
+    target_link_libraries(cuda_test PRIVATE cachalot_kernels_cuda cachalot_kernels_cpu GTest::gtest GTest::gtest_main)
+    target_compile_options(cuda_test PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:${flags}>)
+  endif()
+endfunction()

@@ -140,7 +140,7 @@ void run(const Options& options, const Globals& globals) {
   }
   train::TrainBenchOptions bench = options.bench;
   if (!options.precisions.empty()) bench.precisions = options.precisions;
-  const runtime::Runtime rt({.threads = globals.threads, .cpu = {}});
+  const runtime::Runtime rt({.threads = globals.threads, .cpu = {}, .on_device = true});
   const runtime::Description d = runtime::describe(rt);
   auto cases = train::bench_train(rt, recipe, vocab, bench,
                                   [](const std::string& what) { spdlog::info("{}", what); });

@@ -27,6 +27,10 @@ void add_shared_flags(CLI::App& app, Globals& globals) {
                  "Threads to compute with; 0 takes $CACHALOT_THREADS, else one per core")
       ->check(CLI::Range(0, 4096))
       ->type_name("N");
+  app.add_option("--device", globals.device,
+                 "Where to compute: cpu, or cuda (a Hopper GPU; cuda:N for the one with number N) "
+                 "(unless $CACHALOT_DEVICE is set, cpu)")
+      ->type_name("cpu|cuda");
   app.add_option("--pin", globals.pin,
                  "Hold threads to cores: auto (where the machine is ours; unless $CACHALOT_PIN is "
                  "set), on or off")
@@ -90,6 +94,7 @@ int run(int argc, char** argv) {
     return report(explain(app, e), 2);
   }
   // Whoever makes a Runtime or loads a model in this process reads them there.
+  if (!globals.device.empty()) setenv("CACHALOT_DEVICE", globals.device.c_str(), 1);
   if (!globals.pin.empty()) setenv("CACHALOT_PIN", globals.pin.c_str(), 1);
   if (!globals.weights.empty()) setenv("CACHALOT_WEIGHTS", globals.weights.c_str(), 1);
   globals.action();

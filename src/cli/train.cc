@@ -116,7 +116,7 @@ void run(const Options& o, const Globals& globals) {
                         : std::filesystem::path(o.run_dir);
   // The flag goes before the recipe; results do not depend on it.
   const int threads = globals.threads != 0 ? globals.threads : recipe.run.threads;
-  const runtime::Runtime rt({.threads = threads, .cpu = {}});
+  const runtime::Runtime rt({.threads = threads, .cpu = {}, .on_device = true});
 
   Progress progress;
   train::TrainHooks hooks;

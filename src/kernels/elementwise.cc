@@ -107,6 +107,33 @@ void zero_rows_ref(const Context& ctx, MatView<float> out) {
   ctx.for_each(out.rows, /*grain=*/64,
                [&](std::int64_t i) { std::fill_n(out.row(i), out.cols, 0.0F); });
 }
+void scale_rows_ref(const Context& ctx, const ScaleRows& a) {
+  ctx.for_each(a.x.rows, /*grain=*/64, [&](std::int64_t i) {
+    const float weight = a.weight[static_cast<std::size_t>(i)];
+    for (int j = 0; j < a.x.cols; ++j) a.x.row(i)[j] *= weight;
+  });
+}
+void scale_rows(const Context& ctx, const ScaleRows& a) {
+  require_length("scale_rows", "weight", a.weight, static_cast<std::size_t>(a.x.rows));
+  ctx.ops().scale_rows(ctx, a);
+}
+
+void copy_heads_ref(const Context& ctx, const CopyHeads& a) {
+  ctx.for_each(a.x.rows, /*grain=*/16, [&](std::int64_t i) {
+    for (int h = 0; h < a.heads; ++h) {
+      std::copy_n(a.x.row(i) + h * a.x_stride + a.x_offset, a.cols,
+                  a.out.row(i) + h * a.out_stride + a.out_offset);
+    }
+  });
+}
+void copy_heads(const Context& ctx, const CopyHeads& a) {
+  require_size("copy_heads", "x", a.x, a.x.rows, a.heads * a.x_stride);
+  require_size("copy_heads", "out", a.out, a.x.rows, a.heads * a.out_stride);
+  require_shape(a.x_offset + a.cols <= a.x_stride && a.out_offset + a.cols <= a.out_stride,
+                "copy_heads: columns of a head lie outside it");
+  ctx.ops().copy_heads(ctx, a);
+}
+
 void copy_rows(const Context& ctx, MatView<const float> x, MatView<float> out) {
   require_size("copy_rows", "out", out, x.rows, x.cols);
   ctx.ops().copy_rows(ctx, x, out);

@@ -54,6 +54,24 @@ void zero_rows_ref(const Context& ctx, MatView<float> out);
 void copy_rows(const Context& ctx, MatView<const float> x, MatView<float> out);
 void zero_rows(const Context& ctx, MatView<float> out);
 
+// Row i of x times weight[i].
+struct ScaleRows {
+  MatView<float> x;               // [T, F]
+  std::span<const float> weight;  // [T]
+};
+void scale_rows_ref(const Context& ctx, const ScaleRows& a);
+void scale_rows(const Context& ctx, const ScaleRows& a);
+
+// `cols` columns of each head, from where they lie in x to where they go in out.
+struct CopyHeads {
+  MatView<const float> x;  // [T, heads * x_stride]
+  int heads = 0, x_stride = 0, x_offset = 0, cols = 0;
+  MatView<float> out;  // [T, heads * out_stride]
+  int out_stride = 0, out_offset = 0;
+};
+void copy_heads_ref(const Context& ctx, const CopyHeads& a);
+void copy_heads(const Context& ctx, const CopyHeads& a);
+
 // Sum of squares in double: blocks of 4096 elements, then the blocks in order.
 template <class T>
 double sum_squares_ref(const Context& ctx, std::span<const T> x);

@@ -26,7 +26,7 @@ TEST(ExpertOrderTest, SortsByExpertThenToken) {
   ExpertOrder order;
   expert_order(some_choices().cview(), 5, order);
   EXPECT_THAT(order.begin, ElementsAre(0, 2, 4, 4, 4, 6));
-  EXPECT_THAT(order.token, ElementsAre(0, 2, 1, 2, 0, 1));
+  EXPECT_THAT(order.token.span(), ElementsAre(0, 2, 1, 2, 0, 1));
   EXPECT_THAT(order.slot.span(), ElementsAre(4, 0, 2, 5, 1, 3));
 }
 
@@ -34,7 +34,7 @@ TEST(ExpertOrderTest, NoTokens) {
   ExpertOrder order;
   expert_order(Mat<std::int32_t>(0, 2).cview(), 3, order);
   EXPECT_THAT(order.begin, ElementsAre(0, 0, 0, 0));
-  EXPECT_TRUE(order.token.empty());
+  EXPECT_TRUE(order.token.span().empty());
 }
 
 TEST(ExpertOrderTest, RefusesExpertsThatDoNotExist) {
@@ -51,9 +51,9 @@ TEST_P(PermuteTest, GatherThenCombineWithoutWeightsCountsTheChoices) {
   expert_order(some_choices().cview(), 5, order);
   const Mat<float> x = random_mat<float>(3, 21, 1);
   Mat<float> rows(6, 21), out(3, 21);
-  gather_rows(context(), GatherRows<float>{x.cview(), order.token, rows.view()});
+  gather_rows(context(), GatherRows<float>{x.cview(), order.token.span(), rows.view()});
   for (int r = 0; r < 6; ++r) {
-    EXPECT_EQ(rows.at(r, 20), x.at(order.token[static_cast<std::size_t>(r)], 20));
+    EXPECT_EQ(rows.at(r, 20), x.at(order.token.data()[r], 20));
   }
   combine(context(), Combine<float>{rows.cview(), order.slot.cview(), {}, out.view(), false});
   for (std::size_t i = 0; i < x.size(); ++i) EXPECT_EQ(out.data()[i], 2 * x.data()[i]);
@@ -126,7 +126,7 @@ TEST(PermuteGradientTest, Gather) {
   Mat<double> x = random_mat<double>(3, 4, 1), rows(6, 4), dx(3, 4);
   const Mat<double> drows = random_mat<double>(6, 4, 2);
   const auto loss = [&] {
-    gather_rows_ref(ctx, GatherRows<double>{x.cview(), order.token, rows.view()});
+    gather_rows_ref(ctx, GatherRows<double>{x.cview(), order.token.span(), rows.view()});
     return testing::dot<double>(rows.span(), drows.span());
   };
   combine_ref(ctx, Combine<double>{drows.cview(), order.slot.cview(), {}, dx.view(), false});

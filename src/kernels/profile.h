@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "kernels/context.h"
+#include "tensor/device.h"
 
 namespace cachalot {
 
@@ -36,6 +37,7 @@ class Profile {
  public:
   // Time from now on counts as `part`; returns what it counted as before.
   Part switch_to(Part part) {
+    if (device_ != nullptr) device_->wait();
     const auto now = Clock::now();
     const double passed = std::chrono::duration<double>(now - since_).count();
     if (!paused_) seconds_[static_cast<std::size_t>(part_)] += passed;
@@ -45,6 +47,9 @@ class Profile {
     part_ = part;
     return before;
   }
+  // What a device computes counts where it was asked for: every switch waits for it, which costs
+  // time of its own. Null: of a device only the asking is counted.
+  void wait_for(Device* device) { device_ = device; }
   // Time until the next switch is nobody's.
   void pause() { paused_ = true; }
   void reset() { seconds_.fill(0); }
@@ -53,6 +58,7 @@ class Profile {
  private:
   using Clock = std::chrono::steady_clock;
   std::array<double, kPartNames.size()> seconds_{};
+  Device* device_ = nullptr;
   Clock::time_point since_ = Clock::now();
   Part part_ = Part::kOther;
   bool paused_ = true;

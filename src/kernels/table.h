@@ -76,6 +76,8 @@ struct KernelTable {
   void (*add_rows)(const Context&, const AddRows&) = add_rows_ref;
   void (*copy_rows)(const Context&, MatView<const float>, MatView<float>) = copy_rows_ref;
   void (*zero_rows)(const Context&, MatView<float>) = zero_rows_ref;
+  void (*scale_rows)(const Context&, const ScaleRows&) = scale_rows_ref;
+  void (*copy_heads)(const Context&, const CopyHeads&) = copy_heads_ref;
   void (*gather_codes)(const Context&, const GatherCodes&) = gather_codes_ref;
   void (*gather_rows)(const Context&, const GatherRows<float>&) = gather_rows_ref<float>;
   void (*combine)(const Context&, const Combine<float>&) = combine_ref<float>;

@@ -146,9 +146,9 @@ void Forward::reserve(std::span<const Chunk> chunks, bool mtp) {
 
 void Forward::block(const nn::BlockWeights& w, int layer, std::span<const Chunk> chunks, bool mtp,
                     LayerTap* tap) {
-  rstd_.resize(static_cast<std::size_t>(x_.rows()));
+  rstd_.resize(1, x_.rows());
   const auto norm = [&](nn::VecRef weight) {
-    rms_norm(ctx_, {x_.cview(), weight, dims_.eps, h_.view(), rstd_});
+    rms_norm(ctx_, {x_.cview(), weight, dims_.eps, h_.view(), rstd_.span()});
     h_operand_.set(ctx_, num_, h_.cview(), num_.activation_tile, nn::Operand::Use::kRows);
   };
   norm(w.input_norm);
@@ -196,7 +196,7 @@ MatView<const float> Forward::run(std::span<const Chunk> chunks, Taps* taps) {
           taps != nullptr ? &taps->layers[i] : nullptr);
     if (taps != nullptr) taps->hidden.push_back(x_.clone());
   }
-  rms_norm(ctx_, {x_.cview(), w.norm, dims_.eps, h_.view(), rstd_});
+  rms_norm(ctx_, {x_.cview(), w.norm, dims_.eps, h_.view(), rstd_.span()});
   for (const Chunk& chunk : chunks) {
     chunk.cache->set_length(chunk.cache->length() + static_cast<int>(chunk.tokens.size()));
   }
@@ -224,15 +224,15 @@ MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<con
     ids_.insert(ids_.end(), chunk.tokens.begin(), chunk.tokens.end());
   }
   reserve(chunks, true);
-  rstd_.resize(static_cast<std::size_t>(rows));
+  rstd_.resize(1, rows);
   rms_norm(ctx_, {hidden, w.hnorm, dims_.eps, joined_.view().sub_cols(dims_.hidden, dims_.hidden),
-                  rstd_});
+                  rstd_.span()});
   x_.resize(rows, dims_.hidden);
   h_.resize(rows, dims_.hidden);
   if (rows == 0) return x_.cview();
   angles(chunks, true);
   embedding(ctx_, {w.embed, ids_, x_.view()});
-  rms_norm(ctx_, {x_.cview(), w.enorm, dims_.eps, joined_.view().sub_cols(0, dims_.hidden), rstd_});
+  rms_norm(ctx_, {x_.cview(), w.enorm, dims_.eps, joined_.view().sub_cols(0, dims_.hidden), rstd_.span()});
   gemm(ctx_, num_.products, linear(joined_.cview(), w.eh_proj, x_.view()));
   if (taps != nullptr) {
     taps->hidden.clear();

@@ -90,7 +90,7 @@ class Forward {
 
   Mat<float> x_, h_, cos_, sin_, joined_;
   std::vector<std::int32_t> ids_;
-  std::vector<float> rstd_;
+  Mat<float> rstd_;
   nn::MlaActs mla_;
   nn::Operand h_operand_;
   nn::FfnActs mlp_;

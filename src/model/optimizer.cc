@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
+#include <cstring>
+#include <utility>
 
 #include "kernels/elementwise.h"
 #include "kernels/route.h"
@@ -15,10 +16,19 @@ namespace {
 // moment would be infinite, and the parameter would never move again.
 constexpr double kLargestNorm = 1e18;
 
+void copy_values(Device* device, float* to, std::span<const float> from) {
+  if (device != nullptr) {
+    device->copy(to, from.data(), from.size_bytes());
+  } else {
+    std::copy(from.begin(), from.end(), to);
+  }
+}
+
 }  // namespace
 
 Optimizer::Optimizer(const Parameters& parameters, const OptimizerOptions& options)
     : options_(options) {
+  const MemoryScope scope(parameters.device());
   constexpr int kRow = 1 << 12;
   const auto rows = static_cast<int>(parameters.values().size() / kRow);
   const int row_bytes = kRow * static_cast<int>(size_of(options.moments));
@@ -32,14 +42,43 @@ Optimizer::Optimizer(const Parameters& parameters, const OptimizerOptions& optio
 
 void Optimizer::zero_gradients(const Context& ctx, Parameters& parameters) {
   const std::span<float> g = parameters.gradients();
+  if (Device* device = parameters.device(); device != nullptr) {
+    return device->zero(g.data(), g.size_bytes());
+  }
   ctx.for_range(static_cast<std::int64_t>(g.size()), /*grain=*/1 << 16,
                 [&](std::int64_t begin, std::int64_t end) {
                   std::fill(g.begin() + begin, g.begin() + end, 0.0F);
                 });
 }
 
-void* Optimizer::at(Mat<std::byte>& moments, const Parameter& p) noexcept {
-  return moments.data() + static_cast<std::size_t>(p.offset) * size_of(options_.moments);
+std::vector<io::TensorToWrite> Optimizer::moment_tensors(const Parameters& parameters) const {
+  const std::byte* m = m_.data();
+  const std::byte* v = v_.data();
+  if (m_.device() != nullptr) {
+    for (const auto& [from, to] : {std::pair{&m_, &file_m_}, std::pair{&v_, &file_v_}}) {
+      to->resize(from->rows(), from->cols());
+      download<std::byte>(*from, to->span());
+    }
+    m = file_m_.data();
+    v = file_v_.data();
+  }
+  std::vector<io::TensorToWrite> out;
+  for (const Parameter& p : parameters.list()) {
+    out.push_back({"m." + p.name, options_.moments, p.shape(), m + place(p)});
+    out.push_back({"v." + p.name, options_.moments, p.shape(), v + place(p)});
+  }
+  return out;
+}
+
+void Optimizer::set_moments(const Parameter& p, const void* m, const void* v) {
+  const std::size_t bytes = static_cast<std::size_t>(p.size()) * size_of(options_.moments);
+  for (const auto& [to, from] : {std::pair{&m_, m}, std::pair{&v_, v}}) {
+    if (Device* device = to->device(); device != nullptr) {
+      device->upload(to->data() + place(p), from, bytes);
+    } else {
+      std::memcpy(to->data() + place(p), from, bytes);
+    }
+  }
 }
 
 template <class M>
@@ -79,7 +118,7 @@ OptimizerReport Optimizer::step(const Context& ctx, Parameters& parameters,
 
 void Optimizer::begin_average(const Parameters& parameters) {
   if (!has_average()) return;
-  std::copy(parameters.values().begin(), parameters.values().end(), average_.data());
+  copy_values(average_.device(), average_.data(), parameters.values());
   average_biases_.clear();
   for (const RouterBias& b : parameters.biases()) average_biases_.push_back(b.value);
 }
@@ -89,13 +128,20 @@ void Optimizer::update_average(const Context& ctx, const Parameters& parameters)
   const double decay = std::min(options_.ema_decay, (1 + steps) / (10 + steps));
   weight_average(ctx, {decay, parameters.values(), average_.span()});
   for (std::size_t i = 0; i < average_biases_.size(); ++i) {
-    weight_average(ctx, {decay, parameters.biases()[i].value, average_biases_[i]});
+    weight_average_ref(Context{}, {decay, parameters.biases()[i].value, average_biases_[i]});
   }
 }
 
 void Optimizer::swap_average(Parameters& parameters) {
   const std::span<float> values = parameters.values();
-  std::swap_ranges(values.begin(), values.end(), average_.data());
+  if (Device* device = average_.device(); device != nullptr) {
+    const Mat<float> kept = average_.clone();
+    copy_values(device, average_.data(), values);
+    device->copy(values.data(), kept.data(), values.size_bytes());
+    device->wait();  // `kept` goes
+  } else {
+    std::swap_ranges(values.begin(), values.end(), average_.data());
+  }
   for (std::size_t i = 0; i < average_biases_.size(); ++i) {
     // Element by element: the layers' views point at these very vectors.
     std::vector<float>& own = parameters.biases()[i].value;
@@ -104,17 +150,15 @@ void Optimizer::swap_average(Parameters& parameters) {
 }
 
 std::vector<io::TensorToWrite> Optimizer::average_tensors(const Parameters& parameters) const {
-  std::vector<io::TensorToWrite> tensors = parameters.tensors();
-  const float* begin = parameters.values().data();
-  const float* end = begin + parameters.values().size();
-  std::size_t bias = 0;
-  for (io::TensorToWrite& t : tensors) {
-    const auto* data = static_cast<const float*>(t.data);
-    const bool in_arena = !std::less<>()(data, begin) && std::less<>()(data, end);
-    // What does not lie in the arena are the router biases, in their order.
-    t.data = in_arena ? average_.data() + (data - begin) : average_biases_[bias++].data();
+  const float* values = average_.data();
+  if (average_.device() != nullptr) {
+    file_average_.resize(average_.rows(), average_.cols());
+    download<float>(average_, file_average_.span());
+    values = file_average_.data();
   }
-  return tensors;
+  std::vector<const float*> biases;
+  for (const std::vector<float>& b : average_biases_) biases.push_back(b.data());
+  return parameters.tensors_with(values, biases);
 }
 
 std::int64_t Optimizer::state_bytes(const Parameters& parameters, DType moments) {

@@ -51,10 +51,11 @@ class Optimizer {
   std::int64_t steps() const noexcept { return steps_; }  // taken so far
   void set_steps(std::int64_t steps) noexcept { steps_ = steps; }
 
-  // The moments of one parameter, elements of moment_type(): what a checkpoint holds.
+  // What a checkpoint holds: "m.NAME" and "v.NAME" of every parameter, elements of moment_type().
+  // Of a device's moments the host has a copy then, which lasts until the next call.
   DType moment_type() const noexcept { return options_.moments; }
-  void* m(const Parameter& p) noexcept { return at(m_, p); }
-  void* v(const Parameter& p) noexcept { return at(v_, p); }
+  std::vector<io::TensorToWrite> moment_tensors(const Parameters& parameters) const;
+  void set_moments(const Parameter& p, const void* m, const void* v);
 
   // The mean of the weights (and router biases): ema += (1 - d) (weights - ema) after each step
   // that was taken, with d = min(ema_decay, (1 + step) / (10 + step)), so that a short run's mean
@@ -71,10 +72,12 @@ class Optimizer {
   static std::int64_t state_bytes(const Parameters& parameters, DType moments);
 
  private:
-  void* at(Mat<std::byte>& moments, const Parameter& p) noexcept;
+  std::size_t place(const Parameter& p) const noexcept {  // in bytes
+    return static_cast<std::size_t>(p.offset) * size_of(options_.moments);
+  }
   template <class M>
   std::span<M> slice(Mat<std::byte>& moments, const Parameter& p) noexcept {
-    return {static_cast<M*>(at(moments, p)), static_cast<std::size_t>(p.size())};
+    return {reinterpret_cast<M*>(moments.data() + place(p)), static_cast<std::size_t>(p.size())};
   }
   template <class M>
   void adamw_all(const Context& ctx, Parameters& parameters, const AdamWConfig& config,
@@ -84,6 +87,8 @@ class Optimizer {
   OptimizerOptions options_;
   Mat<std::byte> m_, v_;
   Mat<float> average_;
+  mutable Mat<std::byte> file_m_, file_v_;  // what moment_tensors() points at, of a device's
+  mutable Mat<float> file_average_;         // likewise average_tensors()
   std::vector<std::vector<float>> average_biases_;
   std::int64_t steps_ = 0;
 };

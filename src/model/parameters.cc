@@ -5,6 +5,7 @@
 
 #include "base/rng.h"
 #include "kernels/profile.h"
+#include "kernels/saved.h"
 #include "model/binding.h"
 #include "model/weight_format.h"
 #include "model/weights.h"
@@ -42,6 +43,11 @@ struct Planner {
   nn::WeightRef shared_copy(const std::string&, int, int, nn::WeightRef main) { return main; }
 };
 
+// The router's product is float (nn/moe.h), and so are the embedding's rows.
+bool is_read_as_floats(const std::string& name) {
+  return name.ends_with(".mlp.gate.weight") || name == "model.embed_tokens.weight";
+}
+
 // Hands the arena's pieces out in the order they were planned.
 template <class M, class V>
 struct Views {
@@ -49,13 +55,18 @@ struct Views {
   const std::vector<RouterBias>* biases;  // null: gradients, which biases have none of
   float* arena;
   const std::vector<Fp8Mat>* codes = nullptr;
+  const Bf16* rounded = nullptr;         // null: matrices are read as floats
+  const float* device_biases = nullptr;  // null: the biases lie where `biases` says
   std::size_t next = 0;
   std::size_t next_bias = 0;
 
-  M matrix(const std::string&, int rows, int cols) {
+  M matrix(const std::string& name, int rows, int cols) {
     const Parameter& p = list[next];
     M m(MatView<float>{arena + p.offset, rows, cols, cols});
     if constexpr (std::is_same_v<M, nn::WeightRef>) {
+      if (rounded != nullptr && !is_read_as_floats(name)) {
+        m = nn::WeightRef(MatView<const Bf16>{rounded + p.offset, rows, cols, cols});
+      }
       if (codes != nullptr && (*codes)[next].groups() > 0) m.fp8 = (*codes)[next].view();
     }
     ++next;
@@ -65,8 +76,13 @@ struct Views {
     const Parameter& p = list[next++];
     return V(arena + p.offset, static_cast<std::size_t>(n));
   }
-  V router_bias(const std::string&, int) {
+  V router_bias(const std::string&, int n) {
     if constexpr (std::is_same_v<V, nn::VecRef>) {
+      if (device_biases != nullptr) {
+        const float* at = device_biases;
+        device_biases += n;
+        return V(at, static_cast<std::size_t>(n));
+      }
       if (biases != nullptr) return V((*biases)[next_bias++].value);
     }
     return V();
@@ -76,7 +92,7 @@ struct Views {
 
 }  // namespace
 
-Parameters::Parameters(const Config& config) : config_(config) {
+Parameters::Parameters(const Config& config, Device* device) : config_(config), device_(device) {
   Planner planner{list_, biases_};
   bind<nn::WeightRef, nn::VecRef>(config_, planner);
   for (const Parameter& p : list_) count_ += p.size();
@@ -85,20 +101,29 @@ Parameters::Parameters(const Config& config) : config_(config) {
   if (rows > std::numeric_limits<int>::max()) {
     throw Error(Code::kConfig, cat("a model of ", count_, " parameters is too large to train"));
   }
+  const MemoryScope scope(device_);
   values_ = Mat<float>(static_cast<int>(rows), kRow);
   gradients_ = Mat<float>(static_cast<int>(rows), kRow);
+  if (device_ != nullptr) {
+    std::size_t count = 0;
+    for (const RouterBias& b : biases_) count += b.value.size();
+    device_biases_ = Mat<float>(1, static_cast<int>(count));
+  }
   bind_weights();
-  Views<MatView<float>, nn::VecView> gradients{list_, nullptr, gradients_.data(), nullptr};
+  Views<MatView<float>, nn::VecView> gradients{list_, nullptr, gradients_.data()};
   gradient_tree_ = bind<MatView<float>, nn::VecView>(config_, gradients);
 }
 
 void Parameters::bind_weights() {
   Views<nn::WeightRef, nn::VecRef> views{list_, &biases_, values_.data(),
-                                         codes_.empty() ? nullptr : &codes_};
+                                         codes_.empty() ? nullptr : &codes_,
+                                         rounded_.size() == 0 ? nullptr : rounded_.data(),
+                                         device_ != nullptr ? device_biases_.data() : nullptr};
   weights_ = bind<nn::WeightRef, nn::VecRef>(config_, views);
 }
 
 void Parameters::make_room_for_codes(ScaleTile tile) {
+  const MemoryScope scope(device_);
   code_tile_ = tile;
   codes_.resize(list_.size());
   code_jobs_.clear();
@@ -127,26 +152,49 @@ std::size_t Parameters::code_bytes() const noexcept {
   return bytes;
 }
 
-void Parameters::initialise(double std, std::uint64_t seed) {
+void Parameters::set(const Parameter& p, std::span<const float> values) {
+  const std::span<float> to = value(p);
+  if (device_ != nullptr) {
+    device_->upload(to.data(), values.data(), values.size_bytes());
+  } else {
+    std::copy(values.begin(), values.end(), to.begin());
+  }
+}
+
+void Parameters::refresh(const Context& ctx, const nn::Numerics& num) {
+  if (device_ == nullptr) return;
+  std::vector<float> all;
+  for (const RouterBias& b : biases_) all.insert(all.end(), b.value.begin(), b.value.end());
+  upload<float>(all, device_biases_);
+  if (num.products != Precision::kBF16 || rounded_version_ == version_) return;
+  const PartScope part(ctx, Part::kQuantize);
+  if (rounded_.size() == 0) {
+    const MemoryScope scope(device_);
+    rounded_.resize(values_.rows(), values_.cols());
+    bind_weights();
+  }
+  store_bf16(ctx, values_.cview(), rounded_.view());
+  rounded_version_ = version_;
+}
+
+void Parameters::initialise(const Context& ctx, double std, std::uint64_t seed) {
+  std::vector<float> values;
   for (const Parameter& p : list_) {
-    const std::span<float> values = value(p);
-    if (!p.is_matrix()) {
-      std::fill(values.begin(), values.end(), 1.0F);
-      continue;
+    values.assign(static_cast<std::size_t>(p.size()), 1.0F);
+    if (p.is_matrix()) {
+      const Rng rng(seed, stream_of(p.name));
+      ctx.for_each(p.size(), /*grain=*/1 << 14, [&](std::int64_t i) {
+        const auto at = static_cast<std::size_t>(i);
+        values[at] = static_cast<float>(std * rng.normal(at));
+      });
     }
-    const Rng rng(seed, stream_of(p.name));
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      values[i] = static_cast<float>(std * rng.normal(i));
-    }
+    set(p, values);
   }
   for (RouterBias& b : biases_) std::fill(b.value.begin(), b.value.end(), 0.0F);
 }
 
 void Parameters::load(const io::Safetensors& file, const Config& source) {
-  for (const Parameter& p : list_) {
-    const std::vector<float> read = read_floats(source, file, p.name, p.shape());
-    std::copy(read.begin(), read.end(), value(p).begin());
-  }
+  for (const Parameter& p : list_) set(p, read_floats(source, file, p.name, p.shape()));
   for (RouterBias& b : biases_) {
     const auto n = static_cast<std::int64_t>(b.value.size());
     b.value = read_floats(source, file, b.name, {n});
@@ -156,25 +204,38 @@ void Parameters::load(const io::Safetensors& file, const Config& source) {
 }
 
 std::vector<io::TensorToWrite> Parameters::tensors() const {
+  const float* values = values_.data();
+  if (device_ != nullptr) {
+    file_copy_.resize(values_.rows(), values_.cols());
+    download<float>(values_, file_copy_.span());
+    values = file_copy_.data();
+  }
+  std::vector<const float*> biases;
+  for (const RouterBias& b : biases_) biases.push_back(b.value.data());
+  return tensors_with(values, biases);
+}
+
+std::vector<io::TensorToWrite> Parameters::tensors_with(
+    const float* values, std::span<const float* const> biases) const {
   std::vector<io::TensorToWrite> out;
   const Parameter* embed = nullptr;
   const Parameter* head = nullptr;
   for (const Parameter& p : list_) {
-    out.push_back({p.name, DType::kF32, p.shape(), values_.data() + p.offset});
+    out.push_back({p.name, DType::kF32, p.shape(), values + p.offset});
     if (p.name == "model.embed_tokens.weight") embed = &p;
     if (p.name == "lm_head.weight") head = &p;
   }
   if (head == nullptr) head = embed;  // tied
-  for (const RouterBias& b : biases_) {
-    out.push_back(
-        {b.name, DType::kF32, {static_cast<std::int64_t>(b.value.size())}, b.value.data()});
+  for (std::size_t i = 0; i < biases_.size(); ++i) {
+    const RouterBias& b = biases_[i];
+    out.push_back({b.name, DType::kF32, {static_cast<std::int64_t>(b.value.size())}, biases[i]});
   }
   for (int i = 0; i < config_.num_nextn_predict_layers; ++i) {
     const std::string p = "model.layers." + std::to_string(config_.num_hidden_layers + i) + ".";
     out.push_back(
-        {p + "embed_tokens.weight", DType::kF32, embed->shape(), values_.data() + embed->offset});
+        {p + "embed_tokens.weight", DType::kF32, embed->shape(), values + embed->offset});
     out.push_back(
-        {p + "shared_head.head.weight", DType::kF32, head->shape(), values_.data() + head->offset});
+        {p + "shared_head.head.weight", DType::kF32, head->shape(), values + head->offset});
   }
   return out;
 }

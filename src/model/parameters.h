@@ -1,5 +1,8 @@
 // All parameters of a model in one float arena, with gradients beside them: what training works on.
 //
+// Where a device is given, values, gradients and codes lie there, and so do the addresses that this
+// hands out; router biases are kept by the host, with a copy there.
+//
 // Owns:    values, gradients, router biases, and codes of the values for FP8 products. Every tensor
 // starts at a multiple of 16 floats; the
 //          gaps stay zero, so that the arena can be summed as one vector.
@@ -39,18 +42,23 @@ struct RouterBias {
 
 class Parameters {
  public:
-  explicit Parameters(const Config& config);  // zeroed
+  explicit Parameters(const Config& config, Device* device = nullptr);  // zeroed
 
   // Matrices N(0, std), norm weights 1, biases 0. A tensor's values depend on the seed and its own
   // name only.
-  void initialise(double std, std::uint64_t seed);
+  void initialise(double std, std::uint64_t seed) { initialise(Context{}, std, seed); }
+  void initialise(const Context& ctx, double std, std::uint64_t seed);
   // From a checkpoint of the same shape: F32, BF16, F16, or F8_E4M3 with weight_scale_inv. Copies
   // of embedding and head in the MTP layer are ignored: training shares them.
   void load(const io::Safetensors& file) { load(file, config_); }
   // `source`: the file's own config.json, which says how its FP8 blocks are cut.
   void load(const io::Safetensors& file, const Config& source);
   // As published names; with the MTP layer's copies of embedding and head, as other tools expect.
+  // Of a device's weights the host has a copy then, which lasts until the next call.
   std::vector<io::TensorToWrite> tensors() const;
+  // The same with other values in their places: laid out as values(), and as biases().
+  std::vector<io::TensorToWrite> tensors_with(const float* values,
+                                              std::span<const float* const> biases) const;
 
   const Config& config() const noexcept { return config_; }
   const std::vector<Parameter>& list() const noexcept { return list_; }
@@ -71,6 +79,11 @@ class Parameters {
   }
   std::span<float> gradient(const Parameter& p) noexcept { return slice(gradients_, p); }
 
+  Device* device() const noexcept { return device_; }
+  // What a pass on a device reads besides the values, made new where it is stale: its copy of the
+  // biases, and for bf16 products the matrices in bf16, so that not every product rounds them again.
+  void refresh(const Context& ctx, const nn::Numerics& num);
+
   // Gives the weights of every Linear that FP8 products may read their codes, unless those it has
   // are of these very values.
   void quantize(const Context& ctx, const nn::Numerics& num);
@@ -82,14 +95,20 @@ class Parameters {
  private:
   void bind_weights();
   void make_room_for_codes(ScaleTile tile);
+  void set(const Parameter& p, std::span<const float> values);
   static std::span<float> slice(Mat<float>& arena, const Parameter& p) {
     return {arena.data() + p.offset, static_cast<std::size_t>(p.size())};
   }
   Config config_;
+  Device* device_ = nullptr;
   std::vector<Parameter> list_;
   std::vector<RouterBias> biases_;
   std::int64_t count_ = 0;
   Mat<float> values_, gradients_;
+  Mat<float> device_biases_;      // of all layers, one after the other
+  Mat<Bf16> rounded_;             // the values, on a device whose products read bf16
+  std::uint64_t rounded_version_ = 0;
+  mutable Mat<float> file_copy_;  // what tensors() points at where the values lie on a device
   std::vector<Fp8Mat> codes_;  // one per parameter, empty where there are none
   ScaleTile code_tile_ = ScaleTile::kBlock;
   std::vector<QuantizeFp8> code_jobs_;  // that make them

@@ -37,7 +37,11 @@ void TrainGraph::lay_out(int sequences, int length, Layout& out) const {
     }
     out.cos.resize(sequences * length, dims_.heads.rope / 2);
     out.sin.resize(sequences * length, dims_.heads.rope / 2);
-    rope_table<float>(config_.rope, positions, out.cos.view(), out.sin.view());
+    const MemoryScope host(nullptr);
+    Mat<float> cos(out.cos.rows(), out.cos.cols()), sin(out.sin.rows(), out.sin.cols());
+    rope_table<float>(config_.rope, positions, cos.view(), sin.view());
+    upload<float>(cos.span(), out.cos);
+    upload<float>(sin.span(), out.sin);
     out.sequences = sequences;
     out.length = length;
   }
@@ -47,20 +51,28 @@ void TrainGraph::lay_out(int sequences, int length, Layout& out) const {
   for (int s = 0; s < sequences; ++s) out.spans.push_back({s * length, length, s * length, length});
 }
 
-double TrainGraph::head_loss(MatView<const float> normed, MatRef head,
-                             std::span<const std::int32_t> targets, float grad_scale, bool backward,
-                             const LossOptions& options, MatView<float> dnormed,
-                             MatView<float> dhead, bool add_dhead,
-                             std::vector<std::int32_t>& argmax) {
+void TrainGraph::Indices::to_ops() {
+  ops.resize(1, static_cast<int>(host.size()));
+  upload<std::int32_t>(host, ops);
+}
+void TrainGraph::Indices::from_ops(std::size_t n) {
+  host.resize(n);
+  download<std::int32_t>(ops, host);
+}
+
+double TrainGraph::head_loss(MatView<const float> normed, MatRef head, const Indices& targets,
+                             float grad_scale, bool backward, const LossOptions& options,
+                             MatView<float> dnormed, MatView<float> dhead, bool add_dhead,
+                             Indices& argmax) {
   const PartScope part(ctx_, Part::kHead);
-  argmax.resize(targets.size());
-  std::vector<double>& loss = row_losses_;
-  loss.resize(targets.size());
+  argmax.ops.resize(1, normed.rows);
+  op_row_losses_.resize(1, normed.rows);
   // Each piece reads the head and adds to its gradient, so pieces are as large as their logits
   // allow.
-  constexpr int kLogits = 8 << 20, kLeastRows = 512;
+  constexpr int kLeastRows = 512;
+  const int most_logits = ctx_.device != nullptr ? 256 << 20 : 8 << 20;
   const int head_rows =
-      options.head_rows > 0 ? options.head_rows : std::max(kLogits / head.rows, kLeastRows);
+      options.head_rows > 0 ? options.head_rows : std::max(most_logits / head.rows, kLeastRows);
   for (int begin = 0; begin < normed.rows; begin += head_rows) {
     const int rows = std::min(head_rows, normed.rows - begin);
     const auto from = static_cast<std::size_t>(begin);
@@ -70,8 +82,8 @@ double TrainGraph::head_loss(MatView<const float> normed, MatRef head,
     const bool in_bf16 = backward && num_.bf16_operands;  // what the products read of the gradient
     dlogits_.resize(in_bf16 ? rows : 0, head.rows);
     cross_entropy(ctx_,
-                  {logits, targets.subspan(from, n), std::span(loss).subspan(from, n),
-                   std::span(argmax).subspan(from, n), backward, grad_scale, dlogits_.view()});
+                  {logits, targets.span().subspan(from, n), op_row_losses_.span().subspan(from, n),
+                   argmax.ops.span().subspan(from, n), backward, grad_scale, dlogits_.view()});
     if (backward) {
       const MatRef dlogits = in_bf16 ? MatRef(dlogits_.cview()) : MatRef(logits);
       const Gemm back[] = {
@@ -80,6 +92,10 @@ double TrainGraph::head_loss(MatView<const float> normed, MatRef head,
       gemm(ctx_, num_.products, back);
     }
   }
+  argmax.from_ops(targets.size());
+  std::vector<double>& loss = row_losses_;
+  loss.resize(targets.size());
+  download<double>(op_row_losses_, loss);
   double sum = 0;
   for (std::size_t i = 0; i < loss.size(); ++i) {
     if (is_scored(i, loss.size(), options)) sum += loss[i];
@@ -124,22 +140,25 @@ void TrainGraph::prepare(MatView<const std::int32_t> tokens, bool mtp) {
   if (mtp) lay_out(batch, length - 1, mtp_layout_);
   sequences_ = batch;
   length_ = length;
-  inputs_.clear();
-  targets_.clear();
-  mtp_inputs_.clear();
-  mtp_targets_.clear();
-  mtp_rows_.clear();
+  inputs_.host.clear();
+  targets_.host.clear();
+  mtp_inputs_.host.clear();
+  mtp_targets_.host.clear();
+  mtp_rows_.host.clear();
   for (int b = 0; b < batch; ++b) {
     for (int i = 0; i < length; ++i) {
-      inputs_.push_back(tokens.at(b, i));
-      targets_.push_back(tokens.at(b, i + 1));
+      inputs_.host.push_back(tokens.at(b, i));
+      targets_.host.push_back(tokens.at(b, i + 1));
       if (mtp && i + 1 < length) {
-        mtp_inputs_.push_back(tokens.at(b, i + 1));
-        mtp_targets_.push_back(tokens.at(b, i + 2));
-        mtp_rows_.push_back(b * length + i);
+        mtp_inputs_.host.push_back(tokens.at(b, i + 1));
+        mtp_targets_.host.push_back(tokens.at(b, i + 2));
+        mtp_rows_.host.push_back(b * length + i);
       }
     }
   }
+  for (Indices* i : {&inputs_, &targets_}) i->to_ops();
+  if (!mtp) return;
+  for (Indices* i : {&mtp_inputs_, &mtp_targets_, &mtp_rows_}) i->to_ops();
 }
 
 void TrainGraph::drop_entry(const nn::LayerDropout& drop, MatView<float> x) const {
@@ -173,7 +192,7 @@ void TrainGraph::forward_main(const nn::Weights& w) {
   x_.resize(rows, d);
   {
     const PartScope part(ctx_, Part::kElementwise);
-    embedding(ctx_, {w.embed, inputs_, x_.view()});
+    embedding(ctx_, {w.embed, inputs_.span(), x_.view()});
   }
   drop_entry(drop_, x_.view());
   for (std::size_t l = 0; l < layers_.size(); ++l) {
@@ -183,9 +202,9 @@ void TrainGraph::forward_main(const nn::Weights& w) {
   }
   normed_.resize(rows, d);
   dnormed_.resize(rows, d);
-  norm_rstd_.resize(static_cast<std::size_t>(rows));
+  norm_rstd_.resize(1, rows);
   const PartScope part(ctx_, Part::kElementwise);
-  rms_norm(ctx_, {x_.cview(), w.norm, dims_.eps, normed_.view(), norm_rstd_});
+  rms_norm(ctx_, {x_.cview(), w.norm, dims_.eps, normed_.view(), norm_rstd_.span()});
 }
 
 void TrainGraph::forward_mtp(const nn::MtpWeights& w) {
@@ -197,17 +216,17 @@ void TrainGraph::forward_mtp(const nn::MtpWeights& w) {
   mtp_x_.resize(rows, d);
   mtp_normed_.resize(rows, d);
   mtp_dnormed_.resize(rows, d);
-  for (std::vector<float>* rstd : {&enorm_rstd_, &hnorm_rstd_, &mtp_rstd_}) {
-    rstd->resize(mtp_inputs_.size());
+  for (Mat<float>* rstd : {&enorm_rstd_, &hnorm_rstd_, &mtp_rstd_}) {
+    rstd->resize(1, rows);
   }
   {
     const PartScope part(ctx_, Part::kElementwise);
-    embedding(ctx_, {w.embed, mtp_inputs_, mtp_embed_.view()});
-    gather_rows(ctx_, {normed_.cview(), mtp_rows_, mtp_hidden_.view()});
+    embedding(ctx_, {w.embed, mtp_inputs_.span(), mtp_embed_.view()});
+    gather_rows(ctx_, {normed_.cview(), mtp_rows_.span(), mtp_hidden_.view()});
     rms_norm(ctx_, {mtp_embed_.cview(), w.enorm, dims_.eps, mtp_joined_.view().sub_cols(0, d),
-                    enorm_rstd_});
+                    enorm_rstd_.span()});
     rms_norm(ctx_, {mtp_hidden_.cview(), w.hnorm, dims_.eps, mtp_joined_.view().sub_cols(d, d),
-                    hnorm_rstd_});
+                    hnorm_rstd_.span()});
   }
   {
     const PartScope part(ctx_, Part::kDense);
@@ -218,7 +237,7 @@ void TrainGraph::forward_mtp(const nn::MtpWeights& w) {
                     mtp_x_.view(), mtp_block_, scratch_);
   if (w.block.is_moe) add_load(mtp_block_.moe.route.order);
   const PartScope part(ctx_, Part::kElementwise);
-  rms_norm(ctx_, {mtp_x_.cview(), w.head_norm, dims_.eps, mtp_normed_.view(), mtp_rstd_});
+  rms_norm(ctx_, {mtp_x_.cview(), w.head_norm, dims_.eps, mtp_normed_.view(), mtp_rstd_.span()});
 }
 
 double TrainGraph::backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients& g,
@@ -227,7 +246,7 @@ double TrainGraph::backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients&
   const int d = dims_.hidden;
   mtp_dx_.resize(rows, d);
   mtp_djoined_.resize(rows, 2 * d);
-  rms_norm_backward(ctx_, {mtp_x_.cview(), w.head_norm, mtp_rstd_, mtp_dnormed_.cview(),
+  rms_norm_backward(ctx_, {mtp_x_.cview(), w.head_norm, mtp_rstd_.span(), mtp_dnormed_.cview(),
                            mtp_dx_.view(), false, g.head_norm});
   const double loss =
       nn::block_backward(ctx_, num_, dims_, w.block, g.block, mtp_layout_.rope, mtp_layout_.spans,
@@ -242,17 +261,14 @@ double TrainGraph::backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients&
   }
   const PartScope part(ctx_, Part::kElementwise);
   // mtp_dx_ and mtp_dnormed_ are free again: the gradients of the embedding and of the hidden rows.
-  rms_norm_backward(ctx_, {mtp_embed_.cview(), w.enorm, enorm_rstd_,
+  rms_norm_backward(ctx_, {mtp_embed_.cview(), w.enorm, enorm_rstd_.span(),
                            mtp_djoined_.cview().sub_cols(0, d), mtp_dx_.view(), false, g.enorm});
   rms_norm_backward(ctx_,
-                    {mtp_hidden_.cview(), w.hnorm, hnorm_rstd_, mtp_djoined_.cview().sub_cols(d, d),
+                    {mtp_hidden_.cview(), w.hnorm, hnorm_rstd_.span(), mtp_djoined_.cview().sub_cols(d, d),
                      mtp_dnormed_.view(), false, g.hnorm});
-  embedding_backward(ctx_, {mtp_inputs_, mtp_dx_.cview(), g.embed});
-  ctx_.for_each(rows, 32, [&](std::int64_t i) {  // each hidden row was used once
-    float* to = dnormed_.row(mtp_rows_[static_cast<std::size_t>(i)]);
-    const float* from = mtp_dnormed_.row(i);
-    for (int j = 0; j < d; ++j) to[j] += from[j];
-  });
+  embedding_backward(ctx_, {mtp_inputs_.span(), mtp_dx_.cview(), g.embed});
+  // Each hidden row was used once.
+  add_rows(ctx_, {mtp_dnormed_.cview(), mtp_rows_.span(), dnormed_.view()});
   return loss;
 }
 
@@ -261,7 +277,7 @@ void TrainGraph::backward_main(const nn::Weights& w, const nn::Gradients& g,
   const MatView<float> dx = normed_.view();  // the head has read it
   {
     const PartScope part(ctx_, Part::kElementwise);
-    rms_norm_backward(ctx_, {x_.cview(), w.norm, norm_rstd_, dnormed_.cview(), dx, false, g.norm});
+    rms_norm_backward(ctx_, {x_.cview(), w.norm, norm_rstd_.span(), dnormed_.cview(), dx, false, g.norm});
   }
   for (std::size_t l = layers_.size(); l-- > 0;) {
     layer_balance_[l] =
@@ -270,7 +286,7 @@ void TrainGraph::backward_main(const nn::Weights& w, const nn::Gradients& g,
   }
   drop_entry(drop_, dx);
   const PartScope part(ctx_, Part::kElementwise);
-  embedding_backward(ctx_, {inputs_, dx, g.embed});
+  embedding_backward(ctx_, {inputs_.span(), dx, g.embed});
 }
 
 double TrainGraph::balance_of(const nn::BlockSaved& saved, int sequences) const {
@@ -282,14 +298,14 @@ void TrainGraph::count_hits(const LossOptions& options) {
   Losses& out = losses_;
   for (std::size_t i = 0; i < targets_.size(); ++i) {
     if (!is_scored(i, targets_.size(), options)) continue;
-    out.main_correct += argmax_[i] == targets_[i] ? 1 : 0;
+    out.main_correct += argmax_.host[i] == targets_.host[i] ? 1 : 0;
   }
   for (std::size_t i = 0; i < mtp_targets_.size(); ++i) {
     if (!is_scored(i, mtp_targets_.size(), options)) continue;
-    out.mtp_correct += mtp_argmax_[i] == mtp_targets_[i] ? 1 : 0;
+    out.mtp_correct += mtp_argmax_.host[i] == mtp_targets_.host[i] ? 1 : 0;
     // Row i drafted the token after next; the main model says it one row later.
-    const auto next = static_cast<std::size_t>(mtp_rows_[i]) + 1;
-    out.mtp_accepted += mtp_argmax_[i] == argmax_[next] ? 1 : 0;
+    const auto next = static_cast<std::size_t>(mtp_rows_.host[i]) + 1;
+    out.mtp_accepted += mtp_argmax_.host[i] == argmax_.host[next] ? 1 : 0;
   }
 }
 
@@ -301,7 +317,8 @@ void TrainGraph::zero_added_gradients(Parameters& parameters, bool mtp) const {
   for (const Parameter& p : parameters.list()) {
     const bool added = !p.is_matrix() || p.name == "model.embed_tokens.weight";
     const std::span<float> g = parameters.gradient(p);
-    if (added || leaves_mtp) std::fill(g.begin(), g.end(), 0.0F);
+    const auto n = static_cast<int>(g.size());
+    if (added || leaves_mtp) zero_rows(ctx_, {g.data(), 1, n, n});
   }
 }
 
@@ -310,7 +327,9 @@ const Losses& TrainGraph::run(Parameters& parameters, MatView<const std::int32_t
   const nn::Weights& w = parameters.weights();
   const nn::Gradients& g = parameters.gradient_tree();
   const bool mtp = !w.mtp.empty() && tokens.cols > 2;
+  const MemoryScope scope(ctx_.device);
   prepare(tokens, mtp);
+  parameters.refresh(ctx_, num_);
   if (num_.fp8) parameters.quantize(ctx_, num_);
   num_.fresh_gradients = backward && options.fresh_gradients;
   if (num_.fresh_gradients) zero_added_gradients(parameters, mtp);

@@ -63,7 +63,7 @@ class TrainGraph {
   // Numerics::f32() or Numerics::bf16().
   TrainGraph(const Context& ctx, const Config& config, Precision precision);
 
-  // tokens [B, T + 1]. Adds the gradients of the weighted total to the parameters' gradients, or
+  // tokens [B, T + 1], the host's. Adds the gradients of the weighted total to the parameters' gradients, or
   // writes them. The losses stand until the next pass.
   const Losses& forward_backward(Parameters& parameters, MatView<const std::int32_t> tokens,
                                  const LossOptions& options);
@@ -83,6 +83,17 @@ class TrainGraph {
     int sequences = 0;  // what the tables have room for
     int length = 0;
     Mat<float> cos, sin;
+  };
+
+  // Token ids and row numbers as the ops read and write them, and the host's.
+  struct Indices {
+    std::vector<std::int32_t> host;
+    Mat<std::int32_t> ops;  // [1, n]
+
+    std::size_t size() const noexcept { return host.size(); }
+    std::span<const std::int32_t> span() const noexcept { return ops.span(); }
+    void to_ops();
+    void from_ops(std::size_t n);
   };
 
   const Losses& run(Parameters& parameters, MatView<const std::int32_t> tokens,
@@ -105,10 +116,9 @@ class TrainGraph {
   void drop_entry(const nn::LayerDropout& drop, MatView<float> x) const;
   // Cross entropy of normed rows against targets in pieces of head_rows; with backward, dnormed
   // [T, D] gets its gradient and dhead has its own added, or is it. Returns the sum of the losses.
-  double head_loss(MatView<const float> normed, MatRef head, std::span<const std::int32_t> targets,
+  double head_loss(MatView<const float> normed, MatRef head, const Indices& targets,
                    float grad_scale, bool backward, const LossOptions& options,
-                   MatView<float> dnormed, MatView<float> dhead, bool add_dhead,
-                   std::vector<std::int32_t>& argmax);
+                   MatView<float> dnormed, MatView<float> dhead, bool add_dhead, Indices& argmax);
 
   const Context& ctx_;
   Config config_;
@@ -130,14 +140,15 @@ class TrainGraph {
   // [T, D]. The gradient of x_ takes the place of normed_; logits lie in the experts' rows.
   Mat<float> x_, normed_, dnormed_;
   Mat<Bf16> dlogits_;
-  std::vector<float> norm_rstd_;
-  std::vector<std::int32_t> inputs_, targets_, argmax_;
+  Mat<float> norm_rstd_;       // [1, T]
+  Mat<double> op_row_losses_;  // as cross entropy writes them
+  Indices inputs_, targets_, argmax_;
 
   nn::BlockSaved mtp_block_;
   Mat<float> mtp_embed_, mtp_hidden_, mtp_joined_, mtp_x_, mtp_normed_, mtp_dnormed_, mtp_dx_,
       mtp_djoined_;
-  std::vector<float> enorm_rstd_, hnorm_rstd_, mtp_rstd_;
-  std::vector<std::int32_t> mtp_inputs_, mtp_targets_, mtp_rows_, mtp_argmax_;
+  Mat<float> enorm_rstd_, hnorm_rstd_, mtp_rstd_;
+  Indices mtp_inputs_, mtp_targets_, mtp_rows_, mtp_argmax_;
 };
 
 }  // namespace cachalot::model

@@ -23,20 +23,20 @@ bool reads_floats(const Numerics& num, const BlockWeights& w) {
 // The normed input of attention or of the feed-forward part: codes in s.h_operand, floats in s.h
 // unless they are not wanted.
 void norm(const Context& ctx, const Numerics& num, const BlockDims& dims, MatView<const float> x,
-          VecRef weight, std::vector<float>& rstd, bool floats, BlockScratch& s) {
-  rstd.resize(static_cast<std::size_t>(x.rows));
+          VecRef weight, Mat<float>& rstd, bool floats, BlockScratch& s) {
+  rstd.resize(1, x.rows);
   if (num.codes_in_passing()) {
     const PartScope part(ctx, Part::kQuantize);
     s.h.resize(x.rows, x.cols);
     const MatView<float> h = floats ? s.h.view() : MatView<float>{};
     s.h_operand.begin_codes(x.rows, x.cols, Operand::Use::kRows, {}, floats ? MatRef(h) : MatRef());
-    rms_norm_fp8(ctx, {{x, weight, dims.eps, h, rstd}, num.scale, s.h_operand.rows_out(0)});
+    rms_norm_fp8(ctx, {{x, weight, dims.eps, h, rstd.span()}, num.scale, s.h_operand.rows_out(0)});
     return;
   }
   {
     const PartScope part(ctx, Part::kElementwise);
     s.h.resize(x.rows, x.cols);
-    rms_norm(ctx, {x, weight, dims.eps, s.h.view(), rstd});
+    rms_norm(ctx, {x, weight, dims.eps, s.h.view(), rstd.span()});
   }
   s.h_operand.set(ctx, num, s.h.cview(), num.activation_tile, Operand::Use::kRows);
 }
@@ -44,7 +44,7 @@ void norm(const Context& ctx, const Numerics& num, const BlockDims& dims, MatVie
 // The same for the backward: computed again from the kept x, or what was kept of it. Its gradient
 // products need tiles along the columns.
 void norm_again(const Context& ctx, const Numerics& num, const BlockDims& dims,
-                MatView<const float> x, VecRef weight, std::vector<float>& rstd, bool floats,
+                MatView<const float> x, VecRef weight, Mat<float>& rstd, bool floats,
                 const Saved& kept_h, BlockScratch& s) {
   if (num.recompute_norms) {
     norm(ctx, num, dims, x, weight, rstd, floats, s);
@@ -97,13 +97,13 @@ KeptBytes kept_bytes(const BlockSaved& s) {
   KeptBytes k;
   k.bytes = {s.x.bytes() + s.x_mid.bytes(),
              s.h_attn.bytes() + s.h_ffn.bytes() + s.mla.q_a.bytes() + s.mla.kv_a.bytes() +
-                 (s.in_rstd.size() + s.post_rstd.size()) * sizeof(float),
+                 s.in_rstd.bytes() + s.post_rstd.bytes(),
              s.mla.q.bytes() + s.mla.kv.bytes(),
              s.mla.out.bytes() + s.mla.lse.bytes(),
              ffn(s.mlp) + ffn(s.moe.experts) + ffn(s.moe.shared),
              s.moe.route.scores.bytes() + s.moe.route.index.bytes() + s.moe.route.weight.bytes() +
-                 order.slot.bytes() +
-                 (order.begin.size() + order.token.size()) * sizeof(std::int32_t)};
+                 order.slot.bytes() + order.token.bytes() +
+                 order.begin.size() * sizeof(std::int32_t)};
   return k;
 }
 
@@ -153,7 +153,7 @@ double block_backward(const Context& ctx, const Numerics& num, const BlockDims& 
                    s.products);
     }
     const PartScope part(ctx, Part::kElementwise);
-    rms_norm_backward(ctx, {x, w.post_norm, saved.post_rstd, s.dh.cview(), dx, true, g.post_norm});
+    rms_norm_backward(ctx, {x, w.post_norm, saved.post_rstd.span(), s.dh.cview(), dx, true, g.post_norm});
   }
   const auto x = saved.x.load(ctx, s.x);
   norm_again(ctx, num, dims, x, w.input_norm, saved.in_rstd, reads_floats(num, w.mla), saved.h_attn,
@@ -162,7 +162,7 @@ double block_backward(const Context& ctx, const Numerics& num, const BlockDims& 
   mla_backward(ctx, num, dims, w.mla, g.mla, s.h_operand, rope, spans, saved.mla, s.mla, dy,
                s.dh.view(), s.mla_back);
   const PartScope part(ctx, Part::kElementwise);
-  rms_norm_backward(ctx, {x, w.input_norm, saved.in_rstd, s.dh.cview(), dx, true, g.input_norm});
+  rms_norm_backward(ctx, {x, w.input_norm, saved.in_rstd.span(), s.dh.cview(), dx, true, g.input_norm});
   return loss;
 }
 

@@ -24,11 +24,11 @@ namespace cachalot::nn {
 struct BlockSaved {
   Saved x;                     // [T, D] the block's input
   Saved h_attn;                // [T, D] normed, unless norms are computed again
-  std::vector<float> in_rstd;  // [T]
+  Mat<float> in_rstd;  // [1, T]
   MlaSaved mla;
   Saved x_mid;                   // [T, D] after attention
   Saved h_ffn;                   // [T, D] normed, unless norms are computed again
-  std::vector<float> post_rstd;  // [T]
+  Mat<float> post_rstd;  // [1, T]
   FfnSaved mlp;                  // dense layers
   MoeSaved moe;                  // the others
 };

@@ -62,10 +62,7 @@ static void swiglu_backward_part(const Context& ctx, const Numerics& num, const 
   if (num.recompute_swiglu) return;
   p.saved->hidden.load_into(ctx, a.hidden);
   if (p.row_weight.empty()) return;
-  ctx.for_each(a.hidden.rows(), 64, [&](std::int64_t i) {
-    const float weight = p.row_weight[static_cast<std::size_t>(i)];
-    for (int j = 0; j < a.hidden.cols(); ++j) a.hidden.row(i)[j] *= weight;
-  });
+  scale_rows(ctx, {a.hidden.view(), p.row_weight});
 }
 
 // The same, as the products read them.

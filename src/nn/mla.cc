@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/bf16_ops.h"
+#include "kernels/elementwise.h"
 #include "kernels/fp8_fused.h"
 #include "kernels/gemm.h"
 #include "kernels/latent_attention.h"
@@ -51,16 +52,16 @@ void down(const Context& ctx, const Numerics& num, const BlockDims& d, const Mla
 
 // One of them, floats and, where `codes` are wanted, its operand along rows.
 void norm(const Context& ctx, const Numerics& num, const BlockDims& d, MatView<const float> x,
-          VecRef weight, std::vector<float>& rstd, MatView<float> y, bool codes, Operand& operand) {
-  rstd.resize(static_cast<std::size_t>(x.rows));
+          VecRef weight, Mat<float>& rstd, MatView<float> y, bool codes, Operand& operand) {
+  rstd.resize(1, x.rows);
   if (!codes) {
     const PartScope part(ctx, Part::kElementwise);
-    rms_norm(ctx, {x, weight, d.eps, y, rstd});
+    rms_norm(ctx, {x, weight, d.eps, y, rstd.span()});
     return;
   }
   const PartScope part(ctx, Part::kQuantize);
   operand.begin_codes(x.rows, x.cols, Operand::Use::kRows, {}, y);
-  rms_norm_fp8(ctx, {{x, weight, d.eps, y, rstd}, num.scale, operand.rows_out(0)});
+  rms_norm_fp8(ctx, {{x, weight, d.eps, y, rstd.span()}, num.scale, operand.rows_out(0)});
 }
 
 // The normed latents.
@@ -200,17 +201,14 @@ void mla_absorbed(const Context& ctx, const Numerics& num, const BlockDims& d, c
       }
     }
     gemm(ctx, num.products, per_head);
+    for (const auto& [begin, rows] : runs) {
+      copy_heads(ctx, {acts.q.cview().sub_rows(begin, rows), heads, q_head, d.heads.nope,
+                       d.heads.rope, acts.q_latent.view().sub_rows(begin, rows), width, d.kv_lora});
+    }
   }
   std::vector<LatentAttention> problems;
   problems.reserve(spans.size());
   for (const LatentSpan& s : spans) {
-    ctx.for_each(s.q_rows, 16, [&](std::int64_t i) {
-      const std::int64_t row = s.q_begin + i;
-      for (int h = 0; h < heads; ++h) {
-        const float* from = acts.q.row(row) + h * q_head + d.heads.nope;
-        std::copy_n(from, d.heads.rope, acts.q_latent.row(row) + h * width + d.kv_lora);
-      }
-    });
     problems.push_back({acts.q_latent.cview().sub_rows(s.q_begin, s.q_rows), s.cache, heads,
                         d.softmax_scale, acts.context.view().sub_rows(s.q_begin, s.q_rows),
                         num.products});
@@ -348,11 +346,11 @@ void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, c
   s.products.run(ctx, num);
 
   rms_norm_backward(
-      ctx, {acts.kv_a.cview().sub_cols(0, d.kv_lora), w.kv_norm, acts.kv_rstd, s.dc_kv.cview(),
+      ctx, {acts.kv_a.cview().sub_cols(0, d.kv_lora), w.kv_norm, acts.kv_rstd.span(), s.dc_kv.cview(),
             s.dkv_a.view().sub_cols(0, d.kv_lora), false, g.kv_norm});
   s.dkv_a_operand.set(ctx, num, s.dkv_a.cview(), num.gradient_tile, Use::kBoth);
   if (d.q_lora > 0) {
-    rms_norm_backward(ctx, {acts.q_a.cview(), w.q_norm, acts.q_rstd, s.dq_an.cview(),
+    rms_norm_backward(ctx, {acts.q_a.cview(), w.q_norm, acts.q_rstd.span(), s.dq_an.cview(),
                             s.dq_an.view(), false, g.q_norm});
     s.dq_an_operand.set(ctx, num, s.dq_an.cview(), num.gradient_tile, Use::kBoth);
     s.products.input_gradient(s.dq_an_operand, 0, w.q_a, dh);

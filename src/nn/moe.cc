@@ -19,25 +19,6 @@ struct Parts {
   std::span<const FfnPart> all() const { return {list, count}; }
 };
 
-// One row of P per (token, choice), from and to the matrices per token.
-void to_rows(const Context& ctx, const ExpertOrder& order, MatView<const float> weight,
-             std::vector<float>& rows) {
-  rows.resize(static_cast<std::size_t>(weight.rows) * static_cast<std::size_t>(weight.cols));
-  ctx.for_each(weight.rows, 256, [&](std::int64_t t) {
-    for (int j = 0; j < weight.cols; ++j) {
-      rows[static_cast<std::size_t>(order.slot.row(t)[j])] = weight.row(t)[j];
-    }
-  });
-}
-void from_rows(const Context& ctx, const ExpertOrder& order, const std::vector<float>& rows,
-               MatView<float> weight) {
-  ctx.for_each(weight.rows, 256, [&](std::int64_t t) {
-    for (int j = 0; j < weight.cols; ++j) {
-      weight.row(t)[j] = rows[static_cast<std::size_t>(order.slot.row(t)[j])];
-    }
-  });
-}
-
 }  // namespace
 
 void mlp_forward(const Context& ctx, const Numerics& num, const MlpWeights& w, const Operand& h,
@@ -83,8 +64,8 @@ void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
     gemm(ctx, Precision::kF32, linear(h_plain, w.router, acts.logits.view()));
     route(ctx, Route<float>{dims.route, acts.logits.cview(), w.bias, r.scores.view(),
                             r.index.view(), r.weight.view()});
-    expert_order(r.index.cview(), experts, r.order);
-    acts.x.gather(ctx, num, h, r.order.token, r.order.begin);
+    expert_order(ctx, r.index.cview(), experts, r.order);
+    acts.x.gather(ctx, num, h, r.order.token.span(), r.order.begin);
   }
   Parts parts;
   const bool shared_too = present(w.shared);
@@ -123,16 +104,17 @@ double moe_backward(const Context& ctx, const Numerics& num, const BlockDims& di
   s.dweight.resize(t, dims.route.topk);
   s.dscores.resize(t, dims.route.experts);
   s.dlogits.resize(t, dims.route.experts);
-  s.drow_weight.resize(static_cast<std::size_t>(rows));
+  s.row_weight.resize(1, rows);
+  s.drow_weight.resize(1, rows);
   {
     // Experts' rows: of their input, and of the gradient before the weights, which act on the
     // hidden rows instead, so that the experts' results need not be kept.
     const PartScope scope(ctx, Part::kRouting);
-    acts.x.gather(ctx, num, h, r.order.token, r.order.begin);
+    acts.x.gather(ctx, num, h, r.order.token.span(), r.order.begin);
     acts.x.add_columns(ctx, num);
-    s.dy.gather(ctx, num, dy, r.order.token, r.order.begin);
+    s.dy.gather(ctx, num, dy, r.order.token.span(), r.order.begin);
     s.dy.add_columns(ctx, num);
-    to_rows(ctx, r.order, r.weight.cview(), s.row_weight);
+    choices_to_rows(ctx, {saved.route.weight.view(), r.order.slot.cview(), s.row_weight.span()});
   }
   Parts parts;
   FfnPart& routed = parts.add();
@@ -142,8 +124,8 @@ double moe_backward(const Context& ctx, const Numerics& num, const BlockDims& di
   routed.acts = &acts.experts;
   routed.saved = &saved.experts;
   routed.dy = &s.dy;
-  routed.row_weight = s.row_weight;
-  routed.drow_weight = s.drow_weight;
+  routed.row_weight = s.row_weight.span();
+  routed.drow_weight = s.drow_weight.span();
   const bool shared_too = present(w.shared);
   if (shared_too) {
     FfnPart& shared = parts.add();
@@ -173,7 +155,7 @@ double moe_backward(const Context& ctx, const Numerics& num, const BlockDims& di
   } else {
     combine(ctx, {first.dx, slot, MatView<const float>{}, dh, shared_too});
   }
-  from_rows(ctx, r.order, s.drow_weight, s.dweight.view());
+  rows_to_choices(ctx, {s.dweight.view(), slot, s.drow_weight.span()});
   const double loss = balance_loss(ctx, {r.scores.cview(), balance.sequences, dims.route.topk,
                                          balance.grad_scale, s.dscores.view()});
   route_backward(ctx, {dims.route, r.scores.cview(), r.index.cview(), s.dweight.cview(),

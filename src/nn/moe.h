@@ -58,7 +58,7 @@ void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
 
 struct MoeScratch {
   Mat<float> dweight, dscores, dlogits;
-  std::vector<float> row_weight, drow_weight;  // [P]
+  Mat<float> row_weight, drow_weight;  // [1, P]
   Operand dy;                                  // [P, D]
 };
 

@@ -1,9 +1,7 @@
 #include "nn/operand.h"
 
-#include <algorithm>
-#include <cstring>
-
 #include "kernels/bf16_ops.h"
+#include "kernels/elementwise.h"
 #include "kernels/permute.h"
 #include "kernels/profile.h"
 
@@ -82,15 +80,8 @@ void Operand::gather(const Context& ctx, const Numerics& num, const Operand& fro
   }
   x_ = {};
   along_rows_.resize(begin_, cols_, tile_);
-  const Fp8View source = from.along_rows_.view();
-  const auto scale_bytes = static_cast<std::size_t>(scale_cols(tile_, cols_)) * sizeof(float);
   // Groups of row tiles follow one another without a gap: one view holds all of them.
-  const Fp8Out to = along_rows_.out_of_all();
-  ctx.for_each(rows_, 64, [&](std::int64_t i) {
-    const auto row = rows[static_cast<std::size_t>(i)];
-    std::memcpy(to.row(i), source.row(row), static_cast<std::size_t>(cols_));
-    std::memcpy(to.scale_row(i), source.scale_row(row), scale_bytes);
-  });
+  gather_codes(ctx, {from.along_rows_.view(), rows, along_rows_.out_of_all()});
 }
 
 void Operand::add_columns(const Context& ctx, const Numerics& num) {
@@ -119,6 +110,7 @@ Gemm plain_linear(MatRef x, const WeightRef& w, MatView<float> y, bool add) {
 }
 
 void Products::reserve(std::size_t products) {
+  zeroed_.reserve(products);
   plain_.reserve(products);
   fp8_.reserve(products);
 }
@@ -161,7 +153,7 @@ void Products::weight_gradient(const Numerics& num, const Operand& dy, const Ope
                                std::size_t group, MatView<float> dw) {
   const bool add = !num.fresh_gradients;
   if (dy.group_rows(group) == 0) {
-    for (int i = 0; i < dw.rows && !add; ++i) std::fill_n(dw.row(i), dw.cols, 0.0f);
+    if (!add) zeroed_.push_back(dw);
     return;
   }
   if (dy.has_codes() && x.has_codes()) {
@@ -175,6 +167,8 @@ void Products::run(const Context& ctx, const Numerics& num) {
   if (!plain_.empty()) gemm(ctx, num.products, plain_);
   if (!fp8_.empty()) gemm_fp8_hopper(ctx, num.accumulation, fp8_);
   if (!quant_.empty()) quant_linear(ctx, num.quant_activations, quant_);
+  for (const MatView<float>& m : zeroed_) zero_rows(ctx, m);
+  zeroed_.clear();
   plain_.clear();
   quant_.clear();
   fp8_.clear();

@@ -101,6 +101,7 @@ class Products {
   std::vector<Gemm> plain_;
   std::vector<Fp8Gemm> fp8_;
   std::vector<QuantLinear> quant_;
+  std::vector<MatView<float>> zeroed_;  // products of no rows
 };
 
 }  // namespace cachalot::nn

@@ -1,7 +1,6 @@
 #include "nn/saved.h"
 
-#include <cstring>
-
+#include "kernels/elementwise.h"
 #include "kernels/fp8.h"
 #include "kernels/profile.h"
 #include "kernels/saved.h"
@@ -14,9 +13,7 @@ void Saved::store(const Context& ctx, Keep keep, MatView<const float> x, numeric
   switch (keep) {
     case Keep::kF32:
       f32_.resize(x.rows, x.cols);
-      ctx.for_each(x.rows, 64, [&](std::int64_t i) {
-        std::memcpy(f32_.row(i), x.row(i), static_cast<std::size_t>(x.cols) * sizeof(float));
-      });
+      copy_rows(ctx, x, f32_.view());
       return;
     case Keep::kBf16:
       bf16_.resize(x.rows, x.cols);
@@ -45,9 +42,7 @@ void Saved::store_rounded(const Context& ctx, Keep keep, MatView<float> x) {
 void Saved::convert(const Context& ctx, MatView<float> x) const {
   switch (keep_) {
     case Keep::kF32:
-      ctx.for_each(x.rows, 64, [&](std::int64_t i) {
-        std::memcpy(x.row(i), f32_.row(i), static_cast<std::size_t>(x.cols) * sizeof(float));
-      });
+      copy_rows(ctx, f32_.cview(), x);
       return;
     case Keep::kBf16:
       load_bf16(ctx, bf16_.cview(), x);

@@ -7,6 +7,9 @@
 #include "base/error.h"
 #include "kernels/cpu/levels.h"
 #include "kernels/table.h"
+#ifdef CACHALOT_HAS_CUDA
+#include "kernels/cuda/cuda.h"
+#endif
 #include "runtime/describe.h"
 
 namespace cachalot::runtime {
@@ -64,6 +67,30 @@ const KernelTable& pick_table(std::string wanted) {
                                 " This machine has: ", here));
 }
 
+// The device that was asked for; null: the CPU.
+std::unique_ptr<Device> pick_device(bool may) {
+  const std::string wanted = environment("CACHALOT_DEVICE");
+  if (wanted.empty() || wanted == "cpu") return nullptr;
+  const bool numbered = wanted.rfind("cuda:", 0) == 0 && wanted.size() == 6 && wanted[5] >= '0' &&
+                        wanted[5] <= '9';
+  if (wanted != "cuda" && !numbered) {
+    throw Error(Code::kUsage, cat("'", wanted,
+                                  "' is no device (--device, CACHALOT_DEVICE): cpu, cuda, or "
+                                  "cuda:N for the GPU with number N"));
+  }
+  if (!may) {
+    throw Error(Code::kUnsupported, cat("this command computes on the CPU alone, but the device is ",
+                                        wanted, ": leave --device out, or unset CACHALOT_DEVICE"));
+  }
+#ifdef CACHALOT_HAS_CUDA
+  return cuda::open(numbered ? wanted[5] - '0' : 0);
+#else
+  throw Error(Code::kUnsupported,
+              cat("the device is ", wanted, ", but this program was built without CUDA: install the "
+                  "CUDA toolkit (12.3 or later) and build again with -DCACHALOT_CUDA=ON"));
+#endif
+}
+
 }  // namespace
 
 Runtime::Runtime(const RuntimeOptions& options) : topology_(this_machine()) {
@@ -76,6 +103,13 @@ Runtime::Runtime(const RuntimeOptions& options) : topology_(this_machine()) {
   places_ = place_threads(topology_, threads);
   pool_ = std::make_unique<ThreadPool>(threads);
   context_.pool = pool_.get();
+  device_ = pick_device(options.on_device);
+#ifdef CACHALOT_HAS_CUDA
+  if (device_ != nullptr) {
+    context_.device = device_.get();
+    context_.table = &cuda::table();
+  }
+#endif
   for (int i = 1; pinned_.pin && i < threads; ++i) {
     if (pool_->pin(i, places_[static_cast<std::size_t>(i)].cpus)) continue;
     pinned_ = {false, "off: the system refuses"};

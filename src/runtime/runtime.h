@@ -5,6 +5,7 @@
 // Threads: one Runtime per process is usual; a Context of it serves one caller at a time. Workers
 //          are pinned (runtime/pinning.h), the caller is not, since whatever threads it starts
 //          would be held to its core: a thread that only computes says pin_caller.
+//          With a device the context's table is the device's, its pool serves what the host does.
 // Errors:  an unknown CACHALOT_CPU level, or one this machine lacks: kUsage / kUnsupported.
 #pragma once
 
@@ -15,6 +16,7 @@
 #include "kernels/context.h"
 #include "runtime/pinning.h"
 #include "runtime/topology.h"
+#include "tensor/device.h"
 
 namespace cachalot::runtime {
 
@@ -22,6 +24,9 @@ struct RuntimeOptions {
   int threads = 0;       // 0: $CACHALOT_THREADS, else one per core this process may run on
   std::string cpu;       // level name; empty: $CACHALOT_CPU, else the best this machine has
   std::string pin = {};  // auto, on or off; empty: $CACHALOT_PIN, else auto
+  // Whether what is computed may lie on the device that $CACHALOT_DEVICE names (cpu, or cuda,
+  // cuda:1, ...); where it names one and may not, that is an error.
+  bool on_device = false;
 };
 
 class Runtime {
@@ -48,6 +53,7 @@ class Runtime {
   PinDecision pinned_;
   std::unique_ptr<const MemoryHomes> homes_;
   std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<Device> device_;
   Context context_;
 };
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 
 namespace cachalot {
 
@@ -22,6 +23,9 @@ class Device {
   virtual void upload(void* to, const void* from, std::size_t bytes) = 0;  // `from` is read at once
   virtual void download(void* to, const void* from, std::size_t bytes) = 0;  // waits for it
   virtual void wait() = 0;
+
+  virtual std::string name() const = 0;           // "NVIDIA H200"
+  virtual double bf16_flops() const noexcept = 0;  // per second, of its matrix units, as sold
 };
 
 // While it lives, matrices of this thread get their memory from `device`; null: from the host.

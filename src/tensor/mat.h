@@ -163,4 +163,24 @@ class Mat {
   int cols_ = 0;
 };
 
+// The host's elements into the beginning of a matrix, wherever that lies; and back.
+template <class T>
+void upload(std::span<const T> from, Mat<T>& to) {
+  if (from.empty()) return;
+  if (Device* device = to.device(); device != nullptr) {
+    device->upload(to.data(), from.data(), from.size_bytes());
+  } else {
+    std::memcpy(static_cast<void*>(to.data()), from.data(), from.size_bytes());
+  }
+}
+template <class T>
+void download(const Mat<T>& from, std::span<T> to) {
+  if (to.empty()) return;
+  if (Device* device = from.device(); device != nullptr) {
+    device->download(to.data(), from.data(), to.size_bytes());
+  } else {
+    std::memcpy(static_cast<void*>(to.data()), from.data(), to.size_bytes());
+  }
+}
+
 }  // namespace cachalot

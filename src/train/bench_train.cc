@@ -29,10 +29,10 @@ class Contestant {
   Contestant(const runtime::Runtime& runtime, const Recipe& recipe, const model::Config& config)
       : recipe_(recipe),
         ctx_(with_profile(runtime.context())),
-        parameters_(config),
+        parameters_(config, ctx_.device),
         optimizer_(parameters_, {recipe.moment_type(), recipe.optimizer.ema_decay}),
         graph_(ctx_, config, recipe.resolved_numerics()) {
-    initialise(recipe_, parameters_);
+    initialise(ctx_, recipe_, parameters_);
     optimizer_.begin_average(parameters_);
     const Rng rng(static_cast<std::uint64_t>(recipe.run.seed));
     const int micro = micro_batch_size(recipe, recipe.schedule.steps - 1);

@@ -19,6 +19,6 @@ struct TokenizerFacts {
 model::Config model_config(const Recipe& recipe, const TokenizerFacts& tokenizer);
 
 // Fresh weights: from `model.init_from`, or drawn with the recipe's seed and init_std.
-void initialise(const Recipe& recipe, model::Parameters& parameters);
+void initialise(const Context& ctx, const Recipe& recipe, model::Parameters& parameters);
 
 }  // namespace cachalot::train

@@ -1,7 +1,6 @@
 #include "train/run_state.h"
 
 #include <algorithm>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "base/atomic_file.h"
@@ -27,19 +26,8 @@ std::string generation_config(const model::Config& c) {
   return j.dump(2) + "\n";
 }
 
-// The optimiser's arenas as one tensor per parameter and moment.
-std::vector<io::TensorToWrite> moments(const model::Parameters& parameters,
-                                       model::Optimizer& optimizer) {
-  std::vector<io::TensorToWrite> out;
-  for (const model::Parameter& p : parameters.list()) {
-    out.push_back({"m." + p.name, optimizer.moment_type(), p.shape(), optimizer.m(p)});
-    out.push_back({"v." + p.name, optimizer.moment_type(), p.shape(), optimizer.v(p)});
-  }
-  return out;
-}
-
-void load_moment(const io::Safetensors& file, const std::string& name, const model::Parameter& p,
-                 DType type, void* to) {
+const void* find_moment(const io::Safetensors& file, const std::string& name,
+                        const model::Parameter& p, DType type) {
   const io::TensorView& t = file.at(name);
   if (t.shape != p.shape()) {
     throw Error(Code::kFormat, cat(t.file, ": tensor '", name, "' is ", to_string(t.shape),
@@ -53,7 +41,7 @@ void load_moment(const io::Safetensors& file, const std::string& name, const mod
                     "optimizer.moments to what it began with, or start a new run (model.init_from "
                     "takes the weights alone)"));
   }
-  std::memcpy(to, t.data, static_cast<std::size_t>(p.size()) * size_of(type));
+  return t.data;
 }
 
 bool has_checkpoints(const fs::path& run_dir) {
@@ -121,7 +109,7 @@ FoundCheckpoint begin_run_folder(const Recipe& recipe, const TrainOptions& optio
 
 fs::path save_state(const StateToSave& s) {
   const std::vector<io::TensorToWrite> model = s.parameters.tensors();
-  const std::vector<io::TensorToWrite> optimizer = moments(s.parameters, s.optimizer);
+  const std::vector<io::TensorToWrite> optimizer = s.optimizer.moment_tensors(s.parameters);
   CheckpointContent content;
   content.model = model;
   content.optimizer = optimizer;
@@ -157,8 +145,9 @@ void load_state(const fs::path& checkpoint, model::Parameters& parameters,
   parameters.load(io::Safetensors::open(checkpoint));
   const auto moments = io::Safetensors::open(checkpoint / "optimizer.safetensors");
   for (const model::Parameter& p : parameters.list()) {
-    load_moment(moments, "m." + p.name, p, optimizer.moment_type(), optimizer.m(p));
-    load_moment(moments, "v." + p.name, p, optimizer.moment_type(), optimizer.v(p));
+    const DType type = optimizer.moment_type();
+    optimizer.set_moments(p, find_moment(moments, "m." + p.name, p, type),
+                          find_moment(moments, "v." + p.name, p, type));
   }
   const fs::path file = checkpoint / "trainer.json";
   try {
@@ -177,6 +166,7 @@ void load_state(const fs::path& checkpoint, model::Parameters& parameters,
 
 double measured_peak(const Context& ctx, Precision precision) {
   // The best of a few: a shared machine is at times slower than it can be, never faster.
+  if (ctx.device != nullptr) return ctx.device->bf16_flops();
   constexpr int kProbes = 5;
   double best = 0;
   for (int i = 0; i < kProbes; ++i) {

@@ -80,7 +80,7 @@ class Run {
                              }
                            })),
         config_(model_config(recipe, {data_.vocab_size, data_.bos, data_.eos})),
-        parameters_(config_),
+        parameters_(config_, ctx_.device),
         optimizer_(parameters_, {recipe.moment_type(), recipe.optimizer.ema_decay}),
         graph_(ctx_, config_, recipe.resolved_numerics()),
         train_set_(data_.train, dataset_options()),
@@ -89,7 +89,7 @@ class Run {
       load_state(*resumed_.path, parameters_, optimizer_, state_);
       if (state_.fitted_steps > 0) recipe_.schedule.steps = state_.fitted_steps;
     } else {
-      initialise(recipe_, parameters_);
+      initialise(ctx_, recipe_, parameters_);
       optimizer_.begin_average(parameters_);
     }
     flops_per_token_ = cost::training_flops_per_token(config_, recipe_.data.seq_len);

@@ -48,6 +48,9 @@ void dropout(const Context& ctx, const Dropout<float>& a);
 void copy_rows(const Context& ctx, MatView<const float> x, MatView<float> out);
 void zero_rows(const Context& ctx, MatView<float> out);
 double sum_squares(const Context& ctx, std::span<const float> x);
+// rows.cu
+void scale_rows(const Context& ctx, const ScaleRows& a);
+void copy_heads(const Context& ctx, const CopyHeads& a);
 // embedding.cu
 void embedding(const Context& ctx, const Embedding& a);
 void embedding_backward(const Context& ctx, const EmbeddingBackward<float>& a);

@@ -31,6 +31,8 @@ class CudaDevice final : public Device {
   void upload(void* to, const void* from, std::size_t bytes) override;
   void download(void* to, const void* from, std::size_t bytes) override;
   void wait() override;
+  std::string name() const override { return name_; }
+  double bf16_flops() const noexcept override;
 
   cudaStream_t stream() const noexcept { return stream_; }
   int processors() const noexcept { return processors_; }
@@ -50,6 +52,7 @@ class CudaDevice final : public Device {
     cudaEvent_t done = nullptr;  // the upload has read `host`
   };
   int index_;
+  std::string name_;
   int processors_ = 0;
   cudaStream_t stream_ = nullptr;
   void* scratch_[kScratchSlots] = {};

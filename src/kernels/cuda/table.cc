@@ -14,6 +14,8 @@ constexpr KernelTable make_table() {
   t.quantize_fp8 = quantize_fp8;
   t.requantize_fp8 = requantize_fp8;
   t.dequantize_fp8 = dequantize_fp8;
+  t.scale_rows = scale_rows;
+  t.copy_heads = copy_heads;
   t.gather_codes = gather_codes;
   t.rms_norm_fp8 = rms_norm_fp8;
   t.swiglu_fp8 = swiglu_fp8;
