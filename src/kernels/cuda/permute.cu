@@ -63,11 +63,84 @@ struct GatherOp {
     store<V>(out.row(row) + V * pack, load<V>(x.row(rows[row]) + V * pack));
   }
 };
+
+// Where each row of x is asked for several times, in an order that the L2 cache cannot help with
+// (expert by expert), rows are taken in their own order instead: read once, written as often as
+// they were asked for. Who asks is listed first; the order within a list does not matter, as all
+// get the same.
+struct Askers {
+  static constexpr int kMost = 16;  // of a row; further ones are served one by one
+  std::int32_t* counts;             // [x.rows]
+  std::int32_t* left_over;          // [1] how many of `rest`
+  std::int32_t* lists;              // [x.rows, kMost]
+  std::int32_t* rest;               // [rows]
+};
+__global__ void __launch_bounds__(256) list_askers_kernel(const std::int32_t* rows, int n,
+                                                          Askers a) {
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i >= n) return;
+  const int row = rows[i], at = atomicAdd(&a.counts[row], 1);
+  if (at < Askers::kMost) {
+    a.lists[std::int64_t{row} * Askers::kMost + at] = i;
+  } else {
+    a.rest[atomicAdd(a.left_over, 1)] = i;
+  }
+}
+template <int V, class T>
+struct ServeOp {
+  MatView<const float> x;
+  Askers askers;
+  MatView<T> out;
+  __device__ void operator()(int row, int pack) const {
+    const int count = min(askers.counts[row], Askers::kMost);
+    if (count == 0) return;
+    const std::int32_t* list = askers.lists + std::int64_t{row} * Askers::kMost;
+    const auto values = load<V>(x.row(row) + V * pack);
+    for (int i = 0; i < count; ++i) store<V>(out.row(list[i]) + V * pack, values);
+  }
+};
+template <int V, class T>
+__global__ void __launch_bounds__(256)
+    serve_rest_kernel(MatView<const float> x, const std::int32_t* rows, Askers askers,
+                      MatView<T> out) {
+  for (int i = static_cast<int>(blockIdx.x); i < *askers.left_over;
+       i += static_cast<int>(gridDim.x)) {
+    const int to = askers.rest[i];
+    for (int p = static_cast<int>(threadIdx.x); p < out.cols / V; p += 256) {
+      store<V>(out.row(to) + V * p, load<V>(x.row(rows[to]) + V * p));
+    }
+  }
+}
+
+template <int V, class T>
+void gather_in_packs(const Context& ctx, MatView<const float> x, const std::int32_t* rows,
+                     MatView<T> out) {
+  constexpr std::int64_t kMuch = 64 << 20;  // bytes read of x, more than the L2 cache holds
+  const std::int64_t read = std::int64_t{4} * out.rows * out.cols;
+  if (out.rows < 2 * x.rows || read < kMuch) {
+    for_packs(ctx, "gather_rows", out.rows, out.cols / V, GatherOp<V, T>{x, rows, out});
+    return;
+  }
+  CudaDevice& device = device_of(ctx);
+  const auto n = static_cast<std::size_t>(out.rows), from = static_cast<std::size_t>(x.rows);
+  Askers a{};
+  a.counts = static_cast<std::int32_t*>(
+      device.scratch(kScratchSums, (from + 1 + from * Askers::kMost + n) * 4));
+  a.left_over = a.counts + from;
+  a.lists = a.left_over + 1;
+  a.rest = a.lists + from * Askers::kMost;
+  device.zero(a.counts, (from + 1) * 4);
+  list_askers_kernel<<<ceil_div(out.rows, 256), 256, 0, device.stream()>>>(rows, out.rows, a);
+  check_launch("gather_rows");
+  for_packs(ctx, "gather_rows", x.rows, out.cols / V, ServeOp<V, T>{x, a, out});
+  serve_rest_kernel<V, T><<<device.processors(), 256, 0, device.stream()>>>(x, rows, a, out);
+  check_launch("gather_rows");
+}
 template <class T>
 void gather(const Context& ctx, MatView<const float> x, const std::int32_t* rows, MatView<T> out) {
   constexpr int kV = 16 / sizeof(T);
   if (in_packs<kV>(x) && in_packs<kV>(out)) {
-    for_packs(ctx, "gather_rows", out.rows, out.cols / kV, GatherOp<kV, T>{x, rows, out});
+    gather_in_packs<kV, T>(ctx, x, rows, out);
   } else {
     for_packs(ctx, "gather_rows", out.rows, out.cols, GatherOp<1, T>{x, rows, out});
   }

@@ -129,6 +129,25 @@ TEST_F(CudaRowMovesTest, AreTheReferences) {
   }
 }
 
+// Rows asked for many times each, some more often than a list holds, one not at all.
+TEST_F(CudaRowMovesTest, MuchIsReadOnce) {
+  const int from = 900, n = 9000, cols = 2048;
+  Mat<std::int32_t> ask(1, n);
+  for (int i = 0; i < n; ++i) {
+    ask.data()[i] = i % 50 == 0 ? 17 : static_cast<int>(std::int64_t{i} * 7919 % (from - 1));
+  }
+  auto rows = twin(ask);
+  auto x = twin(random_mat(from, cols, 1));
+  auto out = twin<float>(n, cols);
+  gather_rows_ref(host, GatherRows<float>{x.h(), rows.hs(), out.h()});
+  cuda::gather_rows(ctx, {x.d(), rows.ds(), out.d()});
+  expect_same("gather_rows of much", out);
+  auto out16 = twin<Bf16>(n, cols);
+  gather_rows_bf16_ref(host, {x.h(), rows.hs(), out16.h()});
+  cuda::gather_rows_bf16(ctx, {x.d(), rows.ds(), out16.d()});
+  expect_same("gather_rows_bf16 of much", out16);
+}
+
 TEST_F(CudaRowMovesTest, ChoicesAndAddedRows) {
   for (const Rows s : kRows) {
     for (const Layout l : kLayouts) {

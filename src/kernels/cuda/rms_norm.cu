@@ -67,15 +67,44 @@ struct Backward {
   int block_rows;
 };
 
-// A block takes block_rows rows, one after the other; its part of dweight stays in registers.
+// A block's part of dweight, in registers where they suffice; else in shared memory, where each
+// thread has its own elements all the same.
 template <int Packs>
-__global__ void __launch_bounds__(kThreads) rms_norm_backward_kernel(const Backward a) {
+struct WeightPart {
+  static constexpr bool kShared = Packs > 4;
+  Floats<kV> own[kShared ? 1 : Packs] = {};
+  float4* shared;  // [packs of a row]
+
+  __device__ Floats<kV> get(int k, int p) const {
+    if constexpr (!kShared) return own[k];
+    return load<kV>(reinterpret_cast<const float*>(shared + p));
+  }
+  __device__ void set(int k, int p, const Floats<kV>& x) {
+    if constexpr (kShared) {
+      store<kV>(reinterpret_cast<float*>(shared + p), x);
+    } else {
+      own[k] = x;
+    }
+  }
+};
+
+// A block takes block_rows rows, one after the other.
+template <int Packs>
+__global__ void __launch_bounds__(kThreads, Packs > 4 ? 2 : 1)
+    rms_norm_backward_kernel(const Backward a) {
   __shared__ float room[2][32];  // two: a row's sum may be read while the next one's is written
   const int cols = a.x.cols, packs = cols / kV;
   const int first = static_cast<int>(threadIdx.x), step = static_cast<int>(blockDim.x);
   const int begin = static_cast<int>(blockIdx.x) * a.block_rows;
   const int end = min(begin + a.block_rows, a.x.rows);
-  Floats<kV> dweight[Packs] = {};
+  extern __shared__ float4 part_memory[];
+  WeightPart<Packs> dweight;
+  dweight.shared = part_memory;
+#pragma unroll
+  for (int k = 0; k < Packs; ++k) {
+    const int p = first + k * step;
+    if (p < packs) dweight.set(k, p, {});
+  }
   for (int row = begin; row < end; ++row) {
     Floats<kV> x[Packs], g[Packs];
     const float rstd = a.rstd[row];
@@ -89,14 +118,17 @@ __global__ void __launch_bounds__(kThreads) rms_norm_backward_kernel(const Backw
 #pragma unroll
     for (int k = 0; k < Packs; ++k) {
       const int p = first + k * step;
-      const auto w = p < packs ? load<kV>(a.weight + kV * p) : Floats<kV>{};
+      if (p >= packs) break;
+      const auto w = load<kV>(a.weight + kV * p);
+      auto dw = dweight.get(k, p);
 #pragma unroll
       for (int i = 0; i < kV; ++i) {
         x[k].v[i] *= rstd;
-        dweight[k].v[i] += g[k].v[i] * x[k].v[i];
+        dw.v[i] += g[k].v[i] * x[k].v[i];
         g[k].v[i] *= w.v[i];
         dot += g[k].v[i] * x[k].v[i];
       }
+      dweight.set(k, p, dw);
     }
     const float mean = block_sum(dot, room[row % 2]) / static_cast<float>(cols);
 #pragma unroll
@@ -117,7 +149,8 @@ __global__ void __launch_bounds__(kThreads) rms_norm_backward_kernel(const Backw
 #pragma unroll
   for (int k = 0; k < Packs; ++k) {
     const int p = first + k * step;
-    if (p < packs) store<kV>(a.partial + std::int64_t{cols} * blockIdx.x + kV * p, dweight[k]);
+    if (p >= packs) break;
+    store<kV>(a.partial + std::int64_t{cols} * blockIdx.x + kV * p, dweight.get(k, p));
   }
 }
 
@@ -213,7 +246,8 @@ void rms_norm_backward(const Context& ctx, const RmsNormBackward<float>& a) {
                rms_norm_backward_kernel<4>, rms_norm_backward_kernel<8>);
   if (kernel != nullptr && in_packs<kV>(a.x) && in_packs<kV>(a.dy) && in_packs<kV>(a.dx) &&
       in_packs<kV>(a.weight.data(), 0, cols)) {
-    kernel<<<blocks, row_threads(packs), 0, stream_of(ctx)>>>(args);
+    const std::size_t shared = packs > 4 * kThreads ? static_cast<std::size_t>(cols) * 4 : 0;
+    kernel<<<blocks, row_threads(packs), shared, stream_of(ctx)>>>(args);
   } else {
     rms_norm_backward_any_kernel<<<blocks, row_threads(cols), 0, stream_of(ctx)>>>(args);
   }
