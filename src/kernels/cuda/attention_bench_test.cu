@@ -104,7 +104,7 @@ class CudaAttentionBench : public testing::CudaTest {
   }
 };
 
-constexpr bool kBackward = false;
+constexpr bool kBackward = true;
 
 TEST_F(CudaAttentionBench, Wide) {
   time("128+64/128", {16, 128, 64, 128}, 8, 4096, kBackward);

@@ -147,7 +147,7 @@ void sum_over_heads(const Context& ctx, const AttentionBackward<float>& a, const
 
 CUtensorMap tile_map(const Bf16* data, std::int64_t rows, int cols, std::ptrdiff_t stride) {
   CUtensorMap map;
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(std::max<std::int64_t>(rows, 1))};
   const cuuint64_t strides[1] = {static_cast<cuuint64_t>(stride) * sizeof(Bf16)};
   const cuuint32_t box[2] = {64, 64}, steps[2] = {1, 1};
   const CUresult result = encode_tiled()(
