@@ -1,0 +1,166 @@
+// Absorbed MLA attention on Hopper: which kernel a problem gets, and its launches.
+//
+// By heads, format and precision alone (never by queries or by what else is in the call: bits
+// must not depend on those): latent 512 and rope 64 in BF16 or FP8 with bf16 products take the
+// kernels of latent_mma.cuh, everything else that of latent_generic.cuh.
+// Idea of attending over parts of the context and merging them: Dao et al., Flash-Decoding (2023).
+#include <algorithm>
+
+#include "kernels/cuda/latent_generic.cuh"
+#include "kernels/cuda/latent_mma.cuh"
+#include "kernels/cuda/latent_plan.h"
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/stream.cuh"
+
+namespace cachalot::cuda {
+
+namespace {
+
+constexpr int kSharedLimit = 232448;  // bytes a block of threads may have
+
+int generic_chunk(int) { return 256; }
+int few_heads_chunk(int seen) { return seen <= 16384 ? 256 : seen <= 65536 ? 512 : 1024; }
+
+struct Partials {
+  float* out = nullptr;     // [partials, rows of a group, L]
+  float2* rows = nullptr;   // largest score, in powers of two, and sum of weights
+};
+Partials partials_of(const Context& ctx, const LatentPlan& plan, int rows, int latent) {
+  const std::size_t count = static_cast<std::size_t>(plan.partials) * static_cast<std::size_t>(rows);
+  if (count == 0) return {};
+  auto* p = static_cast<float*>(device_of(ctx).scratch(
+      kScratchAttention,
+      count * (sizeof(float) * static_cast<std::size_t>(latent) + sizeof(float2))));
+  return {p, reinterpret_cast<float2*>(p + count * static_cast<std::size_t>(latent))};
+}
+
+void merge(const Context& ctx, const LatentPlan& plan, const DevicePlan& on_device, int rows,
+           int latent, const Partials& partials) {
+  if (plan.partials == 0) return;
+  const dim3 grid(static_cast<unsigned>(plan.groups.size()), static_cast<unsigned>(rows),
+                  static_cast<unsigned>(ceil_div(latent, 128)));
+  merge_chunks<<<grid, 128, 0, stream_of(ctx)>>>(on_device, rows, latent, partials.out,
+                                                 partials.rows);
+  check_launch("latent_attention merge");
+}
+
+GenericShape generic_shape(const LatentAttention& a) {
+  GenericShape s{};
+  s.layout = a.cache.layout;
+  s.row_bytes = static_cast<int>(s.layout.row_bytes());
+  s.rope_at = static_cast<int>(s.layout.rope_at());
+  s.bf16 = a.precision == Precision::kBF16;
+  s.stride = s.layout.width() | 1;
+  for (const auto& [rows, tokens] : {std::pair{8, 32}, {4, 16}, {1, 16}, {1, 1}}) {
+    s.rows = rows;
+    s.tokens = tokens;
+    if (s.bytes() <= kSharedLimit) return s;
+  }
+  throw Error(Code::kUnsupported, cat("latent attention over ", s.layout.width(),
+                                      " columns; the GPU's shared memory holds a token of up to "
+                                      "about 19000"));
+}
+
+void attend_generic(const Context& ctx, const LatentPlan& plan, const GenericShape& shape) {
+  const int latent = shape.layout.latent;
+  const DevicePlan on_device = upload(ctx, plan);
+  const Partials partials = partials_of(ctx, plan, shape.rows, latent);
+  check(cudaFuncSetAttribute(attend_any, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(shape.bytes())),
+        "latent_attention");
+  attend_any<<<static_cast<unsigned>(plan.items.size()), 256, shape.bytes(), stream_of(ctx)>>>(
+      shape, on_device, partials.out, partials.rows);
+  check_launch("latent_attention");
+  merge(ctx, plan, on_device, shape.rows, latent, partials);
+}
+
+// Memory as lines of 128 bytes, of which a token takes every ninth: a box of it is 64 columns of
+// some tokens of any block. `base` is the lowest block.
+CUtensorMap tile_map(const std::byte* base, int tokens) {
+  using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*,
+                              const cuuint64_t*, const cuuint64_t*, const cuuint32_t*,
+                              const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
+                              CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+  static const Encode encode = [] {
+    void* entry = nullptr;
+    cudaDriverEntryPointQueryResult result{};
+    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
+                                           cudaEnableDefault, &result),
+          "finding cuTensorMapEncodeTiled");
+    return reinterpret_cast<Encode>(entry);
+  }();
+  const cuuint64_t sizes[3] = {64, std::uint64_t{1} << 31, kLatentBlock};
+  const cuuint64_t strides[2] = {kCopyGrain, kBf16RowBytes};
+  const cuuint32_t box[3] = {64, 1, static_cast<cuuint32_t>(tokens)}, steps[3] = {1, 1, 1};
+  CUtensorMap map;
+  const CUresult result =
+      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<std::byte*>(base), sizes,
+             strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS) {
+    throw Error(Code::kInternal, cat("CUDA: no tensor map of the latent cache: error ",
+                                     static_cast<int>(result)));
+  }
+  return map;
+}
+
+template <bool kFp8, int kRowTiles>
+void attend_few(const Context& ctx, const LatentPlan& plan) {
+  if (plan.empty()) return;
+  using F = FewHeads<kFp8, kRowTiles>;
+  const DevicePlan on_device = upload(ctx, plan);
+  const Partials partials = partials_of(ctx, plan, F::kRows, kLatentWidth);
+  const std::byte* base = *std::min_element(plan.blocks.begin(), plan.blocks.end());
+  const CUtensorMap map = kFp8 ? CUtensorMap{} : tile_map(base, F::kTokens);
+  const auto kernel = attend_few_heads<kFp8, kRowTiles>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, F::kBytes),
+        "latent_attention");
+  const int items = static_cast<int>(plan.items.size());
+  kernel<<<static_cast<unsigned>(std::min(items, device_of(ctx).processors())), F::kThreads,
+           F::kBytes, stream_of(ctx)>>>(map, base, on_device, items, partials.out, partials.rows);
+  check_launch("latent_attention");
+  merge(ctx, plan, on_device, F::kRows, kLatentWidth, partials);
+}
+
+bool is_fast(const LatentAttention& a) {
+  const LatentLayout& l = a.cache.layout;
+  if (l.latent != kLatentWidth || l.rope != kRopeWidth || a.precision != Precision::kBF16 ||
+      l.format == LatentFormat::kF32) {
+    return false;
+  }
+  const auto aligned = [](const float* p, std::ptrdiff_t stride) {
+    return reinterpret_cast<std::uintptr_t>(p) % 16 == 0 && stride % 4 == 0;
+  };
+  if (!aligned(a.q.data, a.q.stride) || !aligned(a.out.data, a.out.stride)) return false;
+  const std::size_t grain = l.format == LatentFormat::kBF16 ? kCopyGrain : 16;
+  const auto used = a.cache.blocks.first(
+      static_cast<std::size_t>(ceil_div(a.cache.rows, kLatentBlock)));
+  return std::all_of(used.begin(), used.end(), [&](const std::byte* p) {
+    return reinterpret_cast<std::uintptr_t>(p + a.cache.offset) % grain == 0;
+  });
+}
+
+}  // namespace
+
+void latent_attention(const Context& ctx, std::span<const LatentAttention> problems) {
+  LatentPlan few[2][2];  // [fp8][more than 16 rows]
+  for (const LatentAttention& a : problems) {
+    if (a.q.rows == 0) continue;
+    if (is_fast(a)) {
+      const bool wide = a.q.rows * a.heads > 16;
+      few[a.cache.layout.format == LatentFormat::kFp8][wide].add(a, wide ? 32 : 16,
+                                                                 few_heads_chunk);
+    } else {
+      LatentPlan plan;
+      const GenericShape shape = generic_shape(a);
+      plan.add(a, shape.rows, generic_chunk);
+      attend_generic(ctx, plan, shape);
+    }
+  }
+  attend_few<false, 1>(ctx, few[0][0]);
+  attend_few<false, 2>(ctx, few[0][1]);
+  attend_few<true, 1>(ctx, few[1][0]);
+  attend_few<true, 2>(ctx, few[1][1]);
+}
+
+}  // namespace cachalot::cuda

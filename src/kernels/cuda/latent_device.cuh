@@ -1,0 +1,231 @@
+// Instructions of Hopper that latent attention is made of, and how its tiles lie in shared memory.
+//
+// A tile holds tokens as bf16 in columns of 64 values: column block c begins at c * tokens * 128
+// bytes, token t of it 128 * t bytes further; its 16-byte pieces are swapped, piece j lying at
+// j ^ (t % 8): the 128-byte swizzle of tensor copies, which ldmatrix and wgmma read without
+// conflicts of banks.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+namespace cachalot::cuda {
+
+inline constexpr int kLatentWidth = 512, kRopeWidth = 64;  // of the fast kernels
+inline constexpr int kQueryWidth = kLatentWidth + kRopeWidth;
+inline constexpr int kColumnBlocks = kQueryWidth / 64;
+inline constexpr int kBf16RowBytes = 2 * kQueryWidth;
+inline constexpr int kFp8ScalesAt = kLatentWidth;
+inline constexpr int kFp8RopeAt = kFp8ScalesAt + 4 * (kLatentWidth / 128);
+inline constexpr int kFp8RowBytes = kFp8RopeAt + 2 * kRopeWidth;
+inline constexpr int kCopyGrain = 128;  // bytes that blocks of bf16 are aligned to, mutually
+
+__device__ inline std::uint32_t shared_address(const void* p) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+}
+
+// Barriers in shared memory: 64 bits each.
+__device__ inline void init_barrier(std::uint32_t bar, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(arrivals) : "memory");
+}
+__device__ inline void fence_barrier_init() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ inline void arrive(std::uint32_t bar) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
+}
+__device__ inline void arrive_expecting(std::uint32_t bar, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes)
+               : "memory");
+}
+__device__ inline bool try_wait(std::uint32_t bar, std::uint32_t parity) {
+  std::uint32_t done;
+  asm volatile(
+      "{\n.reg .pred p;\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, p;\n}"
+      : "=r"(done)
+      : "r"(bar), "r"(parity)
+      : "memory");
+  return done != 0;
+}
+__device__ inline std::uint64_t nanoseconds() {
+  std::uint64_t t;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
+  return t;
+}
+// A wait of seconds is a fault: a trap names it where a hang would not.
+__device__ inline void wait(std::uint32_t bar, std::uint32_t parity) {
+  if (try_wait(bar, parity)) return;
+  const std::uint64_t begin = nanoseconds();
+  while (!try_wait(bar, parity)) {
+    if (nanoseconds() - begin > 4'000'000'000u) __trap();
+  }
+}
+
+// Writes of this thread to shared memory become visible to tensor copies and wgmma.
+__device__ inline void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Registers move between groups of four warps.
+template <int kRegisters>
+__device__ inline void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ inline void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// A barrier of some of the block's threads.
+__device__ inline void sync_threads(int name, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
+}
+
+__device__ inline void copy_box(std::uint32_t to, const CUtensorMap* map, std::uint32_t bar, int x,
+                                int y, int z) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to),
+      "l"(map), "r"(bar), "r"(x), "r"(y), "r"(z)
+      : "memory");
+}
+__device__ inline void copy_bytes(std::uint32_t to, const void* from, int bytes,
+                                  std::uint32_t bar) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          to),
+      "l"(from), "r"(bytes), "r"(bar)
+      : "memory");
+}
+
+__device__ inline void load_matrices(std::uint32_t (&r)[4], std::uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address)
+               : "memory");
+}
+__device__ inline void load_transposed(std::uint32_t (&r)[4], std::uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address)
+               : "memory");
+}
+// c [16, 8] += a [16, 16] b [16, 8]
+__device__ inline void multiply(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                std::uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7},"
+      " {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ inline std::uint32_t pack_bf16(float low, float high) {
+  std::uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+__device__ inline float exp2_of(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// Where a 16-byte piece of a token lies in a tile of `kTokens`.
+template <int kTokens>
+__device__ inline std::uint32_t piece_at(int token, int column_block, int piece) {
+  return static_cast<std::uint32_t>(column_block * (kTokens * 128) + token * 128 +
+                                    ((piece ^ (token & 7)) << 4));
+}
+
+// Codes of E4M3 without subnormals -> bf16, times a power of two that may be as large as 2^119. The
+// bits of a code, put where those of a bf16 are, are the number times 2^-120; two factors, because
+// their product may be past the end of bf16.
+struct CodeScale {
+  __nv_bfloat162 first, second;
+  bool two;  // else `second` is 1
+  __device__ explicit CodeScale(float scale) {
+    two = !(scale <= 0x1p7f);
+    first = __float2bfloat162_rn(two ? 0x1p120f : scale * 0x1p120f);
+    second = __float2bfloat162_rn(scale);
+  }
+};
+__device__ inline std::uint32_t two_of_codes(std::uint32_t spread, const CodeScale& scale) {
+  const std::uint32_t bits = (spread & 0x80008000u) | ((spread >> 4) & 0x07F007F0u);
+  __nv_bfloat162 x = __hmul2(*reinterpret_cast<const __nv_bfloat162*>(&bits), scale.first);
+  if (scale.two) x = __hmul2(x, scale.second);
+  return *reinterpret_cast<const std::uint32_t*>(&x);
+}
+// The four codes of a word as two pairs of bf16.
+__device__ inline uint2 four_codes(std::uint32_t codes, const CodeScale& scale) {
+  return {two_of_codes(__byte_perm(codes, 0, 0x1404), scale),
+          two_of_codes(__byte_perm(codes, 0, 0x3424), scale)};
+}
+
+// Token by token, 32 of a row's codes per lane: `codes` [tokens, 656 bytes] become a tile; tokens
+// from `valid` on become zeros. By `kThreads` threads, whole warps.
+template <int kTokens, int kThreads>
+__device__ inline void expand_codes(std::uint32_t raw, std::uint32_t tile, int valid, int thread) {
+  const int warp = thread / 32, lane = thread % 32;
+  for (int t = warp; t < kTokens; t += kThreads / 32) {
+    uint4 codes = {0, 0, 0, 0};
+    float scale = 1;
+    const std::uint32_t row = raw + static_cast<std::uint32_t>(t * kFp8RowBytes);
+    if (t < valid) {
+      asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(codes.x), "=r"(codes.y), "=r"(codes.z), "=r"(codes.w)
+                   : "r"(row + lane * 16)
+                   : "memory");
+      asm volatile("ld.shared.f32 %0, [%1];"
+                   : "=f"(scale)
+                   : "r"(row + kFp8ScalesAt + lane / 8 * 4)
+                   : "memory");
+    }
+    const CodeScale by(scale);
+    const uint2 a = four_codes(codes.x, by), b = four_codes(codes.y, by),
+                c = four_codes(codes.z, by), d = four_codes(codes.w, by);
+    const uint4 low = {a.x, a.y, b.x, b.y}, high = {c.x, c.y, d.x, d.y};
+    // Lanes of neighbouring column blocks write their halves in opposite orders: no two of the
+    // eight lanes that write at once meet in a bank.
+    const int odd = lane / 4 % 2, piece = lane % 4 * 2;
+    for (int half = 0; half < 2; ++half) {
+      const int which = half ^ odd;
+      const uint4 x = which == 0 ? low : high;
+      asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
+                       tile + piece_at<kTokens>(t, lane / 4, piece + which)),
+                   "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+                   : "memory");
+    }
+  }
+  for (int i = thread; i < kTokens * 8; i += kThreads) {
+    const int t = i / 8, piece = i % 8;
+    uint4 x = {0, 0, 0, 0};
+    if (t < valid) {
+      asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                   : "r"(raw + t * kFp8RowBytes + kFp8RopeAt + piece * 16)
+                   : "memory");
+    }
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
+                     tile + piece_at<kTokens>(t, kColumnBlocks - 1, piece)),
+                 "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+                 : "memory");
+  }
+}
+
+// Tokens from `valid` on become zeros: what a block holds behind its last row may be NaN, and a
+// weight of zero would not silence that.
+template <int kTokens, int kThreads>
+__device__ inline void clear_tokens(std::uint32_t tile, int valid, int thread) {
+  for (int i = valid * 72 + thread; i < kTokens * 72; i += kThreads) {
+    const int t = i / 72, piece = i % 72;
+    asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(
+                     tile + piece_at<kTokens>(t, piece / 8, piece % 8)),
+                 "r"(0)
+                 : "memory");
+  }
+}
+
+}  // namespace cachalot::cuda

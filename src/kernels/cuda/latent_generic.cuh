@@ -1,0 +1,199 @@
+// Latent attention of any width, format and precision, in float; and the merging of chunks.
+#pragma once
+
+#include "kernels/cuda/latent_device.cuh"
+#include "kernels/cuda/latent_plan.h"
+
+namespace cachalot::cuda {
+
+struct GenericShape {
+  LatentLayout layout;
+  int row_bytes, rope_at;
+  bool bf16;         // operands and weights rounded
+  int rows, tokens;  // of a tile
+  int stride;        // floats of a token in shared memory: odd
+  std::size_t bytes() const {
+    return sizeof(float) * (static_cast<std::size_t>(rows) * layout.width() +
+                            static_cast<std::size_t>(tokens) * stride +
+                            static_cast<std::size_t>(rows) * (layout.latent + tokens + 3));
+  }
+};
+
+__device__ inline float round_bf16(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
+
+__device__ inline float latent_value(const GenericShape& s, const std::byte* row, int c) {
+  if (s.layout.format == LatentFormat::kF32) {
+    const float x = reinterpret_cast<const float*>(row)[c];
+    return s.bf16 ? round_bf16(x) : x;
+  }
+  if (s.layout.format == LatentFormat::kBF16) {
+    return __bfloat162float(reinterpret_cast<const __nv_bfloat16*>(row)[c]);
+  }
+  if (c >= s.layout.latent) {
+    const auto* rope = reinterpret_cast<const __nv_bfloat16*>(row + s.rope_at);
+    return __bfloat162float(rope[c - s.layout.latent]);
+  }
+  const auto code = static_cast<std::uint32_t>(row[c]);
+  const std::uint32_t size = (code & 0x7Fu) == 0 ? 0 : ((code & 0x7Fu) << 20) + (120u << 23);
+  const auto* scales = reinterpret_cast<const float*>(row + (s.layout.latent + 3) / 4 * 4);
+  return __uint_as_float(size | (code & 0x80u) << 24) * scales[c / kLatentTile];
+}
+
+// One item per block of threads.
+__global__ void __launch_bounds__(256)
+    attend_any(GenericShape s, DevicePlan plan, float* partial_out, float2* partial_rows) {
+  extern __shared__ float memory[];
+  const int latent = s.layout.latent, width = latent + s.layout.rope;
+  float* const query = memory;
+  float* const cache = query + s.rows * width;
+  float* const out = cache + s.tokens * s.stride;
+  float* const weights = out + s.rows * latent;
+  float* const maxima = weights + s.rows * s.tokens;
+  float* const sums = maxima + s.rows;
+  float* const corrections = sums + s.rows;
+  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  const int warp = thread / 32, lane = thread % 32, warps = threads / 32;
+
+  const WorkItem work = plan.items[blockIdx.x];
+  const RowGroup& g = plan.groups[work.group];
+  const std::byte* const* blocks = plan.blocks + g.first_block;
+  for (int i = thread; i < g.rows * width; i += threads) {
+    const int flat = g.first_row + i / width;
+    const float x = g.q[flat / g.heads * g.q_stride +
+                        static_cast<std::int64_t>(flat % g.heads) * width + i % width];
+    query[i] = s.bf16 ? round_bf16(x) : x;
+  }
+  for (int i = thread; i < g.rows * latent; i += threads) out[i] = 0;
+  for (int i = thread; i < g.rows; i += threads) {
+    maxima[i] = -INFINITY;
+    sums[i] = 0;
+  }
+  const int end = g.end(work.chunk);
+  for (int pos = work.chunk * g.chunk; pos < end; pos += s.tokens) {
+    const int tokens = min(s.tokens, end - pos);
+    __syncthreads();
+    for (int t = warp; t < tokens; t += warps) {
+      const std::byte* row = blocks[(pos + t) / kLatentBlock] +
+                             static_cast<std::int64_t>((pos + t) % kLatentBlock) * s.row_bytes;
+      for (int c = lane; c < width; c += 32) cache[t * s.stride + c] = latent_value(s, row, c);
+    }
+    __syncthreads();
+    for (int i = thread; i < g.rows * tokens; i += threads) {
+      const float* q = query + i / tokens * width;
+      const float* k = cache + i % tokens * s.stride;
+      float sum[4] = {};
+      int c = 0;
+      for (; c + 4 <= width; c += 4) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sum[j] = __fmaf_rn(q[c + j], k[c + j], sum[j]);
+      }
+      for (; c < width; ++c) sum[0] = __fmaf_rn(q[c], k[c], sum[0]);
+      weights[i / tokens * s.tokens + i % tokens] =
+          __fmul_rn((sum[0] + sum[1]) + (sum[2] + sum[3]), g.scale_log2);
+    }
+    __syncthreads();
+    for (int r = warp; r < g.rows; r += warps) {
+      float* const w = weights + r * s.tokens;
+      const int seen = min(tokens, g.seen(r) - pos);
+      float most = maxima[r];
+      for (int t = lane; t < seen; t += 32) most = fmaxf(most, w[t]);
+      for (int i = 1; i < 32; i *= 2) most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, i));
+      const float zero_at = most == -INFINITY ? 0 : most;
+      const float correction = exp2f(maxima[r] - zero_at);
+      float sum = 0;
+      for (int t = lane; t < tokens; t += 32) {
+        const float p = t < seen ? exp2f(w[t] - zero_at) : 0;
+        sum += p;
+        w[t] = s.bf16 ? round_bf16(p) : p;
+      }
+      for (int i = 1; i < 32; i *= 2) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, i);
+      __syncwarp();
+      if (lane == 0) {
+        maxima[r] = most;
+        sums[r] = __fmaf_rn(sums[r], correction, sum);
+        corrections[r] = correction;
+      }
+    }
+    __syncthreads();
+    for (int i = thread; i < g.rows * latent; i += threads) {
+      const int r = i / latent, c = i % latent;
+      const int seen = min(tokens, g.seen(r) - pos);  // an unseen row's NaN stays its own
+      float sum = __fmul_rn(out[i], corrections[r]);
+      for (int t = 0; t < seen; ++t) {
+        sum = __fmaf_rn(weights[r * s.tokens + t], cache[t * s.stride + c], sum);
+      }
+      out[i] = sum;
+    }
+  }
+  __syncthreads();
+  const bool only = g.chunks == 1;
+  const std::int64_t partial = static_cast<std::int64_t>(g.partial + work.chunk) * s.rows;
+  for (int i = thread; i < g.rows * latent; i += threads) {
+    const int r = i / latent, c = i % latent, flat = g.first_row + r;
+    if (only) {
+      g.out[flat / g.heads * g.out_stride + static_cast<std::int64_t>(flat % g.heads) * latent +
+            c] = __fdiv_rn(out[i], sums[r]);
+    } else {
+      partial_out[(partial + r) * latent + c] = out[i];
+    }
+  }
+  if (only) return;
+  for (int r = thread; r < g.rows; r += threads) partial_rows[partial + r] = {maxima[r], sums[r]};
+}
+
+// Chunks of a row -> its result: 128 columns per block of threads, chunks in four interleaved
+// series, each in order. A chunk a row does not see adds zeros: more chunks change no bits.
+__global__ void __launch_bounds__(128)
+    merge_chunks(DevicePlan plan, int rows_per_group, int latent, const float* partial_out,
+                 const float2* partial_rows) {
+  const RowGroup& g = plan.groups[blockIdx.x];
+  const int row = static_cast<int>(blockIdx.y), chunks = g.chunks;
+  if (chunks == 1 || row >= g.rows) return;
+  const int thread = static_cast<int>(threadIdx.x), series = thread / 32, lane = thread % 32;
+  const int column = static_cast<int>(blockIdx.z) * 128 + lane * 4;
+  const std::int64_t first = static_cast<std::int64_t>(g.partial) * rows_per_group + row;
+  float most = -INFINITY;
+  for (int c = lane; c < chunks; c += 32) {
+    most = fmaxf(most, partial_rows[first + static_cast<std::int64_t>(c) * rows_per_group].x);
+  }
+  for (int i = 1; i < 32; i *= 2) most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, i));
+  const float zero_at = most == -INFINITY ? 0 : most;  // all NaN
+  float total = 0, sum[4] = {};
+  const bool whole = latent % 4 == 0;
+#pragma unroll 4
+  for (int c = series; c < chunks; c += 4) {
+    const std::int64_t at = first + static_cast<std::int64_t>(c) * rows_per_group;
+    const float2 of = partial_rows[at];
+    const float weight = exp2f(of.x - zero_at);
+    total = __fmaf_rn(of.y, weight, total);
+    const float* from = partial_out + at * latent + column;
+    if (whole && column < latent) {
+      const float4 x = *reinterpret_cast<const float4*>(from);
+      sum[0] = __fmaf_rn(x.x, weight, sum[0]);
+      sum[1] = __fmaf_rn(x.y, weight, sum[1]);
+      sum[2] = __fmaf_rn(x.z, weight, sum[2]);
+      sum[3] = __fmaf_rn(x.w, weight, sum[3]);
+    } else {
+      for (int i = 0; i < 4; ++i) {
+        if (column + i < latent) sum[i] = __fmaf_rn(from[i], weight, sum[i]);
+      }
+    }
+  }
+  __shared__ float parts[4][32][5];
+  for (int i = 0; i < 4; ++i) parts[series][lane][i] = sum[i];
+  parts[series][lane][4] = total;
+  __syncthreads();
+  // Thread (column i of four, lane): the series in order.
+  const int i = series;
+  if (column + i >= latent) return;
+  float result = parts[0][lane][i], all = parts[0][lane][4];
+  for (int s = 1; s < 4; ++s) {
+    result += parts[s][lane][i];
+    all += parts[s][lane][4];
+  }
+  const int flat = g.first_row + row;
+  g.out[flat / g.heads * g.out_stride + static_cast<std::int64_t>(flat % g.heads) * latent +
+        column + i] = __fdiv_rn(result, all);
+}
+
+}  // namespace cachalot::cuda
