@@ -1,0 +1,247 @@
+// Block-scaled E4M3 on the GPU: the ops of kernels/fp8.h but its product. Bound by memory: every
+// value is read once.
+#include "kernels/cuda/fp8.cuh"
+
+#include "kernels/cuda/fp8_panels.cuh"
+#include "kernels/cuda/ops.h"
+
+namespace cachalot::cuda {
+
+namespace {
+
+template <class T>
+struct PlainSource {
+  int rows = 0, cols = 0;
+  PanelValues<T> x;
+  numeric::ScaleKind kind = numeric::ScaleKind::kPow2;
+  PanelOut out[2];
+
+  bool pow2() const { return is_pow2(kind); }
+  template <bool kPow2>
+  __device__ __forceinline__ void read(const Panel& p, int first, float (&v)[kReadRows][4]) const {
+    read_values(x, p, first, v);
+  }
+};
+
+struct CodesSource {
+  int rows = 0, cols = 0;
+  PanelCodes x;
+  numeric::ScaleKind kind = numeric::ScaleKind::kPow2;
+  PanelOut out[2];
+
+  bool pow2() const { return is_pow2(kind); }
+  template <bool kPow2>
+  __device__ __forceinline__ void read(const Panel& p, int first, float (&v)[kReadRows][4]) const {
+    read_values(x, p, first, v);
+  }
+};
+
+// The results of a job, the transposed one last.
+template <class Source>
+void set_results(Source& job, const Fp8Out& a, const Fp8Out& b, const TransposedCodes* columns) {
+  const auto result = [&](const Fp8Out& o) {
+    const bool transposed = columns != nullptr && o.tile == ScaleTile::kColumn;
+    return transposed ? panel_out(o, *columns) : panel_out(o);
+  };
+  job.out[0] = result(a);
+  job.out[1] = result(b);
+  if (a.tile == ScaleTile::kColumn) std::swap(job.out[0], job.out[1]);
+}
+
+template <class T>
+void quantize_of(const Context& ctx, std::span<const QuantizeFp8> jobs,
+                 std::span<const TransposedCodes> columns) {
+  std::vector<PlainSource<T>> list;
+  list.reserve(jobs.size());
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    const QuantizeFp8& a = jobs[i];
+    if (a.x.dtype != DTypeOf<T>::value) continue;
+    list.push_back({a.x.rows, a.x.cols, panel_values(a.x.as<T>()), a.kind, {}});
+    set_results(list.back(), a.out, a.also, columns.empty() ? nullptr : &columns[i]);
+  }
+  quantize_jobs(ctx, list, !columns.empty(), "quantize_fp8");
+}
+
+void requantize(const Context& ctx, std::span<const RequantizeFp8> jobs,
+                std::span<const TransposedCodes> columns) {
+  std::vector<CodesSource> list;
+  list.reserve(jobs.size());
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    const RequantizeFp8& a = jobs[i];
+    list.push_back({a.x.rows, a.x.cols, panel_codes(a.x), a.kind, {}});
+    set_results(list.back(), a.out, {}, columns.empty() ? nullptr : &columns[i]);
+  }
+  quantize_jobs(ctx, list, !columns.empty(), "requantize_fp8");
+}
+
+// --- multiplying out
+
+__device__ __forceinline__ std::uint32_t bf16_bits(float x) {
+  const std::uint32_t u = __float_as_uint(x);
+  if ((u & 0x7FFFFFFFu) > 0x7F800000u) return (u >> 16) | 0x40u;
+  return (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16;
+}
+
+struct Multiplied {
+  int rows = 0, cols = 0;
+  PanelCodes x;
+  float* out = nullptr;  // null: not wanted
+  std::ptrdiff_t out_stride = 0;
+  Bf16* half = nullptr;
+  std::ptrdiff_t half_stride = 0;
+  bool out_wide = false, half_wide = false;
+};
+
+__device__ __forceinline__ void write_floats(const Multiplied& a, const Panel& p, int r,
+                                             const float (&x)[4]) {
+  float* to = a.out + (p.row + r) * a.out_stride + p.col + 4 * p.lane;
+  if (a.out_wide && p.mine() >= 4) {
+    *reinterpret_cast<float4*>(to) = make_float4(x[0], x[1], x[2], x[3]);
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    if (j < p.mine()) to[j] = x[j];
+  }
+}
+__device__ __forceinline__ void write_halves(const Multiplied& a, const Panel& p, int r,
+                                             const float (&x)[4]) {
+  Bf16* to = a.half + (p.row + r) * a.half_stride + p.col + 4 * p.lane;
+  const std::uint32_t bits[4] = {bf16_bits(x[0]), bf16_bits(x[1]), bf16_bits(x[2]),
+                                 bf16_bits(x[3])};
+  if (a.half_wide && p.mine() >= 4) {
+    *reinterpret_cast<uint2*>(to) = make_uint2(bits[0] | bits[1] << 16, bits[2] | bits[3] << 16);
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    if (j < p.mine()) to[j].bits = static_cast<std::uint16_t>(bits[j]);
+  }
+}
+
+__global__ void __launch_bounds__(kPanelThreads)
+    multiply_out_panels(const __grid_constant__ JobList<Multiplied> list) {
+  const Multiplied* job;
+  const Panel p = find_panel(list, job);
+  const Multiplied& a = list.one;
+  constexpr int kRows = 4;
+#pragma unroll 1
+  for (int first = 0; first < kWarpRows; first += kRows) {
+    float x[kRows][4];
+    read_values(a.x, p, p.warp * kWarpRows + first, x);
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const int r = p.warp * kWarpRows + first + i;
+      if (r >= p.rows) break;
+      if (a.out != nullptr) write_floats(a, p, r, x[i]);
+      if (a.half != nullptr) write_halves(a, p, r, x[i]);
+    }
+  }
+}
+
+// --- gathering rows
+
+// n bytes by one warp, in units of `Unit`.
+template <class Unit>
+__device__ __forceinline__ void copy_units(const void* from, void* to, int n, int lane) {
+  const auto* source = static_cast<const Unit*>(from);
+  auto* target = static_cast<Unit*>(to);
+  for (int i = lane; i < n; i += 32) target[i] = __ldg(source + i);
+}
+
+struct Gathered {
+  const std::uint8_t* codes;
+  const float* scales;
+  std::ptrdiff_t stride, scale_stride;
+  const std::int32_t* rows;
+  std::uint8_t* out;
+  float* out_scales;
+  std::ptrdiff_t out_stride, out_scale_stride;
+  int count, cols, tiles, unit;
+};
+
+__global__ void __launch_bounds__(256) gather_code_rows(const Gathered a) {
+  const int i = static_cast<int>(blockIdx.x * 8 + threadIdx.x / 32);
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  if (i >= a.count) return;
+  const std::ptrdiff_t row = __ldg(a.rows + i);
+  const std::uint8_t* from = a.codes + row * a.stride;
+  std::uint8_t* to = a.out + i * a.out_stride;
+  if (a.unit == 16) {
+    copy_units<uint4>(from, to, a.cols / 16, lane);
+  } else if (a.unit == 4) {
+    copy_units<std::uint32_t>(from, to, a.cols / 4, lane);
+  } else {
+    copy_units<std::uint8_t>(from, to, a.cols, lane);
+  }
+  copy_units<float>(a.scales + row * a.scale_stride, a.out_scales + i * a.out_scale_stride,
+                    a.tiles, lane);
+}
+
+}  // namespace
+
+void quantize_fp8(const Context& ctx, std::span<const QuantizeFp8> jobs) {
+  quantize_fp8_transposed(ctx, jobs, {});
+}
+
+void quantize_fp8_transposed(const Context& ctx, std::span<const QuantizeFp8> jobs,
+                             std::span<const TransposedCodes> columns) {
+  quantize_of<float>(ctx, jobs, columns);
+  quantize_of<Bf16>(ctx, jobs, columns);
+}
+
+void requantize_fp8(const Context& ctx, std::span<const RequantizeFp8> jobs) {
+  requantize(ctx, jobs, {});
+}
+
+void requantize_fp8_transposed(const Context& ctx, std::span<const RequantizeFp8> jobs,
+                               std::span<const TransposedCodes> columns) {
+  requantize(ctx, jobs, columns);
+}
+
+void dequantize_fp8(const Context& ctx, const DequantizeFp8& a) {
+  Multiplied job{a.x.rows, a.x.cols, panel_codes(a.x), nullptr, 0, nullptr, 0, false, false};
+  if (!a.out.empty()) {
+    job.out = a.out.data;
+    job.out_stride = a.out.stride;
+    job.out_wide = aligned(a.out.data, a.out.stride, 16);
+  }
+  if (!a.half.empty()) {
+    job.half = a.half.data;
+    job.half_stride = a.half.stride;
+    job.half_wide = aligned(a.half.data, a.half.stride, 8);
+  }
+  std::vector<Multiplied> one{job};
+  int panels = 0;
+  const JobList<Multiplied> list = job_list(ctx, one, panels);
+  if (panels == 0) return;
+  multiply_out_panels<<<panels, kPanelThreads, 0, stream_of(ctx)>>>(list);
+  check_launch("dequantize_fp8");
+}
+
+void gather_codes(const Context& ctx, const GatherCodes& a) {
+  if (a.out.empty()) return;
+  const auto fits = [&](int unit) {
+    return a.out.cols % unit == 0 && aligned(a.x.codes, a.x.stride, unit) &&
+           aligned(a.out.codes, a.out.stride, unit);
+  };
+  const Gathered g{a.x.codes,
+                   a.x.scales,
+                   a.x.stride,
+                   a.x.scale_stride,
+                   a.rows.data(),
+                   a.out.codes,
+                   a.out.scales,
+                   a.out.stride,
+                   a.out.scale_stride,
+                   a.out.rows,
+                   a.out.cols,
+                   scale_cols(a.out.tile, a.out.cols),
+                   fits(16)  ? 16
+                   : fits(4) ? 4
+                             : 1};
+  gather_code_rows<<<ceil_div(a.out.rows, 8), 256, 0, stream_of(ctx)>>>(g);
+  check_launch("gather_codes");
+}
+
+}  // namespace cachalot::cuda
