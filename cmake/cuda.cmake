@@ -9,9 +9,13 @@ if(NOT CACHALOT_CUDA STREQUAL "OFF" AND NOT CACHALOT_SANITIZE)
     set(CMAKE_CUDA_ARCHITECTURES OFF)  # see the flags below: wgmma needs the "a" variant
     set(CMAKE_CUDA_HOST_COMPILER g++)
     enable_language(CUDA)
-    find_package(CUDAToolkit 12.3 REQUIRED)
+    # CMake 3.25 does not know that nvcc speaks C++20 where it met a newer one than itself.
+    if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+      set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+    endif()
     set(CMAKE_CUDA_STANDARD 20)
-    set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+    find_package(CUDAToolkit 12.3 REQUIRED)
     set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
     set(CACHALOT_HAS_CUDA ON)
     if(CACHALOT_CCACHE)
@@ -35,7 +39,9 @@ function(cachalot_cuda_module)
             -diag-suppress=554  # a conversion of const views that is never called
             -Xcompiler=-Wall,-Wextra,-Werror,-ffp-contract=off)
   add_library(cachalot_kernels_cuda STATIC ${sources})
-  target_include_directories(cachalot_kernels_cuda PUBLIC ${CMAKE_SOURCE_DIR}/src)
+  target_include_directories(cachalot_kernels_cuda PUBLIC
+    $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/src> $<INSTALL_INTERFACE:include/cachalot>)
+  set_property(GLOBAL APPEND PROPERTY CACHALOT_MODULES cachalot_kernels_cuda)
   target_link_libraries(cachalot_kernels_cuda PUBLIC cachalot_kernels CUDA::cudart_static
                                                      ${CMAKE_DL_LIBS})
   target_compile_definitions(cachalot_kernels_cuda INTERFACE CACHALOT_HAS_CUDA)
