@@ -2,8 +2,8 @@
 // (TMA), clusters of blocks, registers. The matrix instructions are in wgmma.cuh, descriptors of
 // matrices in tensor_map.cuh.
 //
-// Addresses in shared memory are the 32-bit ones of shared_address(). A wait that never ends traps
-// after some seconds, so that a fault is an error and no hang.
+// Addresses in shared memory are the 32-bit ones of shared_address(). A wait that never ends fails
+// after some seconds: a fault is an error and no hang.
 #pragma once
 
 #include <cuda.h>
@@ -59,6 +59,11 @@ __device__ __forceinline__ bool barrier_try_wait(std::uint32_t barrier, std::uin
       : "memory");
   return done != 0;
 }
+// Ends the kernel with an error (a store to address 0). Not __trap(): where a path of control ends,
+// ptxas forgets what setmaxnreg gave to the branch, and spills.
+__device__ __forceinline__ void fail() {
+  asm volatile("st.global.u32 [%0], %1;" ::"l"(0ull), "r"(0) : "memory");
+}
 // Until the phase of that parity is over; the first phase has parity 0, and waiting for parity 1 on
 // a fresh barrier returns at once.
 __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
@@ -66,7 +71,7 @@ __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_
   constexpr long long kCycles = 6'000'000'000;  // 3 s or more
   const long long begin = clock64();
   while (!barrier_try_wait(barrier, parity)) {
-    if (clock64() - begin > kCycles) __trap();
+    if (clock64() - begin > kCycles) fail();
   }
 }
 

@@ -32,10 +32,10 @@ __device__ __forceinline__ void hold_registers(float (&d)[kCount]) {
 // leaves them, beginning at a multiple of 1024 bytes: rows in groups of 8, 1024 bytes apart. Add
 // kStep32Bytes to go on 32 bytes along K (one instruction: 32 codes, or 16 numbers of bf16).
 __device__ __forceinline__ std::uint64_t k_major_tile(std::uint32_t shared) {
-  constexpr std::uint64_t kSwizzle128 = std::uint64_t{1} << 62;
-  constexpr std::uint64_t kGroupStride = std::uint64_t{1024 >> 4} << 32;
-  constexpr std::uint64_t kUnused = std::uint64_t{1} << 16;  // the leading offset: a tile is 128 B
-  return kSwizzle128 | kGroupStride | kUnused | ((shared & 0x3FFFF) >> 4);
+  constexpr std::uint32_t kUnused = 1u << 16;  // the leading offset: a tile is 128 bytes wide
+  constexpr std::uint32_t kGroupStride = 1024 >> 4, kSwizzle128 = 1u << 30;
+  constexpr std::uint64_t kHigh = std::uint64_t{kSwizzle128 | kGroupStride} << 32;
+  return kHigh | (((shared & 0x3FFFF) >> 4) | kUnused);
 }
 inline constexpr std::uint64_t kStep32Bytes = 32 >> 4;
 
