@@ -79,7 +79,7 @@ __device__ void transpose_tile(const CopyCodes& job, int row, int col, uint4* sh
   }
 }
 
-__global__ void __launch_bounds__(256) copy_codes_kernel(const CopyCodes* jobs) {
+static __global__ void __launch_bounds__(256) copy_codes_kernel(const CopyCodes* jobs) {
   __shared__ uint4 shared[128 * 8];
   const CopyCodes& job = jobs[blockIdx.y];
   const int right = (job.cols + 127) / 128;

@@ -367,7 +367,7 @@ __device__ __forceinline__ void store_floats(const Output& out, const float (&su
 #pragma unroll
   for (int lower = 0; lower < 2; ++lower) {
     float* const to = out.c + (row + 8 * lower) * out.stride + col;
-    const bool row_exists = kWhole || row + 8 * lower < out.rows;
+    const int exist = row + 8 * lower < out.rows ? out.cols - col : 0;  // of the row, from here on
 #pragma unroll
     for (int first = 0; first < kSums / 4; first += kBatch) {
       float2 old[kBatch];
@@ -378,8 +378,8 @@ __device__ __forceinline__ void store_floats(const Output& out, const float (&su
         if constexpr (kAccumulate && kWhole) {
           old[i] = *reinterpret_cast<const float2*>(to + at);
         } else if constexpr (kAccumulate) {
-          if (row_exists && col + at < out.cols) old[i].x = to[at];
-          if (row_exists && col + at + 1 < out.cols) old[i].y = to[at + 1];
+          if (at < exist) old[i].x = to[at];
+          if (at + 1 < exist) old[i].y = to[at + 1];
         }
       }
 #pragma unroll
@@ -391,8 +391,8 @@ __device__ __forceinline__ void store_floats(const Output& out, const float (&su
         if constexpr (kWhole) {
           __stcs(reinterpret_cast<float2*>(to + at), value);
         } else {
-          if (row_exists && col + at < out.cols) to[at] = value.x;
-          if (row_exists && col + at + 1 < out.cols) to[at + 1] = value.y;
+          if (at < exist) to[at] = value.x;
+          if (at + 1 < exist) to[at + 1] = value.y;
         }
       }
     }
@@ -405,17 +405,17 @@ __device__ __forceinline__ void store_bf16(const Output& out, const float (&sum)
 #pragma unroll
   for (int lower = 0; lower < 2; ++lower) {
     Bf16* const to = out.c_bf16 + (row + 8 * lower) * out.stride + col;
-    const bool row_exists = kWhole || row + 8 * lower < out.rows;
+    const int exist = row + 8 * lower < out.rows ? out.cols - col : 0;  // of the row, from here on
 #pragma unroll
     for (int i = 0; i < kSums / 4; ++i) {
       const std::uint32_t two = pack_bf16(sum[4 * i + 2 * lower], sum[4 * i + 2 * lower + 1]);
       if constexpr (kWhole) {
         *reinterpret_cast<std::uint32_t*>(to + 8 * i) = two;
       } else {
-        if (row_exists && col + 8 * i < out.cols) {
+        if (8 * i < exist) {
           to[8 * i].bits = static_cast<std::uint16_t>(two);
         }
-        if (row_exists && col + 8 * i + 1 < out.cols) {
+        if (8 * i + 1 < exist) {
           to[8 * i + 1].bits = static_cast<std::uint16_t>(two >> 16);
         }
       }
@@ -444,6 +444,15 @@ __device__ __forceinline__ void store(const Output& out, const float (&sum)[kSum
     } else {
       store_floats<false, false>(out, sum, row, col);
     }
+  }
+}
+
+template <class S>
+__device__ __forceinline__ void clear(float (&sum)[S::kParts][S::kSums]) {
+#pragma unroll
+  for (int part = 0; part < S::kParts; ++part) {
+#pragma unroll
+    for (int i = 0; i < S::kSums; ++i) sum[part][i] = 0;
   }
 }
 
@@ -481,11 +490,7 @@ __device__ bool combine(const typename S::Tiles& tiles, float4* partials, const 
   ptx::named_sync(1 + group, 128);
   if (shared.arrived[group] != last - first) return false;
   __threadfence();
-#pragma unroll
-  for (int part = 0; part < S::kParts; ++part) {
-#pragma unroll
-    for (int i = 0; i < S::kSums; ++i) sum[part][i] = 0;
-  }
+  clear<S>(sum);
   for (int worker = first; worker <= last; ++worker) {
     const float4* const from = piece(worker);
 #pragma unroll
@@ -512,11 +517,7 @@ __device__ void multiply_and_store(typename S::Shared& shared, const Params& par
   if (S::kPace == Pace::kTurns && group == 1) ptx::named_arrive(kTurnBarrier, 256);
   for (Item item; tiles.next(item);) {
     float sum[S::kParts][S::kSums];
-#pragma unroll
-    for (int part = 0; part < S::kParts; ++part) {
-#pragma unroll
-      for (int i = 0; i < S::kSums; ++i) sum[part][i] = 0;
-    }
+    clear<S>(sum);
     if constexpr (S::kPace == Pace::kDouble) {
       multiply_blocks_double<S>(stages, ring, sum[0], item.end - item.begin);
     } else {

@@ -29,7 +29,7 @@ struct Scales {
 };
 
 // C [M, N] = A [M, K] B [N, K]^T
-struct alignas(64) Problem {
+struct Problem {
   CUtensorMap a, b;
   Scales scale_a, scale_b;
   float* c = nullptr;
