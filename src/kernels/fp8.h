@@ -68,6 +68,9 @@ struct Fp8Gemm {
   bool trans_a = false;
   bool trans_b = false;
   bool accumulate = false;
+  // [M, N] or no rows. Written instead of c, which then gives the shape alone: the result rounded
+  // to bf16. Not with `accumulate`. Only tables of devices read it.
+  MatView<Bf16> c_bf16 = {};
 
   int m() const noexcept { return c.rows; }
   int n() const noexcept { return c.cols; }

@@ -1,0 +1,259 @@
+#include "kernels/cuda/gemm_fp8.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+#include <vector>
+
+#include "kernels/cuda/codes_k_major.cuh"
+#include "kernels/cuda/gemm_fp8_kernel.cuh"
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/tensor_map.cuh"
+
+namespace cachalot::cuda {
+
+namespace {
+
+using namespace fp8_product;  // NOLINT(google-build-using-namespace): this file is its host side
+
+// ---- kernels ----
+
+struct Kernel {
+  Fp8KernelFacts facts;
+  int rows, cols;         // of a tile
+  int cluster;            // blocks
+  bool pairs_down;        // the two of a cluster lie below each other
+  int box_a, box_b;       // rows of what the copy engine loads at once
+  void (*launch)(const Context&, const Params&, int blocks);
+};
+
+template <class S>
+void launch(const Context& ctx, const Params& params, int blocks) {
+  const auto kernel = product_kernel<S>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes),
+        "asking for shared memory");
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(S::kThreads);
+  config.dynamicSmemBytes = S::kSharedBytes;
+  config.stream = stream_of(ctx);
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = S::kCluster;
+  cluster.val.clusterDim.y = 1;
+  cluster.val.clusterDim.z = 1;
+  config.attrs = &cluster;
+  config.numAttrs = S::kCluster > 1 ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, params), "gemm_fp8");
+  check_launch("gemm_fp8");
+}
+
+template <class S>
+constexpr Kernel kernel(const char* name) {
+  return {{name, S::kColumnScales}, S::kRows, S::kCols, S::kCluster, S::kShare == Share::kB,
+          S::kBoxA, S::kBoxB, launch<S>};
+}
+
+constexpr Kernel kKernels[] = {
+    kernel<Shape<64, 64, 10, Share::kNone, Pace::kDouble, false>>("64x64 double"),
+    kernel<Shape<64, 128, 8, Share::kNone, Pace::kDouble, false>>("64x128 double"),
+    kernel<Shape<128, 128, 6, Share::kNone, Pace::kDouble, false>>("128x128 double"),
+    kernel<Shape<128, 128, 6, Share::kB, Pace::kDouble, false>>("128x128 double share b"),
+    kernel<Shape<128, 128, 6, Share::kB, Pace::kFree, false>>("128x128 free share b"),
+    kernel<Shape<128, 256, 4, Share::kNone, Pace::kFree, false>>("128x256 free"),
+    kernel<Shape<128, 256, 4, Share::kB, Pace::kFree, false>>("128x256 free share b"),
+    kernel<Shape<128, 256, 4, Share::kA, Pace::kFree, false>>("128x256 free share a"),
+    kernel<Shape<128, 256, 4, Share::kB, Pace::kTurns, false>>("128x256 turns share b"),
+    kernel<Shape<64, 128, 8, Share::kNone, Pace::kDouble, true>>("64x128 double columns"),
+    kernel<Shape<128, 128, 6, Share::kB, Pace::kDouble, true>>("128x128 double share b columns"),
+    kernel<Shape<128, 256, 4, Share::kB, Pace::kFree, true>>("128x256 free share b columns"),
+};
+constexpr auto kFacts = [] {
+  std::array<Fp8KernelFacts, std::size(kKernels)> facts{};
+  for (std::size_t i = 0; i < facts.size(); ++i) facts[i] = kKernels[i].facts;
+  return facts;
+}();
+
+const Kernel& find(std::string_view name) {
+  for (const Kernel& k : kKernels) {
+    if (name == k.facts.name) return k;
+  }
+  throw Error(Code::kInternal, cat("gemm_fp8 has no kernel ", name));
+}
+
+const Kernel& choose(std::span<const Fp8Gemm> problems, bool column_scales) {
+  int most = 0;
+  for (const Fp8Gemm& g : problems) most = std::max(most, g.m());
+  if (column_scales) {
+    return find(most <= 64 ? "64x128 double columns" : "128x256 free share b columns");
+  }
+  return find(most <= 64 ? "64x128 double" : most <= 128 ? "128x128 double" : "128x256 free share b");
+}
+
+// ---- operands ----
+
+bool is_empty(const Fp8Gemm& g) { return g.m() == 0 || g.n() == 0; }
+
+// An operand as rows (of M or N) of codes along K.
+struct Rows {
+  const std::uint8_t* codes = nullptr;
+  std::int64_t stride = 0;
+  int rows = 0, k = 0;
+};
+
+// What is not laid out so is copied to scratch. `k_is_row`: K runs down the operand's rows.
+class Operands {
+ public:
+  void add(const Fp8View& m, bool k_is_row) {
+    Rows r{m.codes, m.stride, k_is_row ? m.cols : m.rows, k_is_row ? m.rows : m.cols};
+    const bool in_place = !k_is_row && (m.empty() || can_map(m.codes, m.rows > 1 ? m.stride : 0));
+    if (in_place) {
+      if (m.rows <= 1) r.stride = round_up(m.cols);
+    } else {
+      r.stride = round_up(r.k);
+      r.codes = nullptr;
+      copies_.push_back({.from = m.codes, .from_stride = m.stride, .to_stride = r.stride,
+                         .rows = m.rows, .cols = m.cols, .transpose = k_is_row});
+      copied_.push_back(rows_.size());
+    }
+    rows_.push_back(r);
+  }
+  const std::vector<Rows>& place(const Context& ctx, Scratch slot) {
+    if (copies_.empty()) return rows_;
+    std::int64_t bytes = 0;
+    for (const std::size_t i : copied_) bytes += rows_[i].rows * rows_[i].stride;
+    auto* to = static_cast<std::uint8_t*>(
+        device_of(ctx).scratch(slot, static_cast<std::size_t>(std::max<std::int64_t>(bytes, 16))));
+    for (std::size_t i = 0; i < copies_.size(); ++i) {
+      Rows& r = rows_[copied_[i]];
+      r.codes = copies_[i].to = to;
+      to += r.rows * r.stride;
+    }
+    copy_codes(ctx, copies_);
+    return rows_;
+  }
+
+ private:
+  static std::int64_t round_up(std::int64_t bytes) { return (bytes + 15) / 16 * 16; }
+
+  std::vector<Rows> rows_;
+  std::vector<CopyCodes> copies_;
+  std::vector<std::size_t> copied_;  // their places in rows_
+};
+
+Scales scales_of(const Fp8View& m, bool k_is_row) {
+  const bool block = m.tile == ScaleTile::kBlock;
+  if (m.tile == ScaleTile::kTensor) return {m.scales, 0, 0, 0};
+  if (k_is_row) return {m.scales, 1, m.scale_stride, block ? 7 : 0};
+  return {m.scales, m.scale_stride, 1, block ? 7 : 0};
+}
+
+bool has_column_scales(const Fp8Gemm& g) {
+  return g.b.tile == ScaleTile::kRow || g.b.tile == ScaleTile::kColumn;
+}
+
+Problem problem_of(const Fp8Gemm& g, const Rows& a, const Rows& b, const Kernel& kernel) {
+  Problem p;
+  if (g.k() > 0) {
+    constexpr auto kBytes = CU_TENSOR_MAP_DATA_TYPE_UINT8;
+    p.a = map_matrix({a.codes, a.rows, a.k, a.stride}, kBytes, kernel.box_a, kBlockK);
+    p.b = map_matrix({b.codes, b.rows, b.k, b.stride}, kBytes, kernel.box_b, kBlockK);
+  }
+  p.scale_a = scales_of(g.a, g.trans_a);
+  p.scale_b = scales_of(g.b, !g.trans_b);
+  p.m = g.m();
+  p.n = g.n();
+  p.k = g.k();
+  p.accumulate = g.accumulate;
+  const bool half = !g.c_bf16.empty();
+  p.c = g.c.data;
+  p.c_bf16 = g.c_bf16.data;
+  p.c_stride = half ? g.c_bf16.stride : g.c.stride;
+  const auto address = reinterpret_cast<std::uintptr_t>(half ? static_cast<void*>(p.c_bf16) : p.c);
+  p.vectors = address % 8 == 0 && (g.m() == 1 || p.c_stride % (half ? 4 : 2) == 0);
+  return p;
+}
+
+// ---- launches ----
+
+int tiles_of(const Kernel& k, int m, int n) {
+  const int high = k.rows * (k.pairs_down ? k.cluster : 1);
+  const int wide = k.cols * (k.pairs_down ? 1 : k.cluster);
+  return ceil_div(m, high) * ceil_div(n, wide);
+}
+
+void run(const Context& ctx, const Kernel& kernel, std::span<const Problem> problems,
+         const Fp8Choice& choice) {
+  constexpr int kSplitCost = 4;
+  Params params;
+  params.problems = static_cast<int>(problems.size());
+  params.group = choice.group > 0 ? choice.group : 16;
+  params.split_cost = choice.split_cost >= 0 ? choice.split_cost : kSplitCost;
+  params.split_blocks = ceil_div(problems[0].k, kBlockK);
+  int tiles = 0;
+  for (const Problem& p : problems) {
+    tiles += tiles_of(kernel, p.m, p.n);
+    if (p.k != problems[0].k || p.count != nullptr) params.split_blocks = 0;
+  }
+  const int workers = device_of(ctx).processors() / kernel.cluster;
+  int blocks = workers * kernel.cluster;
+  if (params.split_blocks > 1) {
+    // Two pieces for each worker.
+    const auto bytes = std::size_t{2} * static_cast<std::size_t>(blocks) *
+                       static_cast<std::size_t>(kernel.rows * kernel.cols) * sizeof(float);
+    params.partials = static_cast<float4*>(device_of(ctx).scratch(kScratchSums, bytes));
+  } else {
+    blocks = std::min(workers, tiles) * kernel.cluster;
+  }
+  if (problems.size() <= kNearProblems) {
+    std::copy(problems.begin(), problems.end(), params.near);
+  } else {
+    params.list = stage(ctx, problems);
+  }
+  kernel.launch(ctx, params, blocks);
+}
+
+}  // namespace
+
+std::span<const Fp8KernelFacts> fp8_kernels() noexcept { return kFacts; }
+
+void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> all, const Fp8Choice& choice,
+              const std::int32_t* counts) {
+  Operands a, b;
+  std::vector<Fp8Gemm> live;
+  std::vector<const std::int32_t*> count;
+  bool column_scales = false;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const Fp8Gemm& g = all[i];
+    if (is_empty(g)) continue;
+    a.add(g.a, g.trans_a);
+    b.add(g.b, !g.trans_b);
+    column_scales |= has_column_scales(g);
+    live.push_back(g);
+    count.push_back(counts != nullptr ? counts + i : nullptr);
+  }
+  if (live.empty()) return;
+  const std::vector<Rows>& rows_a = a.place(ctx, kScratchA);
+  const std::vector<Rows>& rows_b = b.place(ctx, kScratchB);
+  const Kernel& kernel = choice.kernel >= 0 ? kKernels[choice.kernel] : choose(live, column_scales);
+  std::vector<Problem> problems;
+  for (std::size_t i = 0; i < live.size(); ++i) {
+    problems.push_back(problem_of(live[i], rows_a[i], rows_b[i], kernel));
+    problems.back().count = count[i];
+  }
+  for (std::size_t i = 0; i < problems.size(); i += kMaxProblems) {
+    const std::size_t some = std::min<std::size_t>(kMaxProblems, problems.size() - i);
+    run(ctx, kernel, std::span(problems).subspan(i, some), choice);
+  }
+}
+
+void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems) {
+  gemm_fp8(ctx, problems, Fp8Choice{});
+}
+
+void gemm_fp8_masked(const Context& ctx, std::span<const Fp8Gemm> problems,
+                     const std::int32_t* counts) {
+  gemm_fp8(ctx, problems, Fp8Choice{}, counts);
+}
+
+}  // namespace cachalot::cuda

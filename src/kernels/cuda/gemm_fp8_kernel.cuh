@@ -1,0 +1,581 @@
+// The product of block-scaled codes on Hopper's tensor cores.
+//
+// A block has one warpgroup that loads and one or two that multiply, 64 rows each. Loading: one
+// thread has the copy engine fill the next free stage of shared memory (a tile of A and one of B,
+// 128 codes of K), two warps copy the scales of these rows beside it. Multiplying: the tensor cores
+// sum the products of one block of K into fresh registers (their sums keep about 14 bits: no longer
+// run is theirs), which are then added to float sums, times the scales.
+// Where two blocks form a cluster they share the tile of A (they are neighbours in a row) or of B:
+// each loads half of it for both.
+// Paper: DeepSeek-V3 report, section 3.3.2; the division into warps follows the public descriptions
+// of DeepGEMM and CUTLASS.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <type_traits>
+
+#include "kernels/cuda/gemm_fp8_schedule.cuh"
+#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/wgmma.cuh"
+
+namespace cachalot::cuda::fp8_product {
+
+enum class Share { kNone, kA, kB };
+enum class Pace {
+  kFree,    // the warpgroups multiply as they come
+  kTurns,   // one issues its products when the other has issued its own
+  kDouble,  // the next block is multiplied while this one is added; twice the registers
+};
+
+// kColumnScales: B has scales for each column, not for 128 together.
+template <int kRows_, int kCols_, int kStages_, Share kShare_, Pace kPace_, bool kColumnScales_>
+struct Shape {
+  static constexpr int kRows = kRows_, kCols = kCols_, kStages = kStages_;
+  static constexpr Share kShare = kShare_;
+  static constexpr Pace kPace = kPace_;
+  static constexpr bool kColumnScales = kColumnScales_;
+
+  static constexpr int kCluster = kShare == Share::kNone ? 1 : 2;
+  static constexpr int kMultipliers = kRows / 64;  // warpgroups
+  static constexpr int kThreads = 128 * (kMultipliers + 1);
+  static constexpr int kWide = kCols < 128 ? kCols : 128;  // columns of one product
+  static constexpr int kParts = kCols / kWide;             // products side by side
+  static constexpr int kSums = kWide / 2;                  // registers of one
+  static constexpr int kBytesA = kRows * kBlockK, kBytesB = kCols * kBlockK;
+  static constexpr int kStageBytes = kBytesA + kBytesB;
+  static constexpr int kScalesB = kColumnScales ? kCols : 4;
+  static constexpr int kScalers = 64;  // threads that copy scales
+  // Boxes of the copy engine.
+  static constexpr int kBoxA = kShare == Share::kA ? kRows / 2 : kRows;
+  static constexpr int kBoxB = kShare == Share::kB ? kCols / 2 : kCols;
+
+  struct Shared {
+    alignas(1024) std::uint8_t tiles[kStages][kStageBytes];
+    float scale_a[kStages][kRows];
+    float scale_b[kStages][kScalesB];
+    std::uint64_t full[kStages], empty[kStages];
+    int tile_begin[kMaxProblems + 1];
+    int arrived[kMultipliers];
+  };
+  static constexpr int kSharedBytes = static_cast<int>(sizeof(Shared)) + 1024;
+  using Tiles = Schedule<kRows, kCols, kShare == Share::kB ? 2 : 1, kShare == Share::kA ? 2 : 1>;
+
+  static_assert(kRows == 64 || kRows == 128);
+  static_assert(kCols == 64 || kCols % 128 == 0);
+  static_assert(kPace != Pace::kDouble || kParts == 1);
+  static_assert(kPace != Pace::kTurns || kMultipliers == 2);
+  static_assert(kSharedBytes <= 227 * 1024);
+};
+
+// For every tile that workers may share (at most two rounds of them), block of the cluster and
+// warpgroup: how many have left their piece. Zero between launches.
+inline constexpr int kCounters = 2 * 2 * 2 * 256;
+static __device__ unsigned int counters[kCounters];
+
+// Place in the ring of stages.
+template <int kStages>
+struct Ring {
+  int stage = 0;
+  std::uint32_t phase = 0;
+  __device__ void advance() {
+    if (++stage == kStages) {
+      stage = 0;
+      phase ^= 1;
+    }
+  }
+};
+
+// ---- loading ----
+
+template <class S>
+__device__ void load_tiles(typename S::Shared& shared, const Params& params, const Problem* list,
+                           int rank) {
+  using ptx::shared_address;
+  typename S::Tiles tiles(params, list, shared.tile_begin, rank);
+  Ring<S::kStages> ring;
+  int mapped = -1;
+  for (Item item; tiles.next(item);) {
+    const Problem& p = list[item.problem];
+    if (params.list != nullptr && item.problem != mapped) {
+      ptx::acquire_tensor_map(&p.a);
+      ptx::acquire_tensor_map(&p.b);
+      mapped = item.problem;
+    }
+    for (int block = item.begin; block < item.end; ++block) {
+      const std::uint32_t full = shared_address(&shared.full[ring.stage]);
+      const std::uint32_t a = shared_address(shared.tiles[ring.stage]);
+      const std::uint32_t b = a + S::kBytesA;
+      const int k = block * kBlockK;
+      ptx::barrier_wait(shared_address(&shared.empty[ring.stage]), ring.phase ^ 1);
+      ptx::barrier_arrive_expect(full, S::kStageBytes);
+      if constexpr (S::kShare == Share::kA) {
+        ptx::tma_load_multicast(a + rank * (S::kBytesA / 2), &p.a, full, 3, k,
+                                item.row + rank * S::kBoxA);
+      } else {
+        ptx::tma_load(a, &p.a, full, k, item.row);
+      }
+      if constexpr (S::kShare == Share::kB) {
+        ptx::tma_load_multicast(b + rank * (S::kBytesB / 2), &p.b, full, 3, k,
+                                item.col + rank * S::kBoxB);
+      } else {
+        ptx::tma_load(b, &p.b, full, k, item.col);
+      }
+      ring.advance();
+    }
+  }
+}
+
+template <class S>
+__device__ void load_scales(typename S::Shared& shared, const Params& params, const Problem* list,
+                            int rank, int thread) {
+  using ptx::shared_address;
+  constexpr int kEachA = S::kRows / S::kScalers;
+  constexpr int kEachB = S::kColumnScales ? S::kCols / S::kScalers : 1;
+  typename S::Tiles tiles(params, list, shared.tile_begin, rank);
+  Ring<S::kStages> ring;
+  for (Item item; tiles.next(item);) {
+    const Problem& p = list[item.problem];
+    const int rows = p.rows();
+    const float* a[kEachA];
+    const float* b[kEachB];
+    bool has_a[kEachA], has_b[kEachB];
+#pragma unroll
+    for (int i = 0; i < kEachA; ++i) {
+      const int row = item.row + thread + S::kScalers * i;
+      has_a[i] = row < rows;
+      a[i] = p.scale_a.data + item.begin * p.scale_a.by_block +
+             (has_a[i] ? (row >> p.scale_a.shift) * p.scale_a.by_row : 0);
+    }
+#pragma unroll
+    for (int i = 0; i < kEachB; ++i) {
+      const int col = item.col + (S::kColumnScales ? thread + S::kScalers * i : 128 * thread);
+      has_b[i] = col < p.n;
+      b[i] = p.scale_b.data + item.begin * p.scale_b.by_block +
+             (has_b[i] ? (col >> p.scale_b.shift) * p.scale_b.by_row : 0);
+    }
+    const std::int64_t step_a = p.scale_a.by_block, step_b = p.scale_b.by_block;
+    for (int block = item.begin; block < item.end; ++block) {
+      ptx::barrier_wait(shared_address(&shared.empty[ring.stage]), ring.phase ^ 1);
+#pragma unroll
+      for (int i = 0; i < kEachA; ++i) {
+        ptx::copy_float_async(
+            shared_address(&shared.scale_a[ring.stage][thread + S::kScalers * i]), a[i], has_a[i]);
+        a[i] += step_a;
+      }
+#pragma unroll
+      for (int i = 0; i < kEachB; ++i) {
+        if (S::kColumnScales || thread < S::kParts) {
+          ptx::copy_float_async(
+              shared_address(&shared.scale_b[ring.stage][thread + S::kScalers * i]), b[i],
+              has_b[i]);
+        }
+        b[i] += step_b;
+      }
+      ptx::copies_arrive(shared_address(&shared.full[ring.stage]));
+      ring.advance();
+    }
+  }
+}
+
+// ---- multiplying ----
+
+// part = A B^T of one block of K.
+template <int kSums>
+__device__ __forceinline__ void multiply(float (&part)[kSums], std::uint64_t a, std::uint64_t b) {
+  ptx::hold_registers(part);
+  ptx::wgmma_fence();
+#pragma unroll
+  for (int i = 0; i < kBlockK / 32; ++i) {
+    ptx::wgmma_e4m3(part, a + i * ptx::kStep32Bytes, b + i * ptx::kStep32Bytes, i > 0);
+  }
+  ptx::wgmma_commit();
+  ptx::hold_registers(part);
+}
+
+// sum += part * scales; upper, lower: of this thread's rows.
+template <int kSums>
+__device__ __forceinline__ void add_scaled(float (&sum)[kSums], const float (&part)[kSums],
+                                           float upper, float lower) {
+#pragma unroll
+  for (int i = 0; i < kSums; i += 4) {
+    sum[i] = fmaf(part[i], upper, sum[i]);
+    sum[i + 1] = fmaf(part[i + 1], upper, sum[i + 1]);
+    sum[i + 2] = fmaf(part[i + 2], lower, sum[i + 2]);
+    sum[i + 3] = fmaf(part[i + 3], lower, sum[i + 3]);
+  }
+}
+// With a scale for each column; `columns` at this thread's first.
+template <int kSums>
+__device__ __forceinline__ void add_scaled(float (&sum)[kSums], const float (&part)[kSums],
+                                           float upper, float lower, const float* columns) {
+#pragma unroll
+  for (int i = 0; i < kSums; i += 4) {
+    const float2 column = *reinterpret_cast<const float2*>(columns + 2 * i);
+    sum[i] = fmaf(part[i], upper * column.x, sum[i]);
+    sum[i + 1] = fmaf(part[i + 1], upper * column.y, sum[i + 1]);
+    sum[i + 2] = fmaf(part[i + 2], lower * column.x, sum[i + 2]);
+    sum[i + 3] = fmaf(part[i + 3], lower * column.y, sum[i + 3]);
+  }
+}
+
+// What a multiplying thread needs of the stages.
+template <class S>
+struct Stages {
+  typename S::Shared& shared;
+  int group, row, lane;  // warpgroup; this thread's first row of the block's tile; lane of its warp
+
+  __device__ void wait(const Ring<S::kStages>& ring) const {
+    ptx::barrier_wait(ptx::shared_address(&shared.full[ring.stage]), ring.phase);
+  }
+  __device__ void release(const Ring<S::kStages>& ring) const {
+    const std::uint32_t empty = ptx::shared_address(&shared.empty[ring.stage]);
+    if constexpr (S::kCluster == 1) {
+      if (lane == 0) ptx::barrier_arrive(empty);
+    } else {
+      if (lane < S::kCluster) ptx::barrier_arrive_at(empty, lane);
+    }
+  }
+  __device__ std::uint64_t a(int stage) const {
+    return ptx::k_major_tile(ptx::shared_address(shared.tiles[stage]) + group * (64 * kBlockK));
+  }
+  __device__ std::uint64_t b(int stage, int part) const {
+    return ptx::k_major_tile(ptx::shared_address(shared.tiles[stage]) + S::kBytesA +
+                             part * (S::kWide * kBlockK));
+  }
+  // Of this thread's rows; times that of B where it is one for all columns.
+  __device__ float2 scales(int stage, int part) const {
+    float2 s = make_float2(shared.scale_a[stage][row], shared.scale_a[stage][row + 8]);
+    if constexpr (!S::kColumnScales) {
+      const float b = shared.scale_b[stage][part];
+      s.x *= b;
+      s.y *= b;
+    }
+    return s;
+  }
+  __device__ void add(float (&sum)[S::kSums], const float (&product)[S::kSums], float2 scales,
+                      int stage, int part) const {
+    if constexpr (S::kColumnScales) {
+      add_scaled(sum, product, scales.x, scales.y,
+                 &shared.scale_b[stage][part * S::kWide + lane % 4 * 2]);
+    } else {
+      add_scaled(sum, product, scales.x, scales.y);
+    }
+  }
+};
+
+inline constexpr int kTurnBarrier = 4;  // and the next: named barriers of the two warpgroups
+
+template <class S>
+__device__ __forceinline__ void multiply_blocks(const Stages<S>& stages, Ring<S::kStages>& ring,
+                                                float (&sum)[S::kParts][S::kSums], int blocks) {
+  for (int block = 0; block < blocks; ++block) {
+    stages.wait(ring);
+#pragma unroll
+    for (int part = 0; part < S::kParts; ++part) {
+      float product[S::kSums];
+      if constexpr (S::kPace == Pace::kTurns) ptx::named_sync(kTurnBarrier + stages.group, 256);
+      multiply(product, stages.a(ring.stage), stages.b(ring.stage, part));
+      if constexpr (S::kPace == Pace::kTurns) {
+        ptx::named_arrive(kTurnBarrier + 1 - stages.group, 256);
+      }
+      const float2 scales = stages.scales(ring.stage, part);
+      ptx::wgmma_wait<0>();
+      ptx::hold_registers(product);
+      if (!S::kColumnScales && part == S::kParts - 1) stages.release(ring);
+      stages.add(sum[part], product, scales, ring.stage, part);
+    }
+    if (S::kColumnScales) stages.release(ring);
+    ring.advance();
+  }
+}
+
+template <class S>
+__device__ __forceinline__ void multiply_blocks_double(const Stages<S>& stages,
+                                                       Ring<S::kStages>& ring,
+                                                       float (&sum)[S::kSums], int blocks) {
+  if (blocks == 0) return;
+  float even[S::kSums], odd[S::kSums];
+  Ring<S::kStages> ahead = ring;
+  const auto issue = [&](float (&product)[S::kSums]) {
+    stages.wait(ahead);
+    multiply(product, stages.a(ahead.stage), stages.b(ahead.stage, 0));
+    ahead.advance();
+  };
+  const auto add = [&]<int kPending>(float (&product)[S::kSums],
+                                     std::integral_constant<int, kPending>) {
+    const float2 scales = stages.scales(ring.stage, 0);
+    ptx::wgmma_wait<kPending>();
+    ptx::hold_registers(product);
+    if (!S::kColumnScales) stages.release(ring);
+    stages.add(sum, product, scales, ring.stage, 0);
+    if (S::kColumnScales) stages.release(ring);
+    ring.advance();
+  };
+  constexpr std::integral_constant<int, 0> kNone;
+  constexpr std::integral_constant<int, 1> kOne;
+  issue(even);
+  int left = blocks;
+  for (; left > 2; left -= 2) {
+    issue(odd);
+    add(even, kOne);
+    issue(even);
+    add(odd, kOne);
+  }
+  if (left == 2) {
+    issue(odd);
+    add(even, kOne);
+    add(odd, kNone);
+  } else {
+    add(even, kNone);
+  }
+}
+
+// ---- writing ----
+
+__device__ __forceinline__ std::uint32_t pack_bf16(float low, float high) {
+  const __nv_bfloat162 two = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const std::uint32_t*>(&two);
+}
+
+// Where a tile's numbers go. `whole`: all of the tile exists, and its rows are aligned for stores
+// of 8 bytes.
+struct Output {
+  float* c;
+  Bf16* c_bf16;
+  std::int64_t stride;
+  int rows, cols;
+  bool accumulate, whole;
+};
+__device__ __forceinline__ Output output_of(const Problem& p, const Item& item, int tile_rows,
+                                            int tile_cols) {
+  const int rows = p.rows(), cols = p.n;
+  return {p.c,
+          p.c_bf16,
+          p.c_stride,
+          rows,
+          cols,
+          p.accumulate,
+          p.vectors && item.row + tile_rows <= rows && item.col + tile_cols <= cols};
+}
+
+// Elements col, col + 1 (and col + 8 c + {0, 1}) of rows `row` and row + 8.
+template <bool kWhole, bool kAccumulate, int kSums>
+__device__ __forceinline__ void store_floats(const Output& out, const float (&sum)[kSums], int row,
+                                             int col) {
+  constexpr int kBatch = 8;  // loads in flight
+#pragma unroll
+  for (int lower = 0; lower < 2; ++lower) {
+    float* const to = out.c + (row + 8 * lower) * out.stride + col;
+    const int exist = row + 8 * lower < out.rows ? out.cols - col : 0;  // of the row, from here on
+#pragma unroll
+    for (int first = 0; first < kSums / 4; first += kBatch) {
+      float2 old[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        const int at = 8 * (first + i);
+        old[i] = make_float2(0, 0);
+        if constexpr (kAccumulate && kWhole) {
+          old[i] = *reinterpret_cast<const float2*>(to + at);
+        } else if constexpr (kAccumulate) {
+          if (at < exist) old[i].x = to[at];
+          if (at + 1 < exist) old[i].y = to[at + 1];
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        const int at = 8 * (first + i);
+        float2 value =
+            make_float2(sum[4 * (first + i) + 2 * lower], sum[4 * (first + i) + 2 * lower + 1]);
+        if constexpr (kAccumulate) value = make_float2(old[i].x + value.x, old[i].y + value.y);
+        if constexpr (kWhole) {
+          __stcs(reinterpret_cast<float2*>(to + at), value);
+        } else {
+          if (at < exist) to[at] = value.x;
+          if (at + 1 < exist) to[at + 1] = value.y;
+        }
+      }
+    }
+  }
+}
+
+template <bool kWhole, int kSums>
+__device__ __forceinline__ void store_bf16(const Output& out, const float (&sum)[kSums], int row,
+                                           int col) {
+#pragma unroll
+  for (int lower = 0; lower < 2; ++lower) {
+    Bf16* const to = out.c_bf16 + (row + 8 * lower) * out.stride + col;
+    const int exist = row + 8 * lower < out.rows ? out.cols - col : 0;  // of the row, from here on
+#pragma unroll
+    for (int i = 0; i < kSums / 4; ++i) {
+      const std::uint32_t two = pack_bf16(sum[4 * i + 2 * lower], sum[4 * i + 2 * lower + 1]);
+      if constexpr (kWhole) {
+        *reinterpret_cast<std::uint32_t*>(to + 8 * i) = two;
+      } else {
+        if (8 * i < exist) {
+          to[8 * i].bits = static_cast<std::uint16_t>(two);
+        }
+        if (8 * i + 1 < exist) {
+          to[8 * i + 1].bits = static_cast<std::uint16_t>(two >> 16);
+        }
+      }
+    }
+  }
+}
+
+template <int kSums>
+__device__ __forceinline__ void store(const Output& out, const float (&sum)[kSums], int row,
+                                      int col) {
+  if (out.c_bf16 != nullptr) {
+    if (out.whole) {
+      store_bf16<true>(out, sum, row, col);
+    } else {
+      store_bf16<false>(out, sum, row, col);
+    }
+  } else if (out.accumulate) {
+    if (out.whole) {
+      store_floats<true, true>(out, sum, row, col);
+    } else {
+      store_floats<false, true>(out, sum, row, col);
+    }
+  } else {
+    if (out.whole) {
+      store_floats<true, false>(out, sum, row, col);
+    } else {
+      store_floats<false, false>(out, sum, row, col);
+    }
+  }
+}
+
+template <class S>
+__device__ __forceinline__ void clear(float (&sum)[S::kParts][S::kSums]) {
+#pragma unroll
+  for (int part = 0; part < S::kParts; ++part) {
+#pragma unroll
+    for (int i = 0; i < S::kSums; ++i) sum[part][i] = 0;
+  }
+}
+
+// Leaves this warpgroup's piece of a tile. Where all others have left theirs: true, and `sum` is
+// the sum of all, in the order of K.
+template <class S>
+__device__ bool combine(const typename S::Tiles& tiles, float4* partials, const Item& item,
+                        typename S::Shared& shared, int rank, int group, int thread,
+                        float (&sum)[S::kParts][S::kSums]) {
+  const int first = tiles.first_worker(item.cut), last = tiles.last_worker(item.cut);
+  if (first == last) return true;
+  constexpr int kVectors = S::kParts * S::kSums / 4;
+  const auto piece = [&](int worker) {
+    const int slot = tiles.slot(worker, item.cut);
+    return partials +
+           static_cast<std::int64_t>((slot * S::kCluster + rank) * S::kMultipliers + group) *
+               (kVectors * 128) +
+           thread;
+  };
+  float4* const mine = piece(static_cast<int>(blockIdx.x) / S::kCluster);
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    const float* from = &sum[i / (S::kSums / 4)][i % (S::kSums / 4) * 4];
+    __stcg(mine + i * 128, make_float4(from[0], from[1], from[2], from[3]));
+  }
+  __threadfence();
+  ptx::named_sync(1 + group, 128);
+  if (thread == 0) {
+    unsigned int* const counter =
+        &counters[(item.cut * S::kCluster + rank) * S::kMultipliers + group];
+    const unsigned int before = atomicAdd(counter, 1u);
+    shared.arrived[group] = static_cast<int>(before);
+    if (static_cast<int>(before) == last - first) *counter = 0;
+  }
+  ptx::named_sync(1 + group, 128);
+  if (shared.arrived[group] != last - first) return false;
+  __threadfence();
+  clear<S>(sum);
+  for (int worker = first; worker <= last; ++worker) {
+    const float4* const from = piece(worker);
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      const float4 v = __ldcg(from + i * 128);
+      float* to = &sum[i / (S::kSums / 4)][i % (S::kSums / 4) * 4];
+      to[0] += v.x;
+      to[1] += v.y;
+      to[2] += v.z;
+      to[3] += v.w;
+    }
+  }
+  return true;
+}
+
+template <class S>
+__device__ void multiply_and_store(typename S::Shared& shared, const Params& params,
+                                   const Problem* list, int rank, int group, int thread) {
+  const int lane = thread % 32;
+  const int row = 64 * group + 16 * (thread / 32) + lane / 4;
+  const Stages<S> stages{shared, group, row, lane};
+  typename S::Tiles tiles(params, list, shared.tile_begin, rank);
+  Ring<S::kStages> ring;
+  if (S::kPace == Pace::kTurns && group == 1) ptx::named_arrive(kTurnBarrier, 256);
+  for (Item item; tiles.next(item);) {
+    float sum[S::kParts][S::kSums];
+    clear<S>(sum);
+    if constexpr (S::kPace == Pace::kDouble) {
+      multiply_blocks_double<S>(stages, ring, sum[0], item.end - item.begin);
+    } else {
+      multiply_blocks<S>(stages, ring, sum, item.end - item.begin);
+    }
+    if (item.cut >= 0 &&
+        !combine<S>(tiles, params.partials, item, shared, rank, group, thread, sum)) {
+      continue;
+    }
+    const Output out = output_of(list[item.problem], item, S::kRows, S::kCols);
+#pragma unroll
+    for (int part = 0; part < S::kParts; ++part) {
+      store(out, sum[part], item.row + row, item.col + part * S::kWide + lane % 4 * 2);
+    }
+  }
+  if (S::kPace == Pace::kTurns && group == 0) ptx::named_sync(kTurnBarrier, 256);
+}
+
+template <class S>
+__global__ void __launch_bounds__(S::kThreads, 1)
+    product_kernel(const __grid_constant__ Params params) {
+  extern __shared__ __align__(1024) std::uint8_t memory[];
+  const std::uint32_t beyond = ptx::shared_address(memory) % 1024;
+  auto& shared =
+      *reinterpret_cast<typename S::Shared*>(memory + (beyond == 0 ? 0 : 1024 - beyond));
+  const Problem* const list = params.list != nullptr ? params.list : params.near;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int rank = S::kCluster > 1 ? ptx::cluster_rank() : 0;
+  if (warp == 0) S::Tiles::number_tiles(params, list, shared.tile_begin);
+  if (threadIdx.x == 32) {
+    for (int i = 0; i < S::kStages; ++i) {
+      ptx::barrier_init(ptx::shared_address(&shared.full[i]), 1 + S::kScalers);
+      ptx::barrier_init(ptx::shared_address(&shared.empty[i]),
+                        4 * S::kMultipliers * S::kCluster);
+    }
+    ptx::fence_barrier_init();
+  }
+  __syncthreads();
+  if constexpr (S::kCluster > 1) ptx::cluster_sync();
+
+  const int group = warp / 4;
+  if (group == S::kMultipliers) {
+    if constexpr (S::kMultipliers == 2) ptx::give_registers<40>();
+    if (warp % 4 == 0) {
+      if (threadIdx.x % 32 == 0) load_tiles<S>(shared, params, list, rank);
+    } else if (warp % 4 >= 2) {
+      load_scales<S>(shared, params, list, rank, static_cast<int>(threadIdx.x) % 64);
+    }
+    __syncwarp();
+  } else {
+    if constexpr (S::kMultipliers == 2) ptx::take_registers<232>();
+    multiply_and_store<S>(shared, params, list, rank, group, static_cast<int>(threadIdx.x) % 128);
+  }
+  // Nobody leaves while the other block may still write here.
+  if constexpr (S::kCluster > 1) {
+    __syncwarp();
+    ptx::cluster_sync();
+  }
+}
+
+}  // namespace cachalot::cuda::fp8_product
