@@ -32,6 +32,7 @@ void bench(const Context& ctx, const std::string& name, double bytes, F&& run) {
   std::nth_element(times.begin(), times.begin() + kRuns / 2, times.end());
   const double seconds = times[kRuns / 2] * 1e-3;
   std::printf("%-52s %9.1f us %7.0f GB/s\n", name.c_str(), seconds * 1e6, bytes / seconds * 1e-9);
+  std::fflush(stdout);
 }
 
 }  // namespace cachalot::cuda::testing

@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/fp8_panels.cuh"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/saved.cuh"
 
 namespace cachalot::cuda {
 
@@ -75,12 +76,6 @@ void requantize(const Context& ctx, std::span<const RequantizeFp8> jobs,
 }
 
 // --- multiplying out
-
-__device__ __forceinline__ std::uint32_t bf16_bits(float x) {
-  const std::uint32_t u = __float_as_uint(x);
-  if ((u & 0x7FFFFFFFu) > 0x7F800000u) return (u >> 16) | 0x40u;
-  return (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16;
-}
 
 struct Multiplied {
   int rows = 0, cols = 0;

@@ -35,7 +35,9 @@ inline bool same(float a, float b) {
   return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b) ||
          (std::isnan(a) && std::isnan(b));
 }
-inline bool same(Bf16 a, Bf16 b) { return a.bits == b.bits; }
+inline bool same(Bf16 a, Bf16 b) {
+  return a.bits == b.bits || (std::isnan(to_float(a)) && std::isnan(to_float(b)));
+}
 inline double shown(std::uint8_t x) { return x; }
 inline double shown(float x) { return x; }
 inline double shown(Bf16 x) { return to_float(x); }
