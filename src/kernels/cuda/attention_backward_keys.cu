@@ -133,7 +133,7 @@ __device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const
   const int key = group_key + thread / 32 * 16 + lane / 4;  // and 8 further down
   const std::uint32_t column = lane % 4 * 2 * sizeof(float);
 
-  float dk[W::kKey / 2], dv[W::kValue / 2], s[32], dp[32];
+  float dk[W::kKey / 2], dv[W::kValue / 2], s[32];
   std::uint32_t p[4 * kSteps], ds[4 * kSteps];
 #pragma unroll
   for (int i = 0; i < W::kKey / 2; ++i) dk[i] = 0;
@@ -142,63 +142,111 @@ __device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const
 
   const Operand k = along_rows(shared.k + group * 64 * kRowBytes);
   const Operand v = along_rows(shared.v + group * 64 * kRowBytes);
+
+  const auto await_queries = [&](int m, const Ring<kStages>& ring) {
+    wait(shared.q_full(ring.stage), ring.phase);
+    if ((m + 1) * kQueries > w.span.q_rows) {
+      zero_rows_behind<W::kKeyPanels, kQueries>(shared.queries(ring.stage),
+                                                w.span.q_rows - m * kQueries, threadIdx.x - 128,
+                                                kConsumers, kTailBarrier);
+    }
+  };
+  const auto release = [&](int stage) {
+    if (lane == 0) arrive(shared.empty(stage));
+  };
+  const auto queue_scores = [&](int stage) {
+    multiply_rows<kKeySteps, kKeys, kQueries>(s, k, along_rows(shared.queries(stage)));
+    commit();
+  };
+  const auto probabilities = [&](int m, int stage) {  // s to p
+    const int first_position = w.before() + m * kQueries;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float2 lse2 = shared_pair(shared.lse2(stage) + column + i * 32);
+      s[4 * i] = exp2_fast(fmaf(s[4 * i], a.scale_log2, -lse2.x));
+      s[4 * i + 1] = exp2_fast(fmaf(s[4 * i + 1], a.scale_log2, -lse2.y));
+      s[4 * i + 2] = exp2_fast(fmaf(s[4 * i + 2], a.scale_log2, -lse2.x));
+      s[4 * i + 3] = exp2_fast(fmaf(s[4 * i + 3], a.scale_log2, -lse2.y));
+    }
+    if (group_key + 63 > first_position) {
+      const int ahead = key - first_position;
+#pragma unroll
+      for (int i = 0; i < 32; ++i) {
+        const int position = i / 4 * 8 + lane % 4 * 2 + i % 2;
+        if (ahead + i / 2 % 2 * 8 > position) s[i] = 0;
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 16; ++i) p[i] = pack(s[2 * i], s[2 * i + 1]);
+  };
+  // dv += p dout, and ds of what dout says of the probabilities. Of these the rounded ones are used:
+  // the others' registers are needed, and ds is rounded as coarsely itself.
+  const auto gradients = [&](const Ring<kStages>& ring) {
+    float(&dp)[32] = s;  // whose scores are done with
+    wait(shared.dout_full(ring.stage), ring.phase);
+    begin_products();
+    multiply_rows<kValueSteps, kKeys, kQueries>(dp, v, along_rows(shared.douts(ring.stage)));
+    commit();
+    multiply_add_rows<kSteps>(dv, p, across_rows<kQueries>(shared.douts(ring.stage)));
+    commit();
+    wait_products<1>();
+    pin(dp);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float2 delta = shared_pair(shared.delta(ring.stage) + column + i * 32);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        ds[2 * i + r] = pack(low_half(p[2 * i + r]) * (dp[4 * i + 2 * r] - delta.x),
+                             high_half(p[2 * i + r]) * (dp[4 * i + 2 * r + 1] - delta.y));
+      }
+    }
+    wait_products<0>();
+    pin(dv);
+    keep(p);
+  };
+
   wait(shared.kv_full(), 0);
   Ring<kStages> ring;
-  for (int m = w.first_block; m < w.blocks; ++m, ring.advance()) {
-    const int stage = ring.stage, first_position = w.before() + m * kQueries;
-    wait(shared.q_full(stage), ring.phase);
-    if ((m + 1) * kQueries > w.span.q_rows) {
-      zero_rows_behind<W::kKeyPanels, kQueries>(shared.queries(stage),
-                                                w.span.q_rows - m * kQueries,
-                                                threadIdx.x - 128, kConsumers, kTailBarrier);
-    }
-    if (group_key < first_position + kQueries) {  // else no query here sees a key of this group
+  int m = w.first_block;
+  for (; m < w.blocks && group_key >= w.before() + (m + 1) * kQueries; ++m, ring.advance()) {
+    await_queries(m, ring);  // none of them sees a key of this group
+    wait(shared.dout_full(ring.stage), ring.phase);  // an arrival must not count for the last use
+    release(ring.stage);
+  }
+  if (m < w.blocks) {
+    pin(dk);
+    pin(dv);
+    // The next block's scores are queued ahead of the last product of this one: its exponentials
+    // hide behind it.
+    await_queries(m, ring);
+    begin_products();
+    queue_scores(ring.stage);
+    wait_products<0>();
+    pin(s);
+    probabilities(m, ring.stage);
+    gradients(ring);
+    for (++m; m < w.blocks; ++m) {
+      const int previous = ring.stage;
+      ring.advance();
+      await_queries(m, ring);
       begin_products();
-      multiply_rows<kKeySteps, kKeys, kQueries>(s, k, along_rows(shared.queries(stage)));
-      commit();
-      wait(shared.dout_full(stage), ring.phase);
-      multiply_rows<kValueSteps, kKeys, kQueries>(dp, v, along_rows(shared.douts(stage)));
+      queue_scores(ring.stage);
+      multiply_add_rows<kSteps>(dk, ds, across_rows<kQueries>(shared.queries(previous)));
       commit();
       wait_products<1>();
       pin(s);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const float2 lse2 = shared_pair(shared.lse2(stage) + column + i * 32);
-        s[4 * i] = exp2_fast(fmaf(s[4 * i], a.scale_log2, -lse2.x));
-        s[4 * i + 1] = exp2_fast(fmaf(s[4 * i + 1], a.scale_log2, -lse2.y));
-        s[4 * i + 2] = exp2_fast(fmaf(s[4 * i + 2], a.scale_log2, -lse2.x));
-        s[4 * i + 3] = exp2_fast(fmaf(s[4 * i + 3], a.scale_log2, -lse2.y));
-      }
-      if (group_key + 63 > first_position) {
-        const int ahead = key - first_position;
-#pragma unroll
-        for (int i = 0; i < 32; ++i) {
-          const int position = i / 4 * 8 + lane % 4 * 2 + i % 2;
-          if (ahead + i / 2 % 2 * 8 > position) s[i] = 0;
-        }
-      }
+      probabilities(m, ring.stage);
       wait_products<0>();
-      pin(dp);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const float2 delta = shared_pair(shared.delta(stage) + column + i * 32);
-        ds[2 * i] = pack(s[4 * i] * (dp[4 * i] - delta.x), s[4 * i + 1] * (dp[4 * i + 1] - delta.y));
-        ds[2 * i + 1] =
-            pack(s[4 * i + 2] * (dp[4 * i + 2] - delta.x), s[4 * i + 3] * (dp[4 * i + 3] - delta.y));
-        p[2 * i] = pack(s[4 * i], s[4 * i + 1]);
-        p[2 * i + 1] = pack(s[4 * i + 2], s[4 * i + 3]);
-      }
-      begin_products();
-      multiply_add_rows<kSteps>(dv, p, across_rows<kQueries>(shared.douts(stage)));
-      multiply_add_rows<kSteps>(dk, ds, across_rows<kQueries>(shared.queries(stage)));
-      commit();
-      wait_products<0>();
-      pin(dv);
       pin(dk);
-    } else {
-      wait(shared.dout_full(stage), ring.phase);  // an arrival for a later use must not count here
+      keep(ds);
+      release(previous);
+      gradients(ring);
     }
-    if (lane == 0) arrive(shared.empty(stage));
+    begin_products();
+    multiply_add_rows<kSteps>(dk, ds, across_rows<kQueries>(shared.queries(ring.stage)));
+    commit();
+    wait_products<0>();
+    pin(dk);
   }
   write<W>(a, w, dk, dv, key, lane);
 }

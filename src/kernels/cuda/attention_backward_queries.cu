@@ -102,52 +102,94 @@ __device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const
 
   const Operand q = along_rows(shared.q + group * 64 * kRowBytes);
   const Operand dout = along_rows(shared.dout + group * 64 * kRowBytes);
-  wait(shared.q_full(), 0);
-  Ring<kStages> ring;
-  for (int j = 0; j < w.blocks; ++j, ring.advance()) {
-    const int stage = ring.stage, first_position = w.before() + group_query;
-    wait(shared.k_full(stage), ring.phase);
+  const int first_position = w.before() + group_query;
+
+  const auto await_keys = [&](int j, const Ring<kStages>& ring) {
+    wait(shared.k_full(ring.stage), ring.phase);
     if ((j + 1) * kKeys > w.span.kv_rows) {
-      zero_rows_behind<W::kKeyPanels, kKeys>(shared.keys(stage), w.span.kv_rows - j * kKeys,
+      zero_rows_behind<W::kKeyPanels, kKeys>(shared.keys(ring.stage), w.span.kv_rows - j * kKeys,
                                              threadIdx.x - 128, kConsumers, kTailBarrier);
     }
-    if (j * kKeys < first_position + 64) {  // else no query of this group sees a key here
-      begin_products();
-      multiply_rows<kKeySteps, kQueries, kKeys>(s, q, along_rows(shared.keys(stage)));
-      commit();
-      wait(shared.v_full(stage), ring.phase);
-      multiply_rows<kValueSteps, kQueries, kKeys>(dp, dout, along_rows(shared.values(stage)));
-      commit();
-      wait_products<1>();
-      pin(s);
-#pragma unroll
-      for (int i = 0; i < 32; ++i) s[i] = exp2_fast(fmaf(s[i], a.scale_log2, -lse2[i / 2 % 2]));
-      if (j * kKeys + kKeys - 1 > first_position) {
-        const int ahead = j * kKeys - w.before() - query;
-#pragma unroll
-        for (int i = 0; i < 32; ++i) {
-          const int key = i / 4 * 8 + lane % 4 * 2 + i % 2;
-          if (ahead + key > i / 2 % 2 * 8) s[i] = 0;
-        }
-      }
-      wait_products<0>();
-      pin(dp);
-#pragma unroll
-      for (int i = 0; i < 16; ++i) {
-        const float d = delta[i % 2];
-        const float x = dp[2 * i] - d, y = dp[2 * i + 1] - d;
-        // Values behind the sequence's end may be infinite: zero probability is zero gradient.
-        ds[i] = pack(s[2 * i] == 0 ? 0 : s[2 * i] * x, s[2 * i + 1] == 0 ? 0 : s[2 * i + 1] * y);
-      }
-      begin_products();
-      multiply_add_rows<kSteps>(dq, ds, across_rows<kKeys>(shared.keys(stage)));
-      commit();
-      wait_products<0>();
-      pin(dq);
-    } else {
-      wait(shared.v_full(stage), ring.phase);  // an arrival for a later use must not count here
-    }
+  };
+  const auto release = [&](int stage) {
     if (lane == 0) arrive(shared.empty(stage));
+  };
+  const auto queue_scores = [&](const Ring<kStages>& ring) {
+    multiply_rows<kKeySteps, kQueries, kKeys>(s, q, along_rows(shared.keys(ring.stage)));
+    commit();
+    wait(shared.v_full(ring.stage), ring.phase);
+    multiply_rows<kValueSteps, kQueries, kKeys>(dp, dout, along_rows(shared.values(ring.stage)));
+    commit();
+  };
+  const auto probabilities = [&](int j) {  // in place
+#pragma unroll
+    for (int i = 0; i < 32; ++i) s[i] = exp2_fast(fmaf(s[i], a.scale_log2, -lse2[i / 2 % 2]));
+    if (j * kKeys + kKeys - 1 > first_position) {
+      const int ahead = j * kKeys - w.before() - query;
+#pragma unroll
+      for (int i = 0; i < 32; ++i) {
+        const int key = i / 4 * 8 + lane % 4 * 2 + i % 2;
+        if (ahead + key > i / 2 % 2 * 8) s[i] = 0;
+      }
+    }
+  };
+  const auto gradients = [&] {  // s to those of scores
+#pragma unroll
+    for (int i = 0; i < 32; ++i) {
+      // Values behind the sequence's end may be infinite: zero probability is zero gradient.
+      s[i] = s[i] == 0 ? 0.0f : s[i] * (dp[i] - delta[i / 2 % 2]);
+    }
+  };
+  const auto round = [&] {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) ds[i] = pack(s[2 * i], s[2 * i + 1]);
+  };
+
+  // Scores of the next keys and what dout says of them are queued ahead of the product of these:
+  // exponentials hide behind it.
+  const int own = min(w.blocks, (first_position + 127) / kKeys);  // of which a query here sees one
+  wait(shared.q_full(), 0);
+  Ring<kStages> ring;
+  await_keys(0, ring);
+  begin_products();
+  queue_scores(ring);
+  wait_products<0>();
+  pin(s);
+  pin(dp);
+  probabilities(0);
+  gradients();
+  round();
+  int j = 1;
+  for (; j < own; ++j) {
+    const int previous = ring.stage;
+    ring.advance();
+    await_keys(j, ring);
+    begin_products();
+    queue_scores(ring);
+    multiply_add_rows<kSteps>(dq, ds, across_rows<kKeys>(shared.keys(previous)));
+    commit();
+    wait_products<2>();
+    pin(s);
+    probabilities(j);
+    wait_products<1>();
+    pin(dp);
+    gradients();
+    wait_products<0>();
+    pin(dq);
+    keep(ds);
+    release(previous);
+    round();
+  }
+  begin_products();
+  multiply_add_rows<kSteps>(dq, ds, across_rows<kKeys>(shared.keys(ring.stage)));
+  commit();
+  wait_products<0>();
+  pin(dq);
+  release(ring.stage);
+  for (ring.advance(); j < w.blocks; ++j, ring.advance()) {
+    await_keys(j, ring);
+    wait(shared.v_full(ring.stage), ring.phase);  // an arrival must not count for the last use
+    release(ring.stage);
   }
 
 #pragma unroll

@@ -21,6 +21,12 @@ __device__ inline void pin(float (&registers)[n]) {
 #pragma unroll
   for (int i = 0; i < n; ++i) asm volatile("" : "+f"(registers[i])::"memory");
 }
+// Nor gives them away before this: products that were queued read them until they were waited for.
+template <int n>
+__device__ inline void keep(const std::uint32_t (&registers)[n]) {
+#pragma unroll
+  for (int i = 0; i < n; ++i) asm volatile("" ::"r"(registers[i]) : "memory");
+}
 template <int kPending>
 __device__ inline void wait_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
@@ -146,6 +152,10 @@ __device__ inline std::uint32_t pack(float low, float high) {
   std::uint32_t r;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
   return r;
+}
+__device__ inline float low_half(std::uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ inline float high_half(std::uint32_t pair) {
+  return __uint_as_float(pair & 0xFFFF0000u);
 }
 __device__ inline float exp2_fast(float x) {  // 2 ulp; exp2(-inf) = 0
   float r;
