@@ -25,12 +25,26 @@ struct Args {
   int slice;  // elements per block of the cluster
 };
 
-// What a block knows of its slice.
+// What is known of some of a row's elements.
 struct Partial {
   float top;
-  int at;  // the first place of top
+  int at;      // the first place of top; INT_MAX where there is none
   double sum;  // of exp(x - top)
 };
+// The lanes' parts as one, in every lane; a fixed order.
+__device__ Partial warp_merge(const Partial& mine) {
+  constexpr unsigned kAll = 0xFFFFFFFFU;
+  Partial all = mine;
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    all.top = fmaxf(all.top, __shfl_xor_sync(kAll, all.top, offset));
+  }
+  all.at = static_cast<int>(
+      __reduce_min_sync(kAll, static_cast<unsigned>(mine.top == all.top ? mine.at : INT_MAX)));
+  const float share = mine.top == -INFINITY ? 0.0F : expf(mine.top - all.top);
+  all.sum = warp_sum(mine.sum * static_cast<double>(share));
+  return all;
+}
 
 __device__ float block_max(float x, float* room) {
 #pragma unroll
@@ -58,95 +72,107 @@ __device__ void copy_async(float* to, const float* from) {
   }
 }
 
-// A cluster per row. Threads read back only what they put into shared memory themselves, so the
-// barriers are those of the sums.
+// Clusters take rows in turn. Threads read back only what they put into shared memory themselves,
+// each with a maximum of its own: so one sum over the row is the only thing they wait for, and as
+// soon as an element's gradient is written the next row's comes in its place.
 template <int V>
 __global__ void __launch_bounds__(kThreads, 3) cross_entropy_kernel(const Args a) {
   namespace cg = cooperative_groups;
+  constexpr int kWarps = kThreads / 32;
   extern __shared__ float4 slice_memory[];
   auto* x = reinterpret_cast<float*>(slice_memory);
-  __shared__ float room[32];
-  __shared__ double sums[32];
-  __shared__ int first_place;
-  __shared__ Partial mine, parts[kMostBlocks];
+  __shared__ Partial warps[kWarps];
+  __shared__ Partial mine[2];  // of this row and the next: others may still read this one's
   const cg::cluster_group cluster = cg::this_cluster();
   const int blocks = static_cast<int>(cluster.num_blocks());
-  const int row = static_cast<int>(blockIdx.x) / blocks;
-  const int thread = static_cast<int>(threadIdx.x);
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;
   const int begin = static_cast<int>(cluster.block_rank()) * a.slice;
-  const int count = max(0, min(a.slice, a.logits.cols - begin));  // count % V == 0
-  const int packs = count / V;
-  float* logits = a.logits.row(row) + begin;
-  const int target = a.targets[row];
-  // Read before anybody writes a gradient over it: that is after the cluster's barrier.
-  const float target_logit = target >= 0 ? a.logits.row(row)[target] : 0.0F;
+  const int packs = max(0, min(a.slice, a.logits.cols - begin)) / V;
+  const int first_row = static_cast<int>(blockIdx.x) / blocks;
+  const int rows_apart = static_cast<int>(gridDim.x) / blocks;
 
-  for (int p = thread; p < packs; p += kThreads) copy_async<V>(x + V * p, logits + V * p);
-  if (thread == 0) first_place = INT_MAX;
-  asm volatile("cp.async.wait_all;" ::: "memory");
-  float top = -INFINITY;
   for (int p = thread; p < packs; p += kThreads) {
-    const auto v = load<V>(x + V * p);
-#pragma unroll
-    for (int i = 0; i < V; ++i) top = fmaxf(top, v.v[i]);
+    copy_async<V>(x + V * p, a.logits.row(first_row) + begin + V * p);
   }
-  top = block_max(top, room);
-  const float base = top == -INFINITY ? 0.0F : top;  // a slice of nothing but -inf counts 0
-  double sum = 0;
-  int place = INT_MAX;
-  for (int p = thread; p < packs; p += kThreads) {
-    auto v = load<V>(x + V * p);
-    float part = 0;
-#pragma unroll
-    for (int i = V - 1; i >= 0; --i) {
-      if (v.v[i] == top && place > V * p) place = V * p + i;
-      v.v[i] = expf(v.v[i] - base);
-      part += v.v[i];
-    }
-    sum += static_cast<double>(part);
-    store<V>(x + V * p, v);
-  }
-  if (place != INT_MAX) atomicMin(&first_place, begin + place);
-  sum = block_sum(sum, sums);
-  if (thread == 0) mine = {top, first_place, sum};  // after block_sum's barrier: all have voted
-  cluster.sync();
-  if (thread < blocks) parts[thread] = *cluster.map_shared_rank(&mine, thread);
-  __syncthreads();
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");  // has read the others'
+  int turn = 0;
+  for (int row = first_row; row < a.logits.rows; row += rows_apart, turn ^= 1) {
+    float* logits = a.logits.row(row) + begin;
+    const int target = a.targets[row];
+    // Read before anybody writes a gradient over it: that is after the cluster's barrier.
+    const float target_logit = target >= 0 ? a.logits.row(row)[target] : 0.0F;
+    const int next = row + rows_apart;
+    const float* next_logits = next < a.logits.rows ? a.logits.row(next) + begin : nullptr;
 
-  // Every block combines the cluster's parts in the same order.
-  Partial all = parts[0];
-  for (int b = 1; b < blocks; ++b) {
-    if (parts[b].top > all.top) all.top = parts[b].top, all.at = parts[b].at;
-  }
-  all.sum = 0;
-  for (int b = 0; b < blocks; ++b) {
-    all.sum += parts[b].sum * static_cast<double>(expf(parts[b].top - all.top));
-  }
-  if (begin == 0 && thread == 0) {
-    if (a.argmax != nullptr) a.argmax[row] = all.at;
-    a.loss[row] = target < 0 ? 0.0
-                             : log(all.sum) - (static_cast<double>(target_logit) -
-                                               static_cast<double>(all.top));
-  }
-  // x holds exp(logit - top of the slice).
-  const float factor =
-      target < 0 ? 0.0F
-                 : static_cast<float>(static_cast<double>(expf(top - all.top)) / all.sum);
-  for (int p = thread; p < packs && a.backward; p += kThreads) {
-    auto v = load<V>(x + V * p);
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    Partial own{-INFINITY, INT_MAX, 0};
+    int top_pack = -1;
+    for (int p = thread; p < packs; p += kThreads) {
+      const auto v = load<V>(x + V * p);
+      float most = v.v[0];
 #pragma unroll
-    for (int i = 0; i < V; ++i) {
-      const float one = begin + V * p + i == target ? 1.0F : 0.0F;
-      v.v[i] = target < 0 ? 0.0F : a.grad_scale * (v.v[i] * factor - one);
+      for (int i = 1; i < V; ++i) most = fmaxf(most, v.v[i]);
+      if (most > own.top) own.top = most, top_pack = p;
     }
-    if (a.gradient.rows > 0) {
-      store<V>(a.gradient.row(row) + begin + V * p, v);
-    } else {
-      store<V>(logits + V * p, v);
+    if (top_pack >= 0) {
+      const auto v = load<V>(x + V * top_pack);
+#pragma unroll
+      for (int i = V - 1; i >= 0; --i) {
+        if (v.v[i] == own.top) own.at = begin + V * top_pack + i;
+      }
+    }
+    const float base = own.top == -INFINITY ? 0.0F : own.top;  // nothing but -inf counts 0
+    float sum = 0;
+    for (int p = thread; p < packs; p += kThreads) {
+      auto v = load<V>(x + V * p);
+#pragma unroll
+      for (int i = 0; i < V; ++i) {
+        v.v[i] = expf(v.v[i] - base);
+        sum += v.v[i];
+      }
+      if (a.backward) {
+        store<V>(x + V * p, v);
+      } else if (next_logits != nullptr) {
+        copy_async<V>(x + V * p, next_logits + V * p);
+      }
+    }
+    own.sum = static_cast<double>(sum);
+    const Partial warp = warp_merge(own);
+    if (lane == 0) warps[thread / 32] = warp;
+    __syncthreads();
+    if (thread < 32) {
+      const Partial block = warp_merge(lane < kWarps ? warps[lane] : Partial{-INFINITY, INT_MAX, 0});
+      if (lane == 0) mine[turn] = block;
+    }
+    cluster.sync();
+    Partial all{-INFINITY, INT_MAX, 0};
+    if (lane < blocks) all = *cluster.map_shared_rank(&mine[turn], lane);
+    all = warp_merge(all);
+    if (begin == 0 && thread == 0) {
+      if (a.argmax != nullptr) a.argmax[row] = all.at == INT_MAX ? 0 : all.at;  // of NaNs: the first
+      a.loss[row] = target < 0 ? 0.0
+                               : log(all.sum) - (static_cast<double>(target_logit) -
+                                                 static_cast<double>(all.top));
+    }
+    if (!a.backward) continue;
+    // x holds exp(logit - base).
+    const float factor =
+        target < 0 ? 0.0F : static_cast<float>(static_cast<double>(expf(base - all.top)) / all.sum);
+    for (int p = thread; p < packs; p += kThreads) {
+      auto v = load<V>(x + V * p);
+      if (next_logits != nullptr) copy_async<V>(x + V * p, next_logits + V * p);
+#pragma unroll
+      for (int i = 0; i < V; ++i) {
+        const float one = begin + V * p + i == target ? 1.0F : 0.0F;
+        v.v[i] = target < 0 ? 0.0F : a.grad_scale * (v.v[i] * factor - one);
+      }
+      if (a.gradient.rows > 0) {
+        store<V>(a.gradient.row(row) + begin + V * p, v);
+      } else {
+        store<V>(logits + V * p, v);
+      }
     }
   }
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");  // before `mine` goes away
+  cluster.sync();  // nobody leaves while its part is read
 }
 
 // Rows that no cluster holds are read again instead.
@@ -221,12 +247,15 @@ void cross_entropy(const Context& ctx, const CrossEntropy<float>& a) {
   cluster.val.clusterDim.x = static_cast<unsigned>(blocks);
   cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(rows) * static_cast<unsigned>(blocks));
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(kThreads);
   config.dynamicSmemBytes = bytes;
   config.stream = stream_of(ctx);
   config.attrs = &cluster;
   config.numAttrs = 1;
+  int clusters = 0;  // at a time
+  check(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config), "asking for room for clusters");
+  config.gridDim.x *= static_cast<unsigned>(std::clamp(clusters, 1, rows));
   check(cudaLaunchKernelEx(&config, kernel, args), "cross_entropy");
   check_launch("cross_entropy");
 }

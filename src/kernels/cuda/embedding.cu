@@ -26,49 +26,102 @@ void embedding_rows(const Context& ctx, MatView<const T> table, const std::int32
   }
 }
 
-constexpr int kWarps = 8;
+// Tokens in order of id are runs of equal ids, each to be added up in its order. A long run (a
+// frequent id) is a chain that many warps share by columns, many rows on their way at a time; the
+// short ones have a block each.
+constexpr int kLong = 32, kThreads = 256;
 
-// A warp for each token in order of id and each 32 V columns; the warp of an id's first token adds
-// up all of them, the others have nothing to do.
-template <int V>
-__global__ void __launch_bounds__(32 * kWarps)
-    embedding_backward_kernel(const std::int32_t* ids, const std::int32_t* order,
-                              MatView<const float> dout, MatView<float> dtable, int chunks) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const std::int64_t warp = std::int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
-  const int tokens = dout.rows;
-  if (warp >= std::int64_t{tokens} * chunks) return;
-  const int first = static_cast<int>(warp / chunks), chunk = static_cast<int>(warp % chunks);
-  const int id = ids[order[first]];
-  if (first > 0 && ids[order[first - 1]] == id) return;
-  const int column = (chunk * 32 + lane) * V;
-  const bool live = column < dout.cols;
-  float* to = dtable.row(id) + column;
-  Floats<V> sum = live ? load<V>(to) : Floats<V>{};
-  for (int at = first;; at += 32) {
-    // The next 32 tokens, as far as they are this id's.
-    const int mine = at + lane < tokens ? order[at + lane] : 0;
-    const bool same = at + lane < tokens && ids[mine] == id;
-    const unsigned others = ~__ballot_sync(0xFFFFFFFFU, same);
-    const int count = others == 0 ? 32 : __ffs(static_cast<int>(others)) - 1;
-    constexpr int kAhead = 8;
-    for (int i = 0; i < count; i += kAhead) {
-      Floats<V> next[kAhead];
-#pragma unroll
-      for (int u = 0; u < kAhead; ++u) {
-        const int token = __shfl_sync(0xFFFFFFFFU, mine, min(i + u, 31));
-        next[u] = live && i + u < count ? load<V>(dout.row(token) + column) : Floats<V>{};
-      }
-#pragma unroll
-      for (int u = 0; u < kAhead; ++u) {
-        if (i + u >= count) break;
-#pragma unroll
-        for (int v = 0; v < V; ++v) sum.v[v] += next[u].v[v];
-      }
-    }
-    if (count < 32) break;
+struct Runs {
+  const std::int32_t* ids;    // [T]
+  const std::int32_t* order;  // [T] tokens in order of id
+  std::int32_t* begins;       // [T] of long runs from the front, of short ones from the back
+  std::int32_t* counts;       // [2] long ones, short ones
+  int tokens;
+
+  __device__ bool has(int at, int id) const { return at < tokens && ids[order[at]] == id; }
+};
+
+__global__ void __launch_bounds__(kThreads) find_runs_kernel(const Runs a) {
+  const int at = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (at >= a.tokens) return;
+  const int id = a.ids[a.order[at]];
+  if (at > 0 && a.has(at - 1, id)) return;
+  // Runs are independent: their places in the list do not matter.
+  if (a.has(at + kLong - 1, id)) {
+    a.begins[atomicAdd(&a.counts[0], 1)] = at;
+  } else {
+    a.begins[a.tokens - 1 - atomicAdd(&a.counts[1], 1)] = at;
   }
-  if (live) store<V>(to, sum);
+}
+
+// The tokens at `at`, one per lane, and how many of them are id's.
+struct Members {
+  int token, count;
+};
+__device__ Members members_of(const Runs& a, int at, int id) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int token = at + lane < a.tokens ? a.order[at + lane] : 0;
+  const bool same = at + lane < a.tokens && a.ids[token] == id;
+  const unsigned others = ~__ballot_sync(0xFFFFFFFFU, same);
+  return {token, others == 0 ? 32 : __ffs(static_cast<int>(others)) - 1};
+}
+
+__global__ void __launch_bounds__(kThreads)
+    add_long_runs_kernel(const Runs a, MatView<const float> dout, MatView<float> dtable) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, chunks = (dout.cols + 31) / 32;
+  const int warps = static_cast<int>(gridDim.x) * (kThreads / 32);
+  const std::int64_t work = std::int64_t{a.counts[0]} * chunks;
+  for (std::int64_t w = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) / 32; w < work;
+       w += warps) {
+    int at = a.begins[w / chunks];
+    const int id = a.ids[a.order[at]], column = static_cast<int>(w % chunks) * 32 + lane;
+    const bool live = column < dout.cols;
+    float sum = live ? dtable.row(id)[column] : 0.0F;
+    for (int count = 32; count == 32; at += 32) {
+      const Members m = members_of(a, at, id);
+      count = m.count;
+      float next[32];
+#pragma unroll
+      for (int i = 0; i < 32; ++i) {
+        const int token = __shfl_sync(0xFFFFFFFFU, m.token, i);
+        next[i] = live && i < count ? dout.row(token)[column] : 0.0F;
+      }
+#pragma unroll
+      for (int i = 0; i < 32; ++i) sum = i < count ? sum + next[i] : sum;
+    }
+    if (live) dtable.row(id)[column] = sum;
+  }
+}
+
+template <int V>
+__global__ void __launch_bounds__(kThreads)
+    add_short_runs_kernel(const Runs a, MatView<const float> dout, MatView<float> dtable) {
+  const int packs = dout.cols / V;
+  for (int r = static_cast<int>(blockIdx.x); r < a.counts[1]; r += static_cast<int>(gridDim.x)) {
+    const int at = a.begins[a.tokens - 1 - r], id = a.ids[a.order[at]];
+    const Members m = members_of(a, at, id);
+    for (int begin = 0; begin < packs; begin += static_cast<int>(blockDim.x)) {
+      const int p = begin + static_cast<int>(threadIdx.x);
+      const bool live = p < packs;
+      auto sum = live ? load<V>(dtable.row(id) + V * p) : Floats<V>{};
+      constexpr int kAhead = 4;
+      for (int i = 0; i < m.count; i += kAhead) {
+        Floats<V> next[kAhead];
+#pragma unroll
+        for (int u = 0; u < kAhead; ++u) {
+          const int token = __shfl_sync(0xFFFFFFFFU, m.token, min(i + u, 31));
+          if (live && i + u < m.count) next[u] = load<V>(dout.row(token) + V * p);
+        }
+#pragma unroll
+        for (int u = 0; u < kAhead; ++u) {
+          if (i + u >= m.count) break;
+#pragma unroll
+          for (int v = 0; v < V; ++v) sum.v[v] += next[u].v[v];
+        }
+      }
+      if (live) store<V>(dtable.row(id) + V * p, sum);
+    }
+  }
 }
 
 }  // namespace
@@ -84,14 +137,23 @@ void embedding(const Context& ctx, const Embedding& a) {
 void embedding_backward(const Context& ctx, const EmbeddingBackward<float>& a) {
   const int tokens = a.dout.rows;
   if (tokens == 0 || a.dout.cols == 0) return;
-  auto* order = static_cast<std::int32_t*>(
-      device_of(ctx).scratch(kScratchA, static_cast<std::size_t>(tokens) * 4));
-  stable_order(ctx, {a.ids.data(), 1, tokens, tokens}, a.dtable.rows, order, nullptr);
+  CudaDevice& device = device_of(ctx);
+  auto* memory = static_cast<std::int32_t*>(
+      device.scratch(kScratchA, (2 * static_cast<std::size_t>(tokens) + 2) * 4));
+  const Runs runs{a.ids.data(), memory, memory + tokens, memory + 2 * std::ptrdiff_t{tokens},
+                  tokens};
+  stable_order(ctx, {a.ids.data(), 1, tokens, tokens}, a.dtable.rows, memory, nullptr);
+  device.zero(runs.counts, 2 * sizeof(std::int32_t));
+  const cudaStream_t stream = device.stream();
+  find_runs_kernel<<<ceil_div(tokens, kThreads), kThreads, 0, stream>>>(runs);
+  const int processors = device.processors();
+  if (tokens >= kLong) {
+    add_long_runs_kernel<<<4 * processors, kThreads, 0, stream>>>(runs, a.dout, a.dtable);
+  }
   const bool packs = in_packs<4>(a.dout) && in_packs<4>(a.dtable);
-  const auto kernel = packs ? embedding_backward_kernel<4> : embedding_backward_kernel<1>;
-  const int chunks = ceil_div(a.dout.cols, packs ? 128 : 32);
-  kernel<<<ceil_div(std::int64_t{tokens} * chunks, kWarps), 32 * kWarps, 0, stream_of(ctx)>>>(
-      a.ids.data(), order, a.dout, a.dtable, chunks);
+  const auto kernel = packs ? add_short_runs_kernel<4> : add_short_runs_kernel<1>;
+  kernel<<<std::min(tokens, 8 * processors), row_threads(a.dout.cols / (packs ? 4 : 1)), 0,
+           stream>>>(runs, a.dout, a.dtable);
   check_launch("embedding_backward");
 }
 

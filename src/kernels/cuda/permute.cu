@@ -159,17 +159,18 @@ struct CombineOp {
     const std::int32_t* slots = slot.row(token);
     Floats<V> sum = {};
     for (int begin = 0; begin < slot.cols; begin += kAhead) {
-      Floats<V> rows[kAhead];
+      decltype(load_raw<V>(y.data)) rows[kAhead];
 #pragma unroll
       for (int j = 0; j < kAhead; ++j) {
-        if (begin + j < slot.cols) rows[j] = load<V>(y.row(slots[begin + j]) + V * pack);
+        if (begin + j < slot.cols) rows[j] = load_raw<V>(y.row(slots[begin + j]) + V * pack);
       }
 #pragma unroll
       for (int j = 0; j < kAhead; ++j) {
         if (begin + j >= slot.cols) break;
         const float w = weight.rows > 0 ? weight.row(token)[begin + j] : 1.0F;
+        const auto values = widen(rows[j]);
 #pragma unroll
-        for (int i = 0; i < V; ++i) sum.v[i] += w * rows[j].v[i];
+        for (int i = 0; i < V; ++i) sum.v[i] += w * values.v[i];
       }
     }
     if (accumulate) {

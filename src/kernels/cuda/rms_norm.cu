@@ -88,6 +88,10 @@ struct WeightPart {
   }
 };
 
+__device__ void prefetch_row(const float* row, int p) {  // a thread per line of 128 bytes
+  if (p % 8 == 0) asm volatile("prefetch.global.L2 [%0];" ::"l"(row + kV * p));
+}
+
 // A block takes block_rows rows, one after the other.
 template <int Packs>
 __global__ void __launch_bounds__(kThreads, Packs > 4 ? 2 : 1)
@@ -114,6 +118,16 @@ __global__ void __launch_bounds__(kThreads, Packs > 4 ? 2 : 1)
       const int p = first + k * step;
       x[k] = p < packs ? load<kV>(a.x.row(row) + kV * p) : Floats<kV>{};
       g[k] = p < packs ? load<kV>(a.dy.row(row) + kV * p) : Floats<kV>{};
+    }
+    // What comes after this row's sum: it need not wait for memory then.
+#pragma unroll
+    for (int k = 0; k < Packs; ++k) {
+      const int p = first + k * step;
+      if (p >= packs) break;
+      if (a.add_dx) prefetch_row(a.dx.row(row), p);
+      if (row + 1 == end) continue;
+      prefetch_row(a.x.row(row + 1), p);
+      prefetch_row(a.dy.row(row + 1), p);
     }
 #pragma unroll
     for (int k = 0; k < Packs; ++k) {

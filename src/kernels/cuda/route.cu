@@ -26,9 +26,38 @@ __device__ int ordered(float x) {
 }
 
 // The k largest of values [n] in falling order, the lower index on ties: out(j, index) in every
-// lane. Each is marked as taken. Values were written by this warp before a __syncwarp.
+// lane. Each is marked as taken. Values were written by this warp before a __syncwarp, are no NaN,
+// and at most 32 Per.
+template <int Per, class Out>
+__device__ void warp_top_k_of(float* values, int n, int k, Out&& out) {
+  constexpr int kTaken = INT_MIN;  // below -infinity
+  const int lane = lane_id();
+  int keys[Per];
+#pragma unroll
+  for (int i = 0; i < Per; ++i) {
+    keys[i] = lane + 32 * i < n ? ordered(values[lane + 32 * i]) : kTaken;
+  }
+  for (int j = 0; j < k; ++j) {
+    int most = kTaken;
+#pragma unroll
+    for (int i = 0; i < Per; ++i) most = max(most, keys[i]);
+    const int top = __reduce_max_sync(kAll, most);
+    unsigned first = INT_MAX;
+#pragma unroll
+    for (int i = Per - 1; i >= 0; --i) first = keys[i] == top ? lane + 32 * i : first;
+    const auto chosen = static_cast<int>(__reduce_min_sync(kAll, first));
+#pragma unroll
+    for (int i = 0; i < Per; ++i) keys[i] = lane + 32 * i == chosen ? kTaken : keys[i];
+    if (chosen % 32 == lane) values[chosen] = taken();
+    out(j, chosen);
+  }
+  __syncwarp();
+}
+// The same for any n.
 template <class Out>
 __device__ void warp_top_k(float* values, int n, int k, Out&& out) {
+  if (n <= 64) return warp_top_k_of<2>(values, n, k, out);
+  if (n <= 256) return warp_top_k_of<8>(values, n, k, out);
   for (int j = 0; j < k; ++j) {
     int best = INT_MAX;
     float value = 0;
@@ -49,8 +78,10 @@ __device__ void warp_top_k(float* values, int n, int k, Out&& out) {
 // Sum of the two largest of a group (noaux_tc), or the largest.
 __device__ float group_score(const float* selection, int size, bool two) {
   float first = -INFINITY, second = -INFINITY;
+  int at = lane_id() % size;  // lanes keep to different banks
   for (int i = 0; i < size; ++i) {
-    const float s = selection[(i + lane_id()) % size];  // lanes keep to different banks
+    const float s = selection[at];
+    at = at + 1 < size ? at + 1 : 0;
     second = fmaxf(second, fminf(first, s));
     first = fmaxf(first, s);
   }

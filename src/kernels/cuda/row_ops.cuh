@@ -44,28 +44,45 @@ __device__ Floats<V> load(const float* p) {
   }
   return x;
 }
+// A pack as it lies in memory: half the registers while it is on its way.
 template <int V>
-__device__ Floats<V> load(const Bf16* p) {
-  Floats<V> x;
+struct Halves {
+  static_assert(V == 4 || V == 8);
+  unsigned w[V / 2];
+};
+template <int V>
+__device__ auto load_raw(const Bf16* p) {
   if constexpr (V == 1) {
-    x.v[0] = widen(p->bits);
+    return Floats<1>{{widen(p->bits)}};
+  } else if constexpr (V == 8) {
+    const uint4 q = *reinterpret_cast<const uint4*>(p);
+    return Halves<8>{{q.x, q.y, q.z, q.w}};
   } else {
-    static_assert(V == 4 || V == 8);
-    unsigned w[V / 2];
-    if constexpr (V == 8) {
-      const uint4 q = *reinterpret_cast<const uint4*>(p);
-      w[0] = q.x, w[1] = q.y, w[2] = q.z, w[3] = q.w;
-    } else {
-      const uint2 q = *reinterpret_cast<const uint2*>(p);
-      w[0] = q.x, w[1] = q.y;
-    }
+    const uint2 q = *reinterpret_cast<const uint2*>(p);
+    return Halves<4>{{q.x, q.y}};
+  }
+}
+template <int V>
+__device__ Floats<V> widen(const Halves<V>& h) {
+  Floats<V> x;
 #pragma unroll
-    for (int i = 0; i < V / 2; ++i) {
-      x.v[2 * i] = __uint_as_float(w[i] << 16);
-      x.v[2 * i + 1] = __uint_as_float(w[i] & 0xFFFF0000U);
-    }
+  for (int i = 0; i < V / 2; ++i) {
+    x.v[2 * i] = __uint_as_float(h.w[i] << 16);
+    x.v[2 * i + 1] = __uint_as_float(h.w[i] & 0xFFFF0000U);
   }
   return x;
+}
+template <int V>
+__device__ Floats<V> widen(const Floats<V>& x) {
+  return x;
+}
+template <int V>
+__device__ Floats<V> load(const Bf16* p) {
+  return widen(load_raw<V>(p));
+}
+template <int V>
+__device__ Floats<V> load_raw(const float* p) {
+  return load<V>(p);
 }
 template <int V>
 __device__ void store(float* p, const Floats<V>& x) {
