@@ -123,11 +123,18 @@ Job job_of(const Span& s, std::size_t from_size, void* to, int first) {
 }  // namespace
 
 void convert_operands(const Context& ctx, DType to, std::span<Gemm> problems) {
-  std::vector<Use> uses;
+  std::vector<MatRef*> operands;
   for (Gemm& g : problems) {
-    for (MatRef* m : {&g.a, &g.b}) {
-      if (m->dtype != to && !m->empty()) uses.push_back({m});
-    }
+    operands.push_back(&g.a);
+    operands.push_back(&g.b);
+  }
+  convert_operands(ctx, to, operands);
+}
+
+void convert_operands(const Context& ctx, DType to, std::span<MatRef* const> operands) {
+  std::vector<Use> uses;
+  for (MatRef* m : operands) {
+    if (m->dtype != to && !m->empty()) uses.push_back({m});
   }
   if (uses.empty()) return;
   std::vector<Span> spans = spans_of(uses);

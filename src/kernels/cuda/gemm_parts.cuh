@@ -13,9 +13,10 @@
 namespace cachalot::cuda {
 
 // gemm_convert.cu: operands that are not of the type `to` are replaced by copies in scratch that
-// are, rows on 16 byte boundaries. What several problems share is converted once, and so are rows
+// are, rows on 16 byte boundaries. What several operands share is converted once, and so are rows
 // that follow one another in one matrix (the groups of experts).
-void convert_operands(const Context& ctx, DType to, std::span<Gemm> problems);
+void convert_operands(const Context& ctx, DType to, std::span<MatRef* const> operands);
+void convert_operands(const Context& ctx, DType to, std::span<Gemm> problems);  // a and b
 
 // gemm_tiles.cu: any shape, type, stride and transposition, one launch for many problems: what is
 // too small for the library, or nothing else takes.
@@ -29,19 +30,16 @@ void gemm_rows(const Context& ctx, Precision precision, std::span<const Gemm> pr
 // gemm_library.cu: operands of one type. Problems that the library refuses are left in `refused`.
 void gemm_library(const Context& ctx, std::span<const Gemm> problems, std::vector<Gemm>& refused);
 
-// Of a list of jobs, each with its first block in `first`, the one that a block belongs to.
+// Of a list of jobs, each with its first block in `first`, the one that a block belongs to. The
+// whole block asks; one round trip to memory instead of a search of many.
 template <class Job>
 __device__ inline int job_of_block(const Job* jobs, int count, int block) {
-  int low = 0, high = count - 1;
-  while (low < high) {
-    const int middle = (low + high + 1) / 2;
-    if (jobs[middle].first <= block) {
-      low = middle;
-    } else {
-      high = middle - 1;
-    }
+  if (count == 1) return 0;
+  int before = 0;
+  for (int j = static_cast<int>(threadIdx.x) % 32; j < count; j += 32) {
+    before += jobs[j].first <= block;
   }
-  return low;
+  return static_cast<int>(__reduce_add_sync(0xFFFFFFFFu, static_cast<unsigned>(before))) - 1;
 }
 
 // Rows of whole 16 byte vectors: the beginning and the stride are multiples of 16 bytes.
@@ -62,7 +60,7 @@ __device__ inline float high_bf16(std::uint32_t pair) {
 // D += A B of one warp: A [16, 16] by rows, B [16, 8] by columns, bf16 with float sums.
 __device__ inline void mma_bf16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                 std::uint32_t b1) {
-  asm volatile(
+  asm(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])

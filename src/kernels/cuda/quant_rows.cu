@@ -94,10 +94,10 @@ void quantise_x(const Context& ctx, std::span<const QuantLinear> problems,
   check_launch("codes_kernel");
 }
 
-RowsJob job_of(const QuantLinear& a) {
+RowsJob job_of(const QuantLinear& a, const MatRef& x) {
   RowsJob job{};
-  job.x = a.x.data;
-  job.x_stride = a.x.stride;
+  job.x = x.data;
+  job.x_stride = x.stride;
   job.w = a.w.codes;
   job.w_stride = a.w.stride;
   job.scales = a.w.scales;
@@ -110,7 +110,7 @@ RowsJob job_of(const QuantLinear& a) {
   job.group = a.w.group;
   job.first_row = a.w.first_row;
   job.w_vectors = in_vectors(a.w.codes, a.w.stride, 1);
-  job.x_vectors = in_vectors(a.x.data, a.x.stride, size_of(a.x.dtype));
+  job.x_vectors = in_vectors(x.data, x.stride, size_of(x.dtype));
   job.accumulate = a.accumulate;
   return job;
 }
@@ -120,16 +120,27 @@ RowsJob job_of(const QuantLinear& a) {
 void quant_rows(const Context& ctx, QuantActivations activations,
                 std::span<const QuantLinear> problems) {
   if (problems.empty()) return;
-  std::vector<RowsJob> all;
-  for (const QuantLinear& a : problems) all.push_back(job_of(a));
   const bool codes = activations == QuantActivations::kInt8;
+  std::vector<MatRef> xs;
+  int most = 0;
+  for (const QuantLinear& a : problems) {
+    xs.push_back(a.x);
+    most = std::max(most, a.m());
+  }
+  if (most > 8 && !codes) {
+    std::vector<MatRef*> floats;
+    for (MatRef& x : xs) floats.push_back(&x);
+    convert_operands(ctx, DType::kBF16, floats);
+  }
+  std::vector<RowsJob> all;
+  for (std::size_t i = 0; i < problems.size(); ++i) all.push_back(job_of(problems[i], xs[i]));
   if (codes) quantise_x(ctx, problems, all);
   for (const bool x_float : {false, true}) {
     const auto launch = [&]<class W>(QuantCode code, int least_group, int most_group) {
       std::vector<RowsJob> jobs;
       for (std::size_t i = 0; i < all.size(); ++i) {
         const QuantLinear& a = problems[i];
-        const bool is_float = !codes && a.x.dtype == DType::kF32;
+        const bool is_float = !codes && xs[i].dtype == DType::kF32;
         if (a.w.code == code && a.w.group >= least_group && a.w.group <= most_group &&
             is_float == x_float) {
           jobs.push_back(all[i]);

@@ -1,12 +1,16 @@
-// y = x W^T for few rows of x: weights stream through registers once, at the speed of memory.
+// y = x W^T for few rows of x: weights stream past once, at the speed of memory.
 //
-// A warp has tiles of 16 rows of W. The four lanes of a row take turns along it in vectors of
+// A warp has tiles of 16 rows of W and, of their K, every 8th piece of 128 bytes; pieces arrive in a
+// ring of its own in shared memory (cp.async), across tiles and problems, so that the next are on
+// their way whatever the warp does. The four lanes of a row take turns along it in vectors of
 // 16 bytes; what a lane holds of two rows, decoded to bf16, is the left operand of mma.sync as it
 // stands, if the lanes of x hold the same columns: which columns a slot of k stands for is free.
-// So nothing is moved between lanes. The warps of a block split K and add up in a fixed order.
+// The warps of a block add up in a fixed order.
 // Precision: products are exact, sums float; groups of quantised weights are summed unscaled, then
 // scaled into the sum, as kernels/quant_linear.h says.
 #pragma once
+
+#include <algorithm>
 
 #include "kernels/cuda/gemm_parts.cuh"
 
@@ -25,41 +29,17 @@ struct RowsJob {
   int m, n, k;
   int group;               // columns of a scale
   int first_row;           // of W in its block of 128 rows
-  int first, token_tiles;  // blocks
+  int first, units, token_tiles;
   bool w_vectors, x_vectors, accumulate;
 };
 
-// Past the first level of cache, which x needs.
-template <class Vector>
-__device__ inline Vector read_once(const void* p);
-template <>
-__device__ inline uint4 read_once<uint4>(const void* p) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(p));
-  return v;
-}
-template <>
-__device__ inline uint2 read_once<uint2>(const void* p) {
-  uint2 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];"
-               : "=r"(v.x), "=r"(v.y)
-               : "l"(p));
-  return v;
-}
-template <>
-__device__ inline unsigned read_once<unsigned>(const void* p) {
-  return __ldg(static_cast<const unsigned*>(p));
-}
-
-// How weights lie. kCols columns of a lane per vector; a group of columns that share a scale is
-// `kGroupCols` columns, or as the job says (0), or there are no scales (kScaled).
+// How weights lie: kCols columns of kBits bits to a lane's vector. The four vectors of a row belong
+// to one group of columns that share a scale (kScaled), of one row or of 128 (kBlockScales).
 struct Bf16Rows {
   using Vector = uint4;
-  static constexpr int kCols = 8, kBits = 16;
+  static constexpr int kCols = 8, kStep = 8, kBits = 16;
   static constexpr bool kScaled = false, kBlockScales = false, kNaNs = false;
-  __device__ static void decode(const uint4& v, std::uint32_t (&out)[4]) {
+  __device__ static void decode(const uint4& v, int, std::uint32_t (&out)[4]) {
     out[0] = v.x;
     out[1] = v.y;
     out[2] = v.z;
@@ -69,9 +49,9 @@ struct Bf16Rows {
 
 struct FloatRows {
   using Vector = uint4;
-  static constexpr int kCols = 4, kBits = 32;
+  static constexpr int kCols = 4, kStep = 4, kBits = 32;
   static constexpr bool kScaled = false, kBlockScales = false, kNaNs = false;
-  __device__ static void decode(const uint4& v, std::uint32_t (&out)[2]) {
+  __device__ static void decode(const uint4& v, int, std::uint32_t (&out)[2]) {
     out[0] = pack_bf16(__uint_as_float(v.x), __uint_as_float(v.y));
     out[1] = pack_bf16(__uint_as_float(v.z), __uint_as_float(v.w));
   }
@@ -83,8 +63,10 @@ __device__ inline void decode_e4m3(std::uint32_t w, std::uint32_t* out) {
   constexpr std::uint32_t kUp = 0x7B807B80u;  // 2^120, twice
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const std::uint32_t t = __byte_perm(w, 0, i == 0 ? 0x1404 : 0x3424);  // codes in high bytes
-    const std::uint32_t small = (t >> 4 & 0x07F007F0u) | (t & 0x80008000u);
+    // Each code with its sign in all bits above it.
+    std::uint32_t t;
+    asm("prmt.b32 %0, %1, 0, %2;" : "=r"(t) : "r"(w), "r"(i == 0 ? 0x9180u : 0xB3A2u));
+    const std::uint32_t small = (t << 4) & 0x87F087F0u;
     asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(out[i]) : "r"(small), "r"(kUp));
   }
 }
@@ -109,15 +91,20 @@ __device__ inline void decode_int4(std::uint32_t w, std::uint32_t* out) {
   }
 }
 
+// Word i of a vector; i is known when compiling.
+__device__ inline std::uint32_t word(const uint4& v, int i) {
+  return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+}
+__device__ inline std::uint32_t word(const uint2& v, int i) { return i == 0 ? v.x : v.y; }
+__device__ inline std::uint32_t word(const unsigned& v, int) { return v; }
+
 struct E4m3Rows {
   using Vector = uint4;
-  static constexpr int kCols = 16, kBits = 8;
+  static constexpr int kCols = 16, kStep = 8, kBits = 8;
   static constexpr bool kScaled = true, kBlockScales = true, kNaNs = true;
-  __device__ static void decode(const uint4& v, std::uint32_t (&out)[8]) {
-    decode_e4m3(v.x, out);
-    decode_e4m3(v.y, out + 2);
-    decode_e4m3(v.z, out + 4);
-    decode_e4m3(v.w, out + 6);
+  __device__ static void decode(const uint4& v, int step, std::uint32_t (&out)[4]) {
+    decode_e4m3(word(v, 2 * step), out);
+    decode_e4m3(word(v, 2 * step + 1), out + 2);
   }
   // The top bit of a byte is set where the code is NaN.
   __device__ static std::uint32_t nans(const uint4& v) {
@@ -127,54 +114,31 @@ struct E4m3Rows {
   }
 };
 
-struct Int8Rows {  // groups of 64 columns and more
-  using Vector = uint4;
-  static constexpr int kCols = 16, kBits = 8;
+template <class V>
+struct Int8RowsOf {
+  using Vector = V;
+  static constexpr int kCols = sizeof(V), kStep = 8, kBits = 8;
   static constexpr bool kScaled = true, kBlockScales = false, kNaNs = false;
-  __device__ static void decode(const uint4& v, std::uint32_t (&out)[8]) {
-    decode_int8(v.x, out);
-    decode_int8(v.y, out + 2);
-    decode_int8(v.z, out + 4);
-    decode_int8(v.w, out + 6);
+  __device__ static void decode(const V& v, int step, std::uint32_t (&out)[4]) {
+    decode_int8(word(v, 2 * step), out);
+    decode_int8(word(v, 2 * step + 1), out + 2);
   }
 };
-struct Int8ShortRows {  // groups of 32
-  using Vector = uint2;
-  static constexpr int kCols = 8, kBits = 8;
-  static constexpr bool kScaled = true, kBlockScales = false, kNaNs = false;
-  __device__ static void decode(const uint2& v, std::uint32_t (&out)[4]) {
-    decode_int8(v.x, out);
-    decode_int8(v.y, out + 2);
-  }
-};
+using Int8Rows = Int8RowsOf<uint4>;       // groups of 64 columns and more
+using Int8ShortRows = Int8RowsOf<uint2>;  // of 32
 
-// Four lanes hold one group.
-struct Int4Rows128 {
-  using Vector = uint4;
-  static constexpr int kCols = 32, kBits = 4;
+template <class V>
+struct Int4RowsOf {  // four lanes hold one group
+  using Vector = V;
+  static constexpr int kCols = 2 * sizeof(V), kStep = 8, kBits = 4;
   static constexpr bool kScaled = true, kBlockScales = false, kNaNs = false;
-  __device__ static void decode(const uint4& v, std::uint32_t (&out)[16]) {
-    decode_int4(v.x, out);
-    decode_int4(v.y, out + 4);
-    decode_int4(v.z, out + 8);
-    decode_int4(v.w, out + 12);
+  __device__ static void decode(const V& v, int step, std::uint32_t (&out)[4]) {
+    decode_int4(word(v, step), out);
   }
 };
-struct Int4Rows64 {
-  using Vector = uint2;
-  static constexpr int kCols = 16, kBits = 4;
-  static constexpr bool kScaled = true, kBlockScales = false, kNaNs = false;
-  __device__ static void decode(const uint2& v, std::uint32_t (&out)[8]) {
-    decode_int4(v.x, out);
-    decode_int4(v.y, out + 4);
-  }
-};
-struct Int4Rows32 {
-  using Vector = unsigned;
-  static constexpr int kCols = 8, kBits = 4;
-  static constexpr bool kScaled = true, kBlockScales = false, kNaNs = false;
-  __device__ static void decode(const unsigned& v, std::uint32_t (&out)[4]) { decode_int4(v, out); }
-};
+using Int4Rows128 = Int4RowsOf<uint4>;
+using Int4Rows64 = Int4RowsOf<uint2>;
+using Int4Rows32 = Int4RowsOf<unsigned>;
 
 // A vector that may reach past the end of its row, or lie on no boundary: zero bytes there.
 template <class Vector>
@@ -196,265 +160,439 @@ __device__ inline Vector read_carefully(const std::uint8_t* row, std::int64_t at
 
 constexpr int kRowsThreads = 256, kRowsWarps = kRowsThreads / 32;
 
-// The columns [col, col + kCols) of a row of x, as bf16 pairs, zeros from k on.
-template <int kCols, bool kFloat>
-__device__ inline void read_x(const RowsJob& job, const void* row, int col,
-                              std::uint32_t (&out)[kCols / 2]) {
-  if constexpr (kCols == 4) {  // of float weights
-    if (job.x_vectors && col + 4 <= job.k) {
-      if constexpr (kFloat) {
-        const float4 v = *reinterpret_cast<const float4*>(static_cast<const float*>(row) + col);
-        out[0] = pack_bf16(v.x, v.y);
-        out[1] = pack_bf16(v.z, v.w);
+// Sizes of a kernel for 16 kTiles rows of W and up to 8 kTokens rows of x.
+template <int kTiles, int kTokens>
+struct RowsSizes {
+  static constexpr int kRows = 16 * kTiles;
+  static constexpr int kPieceBytes = 128;  // of a row
+  static constexpr int kStageBytes = kRows * kPieceBytes;
+  static constexpr int kBlocks = kTokens <= 2 ? 2 : 1;  // of a multiprocessor
+  // 96 KB on their way for each of two blocks, or 128 and more for the one.
+  static constexpr int kStages = (kTokens <= 2 ? 6 : kTokens == 4 ? 12 : 8) / kTiles;
+  static constexpr int kSumStride = kRows + 1;
+  static constexpr int kSumBytes = kRowsWarps * 8 * kTokens * kSumStride * 4;
+  static constexpr int kBytes = kRowsWarps * kStages * kStageBytes + kSumBytes;
+};
+
+// Which 16 bytes of a piece lie where in row `row`: so that the rows that are read at once, of
+// vectors of 16, 8 or 4 bytes, lie in different banks.
+__device__ inline int swizzled(int row, int chunk) {
+  return chunk ^ (((row & 1) << 2) | (row & 2) | ((row & 4) >> 2));
+}
+
+// What of a unit is this warp's: a tile of rows, and every `splits`-th piece from `piece` on.
+struct RowsPlace {
+  int row0, token0, piece, pieces;
+};
+template <int kRows, int kTokens>
+__device__ inline RowsPlace place_of(const RowsJob& job, int unit, int pieces, int log_splits) {
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int local = unit - job.first;
+  const int tile = ((local / job.token_tiles) << (3 - log_splits)) + (warp >> log_splits);
+  RowsPlace p;
+  p.row0 = tile * kRows;
+  p.token0 = local % job.token_tiles * 8 * kTokens;
+  p.piece = warp & ((1 << log_splits) - 1);
+  p.pieces = p.row0 < job.n ? pieces : 0;
+  return p;
+}
+
+// The pieces of all units of a warp in their order, asked for ahead of their use.
+template <class W, int kTiles, int kTokens>
+class RowsStream {
+  using Sizes = RowsSizes<kTiles, kTokens>;
+
+ public:
+  __device__ RowsStream(const RowsJob* jobs, int count, int units, int log_splits,
+                        std::uint8_t* ring)
+      : jobs_(jobs), count_(count), units_(units), log_splits_(log_splits), ring_(ring) {
+    unit_ = static_cast<int>(blockIdx.x) - static_cast<int>(gridDim.x);
+    lane_row_ = static_cast<int>(threadIdx.x) % 32 / 8;
+    lane_chunk_ = static_cast<int>(threadIdx.x) % 8;
+  }
+
+  // Asks for the next piece, if there is one.
+  __device__ void ask() {
+    while (piece_ >= pieces_ && unit_ < units_) next_unit();
+    if (unit_ < units_) {
+      const int at = piece_ * Sizes::kPieceBytes + lane_chunk_ * 16;
+      std::uint8_t* to = ring_ + slot_ * Sizes::kStageBytes;
+      if (vectors_) {
+        const int bytes = max(0, min(16, row_bytes_ - at));
+        const std::uint8_t* from = bytes > 0 ? lane_rows_ + at : lane_rows_;
+#pragma unroll
+        for (int i = 0; i < Sizes::kRows / 4; ++i) {
+          const auto address =
+              static_cast<std::uint32_t>(__cvta_generic_to_shared(to + lane_at(i)));
+          asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address),
+                       "l"(from + min(4 * i, last_row_) * stride_), "r"(bytes));
+        }
       } else {
-        const uint2 v =
-            *reinterpret_cast<const uint2*>(static_cast<const std::uint16_t*>(row) + col);
-        out[0] = v.x;
-        out[1] = v.y;
+#pragma unroll 1
+        for (int i = 0; i < Sizes::kRows / 4; ++i) {
+          *reinterpret_cast<uint4*>(to + lane_at(i)) = read_carefully<uint4>(
+              lane_rows_ + min(4 * i, last_row_) * stride_, at, row_bytes_);
+        }
       }
-      return;
+      piece_ += 1 << log_splits_;
     }
-    const uint4 v = eight_bf16(row, col, min(4, job.k - col), kFloat, false);
+    asm volatile("cp.async.commit_group;");
+    slot_ = slot_ + 1 == Sizes::kStages ? 0 : slot_ + 1;
+  }
+
+ private:
+  __device__ int lane_at(int i) const {
+    const int row = lane_row_ + 4 * i;
+    return row * Sizes::kPieceBytes + swizzled(row, lane_chunk_) * 16;
+  }
+  __device__ void next_unit() {
+    unit_ += static_cast<int>(gridDim.x);
+    if (unit_ >= units_) return;
+    const RowsJob& job = jobs_[job_of_block(jobs_, count_, unit_)];
+    row_bytes_ = static_cast<int>((static_cast<std::int64_t>(job.k) * W::kBits + 7) / 8);
+    const RowsPlace p = place_of<Sizes::kRows, kTokens>(
+        job, unit_, (row_bytes_ + Sizes::kPieceBytes - 1) / Sizes::kPieceBytes, log_splits_);
+    piece_ = p.piece;
+    pieces_ = p.pieces;
+    stride_ = job.w_stride;
+    vectors_ = job.w_vectors;
+    lane_rows_ = job.w + (p.row0 + lane_row_) * stride_;
+    last_row_ = job.n - 1 - p.row0 - lane_row_;  // may be before this lane's first
+  }
+
+  const RowsJob* jobs_;
+  int count_, units_, log_splits_;
+  std::uint8_t* ring_;
+  int unit_, piece_ = 0, pieces_ = 0, slot_ = 0;
+  int lane_row_, lane_chunk_, row_bytes_ = 0, last_row_ = 0;
+  const std::uint8_t* lane_rows_ = nullptr;
+  std::int64_t stride_ = 0;
+  bool vectors_ = false;
+};
+
+// The columns [col, col + kCount) of a row of x, as bf16 pairs; zeros from k on. kWhole: all of them
+// are before k, and rows are of whole vectors.
+template <int kCount, bool kFloat, bool kWhole>
+__device__ inline void read_x(const void* row, int col, int k, std::uint32_t (&out)[kCount / 2]) {
+  if constexpr (!kWhole) {
+    const uint4 v = eight_bf16(row, col, min(kCount, k - col), kFloat, false);
+    out[0] = v.x;
+    out[1] = v.y;
+    if constexpr (kCount == 8) {
+      out[2] = v.z;
+      out[3] = v.w;
+    }
+  } else if constexpr (kFloat) {
+    const auto* from = reinterpret_cast<const float4*>(static_cast<const float*>(row) + col);
+#pragma unroll
+    for (int i = 0; i < kCount / 4; ++i) {
+      const float4 v = __ldg(from + i);
+      out[2 * i] = pack_bf16(v.x, v.y);
+      out[2 * i + 1] = pack_bf16(v.z, v.w);
+    }
+  } else if constexpr (kCount == 4) {
+    const uint2 v =
+        __ldg(reinterpret_cast<const uint2*>(static_cast<const std::uint16_t*>(row) + col));
     out[0] = v.x;
     out[1] = v.y;
   } else {
-#pragma unroll
-    for (int i = 0; i < kCols / 8; ++i) {
-      const uint4 v =
-          eight_bf16(row, col + i * 8, job.k - col - i * 8, kFloat, job.x_vectors);
-      out[4 * i] = v.x;
-      out[4 * i + 1] = v.y;
-      out[4 * i + 2] = v.z;
-      out[4 * i + 3] = v.w;
-    }
+    const uint4 v =
+        __ldg(reinterpret_cast<const uint4*>(static_cast<const std::uint16_t*>(row) + col));
+    out[0] = v.x;
+    out[1] = v.y;
+    out[2] = v.z;
+    out[3] = v.w;
   }
 }
 
-template <class W>
-__device__ inline float scale_of(const RowsJob& job, int row, int group) {
-  if constexpr (W::kBlockScales) {
-    return static_cast<const float*>(
-        job.scales)[(job.first_row + row) / 128 * job.scale_stride + group];
-  } else {
-    return __bfloat162float(
-        static_cast<const __nv_bfloat16*>(job.scales)[row * job.scale_stride + group]);
-  }
-}
-
-// 16 kTiles rows of W by 8 kTokens rows of x.
+// Sums of a warp over its pieces of one tile: kTokens blocks of 8 rows of x.
 template <class W, int kTiles, int kTokens, bool kFloat>
-__global__ void __launch_bounds__(kRowsThreads, kTokens == 4 ? 1 : 2)
-    rows_kernel(const RowsJob* jobs, int count) {
-  using Vector = typename W::Vector;
-  constexpr int kSpan = 4 * W::kCols;  // columns of a vector of each of four lanes
-  constexpr int kBytes = sizeof(Vector);
-  // Vectors of a row that are asked for at once: up to eight of a lane.
-  constexpr int kAhead = (W::kCols == 32 ? 2 : 4) / kTiles;
-  constexpr int kRows = 16 * kTiles;
-
-  const RowsJob job = jobs[job_of_block(jobs, count, static_cast<int>(blockIdx.x))];
-  const int block = static_cast<int>(blockIdx.x) - job.first;
-  const int row0 = block / job.token_tiles * kRows;
-  const int token0 = block % job.token_tiles * 8 * kTokens;
-  const int tokens = min(job.m - token0, 8 * kTokens);
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int in_eight = lane / 4, quarter = lane % 4;
-
-  const std::uint8_t* rows[kTiles][2];  // past the last row: the last one again, never stored
-  int row_of[kTiles][2];
-#pragma unroll
-  for (int r = 0; r < kTiles; ++r) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      row_of[r][h] = min(row0 + r * 16 + h * 8 + in_eight, job.n - 1);
-      rows[r][h] = job.w + row_of[r][h] * job.w_stride;
-    }
-  }
+class RowsSums {
+ public:
   float sum[kTiles][kTokens][4] = {};
-  float part[W::kScaled ? kTiles : 1][W::kScaled ? kTokens : 1][4] = {};
-  std::uint32_t nans[kTiles][2] = {};
 
-  const int spans = (job.k + kSpan - 1) / kSpan;
-  const int group_spans = W::kScaled ? job.group / kSpan : 1;
-  // Whole groups to a warp: their parts are scaled where they are summed.
-  const int step = W::kScaled && group_spans > kAhead ? group_spans : kAhead;
-  const std::int64_t row_bytes = (static_cast<std::int64_t>(job.k) * W::kBits + 7) / 8;
-
-  for (int first = warp * step; first < spans; first += kRowsWarps * step) {
-    for (int from = first; from < first + step; from += kAhead) {
-      Vector v[kAhead][kTiles][2];
-      if (job.w_vectors && (from + kAhead) * kSpan <= job.k) {
-        const int at = from * 4 * kBytes + quarter * kBytes;
+  __device__ RowsSums(const RowsJob& job, const RowsPlace& place) : job_(job) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    in_eight_ = lane / 4;
+    quarter_ = lane % 4;
+    token0_ = place.token0;
+    k_ = job.k;
+    x_vectors_ = job.x_vectors;
 #pragma unroll
-        for (int u = 0; u < kAhead; ++u) {
+    for (int t = 0; t < kTokens; ++t) {
+      // Past the last row of x: that one again, for a result that nobody stores.
+      const int token = min(place.token0 + t * 8 + in_eight_, job.m - 1);
+      x_[t] = static_cast<const char*>(job.x) + token * job.x_stride * (kFloat ? 4 : 2);
+    }
+    if constexpr (W::kScaled) {
+      scales_ = job.scales;
+      groups_ = (k_ + job.group - 1) / job.group;
+      log_group_spans_ = job.group / kSpan == 2 ? 1 : 0;
+      x_scales_ = !kFloat && job.x_scales != nullptr;
 #pragma unroll
-          for (int r = 0; r < kTiles; ++r) {
+      for (int r = 0; r < kTiles; ++r) {
 #pragma unroll
-            for (int h = 0; h < 2; ++h) {
-              v[u][r][h] = read_once<Vector>(rows[r][h] + at + u * 4 * kBytes);
-            }
-          }
-        }
-      } else {
-        const std::int64_t at = std::int64_t{from} * 4 * kBytes + quarter * kBytes;
-        for (int u = 0; u < kAhead; ++u) {
-#pragma unroll
-          for (int r = 0; r < kTiles; ++r) {
-#pragma unroll
-            for (int h = 0; h < 2; ++h) {
-              const Vector careful = read_carefully<Vector>(rows[r][h], at + u * 4 * kBytes,
-                                                            row_bytes);
-#pragma unroll
-              for (int w = 0; w < kAhead; ++w) {  // no index that the compiler does not know
-                if (w == u) v[w][r][h] = careful;
-              }
-            }
-          }
+        for (int h = 0; h < 2; ++h) {
+          const int row = min(place.row0 + r * 16 + h * 8 + in_eight_, job.n - 1);
+          scale_rows_[r][h] = static_cast<int>(
+              (W::kBlockScales ? (job.first_row + row) / 128 : row) * job.scale_stride);
         }
       }
+    }
+  }
+
+  // One piece of 128 bytes of each row, in shared memory.
+  __device__ void add(const std::uint8_t* stage, int piece) {
+    if (x_vectors_ && (piece + 1) * kPieceCols <= k_) {
+      add_spans<true>(stage, piece * kPieceCols);
+    } else {
+      add_spans<false>(stage, piece * kPieceCols);
+    }
+  }
+
+  // Rows with a NaN code have no other result.
+  __device__ void finish() {
+    if constexpr (W::kNaNs) {
 #pragma unroll
-      for (int u = 0; u < kAhead; ++u) {
-        const int span = from + u;
-        if (span >= spans) break;
-        const int col = span * kSpan + quarter * W::kCols;
-        std::uint32_t w[kTiles][2][W::kCols / 2];
+      for (int r = 0; r < kTiles; ++r) {
 #pragma unroll
-        for (int r = 0; r < kTiles; ++r) {
+        for (int h = 0; h < 2; ++h) {
+          std::uint32_t any = nans_[r][h];
+          any |= __shfl_xor_sync(0xFFFFFFFFu, any, 1);
+          any |= __shfl_xor_sync(0xFFFFFFFFu, any, 2);
+          if ((any & 0x80808080u) == 0) continue;
 #pragma unroll
-          for (int h = 0; h < 2; ++h) {
-            W::decode(v[u][r][h], w[r][h]);
-            if constexpr (W::kNaNs) nans[r][h] |= W::nans(v[u][r][h]);
-          }
-        }
-#pragma unroll
-        for (int t = 0; t < kTokens; ++t) {
-          if (t * 8 >= tokens) break;
-          std::uint32_t x[W::kCols / 2] = {};
-          const int token = t * 8 + in_eight;
-          if (token < tokens) {
-            const auto* row = static_cast<const char*>(job.x) +
-                              (token0 + token) * job.x_stride * (kFloat ? 4 : 2);
-            read_x<W::kCols, kFloat>(job, row, col, x);
-          }
-#pragma unroll
-          for (int r = 0; r < kTiles; ++r) {
-#pragma unroll
-            for (int s = 0; s < W::kCols / 4; ++s) {
-              const std::uint32_t a[4] = {w[r][0][2 * s], w[r][1][2 * s], w[r][0][2 * s + 1],
-                                          w[r][1][2 * s + 1]};
-              if constexpr (W::kScaled) {
-                mma_bf16(part[r][t], a, x[2 * s], x[2 * s + 1]);
-              } else {
-                mma_bf16(sum[r][t], a, x[2 * s], x[2 * s + 1]);
-              }
-            }
-          }
-        }
-        if constexpr (W::kScaled) {
-          if ((span + 1) % group_spans != 0 && span + 1 != spans) continue;
-          const int group = span / group_spans;
-#pragma unroll
-          for (int r = 0; r < kTiles; ++r) {
-            const float scale[2] = {scale_of<W>(job, row_of[r][0], group),
-                                    scale_of<W>(job, row_of[r][1], group)};
-#pragma unroll
-            for (int t = 0; t < kTokens; ++t) {
-#pragma unroll
-              for (int e = 0; e < 4; ++e) {
-                float s = scale[e / 2];
-                if (job.x_scales != nullptr) {
-                  const int token = min(token0 + t * 8 + quarter * 2 + e % 2, job.m - 1);
-                  s *= job.x_scales[token * job.x_scale_stride + group * job.group / 128];
-                }
-                sum[r][t][e] = fmaf(part[r][t][e], s, sum[r][t][e]);
-                part[r][t][e] = 0;
-              }
-            }
+          for (int t = 0; t < kTokens; ++t) {
+            sum[r][t][2 * h] = __uint_as_float(0x7FC00000u);
+            sum[r][t][2 * h + 1] = __uint_as_float(0x7FC00000u);
           }
         }
       }
     }
   }
-  if constexpr (W::kNaNs) {
+
+ private:
+  using Vector = typename W::Vector;
+  static constexpr int kSpan = 4 * W::kCols;             // columns of four lanes' vectors
+  static constexpr int kPieceCols = 128 * 8 / W::kBits;  // a whole number of groups
+  static constexpr int kSpans = kPieceCols / kSpan;
+
+  template <bool kWhole>
+  __device__ void add_spans(const std::uint8_t* stage, int col0) {
+    constexpr int kUnroll = kWhole && kTokens < 8 ? 2 : 1;
+#pragma unroll kUnroll
+    for (int s = 0; s < kSpans; ++s) {
+      add_span<kWhole>(stage, s, col0 + s * kSpan);
+      if constexpr (W::kScaled) {
+        const int span = col0 / kSpan + s;
+        if (log_group_spans_ == 0) {
+          scale(span);
+        } else if (s % 2 == 1) {
+          scale(span / 2);
+        }
+      }
+    }
+  }
+
+  template <bool kWhole>
+  __device__ void add_span(const std::uint8_t* stage, int s, int col0) {
+    Vector v[kTiles][2];
 #pragma unroll
     for (int r = 0; r < kTiles; ++r) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        std::uint32_t any = nans[r][h];
-        any |= __shfl_xor_sync(0xFFFFFFFFu, any, 1);
-        any |= __shfl_xor_sync(0xFFFFFFFFu, any, 2);
-        if ((any & 0x80808080u) == 0) continue;
+        const int row = r * 16 + h * 8 + in_eight_;
+        const int byte = (s * 4 + quarter_) * static_cast<int>(sizeof(Vector));
+        v[r][h] = *reinterpret_cast<const Vector*>(stage + row * 128 +
+                                                   swizzled(row, byte / 16) * 16 + byte % 16);
+        if constexpr (W::kNaNs) nans_[r][h] |= W::nans(v[r][h]);
+      }
+    }
 #pragma unroll
-        for (int t = 0; t < kTokens; ++t) {
-          sum[r][t][2 * h] = __uint_as_float(0x7FC00000u);
-          sum[r][t][2 * h + 1] = __uint_as_float(0x7FC00000u);
+    for (int step = 0; step < W::kCols / W::kStep; ++step) {
+      std::uint32_t w[kTiles][2][W::kStep / 2];
+#pragma unroll
+      for (int r = 0; r < kTiles; ++r) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) W::decode(v[r][h], step, w[r][h]);
+      }
+      const int col = col0 + quarter_ * W::kCols + step * W::kStep;
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        std::uint32_t x[W::kStep / 2];
+        read_x<W::kStep, kFloat, kWhole>(x_[t], col, k_, x);
+#pragma unroll
+        for (int r = 0; r < kTiles; ++r) {
+#pragma unroll
+          for (int i = 0; i < W::kStep / 4; ++i) {
+            const std::uint32_t a[4] = {w[r][0][2 * i], w[r][1][2 * i], w[r][0][2 * i + 1],
+                                        w[r][1][2 * i + 1]};
+            if constexpr (W::kScaled) {
+              mma_bf16(part_[r][t], a, x[2 * i], x[2 * i + 1]);
+            } else {
+              mma_bf16(sum[r][t], a, x[2 * i], x[2 * i + 1]);
+            }
+          }
         }
       }
     }
   }
-  // [warp][token][row], and the warps' sums in their order.
-  constexpr int kStride = kRows + 4;
-  __shared__ float sums[kRowsWarps][8 * kTokens][kStride];
+
+  __device__ float scale_of(int r, int h, int group) const {
+    const int at = scale_rows_[r][h] + group;
+    if constexpr (W::kBlockScales) {
+      return __ldg(static_cast<const float*>(scales_) + at);
+    } else {
+      const auto bits = __ldg(static_cast<const unsigned short*>(scales_) + at);
+      return __uint_as_float(static_cast<std::uint32_t>(bits) << 16);
+    }
+  }
+
+  // The parts of a group into the sums.
+  __device__ void scale(int group) {
+    if (group >= groups_) return;  // beyond the last: zeros
 #pragma unroll
-  for (int r = 0; r < kTiles; ++r) {
+    for (int r = 0; r < kTiles; ++r) {
+      const float scales[2] = {scale_of(r, 0, group), scale_of(r, 1, group)};
 #pragma unroll
-    for (int t = 0; t < kTokens; ++t) {
+      for (int t = 0; t < kTokens; ++t) {
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        sums[warp][t * 8 + quarter * 2 + e % 2][r * 16 + in_eight + e / 2 * 8] = sum[r][t][e];
+        for (int e = 0; e < 4; ++e) {
+          float s = scales[e / 2];
+          if (x_scales_) {
+            const int token = min(token0_ + t * 8 + quarter_ * 2 + e % 2, job_.m - 1);
+            s *= job_.x_scales[token * job_.x_scale_stride + group * job_.group / 128];
+          }
+          sum[r][t][e] = fmaf(part_[r][t][e], s, sum[r][t][e]);
+          part_[r][t][e] = 0;
+        }
       }
     }
   }
-  __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < tokens * kRows; i += kRowsThreads) {
-    const int token = i / kRows, row = i % kRows;
-    if (row0 + row >= job.n) continue;
-    float total = 0;
-#pragma unroll
-    for (int w = 0; w < kRowsWarps; ++w) total += sums[w][token][row];
-    const std::int64_t at = (token0 + token) * job.y_stride + row0 + row;
-    if (job.y_bf16 != nullptr) {
-      job.y_bf16[at] = __float2bfloat16_rn(total);
-    } else {
-      job.y[at] = job.accumulate ? job.y[at] + total : total;
+
+  const RowsJob& job_;
+  const void* scales_ = nullptr;
+  const char* x_[kTokens];
+  int in_eight_, quarter_, token0_, k_, groups_ = 0, log_group_spans_ = 0;
+  bool x_vectors_, x_scales_ = false;
+  int scale_rows_[kTiles][2];
+  float part_[W::kScaled ? kTiles : 1][W::kScaled ? kTokens : 1][4] = {};
+  std::uint32_t nans_[kTiles][2] = {};
+};
+
+template <class W, int kTiles, int kTokens, bool kFloat>
+__global__ void __launch_bounds__(kRowsThreads, RowsSizes<kTiles, kTokens>::kBlocks)
+    rows_kernel(const RowsJob* jobs, int count, int units, int log_splits) {
+  using Sizes = RowsSizes<kTiles, kTokens>;
+  extern __shared__ __align__(128) std::uint8_t shared[];
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  std::uint8_t* ring = shared + warp * Sizes::kStages * Sizes::kStageBytes;
+  auto* sums = reinterpret_cast<float*>(shared + kRowsWarps * Sizes::kStages * Sizes::kStageBytes);
+
+  RowsStream<W, kTiles, kTokens> stream(jobs, count, units, log_splits, ring);
+#pragma unroll 1
+  for (int i = 0; i < Sizes::kStages - 1; ++i) stream.ask();
+  int slot = 0;
+  for (int unit = static_cast<int>(blockIdx.x); unit < units;
+       unit += static_cast<int>(gridDim.x)) {
+    const RowsJob& job = jobs[job_of_block(jobs, count, unit)];
+    const auto row_bytes = static_cast<int>((static_cast<std::int64_t>(job.k) * W::kBits + 7) / 8);
+    const RowsPlace place =
+        place_of<Sizes::kRows, kTokens>(job, unit, (row_bytes + 127) / 128, log_splits);
+    RowsSums<W, kTiles, kTokens, kFloat> mine(job, place);
+    for (int piece = place.piece; piece < place.pieces; piece += 1 << log_splits) {
+      asm volatile("cp.async.wait_group %0;" ::"n"(Sizes::kStages - 2) : "memory");
+      __syncwarp();  // every lane's part has arrived, and nobody reads the slot that is asked next
+      stream.ask();
+      mine.add(ring + slot * Sizes::kStageBytes, piece);
+      slot = slot + 1 == Sizes::kStages ? 0 : slot + 1;
     }
+    mine.finish();
+    // [warp][token][row], then the warps' sums in their order.
+#pragma unroll
+    for (int r = 0; r < kTiles; ++r) {
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const int token = t * 8 + lane % 4 * 2 + e % 2, row = r * 16 + lane / 4 + e / 2 * 8;
+          sums[(warp * 8 * kTokens + token) * Sizes::kSumStride + row] = mine.sum[r][t][e];
+        }
+      }
+    }
+    __syncthreads();
+    const int tokens = min(job.m - place.token0, 8 * kTokens);
+    const int tiles = kRowsWarps >> log_splits;
+    const int block_row0 = place.row0 - (warp >> log_splits) * Sizes::kRows;
+    for (int i = static_cast<int>(threadIdx.x); i < tiles * tokens * Sizes::kRows;
+         i += kRowsThreads) {
+      const int in_tile = i % Sizes::kRows, token = i / Sizes::kRows % tokens;
+      const int tile = i / Sizes::kRows / tokens, row = block_row0 + tile * Sizes::kRows + in_tile;
+      if (row >= job.n) continue;
+      float total = 0;
+      for (int w = tile << log_splits; w < (tile + 1) << log_splits; ++w) {
+        total += sums[(w * 8 * kTokens + token) * Sizes::kSumStride + in_tile];
+      }
+      const std::int64_t at = (place.token0 + token) * job.y_stride + row;
+      if (job.y_bf16 != nullptr) {
+        job.y_bf16[at] = __float2bfloat16_rn(total);
+      } else {
+        job.y[at] = job.accumulate ? job.y[at] + total : total;
+      }
+    }
+    __syncthreads();
   }
 }
 
-// Which kernel a list runs on: by the most rows of x that a problem has.
-struct RowsShape {
-  int tiles, tokens;
-};
-inline RowsShape rows_shape(int most_rows) {
-  if (most_rows <= 8) return {1, 1};
-  if (most_rows <= 16) return {1, 2};
-  return {2, 4};
+template <class W, int kTiles, int kTokens, bool kFloat>
+void launch_rows_kernel(const Context& ctx, std::vector<RowsJob>& jobs) {
+  using Sizes = RowsSizes<kTiles, kTokens>;
+  std::int64_t most_bytes = 0;
+  for (const RowsJob& j : jobs) {
+    most_bytes = std::max(most_bytes, (static_cast<std::int64_t>(j.k) * W::kBits + 7) / 8);
+  }
+  // All warps of a block along K, as long as each has two pieces.
+  int log_splits = 3;
+  while (log_splits > 0 && most_bytes < (std::int64_t{2} << log_splits) * Sizes::kPieceBytes) {
+    --log_splits;
+  }
+  int units = 0;
+  for (RowsJob& j : jobs) {
+    j.first = units;
+    j.token_tiles = ceil_div(j.m, 8 * kTokens);
+    j.units = ceil_div(ceil_div(j.n, Sizes::kRows), kRowsWarps >> log_splits) * j.token_tiles;
+    units += j.units;
+  }
+  const auto kernel = rows_kernel<W, kTiles, kTokens, kFloat>;
+  static const cudaError_t room = cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Sizes::kBytes);
+  check(room, "asking for shared memory");
+  const RowsJob* list = stage(ctx, std::span<const RowsJob>(jobs));
+  const int blocks = std::min(units, Sizes::kBlocks * device_of(ctx).processors());
+  kernel<<<static_cast<unsigned>(blocks), kRowsThreads, Sizes::kBytes, stream_of(ctx)>>>(
+      list, static_cast<int>(jobs.size()), units, log_splits);
+  check_launch("rows_kernel");
 }
 
+// One launch for a list; which kernel, by the most rows of x that a problem has. More than 8 have
+// to be bf16.
 template <class W>
 void launch_rows(const Context& ctx, std::vector<RowsJob>& jobs, bool x_float) {
   if (jobs.empty()) return;
+  constexpr int kTiles = W::kScaled ? 2 : 1;
   int most = 0;
   for (const RowsJob& j : jobs) most = std::max(most, j.m);
-  const RowsShape shape = rows_shape(most);
-  int blocks = 0;
-  for (RowsJob& j : jobs) {
-    j.first = blocks;
-    j.token_tiles = ceil_div(j.m, 8 * shape.tokens);
-    blocks += ceil_div(j.n, 16 * shape.tiles) * j.token_tiles;
-  }
-  const RowsJob* list = stage(ctx, std::span<const RowsJob>(jobs));
-  void (*kernel)(const RowsJob*, int) = nullptr;
-  if (shape.tokens == 1) {
-    kernel = x_float ? rows_kernel<W, 1, 1, true> : rows_kernel<W, 1, 1, false>;
-  } else if (shape.tokens == 2) {
-    kernel = x_float ? rows_kernel<W, 1, 2, true> : rows_kernel<W, 1, 2, false>;
+  if (x_float) {
+    launch_rows_kernel<W, kTiles, 1, true>(ctx, jobs);
+  } else if (most <= 8) {
+    launch_rows_kernel<W, kTiles, 1, false>(ctx, jobs);
+  } else if (most <= 16) {
+    launch_rows_kernel<W, 2, 2, false>(ctx, jobs);
+  } else if (most <= 32) {
+    launch_rows_kernel<W, 2, 4, false>(ctx, jobs);
   } else {
-    kernel = x_float ? rows_kernel<W, 2, 4, true> : rows_kernel<W, 2, 4, false>;
+    launch_rows_kernel<W, 2, 8, false>(ctx, jobs);
   }
-  kernel<<<static_cast<unsigned>(blocks), kRowsThreads, 0, stream_of(ctx)>>>(
-      list, static_cast<int>(jobs.size()));
-  check_launch("rows_kernel");
 }
 
 }  // namespace cachalot::cuda
