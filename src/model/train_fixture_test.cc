@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -22,15 +23,29 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// A CPU level, or the device that $CACHALOT_DEVICE names.
 struct Case {
   std::string level;
   int threads;
+  bool on_device = false;
 };
 
 std::vector<Case> cases() {
   std::vector<Case> out;
   for (const cpu::Level level : cpu::supported_levels()) {
     for (const int threads : {1, 2, 3}) out.push_back({std::string(cpu::name(level)), threads});
+  }
+  const char* device = std::getenv("CACHALOT_DEVICE");
+  if (device != nullptr && std::string(device) != "cpu") out = {{"", 1, true}};
+  return out;
+}
+
+// Numbers of the parameters, wherever they lie.
+std::vector<float> floats_of(const Parameters& parameters, std::span<const float> from) {
+  std::vector<float> out(from.begin(), parameters.device() == nullptr ? from.end() : from.begin());
+  if (parameters.device() != nullptr) {
+    out.resize(from.size());
+    parameters.device()->download(out.data(), from.data(), from.size_bytes());
   }
   return out;
 }
@@ -53,7 +68,7 @@ void expect_close(double got, double want, double relative, const std::string& w
 void check_gradients(const io::Safetensors& expected, Parameters& parameters) {
   for (const Parameter& p : parameters.list()) {
     const auto want = expected.at("grad." + p.name).to_floats();
-    const auto got = parameters.gradient(p);
+    const auto got = floats_of(parameters, parameters.gradient(p));
     ASSERT_EQ(want.size(), got.size()) << p.name;
     float scale = 0;
     for (const float x : want) scale = std::max(scale, std::fabs(x));
@@ -70,7 +85,7 @@ void check_after(const io::Safetensors& expected, Parameters& parameters, double
   for (const Parameter& p : parameters.list()) {
     const auto want = expected.at("after." + p.name).to_floats();
     const auto grad = expected.at("grad." + p.name).to_floats();
-    const auto got = parameters.value(p);
+    const auto got = floats_of(parameters, parameters.value(p));
     for (std::size_t i = 0; i < want.size(); ++i) {
       const double tolerance = std::fabs(grad[i] * clip) > 1e-6 ? 1e-5 : 2 * lr;
       ASSERT_NEAR(got[i], want[i], tolerance) << p.name << " " << i;
@@ -86,7 +101,7 @@ void check_folder(const fs::path& folder, const runtime::Runtime& runtime) {
   const Config config = load_config(folder);
   const auto settings = nlohmann::json::parse(read_file(folder / "train.json", 1 << 20));
   const auto expected = io::Safetensors::open(folder / "expected.safetensors");
-  Parameters parameters(config);
+  Parameters parameters(config, runtime.context().device);
   parameters.load(io::Safetensors::open(folder / "model.safetensors"));
   const Mat<std::int32_t> tokens = matrix_of(expected.at("tokens"));
   TrainGraph graph(runtime.context(), config, Precision::kF32);
@@ -104,7 +119,7 @@ void check_folder(const fs::path& folder, const runtime::Runtime& runtime) {
   const auto trajectory = expected.at("trajectory").to_doubles();
   const std::size_t steps = trajectory.size() / 5;
   for (std::size_t s = 0; s < steps; ++s) {
-    optimizer.zero_gradients(parameters);
+    Optimizer::zero_gradients(runtime.context(), parameters);
     const Losses losses = graph.forward_backward(parameters, tokens.cview(), options);
     if (s == 0) {
       const Losses eval = graph.evaluate(parameters, tokens.cview(), options);
@@ -145,7 +160,9 @@ class TrainFixture : public ::testing::TestWithParam<Case> {};
 TEST_P(TrainFixture, MatchesTheOracle) {
   const auto folders = testing::fixture_folders(testing::FixtureKind::kTrain);
   ASSERT_FALSE(folders.empty()) << "no training fixture below " << testing::fixtures_root();
-  const runtime::Runtime runtime({GetParam().threads, GetParam().level});
+  const runtime::Runtime runtime({.threads = GetParam().threads,
+                                  .cpu = GetParam().level,
+                                  .on_device = GetParam().on_device});
   for (const fs::path& folder : folders) check_folder(folder, runtime);
 }
 
@@ -289,7 +306,8 @@ TEST(TrainFixturePrecision, Ablations) {
 
 INSTANTIATE_TEST_SUITE_P(EveryLevel, TrainFixture, ::testing::ValuesIn(cases()),
                          [](const auto& info) {
-                           return info.param.level + "_threads" +
+                           return (info.param.on_device ? "device" : info.param.level) +
+                                  "_threads" +
                                   std::to_string(info.param.threads);
                          });
 
