@@ -186,10 +186,10 @@ __device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const
     wait(shared.dout_full(ring.stage), ring.phase);
     begin_products();
     multiply_rows<kValueSteps, kKeys, kQueries>(dp, v, along_rows(shared.douts(ring.stage)));
-    commit();
     multiply_add_rows<kSteps>(dv, p, across_rows<kQueries>(shared.douts(ring.stage)));
     commit();
-    wait_products<1>();
+    wait_products<0>();  // of both: ds has no registers beside a product that reads p
+    pin(dv);
     pin(dp);
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
@@ -200,9 +200,6 @@ __device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const
                              high_half(p[2 * i + r]) * (dp[4 * i + 2 * r + 1] - delta.y));
       }
     }
-    wait_products<0>();
-    pin(dv);
-    keep(p);
   };
 
   wait(shared.kv_full(), 0);
