@@ -72,6 +72,14 @@ __device__ void copy_async(float* to, const float* from) {
   }
 }
 
+// exp(x) for x <= 0 in two instructions: to 2^-22 + 2^-23 |x| of itself, which where x is large is
+// next to nothing of the sum.
+__device__ float exp_below(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504F));
+  return y;
+}
+
 // Clusters take rows in turn. Threads read back only what they put into shared memory themselves,
 // each with a maximum of its own: so one sum over the row is the only thing they wait for, and as
 // soon as an element's gradient is written the next row's comes in its place.
@@ -126,7 +134,7 @@ __global__ void __launch_bounds__(kThreads, 3) cross_entropy_kernel(const Args a
       auto v = load<V>(x + V * p);
 #pragma unroll
       for (int i = 0; i < V; ++i) {
-        v.v[i] = expf(v.v[i] - base);
+        v.v[i] = exp_below(v.v[i] - base);
         sum += v.v[i];
       }
       if (a.backward) {
@@ -155,15 +163,19 @@ __global__ void __launch_bounds__(kThreads, 3) cross_entropy_kernel(const Args a
     }
     if (!a.backward) continue;
     // x holds exp(logit - base).
-    const float factor =
-        target < 0 ? 0.0F : static_cast<float>(static_cast<double>(expf(base - all.top)) / all.sum);
+    const float share = own.top == -INFINITY ? 0.0F : expf(own.top - all.top);
+    const auto factor = static_cast<float>(static_cast<double>(share) / all.sum);
+    const float scaled = a.grad_scale * factor;
     for (int p = thread; p < packs; p += kThreads) {
       auto v = load<V>(x + V * p);
       if (next_logits != nullptr) copy_async<V>(x + V * p, next_logits + V * p);
+      const int here = target - (begin + V * p);  // of V: the target, in one pack of the row
+      const bool has_target = here >= 0 && here < V;
 #pragma unroll
       for (int i = 0; i < V; ++i) {
-        const float one = begin + V * p + i == target ? 1.0F : 0.0F;
-        v.v[i] = target < 0 ? 0.0F : a.grad_scale * (v.v[i] * factor - one);
+        const float e = v.v[i];
+        v.v[i] = target < 0 ? 0.0F : scaled * e;
+        if (has_target && i == here) v.v[i] = a.grad_scale * (e * factor - 1.0F);
       }
       if (a.gradient.rows > 0) {
         store<V>(a.gradient.row(row) + begin + V * p, v);

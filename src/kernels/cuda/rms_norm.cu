@@ -119,15 +119,11 @@ __global__ void __launch_bounds__(kThreads, Packs > 4 ? 2 : 1)
       x[k] = p < packs ? load<kV>(a.x.row(row) + kV * p) : Floats<kV>{};
       g[k] = p < packs ? load<kV>(a.dy.row(row) + kV * p) : Floats<kV>{};
     }
-    // What comes after this row's sum: it need not wait for memory then.
+    // Wanted after this row's sum: it need not wait for memory then.
 #pragma unroll
     for (int k = 0; k < Packs; ++k) {
       const int p = first + k * step;
-      if (p >= packs) break;
-      if (a.add_dx) prefetch_row(a.dx.row(row), p);
-      if (row + 1 == end) continue;
-      prefetch_row(a.x.row(row + 1), p);
-      prefetch_row(a.dy.row(row + 1), p);
+      if (a.add_dx && p < packs) prefetch_row(a.dx.row(row), p);
     }
 #pragma unroll
     for (int k = 0; k < Packs; ++k) {
