@@ -10,8 +10,8 @@ namespace cachalot::cuda {
 namespace {
 
 constexpr int kThreads = 512;
-constexpr int kSlice = 16384;        // elements of a block: 64 KiB, three blocks share a processor
-constexpr int kMostBlocks = 8;       // of a cluster, wherever it is placed
+constexpr int kSlice = 16384;   // elements of a block: 64 KiB, three blocks share a processor
+constexpr int kMostBlocks = 8;  // of a cluster, wherever it is placed
 constexpr int kMostSlice = 56 * 1024;  // a block alone on its processor; 224 KiB
 
 struct Args {
@@ -148,7 +148,8 @@ __global__ void __launch_bounds__(kThreads, 3) cross_entropy_kernel(const Args a
     if (lane == 0) warps[thread / 32] = warp;
     __syncthreads();
     if (thread < 32) {
-      const Partial block = warp_merge(lane < kWarps ? warps[lane] : Partial{-INFINITY, INT_MAX, 0});
+      const Partial block =
+          warp_merge(lane < kWarps ? warps[lane] : Partial{-INFINITY, INT_MAX, 0});
       if (lane == 0) mine[turn] = block;
     }
     cluster.sync();
@@ -156,10 +157,12 @@ __global__ void __launch_bounds__(kThreads, 3) cross_entropy_kernel(const Args a
     if (lane < blocks) all = *cluster.map_shared_rank(&mine[turn], lane);
     all = warp_merge(all);
     if (begin == 0 && thread == 0) {
-      if (a.argmax != nullptr) a.argmax[row] = all.at == INT_MAX ? 0 : all.at;  // of NaNs: the first
-      a.loss[row] = target < 0 ? 0.0
-                               : log(all.sum) - (static_cast<double>(target_logit) -
-                                                 static_cast<double>(all.top));
+      if (a.argmax != nullptr)
+        a.argmax[row] = all.at == INT_MAX ? 0 : all.at;  // of NaNs: the first
+      a.loss[row] =
+          target < 0
+              ? 0.0
+              : log(all.sum) - (static_cast<double>(target_logit) - static_cast<double>(all.top));
     }
     if (!a.backward) continue;
     // x holds exp(logit - base).
@@ -210,9 +213,9 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_long_kernel(const Args
   sum = block_sum(sum, sums);
   if (thread == 0) {
     if (a.argmax != nullptr) a.argmax[row] = first_place;
-    a.loss[row] =
-        target < 0 ? 0.0
-                   : log(sum) - (static_cast<double>(target_logit) - static_cast<double>(top));
+    a.loss[row] = target < 0
+                      ? 0.0
+                      : log(sum) - (static_cast<double>(target_logit) - static_cast<double>(top));
   }
   if (!a.backward) return;
   const auto factor = static_cast<float>(1.0 / sum);
@@ -232,14 +235,9 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_long_kernel(const Args
 void cross_entropy(const Context& ctx, const CrossEntropy<float>& a) {
   const int rows = a.logits.rows, vocab = a.logits.cols;
   if (rows == 0) return;
-  Args args{a.logits,
-            a.targets.data(),
-            a.loss.data(),
-            a.argmax.empty() ? nullptr : a.argmax.data(),
-            a.backward,
-            a.grad_scale,
-            a.gradient,
-            kSlice};
+  Args args{
+      a.logits,   a.targets.data(), a.loss.data(), a.argmax.empty() ? nullptr : a.argmax.data(),
+      a.backward, a.grad_scale,     a.gradient,    kSlice};
   if (vocab > kMostBlocks * kMostSlice) {
     cross_entropy_long_kernel<<<rows, kThreads, 0, stream_of(ctx)>>>(args);
     check_launch("cross_entropy");
