@@ -130,9 +130,14 @@ __device__ inline void multiply_add(float (&d)[96], const std::uint32_t* a, Oper
 #undef CACHALOT_REGS_64
 #undef CACHALOT_REGS_96
 
+// Sums with this address are not kept in registers from one round of a loop to the next.
+__device__ inline void recompute(Operand& a) { asm volatile("" : "+r"(a.low)); }
+
 // d [64, N] = a b^T over kSteps * 16 columns of tiles in panels of kRowsA and kRowsB rows.
 template <int kSteps, int kRowsA, int kRowsB, int n>
 __device__ inline void multiply_rows(float (&d)[n], Operand a, Operand b) {
+  recompute(a);
+  recompute(b);
 #pragma unroll
   for (int k = 0; k < kSteps; ++k) {
     const int within = k % 4 * 2;  // in units of 16 bytes, as descriptors count
@@ -143,6 +148,7 @@ __device__ inline void multiply_rows(float (&d)[n], Operand a, Operand b) {
 template <int kSteps, int n>
 __device__ inline void multiply_add_rows(float (&d)[n], const std::uint32_t (&a)[4 * kSteps],
                                          Operand b) {
+  recompute(b);
 #pragma unroll
   for (int k = 0; k < kSteps; ++k) multiply_add(d, a + 4 * k, b + k * 128);
 }
