@@ -92,7 +92,8 @@ class CudaAttentionTest : public CudaTest {
   }
 
   Batch batch(AttentionShape shape, Setting setting, std::uint64_t seed) {
-    Batch b{std::move(shape), setting, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
+    Batch b{
+        std::move(shape), setting, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
     const AttentionDims& d = b.shape.dims;
     const int t = b.shape.q_rows(), s = b.shape.kv_rows();
     b.scale = 1.3f / std::sqrt(static_cast<float>(d.nope + d.rope));
@@ -122,8 +123,13 @@ class CudaAttentionTest : public CudaTest {
     const bool bf16 = b.setting.from == From::kBf16;
     Attention<float> a{bf16 ? shape_alone(b.q) : narrow(b.d_q, b.q.cols()),
                        bf16 ? shape_alone(b.kv) : narrow(b.d_kv, b.kv.cols()),
-                       narrow(b.d_k_rope, b.k_rope.cols()), b.shape.spans, b.shape.dims, b.scale,
-                       b.setting.precision, out, lse};
+                       narrow(b.d_k_rope, b.k_rope.cols()),
+                       b.shape.spans,
+                       b.shape.dims,
+                       b.scale,
+                       b.setting.precision,
+                       out,
+                       lse};
     if (bf16) a.q_bf16 = narrow(b.d_q_bf16, b.q.cols());
     if (bf16) a.kv_bf16 = narrow(b.d_kv_bf16, b.kv.cols());
     attention(ctx, a);
@@ -132,8 +138,9 @@ class CudaAttentionTest : public CudaTest {
   void reference(Batch& b) {
     b.out = Mat<float>(b.q.rows(), b.dout.cols());
     b.lse = Mat<float>(b.q.rows(), b.shape.dims.heads);
-    Attention<float> a{b.q.cview(), b.kv.cview(), b.k_rope.cview(), b.shape.spans, b.shape.dims,
-                       b.scale, b.setting.precision, b.out.view(), b.lse.view()};
+    Attention<float> a{b.q.cview(),         b.kv.cview(), b.k_rope.cview(),
+                       b.shape.spans,       b.shape.dims, b.scale,
+                       b.setting.precision, b.out.view(), b.lse.view()};
     if (b.setting.from == From::kBf16) {
       a.q_bf16 = b.q_bf16.cview();
       a.kv_bf16 = b.kv_bf16.cview();
@@ -200,10 +207,10 @@ class CudaAttentionTest : public CudaTest {
     const AttentionDims& d = b.shape.dims;
     Mat<float> dq(b.q.rows(), b.q.cols()), dkv(b.kv.rows(), b.kv.cols()),
         dk_rope(b.kv.rows(), b.k_rope.cols());
-    AttentionBackward<float> a{b.q.cview(),   b.kv.cview(),  b.k_rope.cview(), b.shape.spans,
-                               d,             b.scale,       setting.precision, b.out.cview(),
-                               b.lse.cview(), b.dout.cview(), dq.view(),        dkv.view(),
-                               dk_rope.view()};
+    AttentionBackward<float> a{
+        b.q.cview(), b.kv.cview(),      b.k_rope.cview(), b.shape.spans, d,
+        b.scale,     setting.precision, b.out.cview(),    b.lse.cview(), b.dout.cview(),
+        dq.view(),   dkv.view(),        dk_rope.view()};
     if (setting.from == From::kBf16) {
       a.q_bf16 = b.q_bf16.cview();
       a.kv_bf16 = b.kv_bf16.cview();
@@ -238,8 +245,7 @@ TEST_F(CudaAttentionTest, ForwardWide) {
   check_forward("ragged", {kWide, spans_of({{200, 333}, {1, 5}, {127, 127}, {0, 40}, {65, 192}})},
                 {});
   check_forward("floats", {kWide, spans_of({{100, 300}})}, {Precision::kBF16, From::kFloats});
-  check_forward("no lse", {kWide, spans_of({{140, 140}})},
-                {Precision::kBF16, From::kBf16, false});
+  check_forward("no lse", {kWide, spans_of({{140, 140}})}, {Precision::kBF16, From::kBf16, false});
   check_forward("odd strides", {kWide, spans_of({{70, 170}})},
                 {Precision::kBF16, From::kBf16, true, 3});
   check_forward("even strides", {kWide, spans_of({{70, 170}})},
@@ -289,8 +295,7 @@ TEST_F(CudaAttentionTest, BackwardNarrowAndPadded) {
 }
 
 TEST_F(CudaAttentionTest, BackwardOther) {
-  check_backward("f32", {kWide, spans_of({{60, 100}, {33, 33}})},
-                 {Precision::kF32, From::kFloats});
+  check_backward("f32", {kWide, spans_of({{60, 100}, {33, 33}})}, {Precision::kF32, From::kFloats});
   check_backward("f32 odd", {{3, 5, 2, 3}, spans_of({{60, 100}, {0, 9}, {7, 7}})},
                  {Precision::kF32, From::kFloats, true, 1});
   check_backward("no rope", {{2, 24, 0, 16}, spans_of({{60, 100}})},
@@ -304,7 +309,8 @@ TEST_F(CudaAttentionTest, LongSequences) {
   Batch b = batch(shape, {}, 31);
   Mat<float> out = room<float>(b.q.rows(), b.dout.cols()), lse = room<float>(b.q.rows(), 2);
   run_forward(b, out.view(), lse.view());
-  Mat<float> out_slow = room<float>(b.q.rows(), b.dout.cols()), lse_slow = room<float>(b.q.rows(), 2);
+  Mat<float> out_slow = room<float>(b.q.rows(), b.dout.cols()),
+             lse_slow = room<float>(b.q.rows(), 2);
   Batch slow = batch(shape, {Precision::kF32}, 31);
   run_forward(slow, out_slow.view(), lse_slow.view());
   expect_close("out", down(out), down(out_slow), 0, out.cols(), 1e-2);
