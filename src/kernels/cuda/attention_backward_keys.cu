@@ -285,9 +285,9 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <class W>
 void launch_key_gradients(const Context& ctx, const BackwardMaps& maps, const BackwardArgs& a) {
-  static const cudaError_t allowed = cudaFuncSetAttribute(
-      keys_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize, Shared<W>::kBytes);
-  check(allowed, "attention backward: asking for shared memory");
+  check(cudaFuncSetAttribute(keys_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             Shared<W>::kBytes),
+        "attention backward: asking for shared memory");
   const int blocks = std::min(a.queue.count, device_of(ctx).processors());
   keys_kernel<W><<<blocks, kThreads, Shared<W>::kBytes, stream_of(ctx)>>>(maps, a);
   check_launch("attention backward: keys");

@@ -227,6 +227,26 @@ class CudaAttentionTest : public CudaTest {
     compare(name + ": dk rope", g.dk_rope, dk_rope, 0, dk_rope.cols(), limit);
   }
 
+  void compare_precisions(const AttentionShape& shape) {
+    const AttentionDims& d = shape.dims;
+    Batch b = batch(shape, {}, 31), slow = batch(shape, {Precision::kF32}, 31);
+    const int rows = b.q.rows(), width = b.dout.cols();
+    Mat<float> out = room<float>(rows, width), lse = room<float>(rows, d.heads);
+    Mat<float> out_slow = room<float>(rows, width), lse_slow = room<float>(rows, d.heads);
+    run_forward(b, out.view(), lse.view());
+    run_forward(slow, out_slow.view(), lse_slow.view());
+    expect_close("out", down(out), down(out_slow), 0, width, 1e-2);
+    expect_close("lse", down(lse), down(lse_slow), 0, d.heads, 1e-3);
+    const Gradients g = run_backward(b, out, lse), g_slow = run_backward(slow, out_slow, lse_slow);
+    expect_close("dq", g.dq, g_slow.dq, 0, g.dq.cols(), 2e-2);
+    for (int h = 0; h < d.heads; ++h) {
+      const int at = h * (d.nope + d.value);
+      expect_close("dk", g.dkv, g_slow.dkv, at, d.nope, 2e-2);
+      expect_close("dv", g.dkv, g_slow.dkv, at + d.nope, d.value, 2e-2);
+    }
+    expect_close("dk_rope", g.dk_rope, g_slow.dk_rope, 0, d.rope, 2e-2);
+  }
+
   void check_both(const std::string& name, const AttentionShape& shape, Setting setting) {
     check_forward(name, shape, setting);
     check_backward(name, shape, setting);
@@ -303,25 +323,20 @@ TEST_F(CudaAttentionTest, BackwardOther) {
   check_backward("large heads", {{1, 200, 64, 130}, spans_of({{60, 100}})}, {});
 }
 
-// The larger problems: many tiles per sequence, both precisions of this device against each other.
+// The larger problems: many tiles per sequence, many per processor. Both precisions of this device
+// against each other.
 TEST_F(CudaAttentionTest, LongSequences) {
-  const AttentionShape shape{{2, 128, 64, 128}, spans_of({{1500, 1500}, {300, 1111}})};
-  Batch b = batch(shape, {}, 31);
-  Mat<float> out = room<float>(b.q.rows(), b.dout.cols()), lse = room<float>(b.q.rows(), 2);
-  run_forward(b, out.view(), lse.view());
-  Mat<float> out_slow = room<float>(b.q.rows(), b.dout.cols()),
-             lse_slow = room<float>(b.q.rows(), 2);
-  Batch slow = batch(shape, {Precision::kF32}, 31);
-  run_forward(slow, out_slow.view(), lse_slow.view());
-  expect_close("out", down(out), down(out_slow), 0, out.cols(), 1e-2);
-  expect_close("lse", down(lse), down(lse_slow), 0, lse.cols(), 1e-3);
-  const Gradients g = run_backward(b, out, lse), g_slow = run_backward(slow, out_slow, lse_slow);
-  expect_close("dq", g.dq, g_slow.dq, 0, g.dq.cols(), 2e-2);
-  for (int h = 0; h < 2; ++h) {
-    expect_close("dk", g.dkv, g_slow.dkv, h * 256, 128, 2e-2);
-    expect_close("dv", g.dkv, g_slow.dkv, h * 256 + 128, 128, 2e-2);
+  compare_precisions({{2, 128, 64, 128}, spans_of({{1500, 1500}, {300, 1111}})});
+}
+
+TEST_F(CudaAttentionTest, ManySequences) {
+  std::vector<std::pair<int, int>> sizes;
+  for (int i = 0; i < 60; ++i) {
+    const int q = i % 9 == 4 ? 0 : i * 37 % 200 + 1;
+    sizes.emplace_back(q, q + i * 53 % 150);
   }
-  expect_close("dk_rope", g.dk_rope, g_slow.dk_rope, 0, g.dk_rope.cols(), 2e-2);
+  compare_precisions({{9, 128, 64, 128}, spans_of(sizes)});
+  compare_precisions({{9, 64, 32, 64}, spans_of(sizes)});
 }
 
 // A prompt cut into chunks, and what lies around a sequence, change no bit of a row's result.
