@@ -1,10 +1,11 @@
 // Forward attention: tiles of 128 queries against blocks of 128 keys, as FlashAttention-2 and -3
 // (arXiv 2307.08691, 2407.08608) do it.
 //
-// Blocks of threads stay and take one tile after the other. One warp fetches keys and values by TMA into two buffers each;
-// two warpgroups of 64 queries multiply. The scores of the next keys are queued ahead of the
-// product with the last values, and the warpgroups take turns queueing, so that exponentials hide
-// behind products. Keys come in ascending order, so a row's result does not depend on its tile.
+// Blocks of threads stay and take one tile after the other. One warp fetches keys and values by TMA
+// into two buffers each; two warpgroups of 64 queries multiply. The scores of the next keys are
+// queued ahead of the product with the last values, and the warpgroups take turns queueing, so that
+// exponentials hide behind products. Keys come in ascending order, so a row's result does not
+// depend on its tile.
 #include "kernels/cuda/attention_hopper.cuh"
 #include "kernels/cuda/attention_queue.cuh"
 #include "kernels/cuda/attention_slow.cuh"
@@ -26,9 +27,9 @@ struct ForwardArgs {
   float scale, scale_log2;
   float* out;
   std::ptrdiff_t out_stride;
-  int value;       // columns of out per head
-  bool pairs;      // out can be written two floats at a time
-  float* lse;      // or null
+  int value;   // columns of out per head
+  bool pairs;  // out can be written two floats at a time
+  float* lse;  // or null
   std::ptrdiff_t lse_stride;
 };
 
@@ -66,8 +67,7 @@ __device__ void fetch(const CUtensorMap& q_map, const CUtensorMap& kv_map,
     arrive_expecting(shared.q_full(), ForwardShared<W>::kQ);
     for (int p = 0; p < W::kKeyPanels; ++p) {
       load_panel<kQueries>(q_map, shared.q_full(), shared.q + p * kQueries * kRowBytes,
-                           tile.head * W::kKey + p * 64,
-                           tile.span.q_begin + tile.block * kQueries);
+                           tile.head * W::kKey + p * 64, tile.span.q_begin + tile.block * kQueries);
     }
     const int col = tile.head * (W::kNope + W::kValue);
     for (int j = 0; j < tile.work; ++j, ring.advance()) {
@@ -283,21 +283,21 @@ void forward_tiled(const Context& ctx, const Attention<float>& a) {
   Room room;
   PackedInputs packed(inputs, W::kNope, W::kRope, W::kValue, room);
   thread_local TileLists lists;
-  lists.clear();
-  order_tiles(
-      a.spans, a.dims.heads, (W::kKey + W::kValue) * sizeof(Bf16),
-      [](const AttentionSpan& s) { return ceil_div(s.q_rows, kQueries); },
-      [](const AttentionSpan& s, int block) {  // blocks of keys that the last query sees
-        return ceil_div(s.kv_rows - s.q_rows + std::min((block + 1) * kQueries, s.q_rows), kKeys);
-      },
-      lists.tiles());
-  const int count = lists.begin() - 1;
-  if (count == 0) return;
-  packed.pack(ctx, static_cast<std::byte*>(device_of(ctx).scratch(kScratchAttention, room.bytes())));
+  if (!lists.hold(a.spans, a.dims.heads)) {
+    lists.add((W::kKey + W::kValue) * sizeof(Bf16),
+              [](const AttentionSpan& s) { return ceil_div(s.q_rows, kQueries); },
+              [](const AttentionSpan& s, int block) {  // blocks of keys that the last query sees
+                const int end = std::min((block + 1) * kQueries, s.q_rows);
+                return ceil_div(s.kv_rows - s.q_rows + end, kKeys);
+              });
+  }
+  if (lists.count(0) == 0) return;
+  packed.pack(ctx,
+              static_cast<std::byte*>(device_of(ctx).scratch(kScratchAttention, room.bytes())));
 
   ForwardArgs args;
   lists.upload(ctx);
-  args.queue = lists.queue(1, 1 + count, 0);
+  args.queue = lists.queue(0);
   args.scale = a.scale;
   args.scale_log2 = a.scale * 1.4426950408889634f;
   args.out = a.out.data;
@@ -307,12 +307,11 @@ void forward_tiled(const Context& ctx, const Attention<float>& a) {
   args.lse = a.lse.cols != 0 ? a.lse.data : nullptr;
   args.lse_stride = a.lse.stride;
   constexpr int kBytes = ForwardShared<W>::kBytes;
-  static const cudaError_t allowed = cudaFuncSetAttribute(
-      forward_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  check(allowed, "attention: asking for shared memory");
-  const int blocks = std::min(count, device_of(ctx).processors());
-  forward_kernel<W><<<blocks, kThreads, kBytes, stream_of(ctx)>>>(
-      packed.q_map(), packed.kv_map(), packed.rope_map(), args);
+  check(cudaFuncSetAttribute(forward_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
+        "attention: asking for shared memory");
+  const int blocks = std::min(lists.count(0), device_of(ctx).processors());
+  forward_kernel<W><<<blocks, kThreads, kBytes, stream_of(ctx)>>>(packed.q_map(), packed.kv_map(),
+                                                                  packed.rope_map(), args);
   check_launch("attention");
 }
 

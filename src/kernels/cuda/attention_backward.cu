@@ -57,14 +57,15 @@ __global__ void prepare_kernel(const PrepareArgs a) {
     for (int c = 0; c < kEach; ++c) sum = fmaf(x[c], y[c], sum);
 #pragma unroll
     for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-    auto* to = reinterpret_cast<__nv_bfloat162*>(
-        a.dout_bf16 + (padded * heads + head) * kValue + lane * kEach);
+    auto* to = reinterpret_cast<__nv_bfloat162*>(a.dout_bf16 + (padded * heads + head) * kValue +
+                                                 lane * kEach);
 #pragma unroll
     for (int c = 0; c < kEach; c += 2) to[c / 2] = __floats2bfloat162_rn(y[c], y[c + 1]);
     if (lane == 0) {
       float* stats = a.stats + stats_index(a.padded_rows, head, padded);
       stats[kPaddedRows] = sum;
-      stats[0] = row < span.q_rows ? a.lse.row(span.q_begin + row)[head] * 1.4426950408889634f : INFINITY;
+      stats[0] =
+          row < span.q_rows ? a.lse.row(span.q_begin + row)[head] * 1.4426950408889634f : INFINITY;
     }
   }
 }
@@ -81,28 +82,22 @@ void backward_tiled(const Context& ctx, const AttentionBackward<float>& a) {
   int padded = 0;
   for (const AttentionSpan& s : a.spans) padded += ceil_div(s.q_rows, kPaddedRows) * kPaddedRows;
   thread_local TileLists lists;
-  lists.clear();
-  const int keys_begin = lists.begin();
-  order_tiles(
-      a.spans, d.heads, (W::kKey + W::kValue) * sizeof(Bf16),
-      [](const AttentionSpan& s) { return ceil_div(s.kv_rows, kGradKeyTile); },
-      [](const AttentionSpan& s, int block) {  // blocks of queries that see the first key
-        const int before = s.kv_rows - s.q_rows;
-        return ceil_div(s.q_rows, kGradQueries) -
-               std::max(0, block * kGradKeyTile - before) / kGradQueries;
-      },
-      lists.tiles());
-  const int queries_begin = lists.begin();
-  order_tiles(
-      a.spans, d.heads, (W::kKey + W::kValue) * sizeof(Bf16),
-      [](const AttentionSpan& s) { return ceil_div(s.q_rows, kGradQueryTile); },
-      [](const AttentionSpan& s, int block) {
-        return ceil_div(
-            s.kv_rows - s.q_rows + std::min((block + 1) * kGradQueryTile, s.q_rows), kGradKeys);
-      },
-      lists.tiles());
-  const int queries_end = lists.begin();
-  if (queries_begin == keys_begin) return;
+  if (!lists.hold(a.spans, d.heads)) {
+    constexpr int kBytes = (W::kKey + W::kValue) * sizeof(Bf16);
+    lists.add(
+        kBytes, [](const AttentionSpan& s) { return ceil_div(s.kv_rows, kGradKeyTile); },
+        [](const AttentionSpan& s, int block) {  // blocks of queries that see the first key
+          const int unseen = std::max(0, block * kGradKeyTile - (s.kv_rows - s.q_rows));
+          return ceil_div(s.q_rows, kGradQueries) - unseen / kGradQueries;
+        });
+    lists.add(
+        kBytes, [](const AttentionSpan& s) { return ceil_div(s.q_rows, kGradQueryTile); },
+        [](const AttentionSpan& s, int block) {  // blocks of keys that the last query sees
+          const int end = std::min((block + 1) * kGradQueryTile, s.q_rows);
+          return ceil_div(s.kv_rows - s.q_rows + end, kGradKeys);
+        });
+  }
+  if (lists.count(0) == 0) return;
 
   Room room;
   PackedInputs packed(inputs, W::kNope, W::kRope, W::kValue, room);
@@ -118,7 +113,7 @@ void backward_tiled(const Context& ctx, const AttentionBackward<float>& a) {
   lists.upload(ctx);
   auto* dout_bf16 = reinterpret_cast<Bf16*>(scratch + dout);
   BackwardArgs args{
-      .queue = lists.queue(keys_begin, queries_begin, 0),
+      .queue = lists.queue(0),
       .heads = d.heads,
       .padded_rows = static_cast<std::int64_t>(padded_rows),
       .stats = reinterpret_cast<const float*>(scratch + stats),
@@ -133,7 +128,7 @@ void backward_tiled(const Context& ctx, const AttentionBackward<float>& a) {
       .dkv_pairs = takes_pairs(a.dkv) && d.nope % 2 == 0 && d.value % 2 == 0,
       .rope_parts = reinterpret_cast<float*>(scratch + parts),
   };
-  const TileQueue queries = lists.queue(queries_begin, queries_end, 1);
+  const TileQueue queries = lists.queue(1);
   if (queries.count > 0) {
     constexpr int kEach = W::kValue / 32;
     const PrepareArgs prepare{

@@ -124,8 +124,8 @@ __device__ void write(const BackwardArgs& a, const Work& w, const float (&dk)[W:
 }
 
 template <class W>
-__device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const Work& w,
-                           int group, Ring<kStages>& ring) {
+__device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const Work& w, int group,
+                           Ring<kStages>& ring) {
   constexpr int kKeySteps = W::kKey / 16, kValueSteps = W::kValue / 16, kSteps = kQueries / 16;
   const int thread = threadIdx.x % 128, lane = thread % 32;
   const int group_key = w.first_key + group * 64;
@@ -178,8 +178,8 @@ __device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const
 #pragma unroll
     for (int i = 0; i < 16; ++i) p[i] = pack(s[2 * i], s[2 * i + 1]);
   };
-  // dv += p dout, and ds of what dout says of the probabilities. Of these the rounded ones are used:
-  // the others' registers are needed, and ds is rounded as coarsely itself.
+  // dv += p dout, and ds of what dout says of the probabilities. Of these the rounded ones are
+  // used: the others' registers are needed, and ds is rounded as coarsely itself.
   const auto gradients = [&](const Ring<kStages>& ring) {
     float(&dp)[32] = s;  // whose scores are done with
     wait(shared.dout_full(ring.stage), ring.phase);
@@ -203,7 +203,7 @@ __device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const
 
   int m = w.first_block;
   for (; m < w.blocks && group_key >= w.before() + (m + 1) * kQueries; ++m, ring.advance()) {
-    await_queries(m, ring);  // none of them sees a key of this group
+    await_queries(m, ring);                          // none of them sees a key of this group
     wait(shared.dout_full(ring.stage), ring.phase);  // an arrival must not count for the last use
     release(shared.empty(ring.stage));
   }
@@ -285,9 +285,9 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <class W>
 void launch_key_gradients(const Context& ctx, const BackwardMaps& maps, const BackwardArgs& a) {
-  static const cudaError_t allowed = cudaFuncSetAttribute(
-      keys_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize, Shared<W>::kBytes);
-  check(allowed, "attention backward: asking for shared memory");
+  check(cudaFuncSetAttribute(keys_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             Shared<W>::kBytes),
+        "attention backward: asking for shared memory");
   const int blocks = std::min(a.queue.count, device_of(ctx).processors());
   keys_kernel<W><<<blocks, kThreads, Shared<W>::kBytes, stream_of(ctx)>>>(maps, a);
   check_launch("attention backward: keys");

@@ -18,7 +18,8 @@ struct Shared {
   static constexpr int kDout = W::kValuePanels * kQueries * kRowBytes;
   static constexpr int kK = W::kKeyPanels * kKeys * kRowBytes;
   static constexpr int kV = W::kValuePanels * kKeys * kRowBytes;
-  static constexpr int kBytes = kQ + kDout + kStages * (kK + kV) + 1024 + 32 + 8 * (2 + 3 * kStages);
+  static constexpr int kBytes =
+      kQ + kDout + kStages * (kK + kV) + 1024 + 32 + 8 * (2 + 3 * kStages);
 
   std::uint32_t q, dout, k, v, tile, barriers;
   __device__ explicit Shared(const void* memory) {
@@ -42,7 +43,10 @@ struct Work : Tile {
   int first_query, blocks;  // blocks of keys
   std::int64_t padded;      // row in lse2, delta and dout of the first query
   __device__ explicit Work(const Tile& t)
-      : Tile(t), first_query(t.block * kQueries), blocks(t.work), padded(padded_begin + first_query) {}
+      : Tile(t),
+        first_query(t.block * kQueries),
+        blocks(t.work),
+        padded(padded_begin + first_query) {}
 };
 
 template <class W>
@@ -80,8 +84,8 @@ __device__ void fetch(const BackwardMaps& maps, const BackwardArgs& a, const Sha
 }
 
 template <class W>
-__device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const Work& w,
-                           int group, Ring<kStages>& ring) {
+__device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const Work& w, int group,
+                           Ring<kStages>& ring) {
   constexpr int kKeySteps = W::kKey / 16, kValueSteps = W::kValue / 16, kSteps = kKeys / 16;
   const int thread = threadIdx.x % 128, lane = thread % 32;
   const int group_query = w.first_query + group * 64;
@@ -245,9 +249,9 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <class W>
 void launch_query_gradients(const Context& ctx, const BackwardMaps& maps, const BackwardArgs& a) {
-  static const cudaError_t allowed = cudaFuncSetAttribute(
-      queries_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize, Shared<W>::kBytes);
-  check(allowed, "attention backward: asking for shared memory");
+  check(cudaFuncSetAttribute(queries_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             Shared<W>::kBytes),
+        "attention backward: asking for shared memory");
   const int blocks = std::min(a.queue.count, device_of(ctx).processors());
   queries_kernel<W><<<blocks, kThreads, Shared<W>::kBytes, stream_of(ctx)>>>(maps, a);
   check_launch("attention backward: queries");

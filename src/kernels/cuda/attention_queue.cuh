@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "kernels/attention.h"
@@ -31,73 +32,87 @@ struct TileQueue {
   int count;
 };
 
-// Several queues in one upload; the memory begins with their counters.
+// Lists of tiles, one queue each, in one upload. They are kept from call to call: the layers of a
+// model attend over the same spans.
 class TileLists {
  public:
-  TileLists() { clear(); }
-  void clear() { tiles_.assign(1, Tile{}); }
-  int begin() const { return static_cast<int>(tiles_.size()); }
-  std::vector<Tile>& tiles() { return tiles_; }
+  // Whether the lists of the last call were for these; if not they are empty now.
+  bool hold(std::span<const AttentionSpan> spans, int heads) {
+    if (heads == heads_ && spans.size() == spans_.size() &&
+        (spans.empty() || std::memcmp(spans.data(), spans_.data(), spans.size_bytes()) == 0)) {
+      return true;
+    }
+    heads_ = heads;
+    spans_.assign(spans.begin(), spans.end());
+    tiles_.assign(1, Tile{});  // room for the counters
+    begins_.assign(1, 1);
+    return false;
+  }
+  // Another list: every (span, head) falls into `blocks(span)` tiles of `work(span, block)`. Tiles
+  // whose operands fit the L2 cache together come together, the longest of them first: they share
+  // what they read, and the last to begin are short.
+  template <class Blocks, class Work>
+  void add(std::int64_t bytes_per_row, Blocks&& blocks, Work&& work);
+
+  int count(int list) const { return begins_[list + 1] - begins_[list]; }
   void upload(const Context& ctx) {
     device_ = const_cast<Tile*>(stage(ctx, std::span<const Tile>(tiles_)));
   }
-  // After the upload: tiles [begin, end), counted by counter `index`.
-  TileQueue queue(int begin, int end, int index) const {
-    return {device_ + begin, reinterpret_cast<int*>(device_) + index, end - begin};
+  TileQueue queue(int list) const {  // once per upload
+    return {device_ + begins_[list], reinterpret_cast<int*>(device_) + list, count(list)};
   }
 
  private:
-  std::vector<Tile> tiles_;
-  Tile* device_ = nullptr;
-};
-
-// Appends the tiles of every (span, head): `blocks(span)` of them, with `work(span, block)`. Tiles
-// whose operands fit the L2 cache together come together, the longest of them first: they share
-// what they read, and the last to begin are short.
-template <class Blocks, class Work>
-void order_tiles(std::span<const AttentionSpan> spans, int heads, std::int64_t bytes_per_row,
-                 Blocks&& blocks, Work&& work, std::vector<Tile>& tiles) {
-  constexpr std::int64_t kTogether = std::int64_t{20} << 20;
   struct Unit {
     AttentionSpan span;
     int padded_begin, head, blocks, left;
   };
-  thread_local std::vector<Unit> units;
-  units.clear();
+  std::vector<AttentionSpan> spans_;
+  int heads_ = 0;
+  std::vector<Tile> tiles_;
+  std::vector<int> begins_;
+  std::vector<Unit> units_;
+  Tile* device_ = nullptr;
+};
+
+template <class Blocks, class Work>
+void TileLists::add(std::int64_t bytes_per_row, Blocks&& blocks, Work&& work) {
+  constexpr std::int64_t kTogether = std::int64_t{20} << 20;
   // Blocks of a unit in order of work: it grows with the block (queries) or shrinks (keys).
   const auto next = [&](const Unit& u) {
     const bool grows = work(u.span, 0) <= work(u.span, u.blocks - 1);
     return grows ? u.left - 1 : u.blocks - u.left;
   };
   const auto flush = [&] {
-    while (!units.empty()) {
+    while (!units_.empty()) {
       int most = 0;
-      for (const Unit& u : units) most = std::max(most, work(u.span, next(u)));
-      for (Unit& u : units) {
+      for (const Unit& u : units_) most = std::max(most, work(u.span, next(u)));
+      for (Unit& u : units_) {
         const int block = next(u), w = work(u.span, block);
         if (w < most) continue;
-        tiles.push_back({u.span, u.padded_begin, u.head, block, w});
+        tiles_.push_back({u.span, u.padded_begin, u.head, block, w});
         --u.left;
       }
-      std::erase_if(units, [](const Unit& u) { return u.left == 0; });
+      std::erase_if(units_, [](const Unit& u) { return u.left == 0; });
     }
   };
   std::int64_t together = 0;
   int padded = 0;
-  for (const AttentionSpan& s : spans) {
+  for (const AttentionSpan& s : spans_) {
     const int n = blocks(s);
-    for (int h = 0; h < heads && n > 0; ++h) {
+    for (int h = 0; h < heads_ && n > 0; ++h) {
       const std::int64_t bytes = bytes_per_row * s.kv_rows;
       if (together + bytes > kTogether) {
         flush();
         together = 0;
       }
-      units.push_back({s, padded, h, n, n});
+      units_.push_back({s, padded, h, n, n});
       together += bytes;
     }
     padded += ceil_div(s.q_rows, kPaddedRows) * kPaddedRows;
   }
   flush();
+  begins_.push_back(static_cast<int>(tiles_.size()));
 }
 
 // ---- On the device
