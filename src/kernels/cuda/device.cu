@@ -26,10 +26,13 @@ bool asked(const char* variable) {
 }
 
 // Where the device's time goes: an event after each launch. The time between two counts as the
-// later one's, gaps in which the device had nothing to do included. Printed at the end.
+// later one's, gaps in which the device had nothing to do included. Printed at the end. The first
+// launches, in which memory is allocated, can be left out.
 class LaunchTimes {
  public:
+  explicit LaunchTimes(long skipped) : skipped_(skipped) {}
   void add(const char* kernel, cudaStream_t stream) {
+    if (skipped_-- > 0) return;
     cudaEvent_t event = nullptr;
     if (!spare_.empty()) {
       event = spare_.back();
@@ -76,12 +79,13 @@ class LaunchTimes {
     for (auto& [kernel, event] : marks_) spare_.push_back(event);
     marks_.clear();
   }
+  long skipped_;
   std::vector<std::pair<const char*, cudaEvent_t>> marks_;
   std::vector<cudaEvent_t> spare_;
   std::map<std::string, Sum> sums_;
 };
 
-LaunchTimes* launch_times = nullptr;  // with CACHALOT_CUDA_TIMES=1, while a device is open
+LaunchTimes* launch_times = nullptr;  // with CACHALOT_CUDA_TIMES=1, after as many launches
 cudaStream_t timed_stream = nullptr;
 
 }  // namespace
@@ -138,8 +142,9 @@ CudaDevice::CudaDevice(int index) : index_(index) {
         "counting multiprocessors");
   name_ = facts(index).name;
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
-  if (asked("CACHALOT_CUDA_TIMES") && launch_times == nullptr) {
-    launch_times = new LaunchTimes;
+  if (const char* skipped = std::getenv("CACHALOT_CUDA_TIMES");
+      skipped != nullptr && launch_times == nullptr) {
+    launch_times = new LaunchTimes(std::strtol(skipped, nullptr, 10));
     timed_stream = stream_;
   }
 }
