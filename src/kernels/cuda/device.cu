@@ -62,6 +62,12 @@ std::unique_ptr<Device> open(int index) {
   return std::make_unique<CudaDevice>(index);
 }
 
+std::size_t free_memory() {
+  std::size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "asking for free memory");
+  return free;
+}
+
 CudaDevice::CudaDevice(int index) : index_(index) {
   check(cudaSetDevice(index), "choosing the device");
   check(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, index),
@@ -90,7 +96,8 @@ void* CudaDevice::allocate(std::size_t bytes) {
     cudaMemGetInfo(&free, &total);
     throw Error(Code::kUnsupported,
                 cat("the GPU has ", free >> 20, " of ", total >> 20, " MiB free, but ", bytes >> 20,
-                    " MiB more are needed: take fewer sequences per micro-batch or a smaller model"));
+                    " MiB more are needed: take fewer sequences at once, a smaller cache or a "
+                    "smaller model"));
   }
   check(result, "allocating");
   return p;
