@@ -223,7 +223,8 @@ TEST_P(ModelFixture, MatchesTheOracle) {
   const runtime::Runtime runtime(
       {.threads = which.threads, .cpu = which.level, .on_device = which.on_device});
   for (const fs::path& folder : folders) {
-    const Model model = Model::load(folder, {.context = &runtime.context()});
+    const Model model = Model::load(
+        folder, {.precision = Precision::kF32, .context = &runtime.context()});
     const auto expected = io::Safetensors::open(folder / "expected.safetensors");
     ASSERT_GT(sequences_in(expected), 0) << folder;
     for (int n = 0; n < sequences_in(expected); ++n) {
@@ -278,7 +279,9 @@ void check_bf16(const runtime::Runtime& runtime, const std::string& level) {
 }
 
 TEST(ModelFixtureBf16, StaysNearTheOracle) {
-  if (has_device()) return check_bf16(runtime::Runtime({.threads = 2, .on_device = true}), "device");
+  if (has_device()) {
+    return check_bf16(runtime::Runtime({.threads = 2, .cpu = {}, .on_device = true}), "device");
+  }
   for (const cpu::Level level : cpu::supported_levels()) {
     check_bf16(runtime::Runtime({2, std::string(cpu::name(level))}), std::string(cpu::name(level)));
   }
