@@ -84,11 +84,20 @@ void Optimizer::set_moments(const Parameter& p, const void* m, const void* v) {
 template <class M>
 void Optimizer::adamw_all(const Context& ctx, Parameters& parameters, const AdamWConfig& config,
                           double clip_scale) {
-  for (const Parameter& p : parameters.list()) {
+  // Neighbours that decay alike are one stretch of the arena: the gaps between them are zeros with
+  // gradients of zero, and stay that.
+  const std::vector<Parameter>& list = parameters.list();
+  const std::span<const float> gradients = std::as_const(parameters).gradients();
+  const std::span<float> values = parameters.values();
+  for (std::size_t first = 0, next = 0; first < list.size(); first = next) {
+    while (next < list.size() && list[next].is_matrix() == list[first].is_matrix()) ++next;
+    const auto begin = static_cast<std::size_t>(list[first].offset);
+    const auto n = static_cast<std::size_t>(list[next - 1].offset + list[next - 1].size()) - begin;
     AdamWConfig own = config;
-    if (!p.is_matrix()) own.weight_decay = 0;
-    adamw(ctx, AdamW<float, M>{own, steps_, clip_scale, parameters.gradient(p), parameters.value(p),
-                               slice<M>(m_, p), slice<M>(v_, p)});
+    if (!list[first].is_matrix()) own.weight_decay = 0;
+    adamw(ctx, AdamW<float, M>{own, steps_, clip_scale, gradients.subspan(begin, n),
+                               values.subspan(begin, n), arena<M>(m_).subspan(begin, n),
+                               arena<M>(v_).subspan(begin, n)});
   }
 }
 

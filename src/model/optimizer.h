@@ -76,8 +76,8 @@ class Optimizer {
     return static_cast<std::size_t>(p.offset) * size_of(options_.moments);
   }
   template <class M>
-  std::span<M> slice(Mat<std::byte>& moments, const Parameter& p) noexcept {
-    return {reinterpret_cast<M*>(moments.data() + place(p)), static_cast<std::size_t>(p.size())};
+  static std::span<M> arena(Mat<std::byte>& moments) noexcept {
+    return {reinterpret_cast<M*>(moments.data()), moments.size() / sizeof(M)};
   }
   template <class M>
   void adamw_all(const Context& ctx, Parameters& parameters, const AdamWConfig& config,

@@ -73,6 +73,7 @@ class Parameters {
   }
   std::span<const float> values() const noexcept { return values_.span(); }
   std::span<float> gradients() noexcept { return gradients_.span(); }
+  std::span<const float> gradients() const noexcept { return gradients_.span(); }
   std::span<float> value(const Parameter& p) noexcept {
     ++version_;
     return slice(values_, p);

@@ -15,9 +15,9 @@ namespace {
 constexpr int kV = 4, kThreads = 256;
 
 struct AdamWFactors {
-  float beta1, beta2, take1, take2;      // take = 1 - beta
-  float correct_m, correct_v;            // 1 - beta^step
-  float eps, lr, decay, grad_scale;      // decay = lr * weight_decay
+  float beta1, beta2, take1, take2;  // take = 1 - beta
+  float correct_m, correct_v;        // 1 - beta^step
+  float eps, lr, decay, grad_scale;  // decay = lr * weight_decay
 };
 
 struct AdamWElement {

@@ -71,8 +71,8 @@ TEST_F(CudaAdamWTest, ParametersAreWithinTwoSteps) {
   const Mat<float> got = down(param.device);
   int most = 0, apart = 0;
   for (int i = 0; i < n; ++i) {
-    const int steps = std::abs(std::bit_cast<int>(got.data()[i]) -
-                               std::bit_cast<int>(param.host.data()[i]));
+    const int steps =
+        std::abs(std::bit_cast<int>(got.data()[i]) - std::bit_cast<int>(param.host.data()[i]));
     most = std::max(most, steps);
     apart += steps > 0;
   }
@@ -111,8 +111,9 @@ TEST_F(CudaAdamWBench, ArenaOfABillion) {
     bench("adamw, 1e9 parameters", 28.0 * n, [&] {
       cuda::adamw(ctx, {kConfig, 10, 1, grad.span(), param.span(), m.span(), v.span()});
     });
-    bench("weight_average, 1e9 parameters", 12.0 * n,
-          [&] { cuda::weight_average(ctx, {0.999, param.span(), m.span()}); });
+    bench("weight_average, 1e9 parameters", 12.0 * n, [&] {
+      cuda::weight_average(ctx, {0.999, param.span(), m.span()});
+    });
     bench("(cudaMemcpy of 1e9 floats)", 8.0 * n,
           [&] { device_->copy(m.data(), grad.data(), grad.size() * 4); });
   }

@@ -1,11 +1,13 @@
 // Forward attention: tiles of 128 queries against blocks of 128 keys, as FlashAttention-2 and -3
 // (arXiv 2307.08691, 2407.08608) do it.
 //
-// A block of threads owns one tile. One warp fetches keys and values by TMA into two buffers each;
-// two warpgroups of 64 queries multiply. The scores of the next keys are queued ahead of the
-// product with the last values, and the warpgroups take turns queueing, so that exponentials hide
-// behind products. Keys come in ascending order, so a row's result does not depend on its tile.
+// Blocks of threads stay and take one tile after the other. One warp fetches keys and values by TMA
+// into two buffers each; two warpgroups of 64 queries multiply. The scores of the next keys are
+// queued ahead of the product with the last values, and the warpgroups take turns queueing, so that
+// exponentials hide behind products. Keys come in ascending order, so a row's result does not
+// depend on its tile.
 #include "kernels/cuda/attention_hopper.cuh"
+#include "kernels/cuda/attention_queue.cuh"
 #include "kernels/cuda/attention_slow.cuh"
 #include "kernels/cuda/attention_wgmma.cuh"
 #include "kernels/cuda/attention_work.cuh"
@@ -21,14 +23,13 @@ constexpr int kThreads = 384, kConsumers = 256;
 enum NamedBarrier { kTurn = 1, kTail = 3 };  // kTurn + 0, 1: one for each warpgroup
 
 struct ForwardArgs {
-  const Tile* tiles;
-  const AttentionSpan* spans;
+  TileQueue queue;
   float scale, scale_log2;
   float* out;
   std::ptrdiff_t out_stride;
-  int value;       // columns of out per head
-  bool pairs;      // out can be written two floats at a time
-  float* lse;      // or null
+  int value;   // columns of out per head
+  bool pairs;  // out can be written two floats at a time
+  float* lse;  // or null
   std::ptrdiff_t lse_stride;
 };
 
@@ -37,52 +38,56 @@ struct ForwardShared {
   static constexpr int kQ = W::kKeyPanels * kQueries * kRowBytes;
   static constexpr int kK = W::kKeyPanels * kKeys * kRowBytes;
   static constexpr int kV = W::kValuePanels * kKeys * kRowBytes;
-  static constexpr int kBytes = kQ + kStages * (kK + kV) + 1024 + 128;
+  static constexpr int kBytes = kQ + kStages * (kK + kV) + 1024 + 32 + 8 * (2 + 4 * kStages);
 
-  std::uint32_t q, k, v, barriers;
+  std::uint32_t q, k, v, tile, barriers;
   __device__ explicit ForwardShared(const void* memory) {
     q = (shared_address(memory) + 1023) & ~1023u;
     k = q + kQ;
     v = k + kStages * kK;
-    barriers = v + kStages * kV;
+    tile = v + kStages * kV;
+    barriers = tile + 32;
   }
   __device__ std::uint32_t keys(int stage) const { return k + stage * kK; }
   __device__ std::uint32_t values(int stage) const { return v + stage * kV; }
   __device__ std::uint32_t q_full() const { return barriers; }
-  __device__ std::uint32_t k_full(int stage) const { return barriers + 8 * (1 + stage); }
-  __device__ std::uint32_t k_empty(int stage) const { return barriers + 8 * (3 + stage); }
-  __device__ std::uint32_t v_full(int stage) const { return barriers + 8 * (5 + stage); }
-  __device__ std::uint32_t v_empty(int stage) const { return barriers + 8 * (7 + stage); }
+  __device__ std::uint32_t q_empty() const { return barriers + 8; }
+  __device__ std::uint32_t k_full(int stage) const { return barriers + 8 * (2 + stage); }
+  __device__ std::uint32_t k_empty(int stage) const { return k_full(kStages + stage); }
+  __device__ std::uint32_t v_full(int stage) const { return k_full(2 * kStages + stage); }
+  __device__ std::uint32_t v_empty(int stage) const { return k_full(3 * kStages + stage); }
 };
 
 template <class W>
 __device__ void fetch(const CUtensorMap& q_map, const CUtensorMap& kv_map,
-                      const CUtensorMap& rope_map, const ForwardShared<W>& shared,
-                      const AttentionSpan& span, const Tile& tile, int key_blocks) {
-  arrive_expecting(shared.q_full(), ForwardShared<W>::kQ);
-  for (int p = 0; p < W::kKeyPanels; ++p) {
-    load_panel<kQueries>(q_map, shared.q_full(), shared.q + p * kQueries * kRowBytes,
-                         tile.head * W::kKey + p * 64, span.q_begin + tile.block * kQueries);
-  }
+                      const CUtensorMap& rope_map, const ForwardArgs& a,
+                      const ForwardShared<W>& shared) {
   Ring<kStages> ring;
-  for (int j = 0; j < key_blocks; ++j, ring.advance()) {
-    const int s = ring.stage, row = span.kv_begin + j * kKeys;
+  take_tiles(a.queue, shared.tile, shared.q_full(), shared.q_empty(), [&](const Tile& tile) {
+    arrive_expecting(shared.q_full(), ForwardShared<W>::kQ);
+    for (int p = 0; p < W::kKeyPanels; ++p) {
+      load_panel<kQueries>(q_map, shared.q_full(), shared.q + p * kQueries * kRowBytes,
+                           tile.head * W::kKey + p * 64, tile.span.q_begin + tile.block * kQueries);
+    }
     const int col = tile.head * (W::kNope + W::kValue);
-    wait(shared.k_empty(s), ring.phase ^ 1);
-    arrive_expecting(shared.k_full(s), ForwardShared<W>::kK);
-    for (int p = 0; p < W::kNope / 64; ++p) {
-      load_panel<kKeys>(kv_map, shared.k_full(s), shared.keys(s) + p * kKeys * kRowBytes,
-                        col + p * 64, row);
+    for (int j = 0; j < tile.work; ++j, ring.advance()) {
+      const int s = ring.stage, row = tile.span.kv_begin + j * kKeys;
+      wait(shared.k_empty(s), ring.phase ^ 1);
+      arrive_expecting(shared.k_full(s), ForwardShared<W>::kK);
+      for (int p = 0; p < W::kNope / 64; ++p) {
+        load_panel<kKeys>(kv_map, shared.k_full(s), shared.keys(s) + p * kKeys * kRowBytes,
+                          col + p * 64, row);
+      }
+      load_panel<kKeys>(rope_map, shared.k_full(s),
+                        shared.keys(s) + W::kNope / 64 * kKeys * kRowBytes, 0, row);
+      wait(shared.v_empty(s), ring.phase ^ 1);
+      arrive_expecting(shared.v_full(s), ForwardShared<W>::kV);
+      for (int p = 0; p < W::kValuePanels; ++p) {
+        load_panel<kKeys>(kv_map, shared.v_full(s), shared.values(s) + p * kKeys * kRowBytes,
+                          col + W::kNope + p * 64, row);
+      }
     }
-    load_panel<kKeys>(rope_map, shared.k_full(s),
-                      shared.keys(s) + W::kNope / 64 * kKeys * kRowBytes, 0, row);
-    wait(shared.v_empty(s), ring.phase ^ 1);
-    arrive_expecting(shared.v_full(s), ForwardShared<W>::kV);
-    for (int p = 0; p < W::kValuePanels; ++p) {
-      load_panel<kKeys>(kv_map, shared.v_full(s), shared.values(s) + p * kKeys * kRowBytes,
-                        col + W::kNope + p * 64, row);
-    }
-  }
+  });
 }
 
 // A thread's two rows of softmax: scores become probabilities relative to the largest so far.
@@ -133,14 +138,16 @@ __device__ inline void mask_future(float (&s)[64], int ahead, int lane) {
   }
 }
 
+// One tile by a warpgroup. `ring` is that of keys and values alike; it goes on from tile to tile.
 template <class W>
-__device__ void attend(const ForwardArgs& a, const ForwardShared<W>& shared,
-                       const AttentionSpan& span, const Tile& tile, int key_blocks, int group) {
+__device__ void attend(const ForwardArgs& a, const ForwardShared<W>& shared, const Tile& tile,
+                       int group, Ring<kStages>& ring) {
   constexpr int kKeySteps = W::kKey / 16, kProbSteps = kKeys / 16, kOut = W::kValue / 2;
   const int thread = threadIdx.x % 128, lane = thread % 32, warp = thread / 32;
   const int group_row = tile.block * kQueries + group * 64;  // among the span's queries
   const int row = group_row + warp * 16 + lane / 4;
-  const int before = span.kv_rows - span.q_rows;  // positions ahead of the first query
+  const int before = tile.before(), key_blocks = tile.work;
+  const AttentionSpan& span = tile.span;
 
   float s[64], o[kOut];
   std::uint32_t p[4 * kProbSteps];
@@ -160,26 +167,25 @@ __device__ void attend(const ForwardArgs& a, const ForwardShared<W>& shared,
 
 #pragma unroll
   for (int i = 0; i < kOut; ++i) o[i] = 0;
-  wait(shared.q_full(), 0);
-  wait(shared.k_full(0), 0);
+  wait(shared.k_full(ring.stage), ring.phase);
   begin_products();
-  multiply_rows<kKeySteps, kQueries, kKeys>(s, q, along_rows(shared.keys(0)));
+  multiply_rows<kKeySteps, kQueries, kKeys>(s, q, along_rows(shared.keys(ring.stage)));
   commit();
   wait_products<0>();
   pin(s);
-  release(shared.k_empty(0));
+  release(shared.k_empty(ring.stage));
   mask(0);
   softmax.update(s, a.scale_log2);
   round();
 
   if (group == 1 && key_blocks > 1) arrive_threads(kTurn + 0, kConsumers);
-  Ring<kStages> v_ring, k_ring;
-  k_ring.advance();
-  for (int j = 1; j < key_blocks; ++j, k_ring.advance(), v_ring.advance()) {
-    wait(shared.k_full(k_ring.stage), k_ring.phase);
+  for (int j = 1; j < key_blocks; ++j) {
+    const Ring<kStages> v_ring = ring;  // values are one block behind
+    ring.advance();
+    wait(shared.k_full(ring.stage), ring.phase);
     sync_threads(kTurn + group, kConsumers);
     begin_products();
-    multiply_rows<kKeySteps, kQueries, kKeys>(s, q, along_rows(shared.keys(k_ring.stage)));
+    multiply_rows<kKeySteps, kQueries, kKeys>(s, q, along_rows(shared.keys(ring.stage)));
     commit();
     wait(shared.v_full(v_ring.stage), v_ring.phase);
     multiply_add_rows<kProbSteps>(o, p, across_rows<kKeys>(shared.values(v_ring.stage)));
@@ -187,11 +193,12 @@ __device__ void attend(const ForwardArgs& a, const ForwardShared<W>& shared,
     if (group == 0 || j + 1 < key_blocks) arrive_threads(kTurn + 1 - group, kConsumers);
     wait_products<1>();
     pin(s);
-    release(shared.k_empty(k_ring.stage));
+    release(shared.k_empty(ring.stage));
     mask(j);
     const float2 factor = softmax.update(s, a.scale_log2);
     wait_products<0>();
     pin(o);
+    keep(p);
     release(shared.v_empty(v_ring.stage));
     round();
 #pragma unroll
@@ -203,18 +210,21 @@ __device__ void attend(const ForwardArgs& a, const ForwardShared<W>& shared,
     }
   }
 
-  wait(shared.v_full(v_ring.stage), v_ring.phase);
+  release(shared.q_empty());  // the next tile's may come
+  wait(shared.v_full(ring.stage), ring.phase);
   if (key_blocks * kKeys > span.kv_rows) {
-    zero_rows_behind<W::kValuePanels, kKeys>(shared.values(v_ring.stage),
+    zero_rows_behind<W::kValuePanels, kKeys>(shared.values(ring.stage),
                                              span.kv_rows - (key_blocks - 1) * kKeys,
                                              threadIdx.x - 128, kConsumers, kTail);
   }
   begin_products();
-  multiply_add_rows<kProbSteps>(o, p, across_rows<kKeys>(shared.values(v_ring.stage)));
+  multiply_add_rows<kProbSteps>(o, p, across_rows<kKeys>(shared.values(ring.stage)));
   commit();
   softmax.finish();
   wait_products<0>();
   pin(o);
+  release(shared.v_empty(ring.stage));
+  ring.advance();
 
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -240,10 +250,9 @@ __global__ void __launch_bounds__(kThreads, 1)
                    const __grid_constant__ CUtensorMap rope_map, const ForwardArgs a) {
   extern __shared__ std::uint8_t memory[];
   const ForwardShared<W> shared(memory);
-  const Tile tile = a.tiles[blockIdx.x];
-  const AttentionSpan span = a.spans[tile.span];
   if (threadIdx.x == 0) {
     init_barrier(shared.q_full(), 1);
+    init_barrier(shared.q_empty(), kConsumers / 32);
     for (int s = 0; s < kStages; ++s) {
       init_barrier(shared.k_full(s), 1);
       init_barrier(shared.v_full(s), 1);
@@ -256,10 +265,15 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 128, 0);
   if (group == 0) {
     give_registers<24>();
-    if (threadIdx.x == 0) fetch<W>(q_map, kv_map, rope_map, shared, span, tile, tile.work);
+    if (threadIdx.x == 0) fetch<W>(q_map, kv_map, rope_map, a, shared);
   } else {
     take_registers<240>();
-    attend<W>(a, shared, span, tile, tile.work, group - 1);
+    Ring<kStages> ring;
+    for (std::uint32_t phase = 0;; phase ^= 1) {
+      const Tile tile = next_tile(shared.tile, shared.q_full(), phase);
+      if (tile.head < 0) break;
+      attend<W>(a, shared, tile, group - 1, ring);
+    }
   }
 }
 
@@ -268,20 +282,22 @@ void forward_tiled(const Context& ctx, const Attention<float>& a) {
   const Inputs inputs = inputs_of(a);
   Room room;
   PackedInputs packed(inputs, W::kNope, W::kRope, W::kValue, room);
-  thread_local std::vector<Tile> tiles;
-  order_tiles(
-      a.spans, a.dims.heads, (W::kKey + W::kValue) * sizeof(Bf16),
-      [](const AttentionSpan& s) { return ceil_div(s.q_rows, kQueries); },
-      [](const AttentionSpan& s, int block) {  // blocks of keys that the last query sees
-        return ceil_div(s.kv_rows - s.q_rows + std::min((block + 1) * kQueries, s.q_rows), kKeys);
-      },
-      tiles);
-  if (tiles.empty()) return;
-  packed.pack(ctx, static_cast<std::byte*>(device_of(ctx).scratch(kScratchAttention, room.bytes())));
+  thread_local TileLists lists;
+  if (!lists.hold(a.spans, a.dims.heads)) {
+    lists.add((W::kKey + W::kValue) * sizeof(Bf16),
+              [](const AttentionSpan& s) { return ceil_div(s.q_rows, kQueries); },
+              [](const AttentionSpan& s, int block) {  // blocks of keys that the last query sees
+                const int end = std::min((block + 1) * kQueries, s.q_rows);
+                return ceil_div(s.kv_rows - s.q_rows + end, kKeys);
+              });
+  }
+  if (lists.count(0) == 0) return;
+  packed.pack(ctx,
+              static_cast<std::byte*>(device_of(ctx).scratch(kScratchAttention, room.bytes())));
 
   ForwardArgs args;
-  args.tiles = stage(ctx, std::span<const Tile>(tiles));
-  args.spans = stage(ctx, a.spans);
+  lists.upload(ctx);
+  args.queue = lists.queue(0);
   args.scale = a.scale;
   args.scale_log2 = a.scale * 1.4426950408889634f;
   args.out = a.out.data;
@@ -291,11 +307,11 @@ void forward_tiled(const Context& ctx, const Attention<float>& a) {
   args.lse = a.lse.cols != 0 ? a.lse.data : nullptr;
   args.lse_stride = a.lse.stride;
   constexpr int kBytes = ForwardShared<W>::kBytes;
-  static const cudaError_t allowed = cudaFuncSetAttribute(
-      forward_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  check(allowed, "attention: asking for shared memory");
-  forward_kernel<W><<<static_cast<int>(tiles.size()), kThreads, kBytes, stream_of(ctx)>>>(
-      packed.q_map(), packed.kv_map(), packed.rope_map(), args);
+  check(cudaFuncSetAttribute(forward_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
+        "attention: asking for shared memory");
+  const int blocks = std::min(lists.count(0), device_of(ctx).processors());
+  forward_kernel<W><<<blocks, kThreads, kBytes, stream_of(ctx)>>>(packed.q_map(), packed.kv_map(),
+                                                                  packed.rope_map(), args);
   check_launch("attention");
 }
 

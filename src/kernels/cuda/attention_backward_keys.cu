@@ -12,7 +12,7 @@ namespace {
 constexpr int kKeys = kGradKeyTile, kQueries = kGradQueries, kStages = 3;
 constexpr int kThreads = 384, kConsumers = 256;
 constexpr int kTailBarrier = 1;
-constexpr int kStatBytes = kQueries * sizeof(float);
+constexpr int kStatBytes = 2 * kQueries * sizeof(float);
 
 template <class W>
 struct Shared {
@@ -21,74 +21,73 @@ struct Shared {
   static constexpr int kQ = W::kKeyPanels * kQueries * kRowBytes;
   static constexpr int kDout = W::kValuePanels * kQueries * kRowBytes;
   static constexpr int kBytes =
-      kK + kV + kStages * (kQ + kDout + 2 * kStatBytes) + 1024 + 8 * (1 + 3 * kStages);
+      kK + kV + kStages * (kQ + kDout + kStatBytes) + 1024 + 32 + 8 * (2 + 3 * kStages);
 
-  std::uint32_t k, v, q, dout, stats, barriers;
+  std::uint32_t k, v, q, dout, stats, tile, barriers;
   __device__ explicit Shared(const void* memory) {
     k = (shared_address(memory) + 1023) & ~1023u;
     v = k + kK;
     q = v + kV;
     dout = q + kStages * kQ;
     stats = dout + kStages * kDout;
-    barriers = stats + kStages * 2 * kStatBytes;
+    tile = stats + kStages * kStatBytes;
+    barriers = tile + 32;
   }
   __device__ std::uint32_t queries(int s) const { return q + s * kQ; }
   __device__ std::uint32_t douts(int s) const { return dout + s * kDout; }
-  __device__ std::uint32_t lse2(int s) const { return stats + s * 2 * kStatBytes; }
-  __device__ std::uint32_t delta(int s) const { return lse2(s) + kStatBytes; }
+  __device__ std::uint32_t lse2(int s) const { return stats + s * kStatBytes; }
+  __device__ std::uint32_t delta(int s) const { return lse2(s) + kStatBytes / 2; }
   __device__ std::uint32_t kv_full() const { return barriers; }
-  __device__ std::uint32_t q_full(int s) const { return barriers + 8 * (1 + s); }
-  __device__ std::uint32_t dout_full(int s) const { return barriers + 8 * (1 + kStages + s); }
-  __device__ std::uint32_t empty(int s) const { return barriers + 8 * (1 + 2 * kStages + s); }
+  __device__ std::uint32_t kv_empty() const { return barriers + 8; }
+  __device__ std::uint32_t q_full(int s) const { return barriers + 8 * (2 + s); }
+  __device__ std::uint32_t dout_full(int s) const { return barriers + 8 * (2 + kStages + s); }
+  __device__ std::uint32_t empty(int s) const { return barriers + 8 * (2 + 2 * kStages + s); }
 };
 
-struct Work {
-  AttentionSpan span;
-  int head, first_key, first_block, blocks;  // blocks of queries [first_block, blocks)
-  int padded_begin;
-  __device__ Work(const BackwardArgs& a, const Tile& t)
-      : span(a.spans[t.span]), head(t.head), first_key(t.block * kKeys) {
+struct Work : Tile {
+  int first_key, first_block, blocks;  // blocks of queries [first_block, blocks)
+  __device__ explicit Work(const Tile& t) : Tile(t), first_key(t.block * kKeys) {
     blocks = (span.q_rows + kQueries - 1) / kQueries;
     first_block = max(0, first_key - before()) / kQueries;
-    padded_begin = a.padded_begin[t.span];
   }
-  __device__ int before() const { return span.kv_rows - span.q_rows; }
 };
 
 template <class W>
-__device__ void fetch(const BackwardMaps& maps, const BackwardArgs& a, const Shared<W>& shared,
-                      const Work& w) {
-  const int kv_col = w.head * (W::kNope + W::kValue), kv_row = w.span.kv_begin + w.first_key;
-  arrive_expecting(shared.kv_full(), Shared<W>::kK + Shared<W>::kV);
-  for (int p = 0; p < W::kNope / 64; ++p) {
-    load_panel<kKeys>(maps.kv, shared.kv_full(), shared.k + p * kKeys * kRowBytes, kv_col + p * 64,
-                      kv_row);
-  }
-  load_panel<kKeys>(maps.k_rope, shared.kv_full(), shared.k + W::kNope / 64 * kKeys * kRowBytes, 0,
-                    kv_row);
-  for (int p = 0; p < W::kValuePanels; ++p) {
-    load_panel<kKeys>(maps.kv, shared.kv_full(), shared.v + p * kKeys * kRowBytes,
-                      kv_col + W::kNope + p * 64, kv_row);
-  }
+__device__ void fetch(const BackwardMaps& maps, const BackwardArgs& a, const Shared<W>& shared) {
   Ring<kStages> ring;
-  for (int m = w.first_block; m < w.blocks; ++m, ring.advance()) {
-    const int s = ring.stage, padded = w.padded_begin + m * kQueries;
-    const std::int64_t stat = w.head * a.padded_rows + padded;
-    wait(shared.empty(s), ring.phase ^ 1);
-    arrive_expecting(shared.q_full(s), Shared<W>::kQ + kStatBytes);
-    for (int p = 0; p < W::kKeyPanels; ++p) {
-      load_panel<kQueries>(maps.q, shared.q_full(s), shared.queries(s) + p * kQueries * kRowBytes,
-                           w.head * W::kKey + p * 64, w.span.q_begin + m * kQueries);
+  take_tiles(a.queue, shared.tile, shared.kv_full(), shared.kv_empty(), [&](const Tile& tile) {
+    const Work w(tile);
+    const int kv_col = w.head * (W::kNope + W::kValue), kv_row = w.span.kv_begin + w.first_key;
+    arrive_expecting(shared.kv_full(), Shared<W>::kK + Shared<W>::kV);
+    for (int p = 0; p < W::kNope / 64; ++p) {
+      load_panel<kKeys>(maps.kv, shared.kv_full(), shared.k + p * kKeys * kRowBytes,
+                        kv_col + p * 64, kv_row);
     }
-    load_bytes(a.lse2 + stat, shared.q_full(s), shared.lse2(s), kStatBytes);
-    arrive_expecting(shared.dout_full(s), Shared<W>::kDout + kStatBytes);
+    load_panel<kKeys>(maps.k_rope, shared.kv_full(), shared.k + W::kNope / 64 * kKeys * kRowBytes,
+                      0, kv_row);
     for (int p = 0; p < W::kValuePanels; ++p) {
-      load_panel<kQueries>(maps.dout, shared.dout_full(s),
-                           shared.douts(s) + p * kQueries * kRowBytes, w.head * W::kValue + p * 64,
-                           padded);
+      load_panel<kKeys>(maps.kv, shared.kv_full(), shared.v + p * kKeys * kRowBytes,
+                        kv_col + W::kNope + p * 64, kv_row);
     }
-    load_bytes(a.delta + stat, shared.dout_full(s), shared.delta(s), kStatBytes);
-  }
+    int row = w.first_block * kQueries;
+    const float* stats = a.stats + (w.head * a.padded_rows + w.padded_begin + row) * 2;
+    for (; row < w.span.q_rows; row += kQueries, stats += 2 * kQueries, ring.advance()) {
+      const int s = ring.stage;
+      wait(shared.empty(s), ring.phase ^ 1);
+      arrive_expecting(shared.q_full(s), Shared<W>::kQ + kStatBytes);
+      load_bytes(stats, shared.q_full(s), shared.lse2(s), kStatBytes);
+      for (int p = 0; p < W::kKeyPanels; ++p) {
+        load_panel<kQueries>(maps.q, shared.q_full(s), shared.queries(s) + p * kQueries * kRowBytes,
+                             w.head * W::kKey + p * 64, w.span.q_begin + row);
+      }
+      arrive_expecting(shared.dout_full(s), Shared<W>::kDout);
+      for (int p = 0; p < W::kValuePanels; ++p) {
+        load_panel<kQueries>(maps.dout, shared.dout_full(s),
+                             shared.douts(s) + p * kQueries * kRowBytes,
+                             w.head * W::kValue + p * 64, w.padded_begin + row);
+      }
+    }
+  });
 }
 
 __device__ inline float2 shared_pair(std::uint32_t at) {
@@ -125,8 +124,8 @@ __device__ void write(const BackwardArgs& a, const Work& w, const float (&dk)[W:
 }
 
 template <class W>
-__device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const Work& w,
-                           int group) {
+__device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const Work& w, int group,
+                           Ring<kStages>& ring) {
   constexpr int kKeySteps = W::kKey / 16, kValueSteps = W::kValue / 16, kSteps = kQueries / 16;
   const int thread = threadIdx.x % 128, lane = thread % 32;
   const int group_key = w.first_key + group * 64;
@@ -151,8 +150,8 @@ __device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const
                                                 kConsumers, kTailBarrier);
     }
   };
-  const auto release = [&](int stage) {
-    if (lane == 0) arrive(shared.empty(stage));
+  const auto release = [&](std::uint32_t barrier) {
+    if (lane == 0) arrive(barrier);
   };
   const auto queue_scores = [&](int stage) {
     multiply_rows<kKeySteps, kKeys, kQueries>(s, k, along_rows(shared.queries(stage)));
@@ -179,17 +178,17 @@ __device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const
 #pragma unroll
     for (int i = 0; i < 16; ++i) p[i] = pack(s[2 * i], s[2 * i + 1]);
   };
-  // dv += p dout, and ds of what dout says of the probabilities. Of these the rounded ones are used:
-  // the others' registers are needed, and ds is rounded as coarsely itself.
+  // dv += p dout, and ds of what dout says of the probabilities. Of these the rounded ones are
+  // used: the others' registers are needed, and ds is rounded as coarsely itself.
   const auto gradients = [&](const Ring<kStages>& ring) {
     float(&dp)[32] = s;  // whose scores are done with
     wait(shared.dout_full(ring.stage), ring.phase);
     begin_products();
     multiply_rows<kValueSteps, kKeys, kQueries>(dp, v, along_rows(shared.douts(ring.stage)));
-    commit();
     multiply_add_rows<kSteps>(dv, p, across_rows<kQueries>(shared.douts(ring.stage)));
     commit();
-    wait_products<1>();
+    wait_products<0>();  // of both: ds has no registers beside a product that reads p
+    pin(dv);
     pin(dp);
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
@@ -200,18 +199,13 @@ __device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const
                              high_half(p[2 * i + r]) * (dp[4 * i + 2 * r + 1] - delta.y));
       }
     }
-    wait_products<0>();
-    pin(dv);
-    keep(p);
   };
 
-  wait(shared.kv_full(), 0);
-  Ring<kStages> ring;
   int m = w.first_block;
   for (; m < w.blocks && group_key >= w.before() + (m + 1) * kQueries; ++m, ring.advance()) {
-    await_queries(m, ring);  // none of them sees a key of this group
+    await_queries(m, ring);                          // none of them sees a key of this group
     wait(shared.dout_full(ring.stage), ring.phase);  // an arrival must not count for the last use
-    release(ring.stage);
+    release(shared.empty(ring.stage));
   }
   if (m < w.blocks) {
     pin(dk);
@@ -239,14 +233,19 @@ __device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const
       wait_products<0>();
       pin(dk);
       keep(ds);
-      release(previous);
+      release(shared.empty(previous));
       gradients(ring);
     }
+    release(shared.kv_empty());  // the next tile's may come
     begin_products();
     multiply_add_rows<kSteps>(dk, ds, across_rows<kQueries>(shared.queries(ring.stage)));
     commit();
     wait_products<0>();
     pin(dk);
+    release(shared.empty(ring.stage));
+    ring.advance();
+  } else {
+    release(shared.kv_empty());
   }
   write<W>(a, w, dk, dv, key, lane);
 }
@@ -256,9 +255,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     keys_kernel(const __grid_constant__ BackwardMaps maps, const __grid_constant__ BackwardArgs a) {
   extern __shared__ std::uint8_t memory[];
   const Shared<W> shared(memory);
-  const Work work(a, a.tiles[blockIdx.x]);
   if (threadIdx.x == 0) {
     init_barrier(shared.kv_full(), 1);
+    init_barrier(shared.kv_empty(), kConsumers / 32);
     for (int s = 0; s < kStages; ++s) {
       init_barrier(shared.q_full(s), 1);
       init_barrier(shared.dout_full(s), 1);
@@ -270,28 +269,33 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 128, 0);
   if (group == 0) {
     give_registers<24>();
-    if (threadIdx.x == 0) fetch<W>(maps, a, shared, work);
+    if (threadIdx.x == 0) fetch<W>(maps, a, shared);
   } else {
     take_registers<240>();
-    accumulate<W>(a, shared, work, group - 1);
+    Ring<kStages> ring;
+    for (std::uint32_t phase = 0;; phase ^= 1) {
+      const Tile tile = next_tile(shared.tile, shared.kv_full(), phase);
+      if (tile.head < 0) break;
+      accumulate<W>(a, shared, Work(tile), group - 1, ring);
+    }
   }
 }
 
 }  // namespace
 
 template <class W>
-void launch_key_gradients(const Context& ctx, const BackwardMaps& maps, const BackwardArgs& a,
-                          int tiles) {
-  static const cudaError_t allowed = cudaFuncSetAttribute(
-      keys_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize, Shared<W>::kBytes);
-  check(allowed, "attention backward: asking for shared memory");
-  keys_kernel<W><<<tiles, kThreads, Shared<W>::kBytes, stream_of(ctx)>>>(maps, a);
+void launch_key_gradients(const Context& ctx, const BackwardMaps& maps, const BackwardArgs& a) {
+  check(cudaFuncSetAttribute(keys_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             Shared<W>::kBytes),
+        "attention backward: asking for shared memory");
+  const int blocks = std::min(a.queue.count, device_of(ctx).processors());
+  keys_kernel<W><<<blocks, kThreads, Shared<W>::kBytes, stream_of(ctx)>>>(maps, a);
   check_launch("attention backward: keys");
 }
 
 template void launch_key_gradients<WideHeads>(const Context&, const BackwardMaps&,
-                                              const BackwardArgs&, int);
+                                              const BackwardArgs&);
 template void launch_key_gradients<NarrowHeads>(const Context&, const BackwardMaps&,
-                                                const BackwardArgs&, int);
+                                                const BackwardArgs&);
 
 }  // namespace cachalot::cuda::attn

@@ -18,70 +18,74 @@ struct Shared {
   static constexpr int kDout = W::kValuePanels * kQueries * kRowBytes;
   static constexpr int kK = W::kKeyPanels * kKeys * kRowBytes;
   static constexpr int kV = W::kValuePanels * kKeys * kRowBytes;
-  static constexpr int kBytes = kQ + kDout + kStages * (kK + kV) + 1024 + 8 * (1 + 3 * kStages);
+  static constexpr int kBytes =
+      kQ + kDout + kStages * (kK + kV) + 1024 + 32 + 8 * (2 + 3 * kStages);
 
-  std::uint32_t q, dout, k, v, barriers;
+  std::uint32_t q, dout, k, v, tile, barriers;
   __device__ explicit Shared(const void* memory) {
     q = (shared_address(memory) + 1023) & ~1023u;
     dout = q + kQ;
     k = dout + kDout;
     v = k + kStages * kK;
-    barriers = v + kStages * kV;
+    tile = v + kStages * kV;
+    barriers = tile + 32;
   }
   __device__ std::uint32_t keys(int s) const { return k + s * kK; }
   __device__ std::uint32_t values(int s) const { return v + s * kV; }
   __device__ std::uint32_t q_full() const { return barriers; }
-  __device__ std::uint32_t k_full(int s) const { return barriers + 8 * (1 + s); }
-  __device__ std::uint32_t v_full(int s) const { return barriers + 8 * (1 + kStages + s); }
-  __device__ std::uint32_t empty(int s) const { return barriers + 8 * (1 + 2 * kStages + s); }
+  __device__ std::uint32_t q_empty() const { return barriers + 8; }
+  __device__ std::uint32_t k_full(int s) const { return barriers + 8 * (2 + s); }
+  __device__ std::uint32_t v_full(int s) const { return barriers + 8 * (2 + kStages + s); }
+  __device__ std::uint32_t empty(int s) const { return barriers + 8 * (2 + 2 * kStages + s); }
 };
 
-struct Work {
-  AttentionSpan span;
-  int head, first_query, blocks;  // of keys
-  std::int64_t padded;            // row in lse2, delta and dout of the first query
-  __device__ Work(const BackwardArgs& a, const Tile& t)
-      : span(a.spans[t.span]), head(t.head), first_query(t.block * kQueries) {
-    blocks = (before() + min(first_query + kQueries, span.q_rows) + kKeys - 1) / kKeys;
-    padded = a.padded_begin[t.span] + first_query;
-  }
-  __device__ int before() const { return span.kv_rows - span.q_rows; }
+struct Work : Tile {
+  int first_query, blocks;  // blocks of keys
+  std::int64_t padded;      // row in lse2, delta and dout of the first query
+  __device__ explicit Work(const Tile& t)
+      : Tile(t),
+        first_query(t.block * kQueries),
+        blocks(t.work),
+        padded(padded_begin + first_query) {}
 };
 
 template <class W>
-__device__ void fetch(const BackwardMaps& maps, const Shared<W>& shared, const Work& w) {
-  arrive_expecting(shared.q_full(), Shared<W>::kQ + Shared<W>::kDout);
-  for (int p = 0; p < W::kKeyPanels; ++p) {
-    load_panel<kQueries>(maps.q, shared.q_full(), shared.q + p * kQueries * kRowBytes,
-                         w.head * W::kKey + p * 64, w.span.q_begin + w.first_query);
-  }
-  for (int p = 0; p < W::kValuePanels; ++p) {
-    load_panel<kQueries>(maps.dout, shared.q_full(), shared.dout + p * kQueries * kRowBytes,
-                         w.head * W::kValue + p * 64, static_cast<int>(w.padded));
-  }
+__device__ void fetch(const BackwardMaps& maps, const BackwardArgs& a, const Shared<W>& shared) {
   Ring<kStages> ring;
-  for (int j = 0; j < w.blocks; ++j, ring.advance()) {
-    const int s = ring.stage, row = w.span.kv_begin + j * kKeys;
-    const int col = w.head * (W::kNope + W::kValue);
-    wait(shared.empty(s), ring.phase ^ 1);
-    arrive_expecting(shared.k_full(s), Shared<W>::kK);
-    for (int p = 0; p < W::kNope / 64; ++p) {
-      load_panel<kKeys>(maps.kv, shared.k_full(s), shared.keys(s) + p * kKeys * kRowBytes,
-                        col + p * 64, row);
+  take_tiles(a.queue, shared.tile, shared.q_full(), shared.q_empty(), [&](const Tile& tile) {
+    const Work w(tile);
+    arrive_expecting(shared.q_full(), Shared<W>::kQ + Shared<W>::kDout);
+    for (int p = 0; p < W::kKeyPanels; ++p) {
+      load_panel<kQueries>(maps.q, shared.q_full(), shared.q + p * kQueries * kRowBytes,
+                           w.head * W::kKey + p * 64, w.span.q_begin + w.first_query);
     }
-    load_panel<kKeys>(maps.k_rope, shared.k_full(s),
-                      shared.keys(s) + W::kNope / 64 * kKeys * kRowBytes, 0, row);
-    arrive_expecting(shared.v_full(s), Shared<W>::kV);
     for (int p = 0; p < W::kValuePanels; ++p) {
-      load_panel<kKeys>(maps.kv, shared.v_full(s), shared.values(s) + p * kKeys * kRowBytes,
-                        col + W::kNope + p * 64, row);
+      load_panel<kQueries>(maps.dout, shared.q_full(), shared.dout + p * kQueries * kRowBytes,
+                           w.head * W::kValue + p * 64, static_cast<int>(w.padded));
     }
-  }
+    const int col = w.head * (W::kNope + W::kValue);
+    for (int j = 0; j < w.blocks; ++j, ring.advance()) {
+      const int s = ring.stage, row = w.span.kv_begin + j * kKeys;
+      wait(shared.empty(s), ring.phase ^ 1);
+      arrive_expecting(shared.k_full(s), Shared<W>::kK);
+      for (int p = 0; p < W::kNope / 64; ++p) {
+        load_panel<kKeys>(maps.kv, shared.k_full(s), shared.keys(s) + p * kKeys * kRowBytes,
+                          col + p * 64, row);
+      }
+      load_panel<kKeys>(maps.k_rope, shared.k_full(s),
+                        shared.keys(s) + W::kNope / 64 * kKeys * kRowBytes, 0, row);
+      arrive_expecting(shared.v_full(s), Shared<W>::kV);
+      for (int p = 0; p < W::kValuePanels; ++p) {
+        load_panel<kKeys>(maps.kv, shared.v_full(s), shared.values(s) + p * kKeys * kRowBytes,
+                          col + W::kNope + p * 64, row);
+      }
+    }
+  });
 }
 
 template <class W>
-__device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const Work& w,
-                           int group) {
+__device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const Work& w, int group,
+                           Ring<kStages>& ring) {
   constexpr int kKeySteps = W::kKey / 16, kValueSteps = W::kValue / 16, kSteps = kKeys / 16;
   const int thread = threadIdx.x % 128, lane = thread % 32;
   const int group_query = w.first_query + group * 64;
@@ -95,9 +99,9 @@ __device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     if (query + 8 * r >= w.span.q_rows) continue;
-    const std::int64_t at = w.head * a.padded_rows + w.padded + in_tile + 8 * r;
-    lse2[r] = a.lse2[at];
-    delta[r] = a.delta[at];
+    const float* stats = a.stats + stats_index(a.padded_rows, w.head, w.padded + in_tile + 8 * r);
+    lse2[r] = stats[0];
+    delta[r] = stats[kPaddedRows];
   }
 
   const Operand q = along_rows(shared.q + group * 64 * kRowBytes);
@@ -111,8 +115,8 @@ __device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const
                                              threadIdx.x - 128, kConsumers, kTailBarrier);
     }
   };
-  const auto release = [&](int stage) {
-    if (lane == 0) arrive(shared.empty(stage));
+  const auto release = [&](std::uint32_t barrier) {
+    if (lane == 0) arrive(barrier);
   };
   const auto queue_scores = [&](const Ring<kStages>& ring) {
     multiply_rows<kKeySteps, kQueries, kKeys>(s, q, along_rows(shared.keys(ring.stage)));
@@ -148,8 +152,6 @@ __device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const
   // Scores of the next keys and what dout says of them are queued ahead of the product of these:
   // exponentials hide behind it.
   const int own = min(w.blocks, (first_position + 127) / kKeys);  // of which a query here sees one
-  wait(shared.q_full(), 0);
-  Ring<kStages> ring;
   await_keys(0, ring);
   begin_products();
   queue_scores(ring);
@@ -177,19 +179,20 @@ __device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const
     wait_products<0>();
     pin(dq);
     keep(ds);
-    release(previous);
+    release(shared.empty(previous));
     round();
   }
+  release(shared.q_empty());  // the next tile's may come
   begin_products();
   multiply_add_rows<kSteps>(dq, ds, across_rows<kKeys>(shared.keys(ring.stage)));
   commit();
   wait_products<0>();
   pin(dq);
-  release(ring.stage);
+  release(shared.empty(ring.stage));
   for (ring.advance(); j < w.blocks; ++j, ring.advance()) {
     await_keys(j, ring);
     wait(shared.v_full(ring.stage), ring.phase);  // an arrival must not count for the last use
-    release(ring.stage);
+    release(shared.empty(ring.stage));
   }
 
 #pragma unroll
@@ -216,9 +219,9 @@ __global__ void __launch_bounds__(kThreads, 1)
                    const __grid_constant__ BackwardArgs a) {
   extern __shared__ std::uint8_t memory[];
   const Shared<W> shared(memory);
-  const Work work(a, a.tiles[blockIdx.x]);
   if (threadIdx.x == 0) {
     init_barrier(shared.q_full(), 1);
+    init_barrier(shared.q_empty(), kConsumers / 32);
     for (int s = 0; s < kStages; ++s) {
       init_barrier(shared.k_full(s), 1);
       init_barrier(shared.v_full(s), 1);
@@ -230,28 +233,33 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 128, 0);
   if (group == 0) {
     give_registers<24>();
-    if (threadIdx.x == 0) fetch<W>(maps, shared, work);
+    if (threadIdx.x == 0) fetch<W>(maps, a, shared);
   } else {
     take_registers<240>();
-    accumulate<W>(a, shared, work, group - 1);
+    Ring<kStages> ring;
+    for (std::uint32_t phase = 0;; phase ^= 1) {
+      const Tile tile = next_tile(shared.tile, shared.q_full(), phase);
+      if (tile.head < 0) break;
+      accumulate<W>(a, shared, Work(tile), group - 1, ring);
+    }
   }
 }
 
 }  // namespace
 
 template <class W>
-void launch_query_gradients(const Context& ctx, const BackwardMaps& maps, const BackwardArgs& a,
-                            int tiles) {
-  static const cudaError_t allowed = cudaFuncSetAttribute(
-      queries_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize, Shared<W>::kBytes);
-  check(allowed, "attention backward: asking for shared memory");
-  queries_kernel<W><<<tiles, kThreads, Shared<W>::kBytes, stream_of(ctx)>>>(maps, a);
+void launch_query_gradients(const Context& ctx, const BackwardMaps& maps, const BackwardArgs& a) {
+  check(cudaFuncSetAttribute(queries_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             Shared<W>::kBytes),
+        "attention backward: asking for shared memory");
+  const int blocks = std::min(a.queue.count, device_of(ctx).processors());
+  queries_kernel<W><<<blocks, kThreads, Shared<W>::kBytes, stream_of(ctx)>>>(maps, a);
   check_launch("attention backward: queries");
 }
 
 template void launch_query_gradients<WideHeads>(const Context&, const BackwardMaps&,
-                                                const BackwardArgs&, int);
+                                                const BackwardArgs&);
 template void launch_query_gradients<NarrowHeads>(const Context&, const BackwardMaps&,
-                                                  const BackwardArgs&, int);
+                                                  const BackwardArgs&);
 
 }  // namespace cachalot::cuda::attn

@@ -41,8 +41,8 @@ class CudaAttentionBench : public testing::CudaTest {
   }
   Mat<Bf16> rounded(const Mat<float>& x) {
     Mat<Bf16> m = empty<Bf16>(x.rows(), x.cols());
-    round_all<<<1024, 256, 0, stream_of(ctx)>>>(x.data(), reinterpret_cast<__nv_bfloat16*>(m.data()),
-                                                static_cast<std::int64_t>(x.size()));
+    round_all<<<1024, 256, 0, stream_of(ctx)>>>(
+        x.data(), reinterpret_cast<__nv_bfloat16*>(m.data()), static_cast<std::int64_t>(x.size()));
     check_launch("round");
     return m;
   }
@@ -84,8 +84,9 @@ class CudaAttentionBench : public testing::CudaTest {
     const MatView<const float> q_shape{nullptr, rows, q.cols(), q.cols()};
     const MatView<const float> kv_shape{nullptr, rows, kv.cols(), kv.cols()};
     const float scale = 1 / std::sqrt(static_cast<float>(d.nope + d.rope));
-    const Attention<float> a{q_shape, kv_shape, k_rope.cview(), spans, d, scale, Precision::kBF16,
-                             out.view(), lse.view(), q.cview(), kv.cview()};
+    const Attention<float> a{q_shape,    kv_shape,  k_rope.cview(),   spans,
+                             d,          scale,     Precision::kBF16, out.view(),
+                             lse.view(), q.cview(), kv.cview()};
     const double us = median_us([&] { attention(ctx, a); });
     const double flops = 2.0 * sequences * d.heads * (t / 2.0) * t * (d.nope + d.rope + d.value);
     std::printf("BENCH attention forward %s %d x %d, %d heads: %.0f us, %.0f TFLOPS\n", name,
@@ -94,9 +95,10 @@ class CudaAttentionBench : public testing::CudaTest {
     const Mat<float> dout = noise(rows, d.heads * d.value, 4);
     Mat<float> dq = empty<float>(rows, q.cols()), dkv = empty<float>(rows, kv.cols()),
                dk_rope = empty<float>(rows, d.rope);
-    const AttentionBackward<float> g{q_shape, kv_shape, k_rope.cview(), spans, d, scale,
-                                     Precision::kBF16, out.cview(), lse.cview(), dout.cview(),
-                                     dq.view(), dkv.view(), dk_rope.view(), q.cview(), kv.cview()};
+    const AttentionBackward<float> g{
+        q_shape,   kv_shape,         k_rope.cview(), spans,       d,
+        scale,     Precision::kBF16, out.cview(),    lse.cview(), dout.cview(),
+        dq.view(), dkv.view(),       dk_rope.view(), q.cview(),   kv.cview()};
     const double back = median_us([&] { attention_backward(ctx, g); });
     std::printf("BENCH attention backward %s %d x %d, %d heads: %.0f us, %.0f TFLOPS\n", name,
                 sequences, t, d.heads, back, 2.5 * flops / back * 1e-6);

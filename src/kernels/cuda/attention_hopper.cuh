@@ -99,7 +99,8 @@ __device__ inline void load_bytes(const void* from, std::uint32_t barrier, std::
                                   int bytes) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-          "r"(to), "l"(from), "r"(bytes), "r"(barrier)
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }
 __device__ inline void prefetch(const CUtensorMap& map) {

@@ -90,42 +90,43 @@ __global__ void forward_kernel(Problem p, float* out, std::ptrdiff_t out_stride,
   const int lane = threadIdx.x % 32, width = p.width(), columns = p.d.value;
   float* query = warp_room(width + columns);
   float* sum = query + width;
-  for_each_row(p, [](const AttentionSpan& s) { return s.q_rows; },
-               [&](const AttentionSpan& span, int i, int head) {
-    const std::int64_t row = span.q_begin + i;
-    const int seen = span.kv_rows - span.q_rows + i + 1;
-    __syncwarp();
-    for (int c = lane; c < width; c += 32) query[c] = p.query(row, head, c);
-    for (int c = lane; c < columns; c += 32) sum[c] = 0;
-    __syncwarp();
-    float max = -INFINITY, total = 0;
-    for (int first = 0; first < seen; first += 32) {
-      const int key = first + lane;
-      float score = -INFINITY;
-      if (key < seen) {
-        score = 0;
-        for (int c = 0; c < width; ++c) {
-          score = fmaf(query[c], p.key(span.kv_begin + key, head, c), score);
+  for_each_row(
+      p, [](const AttentionSpan& s) { return s.q_rows; },
+      [&](const AttentionSpan& span, int i, int head) {
+        const std::int64_t row = span.q_begin + i;
+        const int seen = span.kv_rows - span.q_rows + i + 1;
+        __syncwarp();
+        for (int c = lane; c < width; c += 32) query[c] = p.query(row, head, c);
+        for (int c = lane; c < columns; c += 32) sum[c] = 0;
+        __syncwarp();
+        float max = -INFINITY, total = 0;
+        for (int first = 0; first < seen; first += 32) {
+          const int key = first + lane;
+          float score = -INFINITY;
+          if (key < seen) {
+            score = 0;
+            for (int c = 0; c < width; ++c) {
+              score = fmaf(query[c], p.key(span.kv_begin + key, head, c), score);
+            }
+            score *= p.scale;
+          }
+          const float larger = fmaxf(max, warp_max(score));
+          const float factor = expf(max - larger), e = expf(score - larger);
+          max = larger;
+          total = fmaf(total, factor, warp_sum(e));
+          for (int c = lane; c < columns; c += 32) sum[c] *= factor;
+          for (int t = 0; t < min(32, seen - first); ++t) {
+            const float weight = p.q.rounded(__shfl_sync(~0u, e, t));
+            for (int c = lane; c < columns; c += 32) {
+              sum[c] = fmaf(weight, p.value(span.kv_begin + first + t, head, c), sum[c]);
+            }
+          }
         }
-        score *= p.scale;
-      }
-      const float larger = fmaxf(max, warp_max(score));
-      const float factor = expf(max - larger), e = expf(score - larger);
-      max = larger;
-      total = fmaf(total, factor, warp_sum(e));
-      for (int c = lane; c < columns; c += 32) sum[c] *= factor;
-      for (int t = 0; t < min(32, seen - first); ++t) {
-        const float weight = p.q.rounded(__shfl_sync(~0u, e, t));
         for (int c = lane; c < columns; c += 32) {
-          sum[c] = fmaf(weight, p.value(span.kv_begin + first + t, head, c), sum[c]);
+          out[row * out_stride + head * columns + c] = sum[c] / total;
         }
-      }
-    }
-    for (int c = lane; c < columns; c += 32) {
-      out[row * out_stride + head * columns + c] = sum[c] / total;
-    }
-    if (lse != nullptr && lane == 0) lse[row * lse_stride + head] = max + logf(total);
-  });
+        if (lse != nullptr && lane == 0) lse[row * lse_stride + head] = max + logf(total);
+      });
 }
 
 struct Gradient {
@@ -138,17 +139,18 @@ struct Gradient {
 
 __global__ void delta_kernel(Problem p, Gradient g) {
   const int lane = threadIdx.x % 32;
-  for_each_row(p, [](const AttentionSpan& s) { return s.q_rows; },
-               [&](const AttentionSpan& span, int i, int head) {
-    const std::int64_t row = span.q_begin + i;
-    float sum = 0;
-    for (int c = lane; c < p.d.value; c += 32) {
-      const int col = head * p.d.value + c;
-      sum = fmaf(g.dout_floats.row(row)[col], g.out.row(row)[col], sum);
-    }
-    sum = warp_sum(sum);
-    if (lane == 0) g.delta[row * p.d.heads + head] = sum;
-  });
+  for_each_row(
+      p, [](const AttentionSpan& s) { return s.q_rows; },
+      [&](const AttentionSpan& span, int i, int head) {
+        const std::int64_t row = span.q_begin + i;
+        float sum = 0;
+        for (int c = lane; c < p.d.value; c += 32) {
+          const int col = head * p.d.value + c;
+          sum = fmaf(g.dout_floats.row(row)[col], g.out.row(row)[col], sum);
+        }
+        sum = warp_sum(sum);
+        if (lane == 0) g.delta[row * p.d.heads + head] = sum;
+      });
 }
 
 // The probability that query `row` gave to `key`, and the gradient of their score.
@@ -171,61 +173,66 @@ __device__ Pair pair_of(const Problem& p, const Gradient& g, std::int64_t row, s
 __global__ void query_gradient_kernel(Problem p, Gradient g) {
   const int lane = threadIdx.x % 32, width = p.width();
   float* dq = warp_room(width);
-  for_each_row(p, [](const AttentionSpan& s) { return s.q_rows; },
-               [&](const AttentionSpan& span, int i, int head) {
-    const std::int64_t row = span.q_begin + i;
-    const int seen = span.kv_rows - span.q_rows + i + 1;
-    for (int c = lane; c < width; c += 32) dq[c] = 0;
-    for (int first = 0; first < seen; first += 32) {
-      Pair mine;
-      if (first + lane < seen) mine = pair_of(p, g, row, span.kv_begin + first + lane, head);
-      for (int t = 0; t < min(32, seen - first); ++t) {
-        const float weight = __shfl_sync(~0u, mine.gradient, t);
-        for (int c = lane; c < width; c += 32) {
-          dq[c] = fmaf(weight, p.key(span.kv_begin + first + t, head, c), dq[c]);
+  for_each_row(
+      p, [](const AttentionSpan& s) { return s.q_rows; },
+      [&](const AttentionSpan& span, int i, int head) {
+        const std::int64_t row = span.q_begin + i;
+        const int seen = span.kv_rows - span.q_rows + i + 1;
+        for (int c = lane; c < width; c += 32) dq[c] = 0;
+        for (int first = 0; first < seen; first += 32) {
+          Pair mine;
+          if (first + lane < seen) mine = pair_of(p, g, row, span.kv_begin + first + lane, head);
+          for (int t = 0; t < min(32, seen - first); ++t) {
+            const float weight = __shfl_sync(~0u, mine.gradient, t);
+            for (int c = lane; c < width; c += 32) {
+              dq[c] = fmaf(weight, p.key(span.kv_begin + first + t, head, c), dq[c]);
+            }
+          }
         }
-      }
-    }
-    for (int c = lane; c < width; c += 32) g.dq.row(row)[head * width + c] = p.scale * dq[c];
-  });
+        for (int c = lane; c < width; c += 32) g.dq.row(row)[head * width + c] = p.scale * dq[c];
+      });
 }
 
 __global__ void key_gradient_kernel(Problem p, Gradient g) {
   const int lane = threadIdx.x % 32, width = p.width(), columns = p.d.value;
   float* dk = warp_room(width + columns);
   float* dv = dk + width;
-  for_each_row(p, [](const AttentionSpan& s) { return s.kv_rows; },
-               [&](const AttentionSpan& span, int j, int head) {
-    const std::int64_t key = span.kv_begin + j;
-    for (int c = lane; c < width + columns; c += 32) dk[c] = 0;
-    for (int first = max(0, j - (span.kv_rows - span.q_rows)); first < span.q_rows; first += 32) {
-      Pair mine;
-      if (first + lane < span.q_rows) mine = pair_of(p, g, span.q_begin + first + lane, key, head);
-      for (int t = 0; t < min(32, span.q_rows - first); ++t) {
-        const std::int64_t row = span.q_begin + first + t;
-        const float probability = __shfl_sync(~0u, mine.probability, t);
-        const float gradient = __shfl_sync(~0u, mine.gradient, t);
-        for (int c = lane; c < columns; c += 32) {
-          dv[c] = fmaf(probability, g.dout.at(row, head * columns + c), dv[c]);
+  for_each_row(
+      p, [](const AttentionSpan& s) { return s.kv_rows; },
+      [&](const AttentionSpan& span, int j, int head) {
+        const std::int64_t key = span.kv_begin + j;
+        for (int c = lane; c < width + columns; c += 32) dk[c] = 0;
+        for (int first = max(0, j - (span.kv_rows - span.q_rows)); first < span.q_rows;
+             first += 32) {
+          Pair mine;
+          if (first + lane < span.q_rows)
+            mine = pair_of(p, g, span.q_begin + first + lane, key, head);
+          for (int t = 0; t < min(32, span.q_rows - first); ++t) {
+            const std::int64_t row = span.q_begin + first + t;
+            const float probability = __shfl_sync(~0u, mine.probability, t);
+            const float gradient = __shfl_sync(~0u, mine.gradient, t);
+            for (int c = lane; c < columns; c += 32) {
+              dv[c] = fmaf(probability, g.dout.at(row, head * columns + c), dv[c]);
+            }
+            for (int c = lane; c < width; c += 32) {
+              dk[c] = fmaf(gradient, p.query(row, head, c), dk[c]);
+            }
+          }
         }
-        for (int c = lane; c < width; c += 32) {
-          dk[c] = fmaf(gradient, p.query(row, head, c), dk[c]);
-        }
-      }
-    }
-    float* dkv = g.dkv.row(key) + head * (p.d.nope + columns);
-    float* rope = g.dk_rope_of_heads + (key * p.d.heads + head) * p.d.rope;
-    for (int c = lane; c < p.d.nope; c += 32) dkv[c] = p.scale * dk[c];
-    for (int c = lane; c < p.d.rope; c += 32) rope[c] = p.scale * dk[p.d.nope + c];
-    for (int c = lane; c < columns; c += 32) dkv[p.d.nope + c] = dv[c];
-  });
+        float* dkv = g.dkv.row(key) + head * (p.d.nope + columns);
+        float* rope = g.dk_rope_of_heads + (key * p.d.heads + head) * p.d.rope;
+        for (int c = lane; c < p.d.nope; c += 32) dkv[c] = p.scale * dk[c];
+        for (int c = lane; c < p.d.rope; c += 32) rope[c] = p.scale * dk[p.d.nope + c];
+        for (int c = lane; c < columns; c += 32) dkv[p.d.nope + c] = dv[c];
+      });
 }
 
 template <class Kernel, class... Args>
 void launch(const Context& ctx, const char* name, Kernel kernel, const Inputs& a, bool keys,
             int floats, const Args&... args) {
   std::int64_t rows = 0;
-  for (const AttentionSpan& s : a.spans) rows = std::max(rows, std::int64_t{keys ? s.kv_rows : s.q_rows});
+  for (const AttentionSpan& s : a.spans)
+    rows = std::max(rows, std::int64_t{keys ? s.kv_rows : s.q_rows});
   if (rows == 0) return;
   const int bytes = floats * kWarps * static_cast<int>(sizeof(float));
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), name);
@@ -255,8 +262,13 @@ void backward_slow(const Context& ctx, const AttentionBackward<float>& a) {
                                      static_cast<std::size_t>(a.dims.rope));
   if (room.bytes() == 0) return;
   auto* scratch = static_cast<std::byte*>(device_of(ctx).scratch(kScratchAttention, room.bytes()));
-  const Gradient g{a.out, a.lse, a.dout, values(a.dout, {}, a.precision),
-                   reinterpret_cast<float*>(scratch + delta), a.dq, a.dkv,
+  const Gradient g{a.out,
+                   a.lse,
+                   a.dout,
+                   values(a.dout, {}, a.precision),
+                   reinterpret_cast<float*>(scratch + delta),
+                   a.dq,
+                   a.dkv,
                    reinterpret_cast<float*>(scratch + rope)};
   launch(ctx, "attention: slow delta", delta_kernel, inputs, false, 0, problem, g);
   launch(ctx, "attention: slow dq", query_gradient_kernel, inputs, false, width, problem, g);

@@ -32,34 +32,33 @@ __device__ inline void wait_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
-#define CACHALOT_NAMES_32 \
+#define CACHALOT_NAMES_32                                                  \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define CACHALOT_NAMES_48 \
-  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+#define CACHALOT_NAMES_48                                                            \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "           \
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
   "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
-#define CACHALOT_NAMES_64 \
-  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+#define CACHALOT_NAMES_64                                                            \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "           \
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
   "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
   "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define CACHALOT_NAMES_96 \
-  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+#define CACHALOT_NAMES_96                                                            \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "           \
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
   "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
   "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, " \
   "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
   "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
-#define CACHALOT_REGS_8(d, i)                                                              \
+#define CACHALOT_REGS_8(d, i)                                                                 \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
 #define CACHALOT_REGS_16(d, i) CACHALOT_REGS_8(d, i), CACHALOT_REGS_8(d, i + 8)
 #define CACHALOT_REGS_32(d) CACHALOT_REGS_16(d, 0), CACHALOT_REGS_16(d, 16)
 #define CACHALOT_REGS_48(d) CACHALOT_REGS_32(d), CACHALOT_REGS_16(d, 32)
 #define CACHALOT_REGS_64(d) CACHALOT_REGS_48(d), CACHALOT_REGS_16(d, 48)
-#define CACHALOT_REGS_96(d) \
-  CACHALOT_REGS_64(d), CACHALOT_REGS_16(d, 64), CACHALOT_REGS_16(d, 80)
+#define CACHALOT_REGS_96(d) CACHALOT_REGS_64(d), CACHALOT_REGS_16(d, 64), CACHALOT_REGS_16(d, 80)
 
 // Both operands out of shared memory, summed along their rows; `add` 0 overwrites d.
 __device__ inline void multiply(float (&d)[32], Operand a, Operand b, int add) {
@@ -130,9 +129,14 @@ __device__ inline void multiply_add(float (&d)[96], const std::uint32_t* a, Oper
 #undef CACHALOT_REGS_64
 #undef CACHALOT_REGS_96
 
+// Sums with this address are not kept in registers from one round of a loop to the next.
+__device__ inline void recompute(Operand& a) { asm volatile("" : "+r"(a.low)); }
+
 // d [64, N] = a b^T over kSteps * 16 columns of tiles in panels of kRowsA and kRowsB rows.
 template <int kSteps, int kRowsA, int kRowsB, int n>
 __device__ inline void multiply_rows(float (&d)[n], Operand a, Operand b) {
+  recompute(a);
+  recompute(b);
 #pragma unroll
   for (int k = 0; k < kSteps; ++k) {
     const int within = k % 4 * 2;  // in units of 16 bytes, as descriptors count
@@ -143,6 +147,7 @@ __device__ inline void multiply_rows(float (&d)[n], Operand a, Operand b) {
 template <int kSteps, int n>
 __device__ inline void multiply_add_rows(float (&d)[n], const std::uint32_t (&a)[4 * kSteps],
                                          Operand b) {
+  recompute(b);
 #pragma unroll
   for (int k = 0; k < kSteps; ++k) multiply_add(d, a + 4 * k, b + k * 128);
 }

@@ -42,8 +42,8 @@ __global__ void pack_kernel(Pack p) {
   const bool second = chunk * kChunk >= p.first_to;
   const int col = chunk * kChunk - (second ? p.first_to : 0);
   const int cols = second ? p.second : p.first;
-  const std::int64_t from = row * p.stride + std::int64_t{head} * (p.first + p.second) +
-                            (second ? p.first : 0) + col;
+  const std::int64_t from =
+      row * p.stride + std::int64_t{head} * (p.first + p.second) + (second ? p.first : 0) + col;
   union {
     std::uint16_t x[kChunk];
     uint4 all;
@@ -61,16 +61,15 @@ __global__ void pack_kernel(Pack p) {
   *reinterpret_cast<uint4*>(p.to + (row * p.heads + head) * width_to + chunk * kChunk) = out.all;
 }
 
-void launch_pack(const Context& ctx, MatView<const float> from, MatView<const Bf16> bf16,
-                 Pack p) {
+void launch_pack(const Context& ctx, MatView<const float> from, MatView<const Bf16> bf16, Pack p) {
   if (bf16.rows > 0) {
     p.from_bf16 = bf16.data;
     p.stride = bf16.stride;
   } else {
     p.from = from.data;
     p.stride = from.stride;
-    p.wide_loads = aligned(from.data, 16) && from.stride % 4 == 0 && p.first % 4 == 0 &&
-                   p.second % 4 == 0;
+    p.wide_loads =
+        aligned(from.data, 16) && from.stride % 4 == 0 && p.first % 4 == 0 && p.second % 4 == 0;
   }
   const std::int64_t chunks = p.rows * p.heads * ((p.first_to + p.second_to) / kChunk);
   if (chunks == 0) return;
@@ -92,8 +91,9 @@ EncodeTiled encode_tiled() {
                                            &found),
           "looking for cuTensorMapEncodeTiled");
     if (p == nullptr || found != cudaDriverEntryPointSuccess) {
-      throw Error(Code::kUnsupported,
-                  "CUDA: the driver has no cuTensorMapEncodeTiled; install one for CUDA 12 or later");
+      throw Error(
+          Code::kUnsupported,
+          "CUDA: the driver has no cuTensorMapEncodeTiled; install one for CUDA 12 or later");
     }
     return reinterpret_cast<EncodeTiled>(p);
   }();
@@ -147,13 +147,14 @@ void sum_over_heads(const Context& ctx, const AttentionBackward<float>& a, const
 
 CUtensorMap tile_map(const Bf16* data, std::int64_t rows, int cols, std::ptrdiff_t stride) {
   CUtensorMap map;
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(std::max<std::int64_t>(rows, 1))};
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(cols),
+                               static_cast<cuuint64_t>(std::max<std::int64_t>(rows, 1))};
   const cuuint64_t strides[1] = {static_cast<cuuint64_t>(stride) * sizeof(Bf16)};
   const cuuint32_t box[2] = {64, 64}, steps[2] = {1, 1};
-  const CUresult result = encode_tiled()(
-      &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<Bf16*>(data), sizes, strides, box,
-      steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result =
+      encode_tiled()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<Bf16*>(data), sizes,
+                     strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     throw Error(Code::kInternal, cat("CUDA: describing a matrix [", rows, ", ", cols,
                                      "] to TMA failed with code ", static_cast<int>(result)));
@@ -173,7 +174,8 @@ PackedInputs::PackedInputs(const Inputs& a, int nope, int rope, int value, Room&
       r.data = bf16.data;
       r.stride = bf16.stride;
     } else {
-      r.at = room.take(sizeof(Bf16) * static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols));
+      r.at =
+          room.take(sizeof(Bf16) * static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols));
     }
   };
   place(q_, a.q.rows, a.q_bf16, d.nope == nope && d.rope == rope, d.heads * (nope + rope));
@@ -193,12 +195,17 @@ void PackedInputs::pack(const Context& ctx, std::byte* scratch) {
   run(q_, a_.q, a_.q_bf16,
       {.first = d.nope, .second = d.rope, .first_to = nope_, .second_to = rope_, .heads = d.heads});
   run(kv_, a_.kv, a_.kv_bf16,
-      {.first = d.nope, .second = d.value, .first_to = nope_, .second_to = value_,
+      {.first = d.nope,
+       .second = d.value,
+       .first_to = nope_,
+       .second_to = value_,
        .heads = d.heads});
   run(k_rope_, a_.k_rope, {}, {.first = d.rope, .first_to = 64, .heads = 1});
 }
 
-CUtensorMap PackedInputs::map_of(const Rows& r) { return tile_map(r.data, r.rows, r.cols, r.stride); }
+CUtensorMap PackedInputs::map_of(const Rows& r) {
+  return tile_map(r.data, r.rows, r.cols, r.stride);
+}
 CUtensorMap PackedInputs::q_map() const { return map_of(q_); }
 CUtensorMap PackedInputs::kv_map() const { return map_of(kv_); }
 CUtensorMap PackedInputs::rope_map() const { return map_of(k_rope_); }

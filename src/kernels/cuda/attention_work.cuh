@@ -1,10 +1,8 @@
 // What the tiled attention kernels share on the host's side: operands as bf16 rows that TMA can
-// fetch, the order of tiles, and room in scratch memory.
+// fetch, and room in scratch memory.
 #pragma once
 
 #include <cuda.h>
-
-#include <vector>
 
 #include "kernels/attention.h"
 #include "kernels/cuda/stream.cuh"
@@ -92,57 +90,5 @@ __device__ inline void store_pair(float* row, int col, int cols, bool pairs, flo
 // a.dk_rope from every head's part [S, H, width], of which the first R columns count.
 void sum_over_heads(const Context& ctx, const AttentionBackward<float>& a, const float* parts,
                     int width);
-
-// One block's work: `block` counts blocks of queries or of keys inside the span.
-struct Tile {
-  int span, head, block, work;
-};
-// Every (span, head) falls into `blocks(span)` tiles of `work(span, block)`. Tiles whose operands
-// fit the L2 cache together come together, the longest of them first: they share what they read,
-// and the last to begin are short.
-template <class Blocks, class Work>
-void order_tiles(std::span<const AttentionSpan> spans, int heads, std::int64_t bytes_per_row,
-                 Blocks&& blocks, Work&& work, std::vector<Tile>& tiles) {
-  constexpr std::int64_t kTogether = std::int64_t{20} << 20;
-  struct Unit {
-    int span, head, left;
-  };
-  std::vector<Unit> units;
-  const auto flush = [&] {
-    // Blocks of a unit in order of work: it grows with the block (queries) or shrinks (keys).
-    const auto next = [&](const Unit& u) {
-      const int n = blocks(spans[u.span]);
-      const bool grows = work(spans[u.span], 0) <= work(spans[u.span], n - 1);
-      return grows ? u.left - 1 : n - u.left;
-    };
-    while (!units.empty()) {
-      int most = 0;
-      for (const Unit& u : units) most = std::max(most, work(spans[u.span], next(u)));
-      for (Unit& u : units) {
-        const int w = work(spans[u.span], next(u));
-        if (w < most) continue;
-        tiles.push_back({u.span, u.head, next(u), w});
-        --u.left;
-      }
-      std::erase_if(units, [](const Unit& u) { return u.left == 0; });
-    }
-  };
-  tiles.clear();
-  std::int64_t together = 0;
-  for (int s = 0; s < static_cast<int>(spans.size()); ++s) {
-    const int n = blocks(spans[s]);
-    if (n == 0) continue;
-    for (int h = 0; h < heads; ++h) {
-      const std::int64_t bytes = bytes_per_row * spans[s].kv_rows;
-      if (together + bytes > kTogether) {
-        flush();
-        together = 0;
-      }
-      units.push_back({s, h, n});
-      together += bytes;
-    }
-  }
-  flush();
-}
 
 }  // namespace cachalot::cuda::attn

@@ -11,18 +11,18 @@ namespace cachalot::cuda {
 namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps;
-constexpr int kRounds = 4;                    // keys per thread
-constexpr int kTile = kThreads * kRounds;     // keys per block
-constexpr int kMostBits = 9;                  // of a pass; 512 counters for each of 8 warps: 16 KiB
+constexpr int kRounds = 4;                 // keys per thread
+constexpr int kTile = kThreads * kRounds;  // keys per block
+constexpr int kMostBits = 9;               // of a pass; 512 counters for each of 8 warps: 16 KiB
 
 struct Pass {
   MatView<const std::int32_t> keys;
   const std::int32_t* from;  // the order so far; null: as they are
   int n;
-  int shift, digits;         // digit = key >> shift mod digits, a power of two
+  int shift, digits;  // digit = key >> shift mod digits, a power of two
   int tiles;
-  std::int32_t* counts;      // [digits, tiles], then each tile's place within its digit
-  std::int32_t* totals;      // [digits]
+  std::int32_t* counts;  // [digits, tiles], then each tile's place within its digit
+  std::int32_t* totals;  // [digits]
 
   __device__ int number(int i) const { return from != nullptr ? from[i] : i; }
   __device__ int digit(int number) const {
@@ -136,8 +136,7 @@ void stable_order(const Context& ctx, MatView<const std::int32_t> keys, int buck
   const int digits = 1 << pass_bits, tiles = ceil_div(n, kTile);
   const std::size_t counts = static_cast<std::size_t>(digits) * static_cast<std::size_t>(tiles);
   auto* memory = static_cast<std::int32_t*>(device_of(ctx).scratch(
-      kScratchSums,
-      (counts + static_cast<std::size_t>(digits) + static_cast<std::size_t>(n)) * 4));
+      kScratchSums, (counts + static_cast<std::size_t>(digits) + static_cast<std::size_t>(n)) * 4));
   std::int32_t* other = memory + counts + digits;
   Pass pass{keys, nullptr, n, 0, digits, tiles, memory, memory + counts};
   const cudaStream_t stream = stream_of(ctx);

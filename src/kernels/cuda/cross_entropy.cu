@@ -10,8 +10,8 @@ namespace cachalot::cuda {
 namespace {
 
 constexpr int kThreads = 512;
-constexpr int kSlice = 16384;        // elements of a block: 64 KiB, three blocks share a processor
-constexpr int kMostBlocks = 8;       // of a cluster, wherever it is placed
+constexpr int kSlice = 16384;   // elements of a block: 64 KiB, three blocks share a processor
+constexpr int kMostBlocks = 8;  // of a cluster, wherever it is placed
 constexpr int kMostSlice = 56 * 1024;  // a block alone on its processor; 224 KiB
 
 struct Args {
@@ -72,6 +72,14 @@ __device__ void copy_async(float* to, const float* from) {
   }
 }
 
+// exp(x) for x <= 0 in two instructions: to 2^-22 + 2^-23 |x| of itself, which where x is large is
+// next to nothing of the sum.
+__device__ float exp_below(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504F));
+  return y;
+}
+
 // Clusters take rows in turn. Threads read back only what they put into shared memory themselves,
 // each with a maximum of its own: so one sum over the row is the only thing they wait for, and as
 // soon as an element's gradient is written the next row's comes in its place.
@@ -126,7 +134,7 @@ __global__ void __launch_bounds__(kThreads, 3) cross_entropy_kernel(const Args a
       auto v = load<V>(x + V * p);
 #pragma unroll
       for (int i = 0; i < V; ++i) {
-        v.v[i] = expf(v.v[i] - base);
+        v.v[i] = exp_below(v.v[i] - base);
         sum += v.v[i];
       }
       if (a.backward) {
@@ -140,7 +148,8 @@ __global__ void __launch_bounds__(kThreads, 3) cross_entropy_kernel(const Args a
     if (lane == 0) warps[thread / 32] = warp;
     __syncthreads();
     if (thread < 32) {
-      const Partial block = warp_merge(lane < kWarps ? warps[lane] : Partial{-INFINITY, INT_MAX, 0});
+      const Partial block =
+          warp_merge(lane < kWarps ? warps[lane] : Partial{-INFINITY, INT_MAX, 0});
       if (lane == 0) mine[turn] = block;
     }
     cluster.sync();
@@ -148,22 +157,28 @@ __global__ void __launch_bounds__(kThreads, 3) cross_entropy_kernel(const Args a
     if (lane < blocks) all = *cluster.map_shared_rank(&mine[turn], lane);
     all = warp_merge(all);
     if (begin == 0 && thread == 0) {
-      if (a.argmax != nullptr) a.argmax[row] = all.at == INT_MAX ? 0 : all.at;  // of NaNs: the first
-      a.loss[row] = target < 0 ? 0.0
-                               : log(all.sum) - (static_cast<double>(target_logit) -
-                                                 static_cast<double>(all.top));
+      if (a.argmax != nullptr)
+        a.argmax[row] = all.at == INT_MAX ? 0 : all.at;  // of NaNs: the first
+      a.loss[row] =
+          target < 0
+              ? 0.0
+              : log(all.sum) - (static_cast<double>(target_logit) - static_cast<double>(all.top));
     }
     if (!a.backward) continue;
     // x holds exp(logit - base).
-    const float factor =
-        target < 0 ? 0.0F : static_cast<float>(static_cast<double>(expf(base - all.top)) / all.sum);
+    const float share = own.top == -INFINITY ? 0.0F : expf(own.top - all.top);
+    const auto factor = static_cast<float>(static_cast<double>(share) / all.sum);
+    const float scaled = a.grad_scale * factor;
     for (int p = thread; p < packs; p += kThreads) {
       auto v = load<V>(x + V * p);
       if (next_logits != nullptr) copy_async<V>(x + V * p, next_logits + V * p);
+      const int here = target - (begin + V * p);  // of V: the target, in one pack of the row
+      const bool has_target = here >= 0 && here < V;
 #pragma unroll
       for (int i = 0; i < V; ++i) {
-        const float one = begin + V * p + i == target ? 1.0F : 0.0F;
-        v.v[i] = target < 0 ? 0.0F : a.grad_scale * (v.v[i] * factor - one);
+        const float e = v.v[i];
+        v.v[i] = target < 0 ? 0.0F : scaled * e;
+        if (has_target && i == here) v.v[i] = a.grad_scale * (e * factor - 1.0F);
       }
       if (a.gradient.rows > 0) {
         store<V>(a.gradient.row(row) + begin + V * p, v);
@@ -198,9 +213,9 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_long_kernel(const Args
   sum = block_sum(sum, sums);
   if (thread == 0) {
     if (a.argmax != nullptr) a.argmax[row] = first_place;
-    a.loss[row] =
-        target < 0 ? 0.0
-                   : log(sum) - (static_cast<double>(target_logit) - static_cast<double>(top));
+    a.loss[row] = target < 0
+                      ? 0.0
+                      : log(sum) - (static_cast<double>(target_logit) - static_cast<double>(top));
   }
   if (!a.backward) return;
   const auto factor = static_cast<float>(1.0 / sum);
@@ -220,14 +235,9 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_long_kernel(const Args
 void cross_entropy(const Context& ctx, const CrossEntropy<float>& a) {
   const int rows = a.logits.rows, vocab = a.logits.cols;
   if (rows == 0) return;
-  Args args{a.logits,
-            a.targets.data(),
-            a.loss.data(),
-            a.argmax.empty() ? nullptr : a.argmax.data(),
-            a.backward,
-            a.grad_scale,
-            a.gradient,
-            kSlice};
+  Args args{
+      a.logits,   a.targets.data(), a.loss.data(), a.argmax.empty() ? nullptr : a.argmax.data(),
+      a.backward, a.grad_scale,     a.gradient,    kSlice};
   if (vocab > kMostBlocks * kMostSlice) {
     cross_entropy_long_kernel<<<rows, kThreads, 0, stream_of(ctx)>>>(args);
     check_launch("cross_entropy");

@@ -1,7 +1,11 @@
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/stream.cuh"
@@ -53,13 +57,83 @@ void check(cudaError_t result, const char* what) {
                                    ". CACHALOT_CUDA_SYNC=1 names the kernel that failed"));
 }
 
+namespace {
+
+bool asked(const char* variable) {
+  const char* text = std::getenv(variable);
+  return text != nullptr && std::string(text) == "1";
+}
+
+// Where the device's time goes: an event after each launch. The time between two counts as the
+// later one's, gaps in which the device had nothing to do included. Printed at the end. The first
+// launches, in which memory is allocated, can be left out.
+class LaunchTimes {
+ public:
+  explicit LaunchTimes(long skipped) : skipped_(skipped) {}
+  void add(const char* kernel, cudaStream_t stream) {
+    if (skipped_-- > 0) return;
+    cudaEvent_t event = nullptr;
+    if (!spare_.empty()) {
+      event = spare_.back();
+      spare_.pop_back();
+    } else {
+      check(cudaEventCreate(&event), "making an event");
+    }
+    check(cudaEventRecord(event, stream), "marking a launch");
+    marks_.emplace_back(kernel, event);
+    constexpr std::size_t kMost = 1 << 14;
+    if (marks_.size() == kMost) settle();
+  }
+  void print() {
+    settle();
+    double all = 0;
+    std::vector<std::pair<double, std::string>> order;
+    for (const auto& [kernel, sum] : sums_) {
+      order.emplace_back(sum.milliseconds, kernel);
+      all += sum.milliseconds;
+    }
+    std::sort(order.rbegin(), order.rend());
+    std::fprintf(stderr, "%-40s %10s %10s %7s\n", "device time of", "launches", "ms", "share");
+    for (const auto& [ms, kernel] : order) {
+      std::fprintf(stderr, "%-40s %10ld %10.2f %6.1f%%\n", kernel.c_str(), sums_[kernel].launches,
+                   ms, 100 * ms / std::max(all, 1e-9));
+    }
+  }
+
+ private:
+  struct Sum {
+    long launches = 0;
+    double milliseconds = 0;
+  };
+  void settle() {
+    if (marks_.empty()) return;
+    check(cudaEventSynchronize(marks_.back().second), "waiting for an event");
+    for (std::size_t i = 1; i < marks_.size(); ++i) {
+      float ms = 0;
+      if (cudaEventElapsedTime(&ms, marks_[i - 1].second, marks_[i].second) != cudaSuccess) continue;
+      Sum& sum = sums_[marks_[i].first];
+      ++sum.launches;
+      sum.milliseconds += ms;
+    }
+    for (auto& [kernel, event] : marks_) spare_.push_back(event);
+    marks_.clear();
+  }
+  long skipped_;
+  std::vector<std::pair<const char*, cudaEvent_t>> marks_;
+  std::vector<cudaEvent_t> spare_;
+  std::map<std::string, Sum> sums_;
+};
+
+LaunchTimes* launch_times = nullptr;  // with CACHALOT_CUDA_TIMES=1, after as many launches
+cudaStream_t timed_stream = nullptr;
+
+}  // namespace
+
 void check_launch(const char* kernel) {
-  static const bool wait = [] {
-    const char* text = std::getenv("CACHALOT_CUDA_SYNC");
-    return text != nullptr && std::string(text) == "1";
-  }();
+  static const bool wait = asked("CACHALOT_CUDA_SYNC");
   check(cudaGetLastError(), kernel);
   if (wait) check(cudaDeviceSynchronize(), kernel);
+  if (launch_times != nullptr) launch_times->add(kernel, timed_stream);
 }
 
 int count_devices() noexcept {
@@ -113,10 +187,20 @@ CudaDevice::CudaDevice(int index) : index_(index) {
         "counting multiprocessors");
   name_ = facts(index).name;
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+  if (const char* skipped = std::getenv("CACHALOT_CUDA_TIMES");
+      skipped != nullptr && launch_times == nullptr) {
+    launch_times = new LaunchTimes(std::strtol(skipped, nullptr, 10));
+    timed_stream = stream_;
+  }
 }
 
 CudaDevice::~CudaDevice() {
   cudaStreamSynchronize(stream_);
+  if (launch_times != nullptr && timed_stream == stream_) {
+    launch_times->print();
+    delete launch_times;
+    launch_times = nullptr;
+  }
   for (Stage& s : stages_) {
     if (s.done != nullptr) cudaEventDestroy(s.done);
     cudaFreeHost(s.host);

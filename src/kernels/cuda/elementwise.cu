@@ -260,8 +260,8 @@ void rope(const Context& ctx, const Rope<float>& a) {
   const int pairs = a.cos.cols;
   const bool fast = pairs % 2 == 0 && a.offset % 4 == 0 &&
                     (a.heads == 1 || a.head_stride % 4 == 0) &&
-                    in_packs<4>(a.x.data, a.x.rows > 1 ? a.x.stride : 0, 0) &&
-                    in_packs<2>(a.cos) && in_packs<2>(a.sin);
+                    in_packs<4>(a.x.data, a.x.rows > 1 ? a.x.stride : 0, 0) && in_packs<2>(a.cos) &&
+                    in_packs<2>(a.sin);
   const int per_head = fast ? pairs / 2 : pairs;
   if (fast) {
     for_packs(ctx, "rope", a.x.rows, a.heads * per_head, RopeOp<4>{a, per_head});

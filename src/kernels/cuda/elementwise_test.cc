@@ -30,10 +30,10 @@ TEST_F(CudaRopeTest, IsTheReference) {
         auto cos = twin(random_mat(s.rows, s.pairs, 2), l);
         auto sin = twin(random_mat(s.rows, s.pairs, 3), l);
         auto out = twin<Bf16>(s.rows, s.heads * s.stride, l);
-        rope_bf16_ref(host, {x.h(), s.heads, s.stride, s.offset, cos.h(), sin.h(), out.h(),
-                             inverse});
-        cuda::rope_bf16(ctx, {x.d(), s.heads, s.stride, s.offset, cos.d(), sin.d(), out.d(),
-                              inverse});
+        rope_bf16_ref(host,
+                      {x.h(), s.heads, s.stride, s.offset, cos.h(), sin.h(), out.h(), inverse});
+        cuda::rope_bf16(ctx,
+                        {x.d(), s.heads, s.stride, s.offset, cos.d(), sin.d(), out.d(), inverse});
         expect_same(what + " bf16", out, kBf16Step, 1e-6);
         rope_ref(host, Rope<float>{x.h(), s.heads, s.stride, s.offset, cos.h(), sin.h(), inverse});
         cuda::rope(ctx, {x.d(), s.heads, s.stride, s.offset, cos.d(), sin.d(), inverse});
@@ -135,7 +135,8 @@ TEST_F(CudaSwigluTest, BackwardIsTheReference) {
 }
 
 TEST_F(CudaDropoutTest, BitsAreTheReferences) {
-  for (const Shape s : {Shape{1, 1}, Shape{5, 31}, Shape{9, 129}, Shape{17, 2048}, Shape{3, 1000}}) {
+  for (const Shape s :
+       {Shape{1, 1}, Shape{5, 31}, Shape{9, 129}, Shape{17, 2048}, Shape{3, 1000}}) {
     for (const Layout l : kLayouts) {
       for (const bool accumulate : {false, true}) {
         const DropoutMask mask{0.1, 0x123456789ABCDEFULL, 0xFEDCBA9876543210ULL, 1LL << 33};
@@ -190,7 +191,9 @@ TEST_F(CudaElementwiseBench, TrainingShapes) {
     const auto cos = device_random(32768, 32), sin = device_random(32768, 32);
     auto out = device_room<Bf16>(32768, 16 * 192);
     bench("rope [32768, 16 x 192], 64 of each", 2.0 * 4 * 32768 * 16 * 64 + 2.0 * 4 * 32768 * 32,
-          [&] { cuda::rope(ctx, {x.view(), 16, 192, 128, cos.view(), sin.view(), false}); });
+          [&] {
+            cuda::rope(ctx, {x.view(), 16, 192, 128, cos.view(), sin.view(), false});
+          });
     bench("rope_bf16 [32768, 16 x 192]", 6.0 * 32768 * 16 * 192 + 2.0 * 4 * 32768 * 32, [&] {
       cuda::rope_bf16(ctx, {x.view(), 16, 192, 128, cos.view(), sin.view(), out.view(), false});
     });
@@ -204,8 +207,9 @@ TEST_F(CudaElementwiseBench, TrainingShapes) {
          du = device_room<Bf16>(s.rows, s.cols);
     const auto weight = device_random(1, s.rows);
     auto dweight = device_room<float>(1, s.rows);
-    bench("swiglu_bf16" + shape, 6 * n,
-          [&] { cuda::swiglu_bf16(ctx, {gate.view(), up_.view(), out.view()}); });
+    bench("swiglu_bf16" + shape, 6 * n, [&] {
+      cuda::swiglu_bf16(ctx, {gate.view(), up_.view(), out.view()});
+    });
     bench("swiglu_backward_bf16" + shape, 12 * n, [&] {
       cuda::swiglu_backward_bf16(ctx, {gate.view(), up_.view(), dout.view(), dg.view(), du.view(),
                                        out.view(), weight.span(), dweight.span()});
@@ -218,11 +222,18 @@ TEST_F(CudaElementwiseBench, TrainingShapes) {
     auto out = device_room<float>(s.rows, s.cols), dg = device_room<float>(s.rows, s.cols),
          du = device_room<float>(s.rows, s.cols);
     auto dweight = device_room<float>(1, s.rows);
-    bench("swiglu [65536, 1408]", 12 * n,
-          [&] { cuda::swiglu(ctx, {gate.view(), up_.view(), out.view()}); });
+    bench("swiglu [65536, 1408]", 12 * n, [&] {
+      cuda::swiglu(ctx, {gate.view(), up_.view(), out.view()});
+    });
     bench("swiglu_backward [65536, 1408]", 24 * n, [&] {
-      cuda::swiglu_backward(ctx, {gate.view(), up_.view(), gate.view(), dg.view(), du.view(), {},
-                                  dweight.span(), out.view()});
+      cuda::swiglu_backward(ctx, {gate.view(),
+                                  up_.view(),
+                                  gate.view(),
+                                  dg.view(),
+                                  du.view(),
+                                  {},
+                                  dweight.span(),
+                                  out.view()});
     });
   }
   {
@@ -230,17 +241,17 @@ TEST_F(CudaElementwiseBench, TrainingShapes) {
     auto y = device_random(32768, 2048);
     const double bytes = 4.0 * 32768 * 2048;
     const DropoutMask mask{0.1, 1, 2, 0};
-    bench("dropout [32768, 2048]", 2 * bytes,
-          [&] { cuda::dropout(ctx, {mask, x.view(), y.view(), false}); });
-    bench("dropout added [32768, 2048]", 3 * bytes,
-          [&] { cuda::dropout(ctx, {mask, x.view(), y.view(), true}); });
-    bench("copy_rows [32768, 2048]", 2 * bytes,
-          [&] { cuda::copy_rows(ctx, x.view(), y.view()); });
+    bench("dropout [32768, 2048]", 2 * bytes, [&] {
+      cuda::dropout(ctx, {mask, x.view(), y.view(), false});
+    });
+    bench("dropout added [32768, 2048]", 3 * bytes, [&] {
+      cuda::dropout(ctx, {mask, x.view(), y.view(), true});
+    });
+    bench("copy_rows [32768, 2048]", 2 * bytes, [&] { cuda::copy_rows(ctx, x.view(), y.view()); });
     bench("(cudaMemcpy of as much)", 2 * bytes,
           [&] { device_->copy(y.data(), x.data(), x.size() * 4); });
-    bench("copy_rows [32768, 64 of 2048]", 2 * bytes / 32, [&] {
-      cuda::copy_rows(ctx, x.view().sub_cols(0, 64), y.view().sub_cols(0, 64));
-    });
+    bench("copy_rows [32768, 64 of 2048]", 2 * bytes / 32,
+          [&] { cuda::copy_rows(ctx, x.view().sub_cols(0, 64), y.view().sub_cols(0, 64)); });
     bench("zero_rows [32768, 2048]", bytes, [&] { cuda::zero_rows(ctx, y.view()); });
     bench("sum_squares of 67 M", bytes, [&] { cuda::sum_squares(ctx, x.span()); });
   }

@@ -77,17 +77,19 @@ __global__ void __launch_bounds__(kThreads)
     const int id = a.ids[a.order[at]], column = static_cast<int>(w % chunks) * 32 + lane;
     const bool live = column < dout.cols;
     float sum = live ? dtable.row(id)[column] : 0.0F;
-    for (int count = 32; count == 32; at += 32) {
-      const Members m = members_of(a, at, id);
-      count = m.count;
+    Members now = members_of(a, at, id);
+    while (now.count > 0) {
       float next[32];
 #pragma unroll
       for (int i = 0; i < 32; ++i) {
-        const int token = __shfl_sync(0xFFFFFFFFU, m.token, i);
-        next[i] = live && i < count ? dout.row(token)[column] : 0.0F;
+        const int token = __shfl_sync(0xFFFFFFFFU, now.token, i);
+        next[i] = live && i < now.count ? dout.row(token)[column] : 0.0F;
       }
+      at += 32;
+      const Members later = members_of(a, at, id);  // while those rows are on their way
 #pragma unroll
-      for (int i = 0; i < 32; ++i) sum = i < count ? sum + next[i] : sum;
+      for (int i = 0; i < 32; ++i) sum = i < now.count ? sum + next[i] : sum;
+      now = now.count == 32 ? later : Members{0, 0};
     }
     if (live) dtable.row(id)[column] = sum;
   }

@@ -2,7 +2,7 @@
 // value is read once.
 #include "kernels/cuda/fp8.cuh"
 
-#include "kernels/cuda/fp8_panels.cuh"
+#include "kernels/cuda/fp8_quantize.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/saved.cuh"
 
@@ -15,38 +15,69 @@ struct PlainSource {
   int rows = 0, cols = 0;
   PanelValues<T> x;
   numeric::ScaleKind kind = numeric::ScaleKind::kPow2;
-  PanelOut out[2];
+  PanelOut along, across;
 
-  bool pow2() const { return is_pow2(kind); }
-  template <bool kPow2>
-  __device__ __forceinline__ void read(const Panel& p, int first, float (&v)[kReadRows][4]) const {
-    read_values(x, p, first, v);
+  static constexpr bool kTransposes = true;
+  static constexpr int blocks(bool pow2, Wanted wanted) {
+    return pow2 && wanted == Wanted::kAlong ? 4 : 3;
   }
+  bool pow2() const { return is_pow2(kind); }
+
+  class Reader {
+   public:
+    static constexpr bool kStaged = true, kInPlace = sizeof(T) == sizeof(float);
+    __device__ Reader(const PlainSource& a, const Panel& p) : x_(a.x, p) {}
+    template <bool kPow2>
+    __device__ __forceinline__ void read(int row, float (&x)[kReadRows][4]) const {
+      x_.read(row, x);
+    }
+    __device__ __forceinline__ void fetch(int row, float4* slot) const { x_.fetch(row, slot); }
+    template <bool kPow2>
+    __device__ __forceinline__ void take(int, const float4* slot, float (&x)[4]) const {
+      x_.take(slot, x);
+    }
+
+   private:
+    ValuesReader<T> x_;
+  };
 };
 
 struct CodesSource {
   int rows = 0, cols = 0;
   PanelCodes x;
   numeric::ScaleKind kind = numeric::ScaleKind::kPow2;
-  PanelOut out[2];
+  PanelOut along, across;
 
-  bool pow2() const { return is_pow2(kind); }
-  template <bool kPow2>
-  __device__ __forceinline__ void read(const Panel& p, int first, float (&v)[kReadRows][4]) const {
-    read_values(x, p, first, v);
+  static constexpr bool kTransposes = true;
+  static constexpr int blocks(bool pow2, Wanted wanted) {
+    return pow2 && wanted == Wanted::kAlong ? 4 : 3;
   }
+  bool pow2() const { return is_pow2(kind); }
+
+  class Reader {
+   public:
+    static constexpr bool kStaged = true, kInPlace = false;
+    __device__ Reader(const CodesSource& a, const Panel& p) : x_(a.x, p) {}
+    template <bool kPow2>
+    __device__ __forceinline__ void read(int row, float (&x)[kReadRows][4]) const {
+      x_.read(row, x);
+    }
+    __device__ __forceinline__ void fetch(int row, float4* slot) const {
+      x_.fetch(row, reinterpret_cast<std::uint32_t*>(slot));
+    }
+    template <bool kPow2>
+    __device__ __forceinline__ void take(int row, const float4* slot, float (&x)[4]) const {
+      x_.multiply(*reinterpret_cast<const std::uint32_t*>(slot), row, x);
+    }
+
+   private:
+    CodesReader x_;
+  };
 };
 
-// The results of a job, the transposed one last.
-template <class Source>
-void set_results(Source& job, const Fp8Out& a, const Fp8Out& b, const TransposedCodes* columns) {
-  const auto result = [&](const Fp8Out& o) {
-    const bool transposed = columns != nullptr && o.tile == ScaleTile::kColumn;
-    return transposed ? panel_out(o, *columns) : panel_out(o);
-  };
-  job.out[0] = result(a);
-  job.out[1] = result(b);
-  if (a.tile == ScaleTile::kColumn) std::swap(job.out[0], job.out[1]);
+PanelOut result(const Fp8Out& o, std::span<const TransposedCodes> columns, std::size_t i) {
+  const bool transposed = !columns.empty() && o.tile == ScaleTile::kColumn;
+  return transposed ? panel_out(o, columns[i]) : panel_out(o);
 }
 
 template <class T>
@@ -57,8 +88,8 @@ void quantize_of(const Context& ctx, std::span<const QuantizeFp8> jobs,
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     const QuantizeFp8& a = jobs[i];
     if (a.x.dtype != DTypeOf<T>::value) continue;
-    list.push_back({a.x.rows, a.x.cols, panel_values(a.x.as<T>()), a.kind, {}});
-    set_results(list.back(), a.out, a.also, columns.empty() ? nullptr : &columns[i]);
+    add_results(list, {a.x.rows, a.x.cols, panel_values(a.x.as<T>()), a.kind, {}, {}},
+                result(a.out, columns, i), result(a.also, columns, i));
   }
   quantize_jobs(ctx, list, !columns.empty(), "quantize_fp8");
 }
@@ -69,8 +100,8 @@ void requantize(const Context& ctx, std::span<const RequantizeFp8> jobs,
   list.reserve(jobs.size());
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     const RequantizeFp8& a = jobs[i];
-    list.push_back({a.x.rows, a.x.cols, panel_codes(a.x), a.kind, {}});
-    set_results(list.back(), a.out, {}, columns.empty() ? nullptr : &columns[i]);
+    add_results(list, {a.x.rows, a.x.cols, panel_codes(a.x), a.kind, {}, {}},
+                result(a.out, columns, i), {});
   }
   quantize_jobs(ctx, list, !columns.empty(), "requantize_fp8");
 }
@@ -81,55 +112,59 @@ struct Multiplied {
   int rows = 0, cols = 0;
   PanelCodes x;
   float* out = nullptr;  // null: not wanted
-  std::ptrdiff_t out_stride = 0;
+  int out_stride = 0;
   Bf16* half = nullptr;
-  std::ptrdiff_t half_stride = 0;
+  int half_stride = 0;
   bool out_wide = false, half_wide = false;
 };
 
-__device__ __forceinline__ void write_floats(const Multiplied& a, const Panel& p, int r,
-                                             const float (&x)[4]) {
-  float* to = a.out + (p.row + r) * a.out_stride + p.col + 4 * p.lane;
-  if (a.out_wide && p.mine() >= 4) {
+// Four values of a row: as floats, or rounded.
+__device__ __forceinline__ void write_four(float* to, bool wide, int mine, const float (&x)[4]) {
+  if (wide) {
     *reinterpret_cast<float4*>(to) = make_float4(x[0], x[1], x[2], x[3]);
     return;
   }
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    if (j < p.mine()) to[j] = x[j];
+    if (j < mine) to[j] = x[j];
   }
 }
-__device__ __forceinline__ void write_halves(const Multiplied& a, const Panel& p, int r,
-                                             const float (&x)[4]) {
-  Bf16* to = a.half + (p.row + r) * a.half_stride + p.col + 4 * p.lane;
+__device__ __forceinline__ void write_four(Bf16* to, bool wide, int mine, const float (&x)[4]) {
   const std::uint32_t bits[4] = {bf16_bits(x[0]), bf16_bits(x[1]), bf16_bits(x[2]),
                                  bf16_bits(x[3])};
-  if (a.half_wide && p.mine() >= 4) {
+  if (wide) {
     *reinterpret_cast<uint2*>(to) = make_uint2(bits[0] | bits[1] << 16, bits[2] | bits[3] << 16);
     return;
   }
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    if (j < p.mine()) to[j].bits = static_cast<std::uint16_t>(bits[j]);
+    if (j < mine) to[j].bits = static_cast<std::uint16_t>(bits[j]);
   }
 }
 
-__global__ void __launch_bounds__(kPanelThreads)
+__global__ void __launch_bounds__(kPanelThreads, 4)
     multiply_out_panels(const __grid_constant__ JobList<Multiplied> list) {
+  constexpr int kRows = 8;
   const Multiplied* job;
   const Panel p = find_panel(list, job);
   const Multiplied& a = list.one;
-  constexpr int kRows = 4;
+  const CodesReader reader(a.x, p);
+  float* out = element(a.out, p.first_row(), a.out_stride, p.col + 4 * p.lane);
+  Bf16* half = element(a.half, p.first_row(), a.half_stride, p.col + 4 * p.lane);
 #pragma unroll 1
   for (int first = 0; first < kWarpRows; first += kRows) {
     float x[kRows][4];
-    read_values(a.x, p, p.warp * kWarpRows + first, x);
+    reader.read(first, x);
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const int r = p.warp * kWarpRows + first + i;
-      if (r >= p.rows) break;
-      if (a.out != nullptr) write_floats(a, p, r, x[i]);
-      if (a.half != nullptr) write_halves(a, p, r, x[i]);
+      if (first + i >= p.warp_rows()) break;
+      const bool all = p.mine() >= 4;
+      if (a.out != nullptr) {
+        write_four(element(out, first + i, a.out_stride), a.out_wide && all, p.mine(), x[i]);
+      }
+      if (a.half != nullptr) {
+        write_four(element(half, first + i, a.half_stride), a.half_wide && all, p.mine(), x[i]);
+      }
     }
   }
 }
@@ -198,12 +233,12 @@ void dequantize_fp8(const Context& ctx, const DequantizeFp8& a) {
   Multiplied job{a.x.rows, a.x.cols, panel_codes(a.x), nullptr, 0, nullptr, 0, false, false};
   if (!a.out.empty()) {
     job.out = a.out.data;
-    job.out_stride = a.out.stride;
+    job.out_stride = short_stride(a.out.stride);
     job.out_wide = aligned(a.out.data, a.out.stride, 16);
   }
   if (!a.half.empty()) {
     job.half = a.half.data;
-    job.half_stride = a.half.stride;
+    job.half_stride = short_stride(a.half.stride);
     job.half_wide = aligned(a.half.data, a.half.stride, 8);
   }
   std::vector<Multiplied> one{job};

@@ -32,6 +32,13 @@ __device__ __forceinline__ std::uint32_t encode_e4m3x4(float a, float b, float c
   return codes;
 }
 
+// Two, in the lower half.
+__device__ __forceinline__ std::uint32_t encode_e4m3x2(float a, float b) {
+  std::uint16_t codes;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %2, %1;" : "=h"(codes) : "f"(a), "f"(b));
+  return codes;
+}
+
 __device__ __forceinline__ void decode_e4m3x4(std::uint32_t codes, float (&x)[4]) {
   std::uint32_t low, high;
   asm("{\n.reg .b16 l, h;\n"
@@ -88,6 +95,7 @@ __device__ __forceinline__ float scale_of_block(numeric::ScaleKind kind, float a
 // would overflow, value and divisor are both multiplied by `lift` first, a power of two.
 struct TileScale {
   float scale, divisor, inverse, lift;
+  __device__ bool lifted() const { return lift != 1.0f; }
 };
 
 // kPow2: the kind is known to be one of powers of two.
@@ -119,22 +127,68 @@ __device__ __forceinline__ TileScale tile_scale(numeric::ScaleKind kind, float a
 }
 
 // x / scale as a division rounds it, wherever the result is not below half of the least code; there
-// it is small enough, with its sign.
+// it is small enough, with its sign. kLifted: the scale may be lifted.
 //
 // Powers of two: one product, exact or rounded as the quotient is. Others: x times the rounded
 // inverse, then two corrections by the remainder, which is exact in a fused product; the second one
 // starts within an ulp of the quotient and so ends at the nearest float (Markstein 1990).
-template <bool kPow2>
+template <bool kPow2, bool kLifted>
 __device__ __forceinline__ float quotient(float x, const TileScale& t) {
-  if constexpr (kPow2) {
-    return t.lift == 1.0f ? __fmul_rn(x, t.inverse) : __fmul_rn(__fmul_rn(x, t.lift), t.inverse);
-  } else {
-    const float lifted = __fmul_rn(x, t.lift);
-    float q = __fmul_rn(lifted, t.inverse);
-    q = __fmaf_rn(__fmaf_rn(-q, t.divisor, lifted), t.inverse, q);
-    q = __fmaf_rn(__fmaf_rn(-q, t.divisor, lifted), t.inverse, q);
-    return copysignf(q, x);
+  const float lifted = kLifted ? __fmul_rn(x, t.lift) : x;
+  float q = __fmul_rn(lifted, t.inverse);
+  if constexpr (kPow2) return q;
+  q = __fmaf_rn(__fmaf_rn(-q, t.divisor, lifted), t.inverse, q);
+  q = __fmaf_rn(__fmaf_rn(-q, t.divisor, lifted), t.inverse, q);
+  return copysignf(q, x);
+}
+template <bool kPow2, bool kLifted>
+__device__ __forceinline__ std::uint32_t codes_of(const float (&x)[4], const TileScale& a,
+                                                  const TileScale& b, const TileScale& c,
+                                                  const TileScale& d) {
+  return encode_e4m3x4(quotient<kPow2, kLifted>(x[0], a), quotient<kPow2, kLifted>(x[1], b),
+                       quotient<kPow2, kLifted>(x[2], c), quotient<kPow2, kLifted>(x[3], d));
+}
+
+// --- tiles along rows, each in the lanes of one warp
+
+// Scales of kTiles tiles with these largest magnitudes: lane i has that of tile i.
+template <bool kPow2, int kTiles>
+__device__ __forceinline__ TileScale scale_of_lane(numeric::ScaleKind kind,
+                                                   const float (&amax)[kTiles], int lane) {
+  float mine = amax[0];
+#pragma unroll
+  for (int i = 1; i < kTiles; ++i) {
+    if (lane == i) mine = amax[i];
   }
+  return tile_scale<kPow2>(kind, mine);
+}
+// Codes of tile i, by the scale that lane i has.
+template <bool kPow2, bool kLifted>
+__device__ __forceinline__ std::uint32_t codes_of_tile(const float (&x)[4], const TileScale& lanes,
+                                                       int i) {
+  TileScale t = lanes;
+  t.inverse = __shfl_sync(0xFFFFFFFFu, lanes.inverse, i);
+  if constexpr (!kPow2) t.divisor = __shfl_sync(0xFFFFFFFFu, lanes.divisor, i);
+  if constexpr (kLifted) t.lift = __shfl_sync(0xFFFFFFFFu, lanes.lift, i);
+  return codes_of<kPow2, kLifted>(x, t, t, t, t);
+}
+// Codes of kTiles tiles, handed to write(i, codes); returns the lane's scale.
+template <bool kPow2, int kTiles, class Write>
+__device__ __forceinline__ float quantize_tiles(const float (&x)[kTiles][4],
+                                                numeric::ScaleKind kind, int lane,
+                                                const Write& write) {
+  float amax[kTiles];
+#pragma unroll
+  for (int i = 0; i < kTiles; ++i) amax[i] = largest_in_warp(largest_of(x[i]));
+  const TileScale t = scale_of_lane<kPow2>(kind, amax, lane);
+  if (__any_sync(0xFFFFFFFFu, t.lifted())) {
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i) write(i, codes_of_tile<kPow2, true>(x[i], t, i));
+  } else {
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i) write(i, codes_of_tile<kPow2, false>(x[i], t, i));
+  }
+  return t.scale;
 }
 
 // --- transposed codes of 128 x 1 tiles

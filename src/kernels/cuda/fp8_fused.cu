@@ -1,6 +1,6 @@
 // The ops of kernels/fp8_fused.h on the GPU: what they would write as floats is quantised in
 // registers.
-#include "kernels/cuda/fp8_panels.cuh"
+#include "kernels/cuda/fp8_quantize.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/swiglu.cuh"
 
@@ -8,38 +8,33 @@ namespace cachalot::cuda {
 
 namespace {
 
-// --- norm: a block for a row, a warp for every tile of 1 x 128 whose number is its own modulo the
-// warps. kTiles: how many a warp keeps in registers; longer rows are read twice.
+// --- norm: a block for a row, a warp for the tiles of 1 x 128 whose number is its own modulo the
+// warps. kTiles: how many a warp keeps in registers while the next row comes in, with their weights
+// if they are few; longer rows are read twice.
 
 struct NormRows {
   int rows = 0, cols = 0;
-  PanelValues<float> x;
-  const float* weight = nullptr;
-  bool weight_wide = false;
+  PanelValues<float> x, weight;
   float eps = 0;
   float* y = nullptr;  // null: not wanted
-  std::ptrdiff_t y_stride = 0;
+  int y_stride = 0;
   bool y_wide = false;
   float* rstd = nullptr;
   numeric::ScaleKind kind = numeric::ScaleKind::kPow2;
   PanelOut out;
 };
 
-__device__ __forceinline__ Panel row_tile(const NormRows& a, int row, int tile) {
-  Panel p;
-  p.job = 0;
-  p.row = row;
-  p.col = tile * kPanel;
-  p.rows = 1;
-  p.cols = min(kPanel, a.cols - p.col);
-  p.warp = static_cast<int>(threadIdx.x) / 32;
-  p.lane = static_cast<int>(threadIdx.x) % 32;
-  return p;
-}
-__device__ __forceinline__ void read_weight(const NormRows& a, const Panel& p, float (&w)[4]) {
-  Panel first = p;
-  first.row = 0;
-  read_row(PanelValues<float>{a.weight, 0, a.weight_wide}, first, 0, w);
+// The lane's four values of a row's tile; zeros past the end.
+__device__ __forceinline__ void read_tile(const NormRows& a, const PanelValues<float>& m,
+                                          int row, int tile, int lane, float (&x)[4]) {
+  const int col = tile * kPanel + 4 * lane;
+  const float* from = element(m.data, row, m.stride, col);
+  if (m.wide && col + 4 <= a.cols) {
+    read_wide(from, x);
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < 4; ++j) x[j] = col + j < a.cols ? from[j] : 0.0f;
 }
 
 __device__ __forceinline__ float sum_of_warp(float x) {
@@ -48,85 +43,117 @@ __device__ __forceinline__ float sum_of_warp(float x) {
   return x;
 }
 
-template <bool kPow2>
-__device__ __forceinline__ void write_norm(const NormRows& a, const Panel& p, float rstd,
-                                           const float (&x)[4], const float (&w)[4]) {
-  float y[1][4];
+// x becomes what is written of it.
+template <bool kPow2, int kTiles, int kWarps>
+__device__ __forceinline__ void write_norm(const NormRows& a, int row, int first,
+                                           int lane, float rstd, float (&x)[kTiles][4],
+                                           const float (&w)[kTiles][4]) {
 #pragma unroll
-  for (int j = 0; j < 4; ++j) y[0][j] = __fmul_rn(__fmul_rn(x[j], rstd), w[j]);
-  if (a.y != nullptr) {
-    float* to = a.y + p.row * a.y_stride + p.col + 4 * p.lane;
-    if (a.y_wide && p.mine() >= 4) {
-      *reinterpret_cast<float4*>(to) = make_float4(y[0][0], y[0][1], y[0][2], y[0][3]);
+  for (int k = 0; k < kTiles; ++k) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) x[k][j] = __fmul_rn(__fmul_rn(x[k][j], rstd), w[k][j]);
+    const int col = (first + k * kWarps) * kPanel + 4 * lane;
+    if (a.y == nullptr || col >= a.cols) continue;
+    float* to = element(a.y, row, a.y_stride, col);
+    if (a.y_wide && col + 4 <= a.cols) {
+      *reinterpret_cast<float4*>(to) = make_float4(x[k][0], x[k][1], x[k][2], x[k][3]);
     } else {
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        if (j < p.mine()) to[j] = y[0][j];
+        if (col + j < a.cols) to[j] = x[k][j];
       }
     }
   }
-  write_row_tiles<kPow2>(y, a.kind, a.out, p, 0);
+  std::uint8_t* codes_of_row = element(a.out.codes, row, a.out.stride, first * kPanel + 4 * lane);
+  const int left = a.cols - first * kPanel - 4 * lane;
+  const float scale = quantize_tiles<kPow2>(x, a.kind, lane, [&](int k, std::uint32_t codes) {
+    std::uint8_t* to = codes_of_row + k * kWarps * kPanel;
+    const int mine = left - k * kWarps * kPanel;
+    if (a.out.wide && mine >= 4) {
+      *reinterpret_cast<std::uint32_t*>(to) = codes;
+      return;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (j < mine) to[j] = static_cast<std::uint8_t>(codes >> (8 * j));
+    }
+  });
+  const int tile = first + lane * kWarps;
+  if (lane < kTiles && tile * kPanel < a.cols) {
+    *element(a.out.scales, row, a.out.scale_stride, tile) = scale;
+  }
 }
 
 template <bool kPow2, int kWarps, int kTiles>
-__global__ void __launch_bounds__(32 * kWarps, kTiles > 4 ? 3 : 32 / kWarps)
+__global__ void __launch_bounds__(32 * kWarps, kTiles > 4 ? 2 : 20 / kWarps)
     norm_rows(const __grid_constant__ NormRows a) {
   __shared__ float sums[2][kWarps];
   const int tiles = (a.cols + kPanel - 1) / kPanel;
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x / 32), lane = static_cast<int>(threadIdx.x % 32);
+  constexpr bool kKeepWeight = kTiles <= 4;
+  float weight[kTiles][4], next[kTiles][4];
+  const int begin = static_cast<int>(blockIdx.x), step = static_cast<int>(gridDim.x);
+#pragma unroll
+  for (int k = 0; k < kTiles; ++k) {
+    if (kKeepWeight) read_tile(a, a.weight, 0, warp + k * kWarps, lane, weight[k]);
+    read_tile(a, a.x, begin, warp + k * kWarps, lane, next[k]);
+  }
   int turn = 0;
-  for (int row = static_cast<int>(blockIdx.x); row < a.rows;
-       row += static_cast<int>(gridDim.x), turn ^= 1) {
+  for (int row = begin; row < a.rows; row += step, turn ^= 1) {
     float x[kTiles][4];
     float sum = 0;
 #pragma unroll
     for (int k = 0; k < kTiles; ++k) {
-      const int tile = warp + k * kWarps;
-      if (tile < tiles) read_row(a.x, row_tile(a, row, tile), 0, x[k]);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) x[k][j] = next[k][j];
+      if (row + step < a.rows) {
+        read_tile(a, a.x, row + step, warp + k * kWarps, lane, next[k]);
+      }
     }
 #pragma unroll
     for (int k = 0; k < kTiles; ++k) {
-      if (warp + k * kWarps >= tiles) break;
 #pragma unroll
       for (int j = 0; j < 4; ++j) sum = __fmaf_rn(x[k][j], x[k][j], sum);
     }
     for (int tile = warp + kTiles * kWarps; tile < tiles; tile += kWarps) {
       float more[4];
-      read_row(a.x, row_tile(a, row, tile), 0, more);
+      read_tile(a, a.x, row, tile, lane, more);
 #pragma unroll
       for (int j = 0; j < 4; ++j) sum = __fmaf_rn(more[j], more[j], sum);
     }
     sum = sum_of_warp(sum);
-    if (lane == 0) sums[turn][warp] = sum;
-    __syncthreads();  // one a row: the other half of `sums` is for the next one
-    float total = 0;
+    float total = sum;
+    if constexpr (kWarps > 1) {
+      if (lane == 0) sums[turn][warp] = sum;
+      __syncthreads();  // one a row: the other half of `sums` is for the next one
+      total = 0;
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) total = __fadd_rn(total, sums[turn][w]);
+      for (int w = 0; w < kWarps; ++w) total = __fadd_rn(total, sums[turn][w]);
+    }
     const float rstd =
         __frcp_rn(__fsqrt_rn(__fadd_rn(__fdiv_rn(total, static_cast<float>(a.cols)), a.eps)));
     if (threadIdx.x == 0 && a.rstd != nullptr) a.rstd[row] = rstd;
+    if constexpr (!kKeepWeight) {
 #pragma unroll
-    for (int k = 0; k < kTiles; ++k) {
-      const int tile = warp + k * kWarps;
-      if (tile >= tiles) break;
-      const Panel p = row_tile(a, row, tile);
-      float w[4];
-      read_weight(a, p, w);
-      write_norm<kPow2>(a, p, rstd, x[k], w);
+      for (int k = 0; k < kTiles; ++k) {
+        read_tile(a, a.weight, 0, warp + k * kWarps, lane, weight[k]);
+      }
     }
+    write_norm<kPow2, kTiles, kWarps>(a, row, warp, lane, rstd, x, weight);
     for (int tile = warp + kTiles * kWarps; tile < tiles; tile += kWarps) {
-      const Panel p = row_tile(a, row, tile);
-      float w[4], more[4];
-      read_row(a.x, p, 0, more);
-      read_weight(a, p, w);
-      write_norm<kPow2>(a, p, rstd, more, w);
+      float more[1][4], w[1][4];
+      read_tile(a, a.x, row, tile, lane, more[0]);
+      read_tile(a, a.weight, 0, tile, lane, w[0]);
+      write_norm<kPow2, 1, kWarps>(a, row, tile, lane, rstd, more, w);
     }
   }
 }
 
 template <int kWarps, int kTiles>
 void launch_norm(const Context& ctx, const NormRows& a) {
-  const int blocks = std::min(a.rows, device_of(ctx).processors() * (64 / kWarps) * 4);
+  const int resident = device_of(ctx).processors() * (kTiles > 4 ? 2 : 20 / kWarps);
+  const int turns = ceil_div(a.rows, resident);  // of every block, as even as can be
+  const int blocks = ceil_div(a.rows, turns);
   if (is_pow2(a.kind)) {
     norm_rows<true, kWarps, kTiles><<<blocks, 32 * kWarps, 0, stream_of(ctx)>>>(a);
   } else {
@@ -137,49 +164,94 @@ void launch_norm(const Context& ctx, const NormRows& a) {
 
 // --- SwiGLU
 
+template <int kRows>
+__device__ __forceinline__ void gate_rows(float (&x)[kRows][4], const float (&up)[kRows][4]) {
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) x[i][j] = gated(x[i][j], up[i][j]);
+  }
+}
+
 struct SwigluOfFloats {
   int rows = 0, cols = 0;
   PanelValues<float> gate, up;
   numeric::ScaleKind kind = numeric::ScaleKind::kPow2, keep_kind = numeric::ScaleKind::kPow2;
-  PanelOut out[2];
   PanelOut keep_gate, keep_up;
+  PanelOut along, across;
 
+  static constexpr bool kTransposes = false;
+  static constexpr int blocks(bool, Wanted) { return 2; }
   bool pow2() const {
-    return is_pow2(kind) && ((keep_gate.codes == nullptr && keep_up.codes == nullptr) || is_pow2(keep_kind));
+    return is_pow2(kind) &&
+           ((keep_gate.codes == nullptr && keep_up.codes == nullptr) || is_pow2(keep_kind));
   }
-  template <bool kPow2>
-  __device__ __forceinline__ void read(const Panel& p, int first, float (&x)[kReadRows][4]) const {
-    float u[kReadRows][4];
-    read_values(gate, p, first, x);
-    read_values(up, p, first, u);
-    if (keep_gate.codes != nullptr) write_row_tiles<kPow2>(x, keep_kind, keep_gate, p, first);
-    if (keep_up.codes != nullptr) write_row_tiles<kPow2>(u, keep_kind, keep_up, p, first);
-#pragma unroll
-    for (int i = 0; i < kReadRows; ++i) {
-#pragma unroll
-      for (int j = 0; j < 4; ++j) x[i][j] = gated(x[i][j], u[i][j]);
+
+  class Reader {
+   public:
+    static constexpr bool kStaged = false, kInPlace = false;
+    __device__ Reader(const SwigluOfFloats& a, const Panel& p)
+        : gate_(a.gate, p),
+          up_(a.up, p),
+          keep_gate_(a.keep_gate, p),
+          keep_up_(a.keep_up, p),
+          keep_kind_(a.keep_kind) {}
+    template <bool kPow2>
+    __device__ __forceinline__ void read(int row, float (&x)[kReadRows][4]) const {
+      float u[kReadRows][4];
+      gate_.read(row, x);
+      up_.read(row, u);
+      keep_gate_.template write<kPow2>(x, keep_kind_, row);
+      keep_up_.template write<kPow2>(u, keep_kind_, row);
+      gate_rows(x, u);
     }
-  }
+
+   private:
+    ValuesReader<float> gate_, up_;
+    RowTilesWriter keep_gate_, keep_up_;
+    numeric::ScaleKind keep_kind_;
+  };
 };
 
 struct SwigluOfCodes {
   int rows = 0, cols = 0;
   PanelCodes gate, up;
   numeric::ScaleKind kind = numeric::ScaleKind::kPow2;
-  PanelOut out[2];
+  PanelOut along, across;
 
+  static constexpr bool kTransposes = false;
+  static constexpr int blocks(bool pow2, Wanted) { return pow2 ? 3 : 2; }
   bool pow2() const { return is_pow2(kind); }
-  template <bool kPow2>
-  __device__ __forceinline__ void read(const Panel& p, int first, float (&x)[kReadRows][4]) const {
-    float u[kReadRows][4];
-    read_values(gate, p, first, x);
-    read_values(up, p, first, u);
-#pragma unroll
-    for (int i = 0; i < kReadRows; ++i) {
-#pragma unroll
-      for (int j = 0; j < 4; ++j) x[i][j] = gated(x[i][j], u[i][j]);
+
+  class Reader {
+   public:
+    static constexpr bool kStaged = true, kInPlace = false;
+    __device__ Reader(const SwigluOfCodes& a, const Panel& p) : gate_(a.gate, p), up_(a.up, p) {}
+    template <bool kPow2>
+    __device__ __forceinline__ void read(int row, float (&x)[kReadRows][4]) const {
+      float u[kReadRows][4];
+      gate_.read(row, x);
+      up_.read(row, u);
+      gate_rows(x, u);
     }
-  }
+    __device__ __forceinline__ void fetch(int row, float4* slot) const {
+      auto* words = reinterpret_cast<std::uint32_t*>(slot);
+      gate_.fetch(row, words);
+      up_.fetch(row, words + 1);
+    }
+    template <bool kPow2>
+    __device__ __forceinline__ void take(int row, const float4* slot, float (&x)[4]) const {
+      const uint2 words = *reinterpret_cast<const uint2*>(slot);
+      float u[4];
+      gate_.multiply(words.x, row, x);
+      up_.multiply(words.y, row, u);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) x[j] = gated(x[j], u[j]);
+    }
+
+   private:
+    CodesReader gate_, up_;
+  };
 };
 
 }  // namespace
@@ -191,12 +263,11 @@ void rms_norm_fp8(const Context& ctx, const RmsNormFp8& a) {
   r.rows = n.x.rows;
   r.cols = n.x.cols;
   r.x = panel_values(n.x);
-  r.weight = n.weight.data();
-  r.weight_wide = aligned(r.weight, 0, 16);
+  r.weight = {n.weight.data(), 0, aligned(n.weight.data(), 0, 16)};
   r.eps = n.eps;
   if (n.y.rows > 0) {
     r.y = n.y.data;
-    r.y_stride = n.y.stride;
+    r.y_stride = short_stride(n.y.stride);
     r.y_wide = aligned(n.y.data, n.y.stride, 16);
   }
   r.rstd = n.rstd.empty() ? nullptr : n.rstd.data();
@@ -205,20 +276,25 @@ void rms_norm_fp8(const Context& ctx, const RmsNormFp8& a) {
   const int tiles = ceil_div(r.cols, kPanel);
   if (tiles <= 4) return launch_norm<1, 4>(ctx, r);
   if (tiles <= 16) return launch_norm<4, 4>(ctx, r);
-  launch_norm<8, 8>(ctx, r);
+  if (tiles <= 32) return launch_norm<8, 4>(ctx, r);
+  launch_norm<8, 7>(ctx, r);
 }
 
 void swiglu_fp8(const Context& ctx, std::span<const SwigluFp8> jobs) {
   std::vector<SwigluOfFloats> floats;
   std::vector<SwigluOfCodes> codes;
   for (const SwigluFp8& a : jobs) {
+    const PanelOut out = panel_out(a.out), also = panel_out(a.also);
     if (a.gate.rows == 0 && a.kept_gate.rows > 0) {
-      codes.push_back({a.out.rows, a.out.cols, panel_codes(a.kept_gate), panel_codes(a.kept_up),
-                       a.kind, {panel_out(a.out), panel_out(a.also)}});
+      add_results(codes,
+                  {a.out.rows, a.out.cols, panel_codes(a.kept_gate), panel_codes(a.kept_up), a.kind,
+                   {}, {}},
+                  out, also);
     } else {
-      floats.push_back({a.out.rows, a.out.cols, panel_values(a.gate), panel_values(a.up), a.kind,
-                        a.keep_kind, {panel_out(a.out), panel_out(a.also)},
-                        panel_out(a.keep_gate), panel_out(a.keep_up)});
+      add_results(floats,
+                  {a.out.rows, a.out.cols, panel_values(a.gate), panel_values(a.up), a.kind,
+                   a.keep_kind, panel_out(a.keep_gate), panel_out(a.keep_up), {}, {}},
+                  out, also);
     }
   }
   quantize_jobs(ctx, floats, false, "swiglu_fp8");

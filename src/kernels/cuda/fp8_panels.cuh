@@ -1,15 +1,14 @@
-// Quantising a matrix panel by panel: 128 x 128 values, which hold whole tiles of every kind, are
-// one block's of threads, so that one reading serves two tilings.
+// Panels of matrices: 128 x 128 values, which hold whole tiles of every kind, are one block's of
+// threads. How blocks find theirs, read operands and write results.
 //
-// A warp has 16 rows of its panel, a lane 4 neighbouring columns of them. A row's largest is one
-// reduction of a warp, so tiles along rows are done with while values are read. Tiles that span
-// rows wait in shared memory until every warp has told what its columns' largest are.
+// A warp has 16 rows of its panel, a lane 4 neighbouring columns of them.
 //
 // Jobs are lists of matrices; panels are numbered through all of them, so that one launch does all.
 #pragma once
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "kernels/cuda/fp8.cuh"
@@ -25,54 +24,63 @@ bool aligned(const T* p, std::ptrdiff_t stride, std::size_t bytes) {
          static_cast<std::size_t>(stride) * sizeof(T) % bytes == 0;
 }
 
-// --- operands as kernels see them
+// --- operands as jobs hold them. Strides are ints: a product of two is one instruction.
+
+inline int short_stride(std::ptrdiff_t stride) {
+  if (stride > std::numeric_limits<int>::max()) {
+    throw Error(Code::kUnsupported, cat("rows of a matrix on the GPU lie ", stride,
+                                        " elements apart; at most 2^31 - 1 are supported"));
+  }
+  return static_cast<int>(stride);
+}
 
 struct PanelOut {
   std::uint8_t* codes = nullptr;  // null: not wanted
-  std::ptrdiff_t stride = 0;
+  int stride = 0;
   float* scales = nullptr;
-  std::ptrdiff_t scale_stride = 0;
+  int scale_stride = 0;
   ScaleTile tile = ScaleTile::kRow;
   bool wide = false;    // codes may be written in words; transposed: in 16 bytes
   int padded_rows = 0;  // transposed
 };
 inline PanelOut panel_out(const Fp8Out& o) {
   if (o.empty()) return {};
-  return {o.codes,        o.stride, o.scales,
-          o.scale_stride, o.tile,   aligned(o.codes, o.stride, 4), 0};
+  return {o.codes, short_stride(o.stride),          o.scales, short_stride(o.scale_stride),
+          o.tile,  aligned(o.codes, o.stride, 4), 0};
 }
 inline PanelOut panel_out(const Fp8Out& o, const TransposedCodes& t) {
   if (o.empty()) return {};
-  return {t.codes,        t.stride, o.scales,
-          o.scale_stride, o.tile,   aligned(t.codes, t.stride, 16), t.padded_rows};
+  return {t.codes, short_stride(t.stride),           o.scales,      short_stride(o.scale_stride),
+          o.tile,  aligned(t.codes, t.stride, 16), t.padded_rows};
 }
 
 struct PanelCodes {
   const std::uint8_t* codes = nullptr;
-  std::ptrdiff_t stride = 0;
+  int stride = 0;
   const float* scales = nullptr;
-  std::ptrdiff_t scale_stride = 0;
+  int scale_stride = 0;
   ScaleTile tile = ScaleTile::kRow;
   bool wide = false;
 };
 inline PanelCodes panel_codes(const Fp8View& x) {
-  return {x.codes, x.stride, x.scales, x.scale_stride, x.tile, aligned(x.codes, x.stride, 4)};
+  return {x.codes,  short_stride(x.stride), x.scales, short_stride(x.scale_stride),
+          x.tile, aligned(x.codes, x.stride, 4)};
 }
 
 template <class T>
 struct PanelValues {
   const T* data = nullptr;
-  std::ptrdiff_t stride = 0;
+  int stride = 0;
   bool wide = false;  // four at once
 };
 template <class T>
 PanelValues<T> panel_values(MatView<const T> x) {
-  return {x.data, x.stride, aligned(x.data, x.stride, 4 * sizeof(T))};
+  return {x.data, short_stride(x.stride), aligned(x.data, x.stride, 4 * sizeof(T))};
 }
 
 // --- lists of jobs
 
-// kernels/: what a job is made of. `rows` and `cols` are the matrix's.
+// `rows` and `cols` of a Job are its matrix's.
 template <class Job>
 struct JobList {
   Job one;  // the only one, or:
@@ -91,6 +99,7 @@ JobList<Job> job_list(const Context& ctx, std::vector<Job>& jobs, int& panels) {
   list.count = static_cast<int>(jobs.size());
   list.one = jobs[0];
   std::vector<int> first;
+  first.reserve(jobs.size());
   for (const Job& j : jobs) {
     first.push_back(panels);
     panels += ceil_div(j.rows, kPanel) * ceil_div(j.cols, kPanel);
@@ -106,12 +115,20 @@ JobList<Job> job_list(const Context& ctx, std::vector<Job>& jobs, int& panels) {
   return list;
 }
 
+// The element at a row and column, of a matrix or from another element on.
+template <class T>
+__device__ __forceinline__ T* element(T* data, int row, int stride, int col = 0) {
+  return data + (static_cast<std::int64_t>(row) * stride + col);
+}
+
 struct Panel {
   int job;
   int row, col;    // where it begins
   int rows, cols;  // what the matrix has of it
   int warp, lane;
   __device__ int mine() const { return cols - 4 * lane; }  // columns from the thread's first on
+  __device__ int first_row() const { return row + warp * kWarpRows; }  // the warp's
+  __device__ int warp_rows() const { return rows - warp * kWarpRows; }
 };
 
 // The block's job and place. All threads take part.
@@ -129,195 +146,260 @@ __device__ __forceinline__ Panel find_panel(const JobList<Job>& list, const Job*
     begin = list.first[index];
     job = list.jobs + index;
   }
-  const int across = (job->cols + kPanel - 1) / kPanel;
-  const int place = static_cast<int>(blockIdx.x) - begin;
+  const auto across = (static_cast<std::uint32_t>(job->cols) + kPanel - 1) / kPanel;
+  const std::uint32_t place = blockIdx.x - static_cast<std::uint32_t>(begin);
   Panel p;
   p.job = index;
-  p.row = place / across * kPanel;
-  p.col = place % across * kPanel;
+  p.row = static_cast<int>(place / across) * kPanel;
+  p.col = static_cast<int>(place % across) * kPanel;
   p.rows = min(kPanel, job->rows - p.row);
   p.cols = min(kPanel, job->cols - p.col);
-  p.warp = static_cast<int>(threadIdx.x) / 32;
-  p.lane = static_cast<int>(threadIdx.x) % 32;
+  p.warp = static_cast<int>(threadIdx.x / 32);
+  p.lane = static_cast<int>(threadIdx.x % 32);
   return p;
 }
 
-// --- reading
+// --- reading: what a thread needs, in registers. Rows are the warp's, 0 to 15; what the matrix does
+// not have reads as zero.
+
+// kBytes (4, 8 or 16) into shared memory, without waiting; the first `valid` of them from memory,
+// zeros after them.
+template <int kBytes>
+__device__ __forceinline__ void copy_later(void* to, const void* from, int valid) {
+  const auto shared = static_cast<std::uint32_t>(__cvta_generic_to_shared(to));
+  if constexpr (kBytes == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from),
+                 "r"(valid)
+                 : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(shared), "l"(from),
+                 "r"(valid), "n"(kBytes)
+                 : "memory");
+  }
+}
+__device__ __forceinline__ void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Until at most `groups` of 0 to 3 are not there yet.
+__device__ __forceinline__ void wait_for_copies(int groups) {
+  if (groups == 3) asm volatile("cp.async.wait_group 3;" ::: "memory");
+  if (groups == 2) asm volatile("cp.async.wait_group 2;" ::: "memory");
+  if (groups == 1) asm volatile("cp.async.wait_group 1;" ::: "memory");
+  if (groups == 0) asm volatile("cp.async.wait_group 0;" ::: "memory");
+}
 
 __device__ __forceinline__ float widen(float x) { return x; }
 __device__ __forceinline__ float widen(Bf16 x) {
   return __uint_as_float(std::uint32_t{x.bits} << 16);
 }
-__device__ __forceinline__ void read_wide(const float* from, float (&x)[4]) {
-  const float4 v = __ldg(reinterpret_cast<const float4*>(from));
+__device__ __forceinline__ void widen(const float4& v, float (&x)[4]) {
   x[0] = v.x;
   x[1] = v.y;
   x[2] = v.z;
   x[3] = v.w;
 }
-__device__ __forceinline__ void read_wide(const Bf16* from, float (&x)[4]) {
-  const uint2 v = __ldg(reinterpret_cast<const uint2*>(from));
+__device__ __forceinline__ void widen(const uint2& v, float (&x)[4]) {
   x[0] = __uint_as_float(v.x << 16);
   x[1] = __uint_as_float(v.x & 0xFFFF0000u);
   x[2] = __uint_as_float(v.y << 16);
   x[3] = __uint_as_float(v.y & 0xFFFF0000u);
 }
+__device__ __forceinline__ void read_wide(const float* from, float (&x)[4]) {
+  widen(__ldg(reinterpret_cast<const float4*>(from)), x);
+}
+__device__ __forceinline__ void read_wide(const Bf16* from, float (&x)[4]) {
+  widen(__ldg(reinterpret_cast<const uint2*>(from)), x);
+}
 
-// The thread's columns of row r of the panel; zeros where the matrix has none.
 template <class T>
-__device__ __forceinline__ void read_row(const PanelValues<T>& m, const Panel& p, int r,
-                                         float (&x)[4]) {
-  const T* from = m.data + (p.row + r) * m.stride + p.col + 4 * p.lane;
-  if (m.wide && r < p.rows && p.mine() >= 4) {
-    read_wide(from, x);
-    return;
-  }
-#pragma unroll
-  for (int j = 0; j < 4; ++j) x[j] = r < p.rows && j < p.mine() ? widen(from[j]) : 0.0f;
-}
+class ValuesReader {
+ public:
+  __device__ ValuesReader(const PanelValues<T>& m, const Panel& p)
+      : from_(element(m.data, p.first_row(), m.stride, p.col + 4 * p.lane)),
+        stride_(m.stride),
+        rows_(p.warp_rows()),
+        mine_(p.mine()),
+        wide_(m.wide) {}
 
-template <int kRows, class T>
-__device__ __forceinline__ void read_values(const PanelValues<T>& m, const Panel& p, int first,
-                                            float (&x)[kRows][4]) {
-  if (m.wide && first + kRows <= p.rows && p.mine() >= 4) {  // no branch between the loads
-    const T* from = m.data + (p.row + first) * m.stride + p.col + 4 * p.lane;
+  template <int kRows>
+  __device__ __forceinline__ void read(int first, float (&x)[kRows][4]) const {
+    const T* from = element(from_, first, stride_);
+    if (wide_ && first + kRows <= rows_ && mine_ >= 4) {  // no branch between the loads
 #pragma unroll
-    for (int i = 0; i < kRows; ++i) read_wide(from + i * m.stride, x[i]);
-    return;
+      for (int i = 0; i < kRows; ++i) read_wide(element(from, i, stride_), x[i]);
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        x[i][j] = first + i < rows_ && j < mine_ ? widen(*element(from, i, stride_, j)) : 0.0f;
+      }
+    }
   }
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) read_row(m, p, first + i, x[i]);
-}
 
-__device__ __forceinline__ std::uint32_t read_codes(const PanelCodes& m, const Panel& p, int r) {
-  const std::uint8_t* from = m.codes + (p.row + r) * m.stride + p.col + 4 * p.lane;
-  if (m.wide && r < p.rows && p.mine() >= 4) {
-    return __ldg(reinterpret_cast<const std::uint32_t*>(from));
+  // As they are in memory, to the front of `slot`.
+  __device__ __forceinline__ void fetch(int row, float4* slot) const {
+    constexpr int kBytes = 4 * static_cast<int>(sizeof(T));
+    const T* from = element(from_, row, stride_);
+    const int valid = row < rows_ ? max(0, min(4, mine_)) : 0;
+    if (wide_) {
+      copy_later<kBytes>(slot, from, valid * static_cast<int>(sizeof(T)));
+      return;
+    }
+    for (int j = 0; j < 4; ++j) reinterpret_cast<T*>(slot)[j] = j < valid ? from[j] : T{};
   }
-  std::uint32_t codes = 0;
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    if (r < p.rows && j < p.mine()) codes |= std::uint32_t{from[j]} << (8 * j);
+  __device__ __forceinline__ static void take(const float4* slot, float (&x)[4]) {
+    if constexpr (sizeof(T) == 2) {
+      widen(*reinterpret_cast<const uint2*>(slot), x);
+    } else {
+      widen(*slot, x);
+    }
   }
-  return codes;
-}
 
-// The scale of row r of 1 x 128 tiles; 1 past the end.
-__device__ __forceinline__ float read_row_scale(const PanelCodes& m, const Panel& p, int r) {
-  if (r >= p.rows) return 1.0f;
-  return __ldg(m.scales + (p.row + r) * m.scale_stride + p.col / kPanel);
-}
+ private:
+  const T* from_;
+  int stride_;
+  int rows_, mine_;
+  bool wide_;
+};
+
 __device__ __forceinline__ void multiply_out(std::uint32_t codes, float scale, float (&x)[4]) {
   decode_e4m3x4(codes, x);
 #pragma unroll
   for (int j = 0; j < 4; ++j) x[j] = __fmul_rn(x[j], scale);
 }
 
-// kRows rows from row `first` on, of tiles of any kind.
-template <int kRows>
-__device__ __forceinline__ void read_values(const PanelCodes& m, const Panel& p, int first,
-                                            float (&x)[kRows][4]) {
-  std::uint32_t codes[kRows];
+// Codes, four in a word; scales of any tiles. Whole warps take part in what multiplies out.
+class CodesReader {
+ public:
+  __device__ CodesReader(const PanelCodes& m, const Panel& p)
+      : from_(element(m.codes, p.first_row(), m.stride, p.col + 4 * p.lane)),
+        stride_(m.stride),
+        rows_(p.warp_rows()),
+        mine_(p.mine()),
+        wide_(m.wide),
+        by_row_(m.tile == ScaleTile::kRow) {
+    if (by_row_) {
+      const bool any = p.lane < kWarpRows && p.lane < rows_;
+      const float* at = element(m.scales, p.first_row() + p.lane, m.scale_stride, p.col / kPanel);
+      scale_[0] = any ? __ldg(at) : 1.0f;
+      return;
+    }
+    const bool whole = m.tile == ScaleTile::kTensor;
+    const float* line = element(m.scales, whole ? 0 : p.row / kPanel, m.scale_stride);
 #pragma unroll
-  for (int i = 0; i < kRows; ++i) codes[i] = read_codes(m, p, first + i);
-  if (m.tile == ScaleTile::kRow) {
-    float scale[kRows];
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) scale[i] = read_row_scale(m, p, first + i);
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) multiply_out(codes[i], scale[i], x[i]);
-    return;
+    for (int j = 0; j < 4; ++j) {
+      const int at = m.tile == ScaleTile::kColumn  ? p.col + 4 * p.lane + j
+                     : m.tile == ScaleTile::kBlock ? p.col / kPanel
+                                                   : 0;
+      scale_[j] = j < mine_ ? __ldg(line + at) : 1.0f;
+    }
   }
-  float scale[4];
+
+  __device__ __forceinline__ std::uint32_t word(int row) const {
+    const std::uint8_t* from = element(from_, row, stride_);
+    if (wide_ && row < rows_ && mine_ >= 4) {
+      return __ldg(reinterpret_cast<const std::uint32_t*>(from));
+    }
+    std::uint32_t codes = 0;
 #pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    const std::ptrdiff_t line = m.tile == ScaleTile::kTensor ? 0 : p.row / kPanel * m.scale_stride;
-    const int at = m.tile == ScaleTile::kColumn  ? p.col + 4 * p.lane + min(j, max(p.mine(), 1) - 1)
-                   : m.tile == ScaleTile::kBlock ? p.col / kPanel
-                                                 : 0;
-    scale[j] = p.mine() > 0 ? __ldg(m.scales + line + at) : 1.0f;
+    for (int j = 0; j < 4; ++j) {
+      if (row < rows_ && j < mine_) codes |= std::uint32_t{from[j]} << (8 * j);
+    }
+    return codes;
   }
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
-    decode_e4m3x4(codes[i], x[i]);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) x[i][j] = __fmul_rn(x[i][j], scale[j]);
+  __device__ __forceinline__ void fetch(int row, std::uint32_t* slot) const {
+    if (wide_) {
+      copy_later<4>(slot, element(from_, row, stride_), row < rows_ ? max(0, min(4, mine_)) : 0);
+    } else {
+      *slot = word(row);
+    }
   }
-}
+  __device__ __forceinline__ void multiply(std::uint32_t word, int row, float (&x)[4]) const {
+    if (by_row_) {
+      multiply_out(word, __shfl_sync(0xFFFFFFFFu, scale_[0], row), x);
+      return;
+    }
+    decode_e4m3x4(word, x);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) x[j] = __fmul_rn(x[j], scale_[j]);
+  }
+  template <int kRows>
+  __device__ __forceinline__ void read(int first, float (&x)[kRows][4]) const {
+    std::uint32_t words[kRows];
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) words[i] = word(first + i);
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) multiply(words[i], first + i, x[i]);
+  }
+
+ private:
+  const std::uint8_t* from_;
+  int stride_;
+  float scale_[4];  // of the columns; by rows: [0] of lane i is row i's
+  int rows_, mine_;
+  bool wide_, by_row_;
+};
 
 // --- writing
 
-__device__ __forceinline__ void write_codes(const PanelOut& o, const Panel& p, int r,
-                                            std::uint32_t codes) {
-  if (r >= p.rows) return;
-  std::uint8_t* to = o.codes + (p.row + r) * o.stride + p.col + 4 * p.lane;
-  if (o.wide && p.mine() >= 4) {
-    *reinterpret_cast<std::uint32_t*>(to) = codes;
-    return;
-  }
+class CodesWriter {
+ public:
+  __device__ CodesWriter(const PanelOut& o, const Panel& p)
+      : to_(element(o.codes, p.first_row(), o.stride, p.col + 4 * p.lane)),
+        stride_(o.stride),
+        rows_(p.warp_rows()),
+        mine_(p.mine()),
+        wide_(o.wide && p.mine() >= 4) {}
+
+  __device__ __forceinline__ void write(int row, std::uint32_t codes) const {
+    if (row >= rows_) return;
+    std::uint8_t* to = element(to_, row, stride_);
+    if (wide_) {
+      *reinterpret_cast<std::uint32_t*>(to) = codes;
+      return;
+    }
 #pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    if (j < p.mine()) to[j] = static_cast<std::uint8_t>(codes >> (8 * j));
+    for (int j = 0; j < 4; ++j) {
+      if (j < mine_) to[j] = static_cast<std::uint8_t>(codes >> (8 * j));
+    }
   }
-}
 
-template <bool kPow2>
-__device__ __forceinline__ std::uint32_t codes_of(const float (&x)[4], const TileScale& t) {
-  return encode_e4m3x4(quotient<kPow2>(x[0], t), quotient<kPow2>(x[1], t), quotient<kPow2>(x[2], t),
-                       quotient<kPow2>(x[3], t));
-}
-template <bool kPow2>
-__device__ __forceinline__ std::uint32_t codes_of(const float (&x)[4], const TileScale (&t)[4]) {
-  return encode_e4m3x4(quotient<kPow2>(x[0], t[0]), quotient<kPow2>(x[1], t[1]),
-                       quotient<kPow2>(x[2], t[2]), quotient<kPow2>(x[3], t[3]));
-}
-
-// Tiles of 1 x 128 of the warp's rows [first, first + kRows) of the panel, kRows <= 32.
-template <bool kPow2, int kRows>
-__device__ __forceinline__ void write_row_tiles(const float (&x)[kRows][4],
-                                                numeric::ScaleKind kind, const PanelOut& o,
-                                                const Panel& p, int first) {
-  float scale = 0;  // lane i: of row i
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
-    const TileScale t = tile_scale<kPow2>(kind, largest_in_warp(largest_of(x[i])));
-    if (p.lane == i) scale = t.scale;
-    write_codes(o, p, first + i, codes_of<kPow2>(x[i], t));
-  }
-  if (p.lane < kRows && first + p.lane < p.rows) {
-    o.scales[(p.row + first + p.lane) * o.scale_stride + p.col / kPanel] = scale;
-  }
-}
-
-// --- one panel
-
-// What a block remembers of its panel: 68 KiB, so that three of them fit a multiprocessor. A thread
-// reads back only the values that it wrote itself.
-struct PanelMemory {
-  float4 value[kPanel][kPanel / 4];
-  float4 largest[kPanelWarps][kPanel / 4];  // of each warp's part of the columns
-
-  __device__ float4& at(const Panel& p, int i) { return value[p.warp * kWarpRows + i][p.lane]; }
+ private:
+  std::uint8_t* to_;
+  int stride_;
+  int rows_, mine_;
+  bool wide_;
 };
 
-// Before the barrier: what the warp knows of its columns. After it: the whole columns' largest.
-__device__ __forceinline__ void share_columns(PanelMemory& s, const Panel& p, float (&m)[4]) {
-  s.largest[p.warp][p.lane] = make_float4(m[0], m[1], m[2], m[3]);
-  __syncthreads();
-#pragma unroll
-  for (int w = 0; w < kPanelWarps; ++w) {
-    const float4 v = s.largest[w][p.lane];
-    m[0] = larger(m[0], v.x);
-    m[1] = larger(m[1], v.y);
-    m[2] = larger(m[2], v.z);
-    m[3] = larger(m[3], v.w);
-  }
-}
-__device__ __forceinline__ float largest_in_panel(const float (&column)[4]) {
-  return largest_in_warp(largest_of(column));
-}
+// Tiles of 1 x 128 and their scales.
+class RowTilesWriter {
+ public:
+  __device__ RowTilesWriter(const PanelOut& o, const Panel& p)
+      : codes_(o, p),
+        scales_(element(o.scales, p.first_row() + p.lane, o.scale_stride, p.col / kPanel)),
+        scale_stride_(o.scale_stride),
+        rows_(p.warp_rows()),
+        lane_(p.lane),
+        wanted_(o.codes != nullptr) {}
 
-// Scales of the thread's columns, which one warp writes; of blocks and matrices all the same one.
+  template <bool kPow2, int kRows>
+  __device__ __forceinline__ void write(const float (&x)[kRows][4], numeric::ScaleKind kind,
+                                        int first) const {
+    if (!wanted_) return;
+    const float scale = quantize_tiles<kPow2>(
+        x, kind, lane_, [&](int i, std::uint32_t codes) { codes_.write(first + i, codes); });
+    if (lane_ < kRows && first + lane_ < rows_) *element(scales_, first, scale_stride_) = scale;
+  }
+
+ private:
+  CodesWriter codes_;
+  float* scales_;  // of row `lane`
+  int scale_stride_;
+  int rows_, lane_;
+  bool wanted_;
+};
+
+// Scales of the thread's columns; of blocks and matrices all the same one. Written by one warp.
 template <bool kPow2>
 __device__ __forceinline__ void panel_scales(numeric::ScaleKind kind, const PanelOut& o,
                                              const Panel& p, const float (&column)[4],
@@ -327,62 +409,63 @@ __device__ __forceinline__ void panel_scales(numeric::ScaleKind kind, const Pane
     for (int j = 0; j < 4; ++j) {
       t[j] = tile_scale<kPow2>(kind, column[j]);
       if (p.warp == 0 && j < p.mine()) {
-        o.scales[p.row / kPanel * o.scale_stride + p.col + 4 * p.lane + j] = t[j].scale;
+        *element(o.scales, p.row / kPanel, o.scale_stride, p.col + 4 * p.lane + j) = t[j].scale;
       }
     }
     return;
   }
   const bool whole = o.tile == ScaleTile::kTensor;
-  t[0] = tile_scale<kPow2>(kind, whole ? tensor_amax[p.job] : largest_in_panel(column));
+  const float amax = whole ? tensor_amax[p.job] : largest_in_warp(largest_of(column));
+  t[0] = tile_scale<kPow2>(kind, amax);
   t[1] = t[2] = t[3] = t[0];
   if (threadIdx.x == 0 && (!whole || (p.row == 0 && p.col == 0))) {
-    o.scales[whole ? 0 : p.row / kPanel * o.scale_stride + p.col / kPanel] = t[0].scale;
+    *(whole ? o.scales : element(o.scales, p.row / kPanel, o.scale_stride, p.col / kPanel)) =
+        t[0].scale;
   }
 }
-
-template <bool kPow2>
-__device__ __forceinline__ void write_panel(const PanelOut& o, const Panel& p,
-                                            const TileScale (&t)[4], PanelMemory& s) {
-#pragma unroll 4
-  for (int i = 0; i < kWarpRows; ++i) {
-    const float4 v = s.at(p, i);
-    const float x[4] = {v.x, v.y, v.z, v.w};
-    write_codes(o, p, p.warp * kWarpRows + i, codes_of<kPow2>(x, t));
-  }
+__device__ __forceinline__ bool lifted(const TileScale (&t)[4]) {
+  return t[0].lifted() || t[1].lifted() || t[2].lifted() || t[3].lifted();
 }
 
-// Transposing takes the place of the values. Four rows of a thread's columns become four words,
-// written where the warp has read all it had there: group g of the warp's rows to its row g, a
-// lane's words to slot lane ^ warp, so that eight warps' words of a column lie in different banks.
-template <bool kPow2>
-__device__ __forceinline__ void transpose_codes(const Panel& p, const TileScale (&t)[4],
-                                                PanelMemory& s) {
+__device__ __forceinline__ void keep_largest(float (&m)[4], const float (&x)[4]) {
 #pragma unroll
-  for (int g = 0; g < kWarpRows / 4; ++g) {
-    const float4 a = s.at(p, 4 * g), b = s.at(p, 4 * g + 1), c = s.at(p, 4 * g + 2),
-                 d = s.at(p, 4 * g + 3);
-    const float column[4][4] = {
-        {a.x, b.x, c.x, d.x}, {a.y, b.y, c.y, d.y}, {a.z, b.z, c.z, d.z}, {a.w, b.w, c.w, d.w}};
-    uint4 words;
-    words.x = codes_of<kPow2>(column[0], t[0]);
-    words.y = codes_of<kPow2>(column[1], t[1]);
-    words.z = codes_of<kPow2>(column[2], t[2]);
-    words.w = codes_of<kPow2>(column[3], t[3]);
-    __syncwarp();
-    *reinterpret_cast<uint4*>(&s.value[p.warp * kWarpRows + g][p.lane ^ p.warp]) = words;
+  for (int j = 0; j < 4; ++j) m[j] = larger(m[j], fabsf(x[j]));
+}
+// Largest magnitudes of the panel's columns from what each warp has seen of them. One barrier.
+__device__ __forceinline__ void share_columns(float4 (&shared)[kPanelWarps][kPanel / 4],
+                                              const Panel& p, float (&m)[4]) {
+  shared[p.warp][p.lane] = make_float4(m[0], m[1], m[2], m[3]);
+  __syncthreads();
+#pragma unroll
+  for (int w = 0; w < kPanelWarps; ++w) {
+    float other[4];
+    widen(shared[w][p.lane], other);
+    keep_largest(m, other);
   }
 }
 
-// 16 rows of a column as they were put there. `rows`: kWarpRows rows of one warp, in words.
-__device__ __forceinline__ uint4 transposed_piece(const std::uint32_t* rows, int col, int warp) {
-  const std::uint32_t* from = rows + 4 * (col / 4 ^ warp) + col % 4;
-  return make_uint4(from[0], from[kPanel], from[2 * kPanel], from[3 * kPanel]);
+// --- transposed codes. Four rows of a thread's columns become four words, put in a slot of 16 bytes
+// per lane: slot lane ^ warp of a row of slots, so that eight warps' words of a column, which are
+// read together, lie in different banks.
+
+__device__ __forceinline__ void put_words(float4 (&row)[kPanel / 4], const Panel& p,
+                                          const std::uint32_t (&words)[4]) {
+  *reinterpret_cast<uint4*>(&row[p.lane ^ p.warp]) =
+      make_uint4(words[0], words[1], words[2], words[3]);
+}
+// 16 rows of a column: of `warp`, whose four rows of slots lie kApart rows apart from `rows` on.
+template <int kApart>
+__device__ __forceinline__ uint4 transposed_piece(const float4 (*rows)[kPanel / 4], int col,
+                                                  int warp) {
+  const auto* from = reinterpret_cast<const std::uint32_t*>(&rows[0][col / 4 ^ warp]) + col % 4;
+  return make_uint4(from[0], from[kApart * kPanel], from[2 * kApart * kPanel],
+                    from[3 * kApart * kPanel]);
 }
 __device__ __forceinline__ void write_piece(const PanelOut& o, const Panel& p, int col, int row,
                                             const uint4& v) {
   const int limit = min(kPanel, o.padded_rows - p.row);
   if (col >= p.cols || row >= limit) return;
-  std::uint8_t* to = o.codes + (p.col + col) * o.stride + p.row + row;
+  std::uint8_t* to = element(o.codes, p.col + col, o.stride, p.row + row);
   if (o.wide && row + 16 <= limit) {
     *reinterpret_cast<uint4*>(to) = v;
     return;
@@ -393,138 +476,17 @@ __device__ __forceinline__ void write_piece(const PanelOut& o, const Panel& p, i
     if (row + k < limit) to[k] = static_cast<std::uint8_t>(words[k / 4] >> (k % 4 * 8));
   }
 }
-// After a barrier.
+// After a barrier: all pieces of a panel whose warps' slots lie in `value`, from each one's row
+// `first` on.
+template <int kApart>
 __device__ __forceinline__ void write_transposed(const PanelOut& o, const Panel& p,
-                                                 const PanelMemory& s) {
+                                                 const float4 (*value)[kPanel / 4], int first) {
 #pragma unroll 2
   for (int i = 0; i < kPanel * kPanelWarps / kPanelThreads; ++i) {
     const int at = static_cast<int>(threadIdx.x) + i * kPanelThreads;
     const int col = at / kPanelWarps, warp = at % kPanelWarps;
-    const auto* rows = reinterpret_cast<const std::uint32_t*>(s.value[warp * kWarpRows]);
-    write_piece(o, p, col, kWarpRows * warp, transposed_piece(rows, col, warp));
-  }
-}
-
-// --- the kernels. A Source is a job's operands: rows, cols, kind, out[2], pow2() of all its kinds,
-// and read<kPow2>(panel, first row, x), which may write results of its own.
-
-enum class Wanted { kRows, kPanels, kTransposed };  // only 1 x 128; any; 128 x 1 transposed
-inline constexpr int kReadRows = 4;
-
-template <class Source, bool kPow2, Wanted kWanted>
-__global__ void __launch_bounds__(kPanelThreads, 3)
-    quantize_panels(const __grid_constant__ JobList<Source> list, const float* tensor_amax) {
-  extern __shared__ float4 shared[];
-  PanelMemory& s = *reinterpret_cast<PanelMemory*>(shared);
-  const Source* job;
-  const Panel p = find_panel(list, job);
-  const numeric::ScaleKind kind = job->kind;
-  float column[4] = {0, 0, 0, 0};
-#pragma unroll 1
-  for (int i = 0; i < kWarpRows; i += kReadRows) {
-    const int first = p.warp * kWarpRows + i;
-    float x[kReadRows][4];
-    job->template read<kPow2>(p, first, x);
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      const PanelOut& o = job->out[e];
-      if (o.codes != nullptr && o.tile == ScaleTile::kRow) {
-        write_row_tiles<kPow2>(x, kind, o, p, first);
-      }
-    }
-    if constexpr (kWanted != Wanted::kRows) {
-#pragma unroll
-      for (int k = 0; k < kReadRows; ++k) {
-        s.at(p, i + k) = make_float4(x[k][0], x[k][1], x[k][2], x[k][3]);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) column[j] = larger(column[j], fabsf(x[k][j]));
-      }
-    }
-  }
-  if constexpr (kWanted != Wanted::kRows) {
-    share_columns(s, p, column);
-#pragma unroll 1
-    for (int e = 0; e < 2; ++e) {
-      const PanelOut o = job->out[e];
-      if (o.codes == nullptr || o.tile == ScaleTile::kRow) continue;
-      TileScale t[4];
-      panel_scales<kPow2>(kind, o, p, column, tensor_amax, t);
-      if (kWanted == Wanted::kTransposed && o.tile == ScaleTile::kColumn) {
-        transpose_codes<kPow2>(p, t, s);
-        __syncthreads();
-        write_transposed(o, p, s);
-        return;
-      }
-      write_panel<kPow2>(o, p, t, s);
-    }
-  }
-}
-
-// Largest magnitudes of whole matrices; the order of maxima does not matter.
-template <class Source>
-__global__ void __launch_bounds__(kPanelThreads)
-    largest_of_panels(const __grid_constant__ JobList<Source> list, std::uint32_t* amax) {
-  const Source* job;
-  const Panel p = find_panel(list, job);
-  float m = 0;
-#pragma unroll 1
-  for (int i = 0; i < kWarpRows; i += kReadRows) {
-    float x[kReadRows][4];
-    job->template read<true>(p, p.warp * kWarpRows + i, x);
-#pragma unroll
-    for (int k = 0; k < kReadRows; ++k) m = larger(m, largest_of(x[k]));
-  }
-  m = largest_in_warp(m);
-  if (p.lane == 0) atomicMax(amax + p.job, __float_as_uint(m));
-}
-
-template <class Source, bool kPow2, Wanted kWanted>
-void launch_panels(const Context& ctx, const JobList<Source>& list, int panels,
-                   const float* tensor_amax, const char* name) {
-  const auto kernel = quantize_panels<Source, kPow2, kWanted>;
-  const int bytes = kWanted == Wanted::kRows ? 0 : static_cast<int>(sizeof(PanelMemory));
-  static const cudaError_t allowed =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  check(allowed, name);
-  kernel<<<panels, kPanelThreads, bytes, stream_of(ctx)>>>(list, tensor_amax);
-  check_launch(name);
-}
-
-// A transposed result, if any, is out[1] of its job.
-template <class Source>
-void quantize_jobs(const Context& ctx, std::vector<Source>& jobs, bool transposed,
-                   const char* name) {
-  int panels = 0;
-  const JobList<Source> list = job_list(ctx, jobs, panels);
-  if (panels == 0) return;
-  bool pow2 = true, whole = false, rows = true;
-  for (const Source& j : jobs) {
-    pow2 = pow2 && j.pow2();
-    for (const PanelOut& o : j.out) {
-      whole = whole || o.tile == ScaleTile::kTensor;
-      rows = rows && o.tile == ScaleTile::kRow;
-    }
-  }
-  std::uint32_t* amax = nullptr;
-  if (whole) {
-    const std::size_t bytes = jobs.size() * sizeof(float);
-    amax = static_cast<std::uint32_t*>(device_of(ctx).scratch(kScratchSums, bytes));
-    check(cudaMemsetAsync(amax, 0, bytes, stream_of(ctx)), name);
-    largest_of_panels<<<panels, kPanelThreads, 0, stream_of(ctx)>>>(list, amax);
-    check_launch(name);
-  }
-  const auto launch = [&]<bool kPow2>() {
-    const auto* m = reinterpret_cast<const float*>(amax);
-    if (rows) return launch_panels<Source, kPow2, Wanted::kRows>(ctx, list, panels, m, name);
-    if (transposed) {
-      return launch_panels<Source, kPow2, Wanted::kTransposed>(ctx, list, panels, m, name);
-    }
-    return launch_panels<Source, kPow2, Wanted::kPanels>(ctx, list, panels, m, name);
-  };
-  if (pow2) {
-    launch.template operator()<true>();
-  } else {
-    launch.template operator()<false>();
+    write_piece(o, p, col, kWarpRows * warp,
+                transposed_piece<kApart>(value + warp * kWarpRows + first, col, warp));
   }
 }
 

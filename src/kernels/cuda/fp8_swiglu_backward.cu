@@ -1,6 +1,6 @@
 // SwiGLU's gradients in FP8 on the GPU. Three results have tiles along columns, whose scales are
-// known only when all 128 rows were seen: a block computes its panel twice, the second time from
-// operands that its cache still has, rather than keeping 192 KiB of floats.
+// known only when all 128 rows were seen: a block keeps the operands of its panel in shared memory,
+// 96 KiB, and computes twice, rather than keeping 192 KiB of results.
 #include "kernels/cuda/fp8_panels.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/swiglu.cuh"
@@ -23,191 +23,186 @@ struct BackwardJob {
   PanelOut column_tiles[kResults];
 };
 
-// What one warp reads at once: rows' operands.
-constexpr int kRowsAtOnce = 2;
-struct Operands {
-  float dout[kRowsAtOnce][4];
-  std::uint32_t gate[kRowsAtOnce], up[kRowsAtOnce];
-  float gate_scale[kRowsAtOnce], up_scale[kRowsAtOnce], weight[kRowsAtOnce];
-};
-__device__ __forceinline__ void read_operands(const BackwardJob& a, const Panel& p, int first,
-                                              Operands& o) {
-  read_values(a.dout, p, first, o.dout);
-#pragma unroll
-  for (int i = 0; i < kRowsAtOnce; ++i) {
-    const int r = first + i;
-    o.gate[i] = read_codes(a.gate, p, r);
-    o.up[i] = read_codes(a.up, p, r);
-    o.gate_scale[i] = read_row_scale(a.gate, p, r);
-    o.up_scale[i] = read_row_scale(a.up, p, r);
-    o.weight[i] = a.weight != nullptr && r < p.rows ? __ldg(a.weight + p.row + r) : 1.0f;
-  }
-}
-
-// One row: the three results; returns the thread's part of dweight.
-__device__ __forceinline__ float results_of(const Operands& o, int i, float (&dgate)[4],
-                                            float (&dup)[4], float (&hidden)[4]) {
-  float gate[4], up[4];
-  multiply_out(o.gate[i], o.gate_scale[i], gate);
-  multiply_out(o.up[i], o.up_scale[i], up);
-  float sum = 0;
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    const float d = o.dout[i][j];
-    const GatedBackward b = gated_backward(gate[j], up[j], __fmul_rn(d, o.weight[i]));
-    dgate[j] = b.dgate;
-    dup[j] = b.dup;
-    hidden[j] = __fmul_rn(b.hidden, o.weight[i]);
-    sum = __fmaf_rn(d, b.hidden, sum);
-  }
-  return sum;
-}
-
 struct BackwardMemory {
+  float4 dout[kPanel][kPanel / 4];
+  std::uint32_t gate[kPanel][kPanel / 4], up[kPanel][kPanel / 4];  // codes
   float4 largest[kResults][kPanelWarps][kPanel / 4];
 };
-// Words of four codes of a column, as fp8_panels.cuh puts them: [result][row of words][column].
-struct TransposedMemory {
-  union {
-    BackwardMemory columns;
-    uint4 words[kResults][kPanel / 4][kPanel / 4];
-  };
-};
 
-__device__ __forceinline__ void keep_largest(float (&m)[4], const float (&x)[4]) {
+// A thread's operands: rows of its warp, in shared memory.
+class Operands {
+ public:
+  __device__ Operands(const BackwardJob& a, const Panel& p, BackwardMemory& s)
+      : dout_(a.dout, p), gate_(a.gate, p), up_(a.up, p), slots_(&s.dout[p.warp * kWarpRows][p.lane]),
+        gate_words_(&s.gate[p.warp * kWarpRows][p.lane]),
+        up_words_(&s.up[p.warp * kWarpRows][p.lane]) {
+    const bool any = a.weight != nullptr && p.lane < kWarpRows && p.lane < p.warp_rows();
+    weight_ = any ? __ldg(a.weight + p.first_row() + p.lane) : 1.0f;
+  }
+  __device__ __forceinline__ void fetch(int row) const {
+    dout_.fetch(row, slots_ + row * kSlots);
+    gate_.fetch(row, gate_words_ + row * kSlots);
+    up_.fetch(row, up_words_ + row * kSlots);
+  }
+  // The three results of a row; returns the thread's part of dweight.
+  __device__ __forceinline__ float results(int row, float (&dgate)[4], float (&dup)[4],
+                                           float (&hidden)[4]) const {
+    float d[4], gate[4], up[4];
+    ValuesReader<float>::take(slots_ + row * kSlots, d);
+    gate_.multiply(gate_words_[row * kSlots], row, gate);
+    up_.multiply(up_words_[row * kSlots], row, up);
+    const float weight = __shfl_sync(0xFFFFFFFFu, weight_, row);
+    float sum = 0;
 #pragma unroll
-  for (int j = 0; j < 4; ++j) m[j] = larger(m[j], fabsf(x[j]));
-}
+    for (int j = 0; j < 4; ++j) {
+      const GatedBackward b = gated_backward(gate[j], up[j], __fmul_rn(d[j], weight));
+      dgate[j] = b.dgate;
+      dup[j] = b.dup;
+      hidden[j] = __fmul_rn(b.hidden, weight);
+      sum = __fmaf_rn(d[j], b.hidden, sum);
+    }
+    return sum;
+  }
+
+ private:
+  static constexpr int kSlots = kPanel / 4;
+  ValuesReader<float> dout_;
+  CodesReader gate_, up_;
+  float4* slots_;
+  std::uint32_t *gate_words_, *up_words_;
+  float weight_;  // lane i: of row i
+};
 
 // Rows' tiles and sums; columns' largest.
 template <bool kPow2>
 __device__ __forceinline__ void first_pass(const BackwardJob& a, const Panel& p,
-                                           float (&m)[kResults][4]) {
+                                           const Operands& operands, float (&m)[kResults][4]) {
+  constexpr int kRows = 2;
+  const RowTilesWriter dgate_tiles(a.row_tiles[0], p), dup_tiles(a.row_tiles[1], p);
+  float sums = 0;  // lane i: of row i
 #pragma unroll 1
-  for (int i = 0; i < kWarpRows; i += kRowsAtOnce) {
-    const int first = p.warp * kWarpRows + i;
-    Operands o;
-    read_operands(a, p, first, o);
-    float dgate[kRowsAtOnce][4], dup[kRowsAtOnce][4], hidden[4], part[kRowsAtOnce];
+  for (int i = 0; i < kWarpRows; i += kRows) {
+    if (i % 4 == 0) wait_for_copies((kWarpRows - i) / 4 - 1);
+    float dgate[kRows][4], dup[kRows][4], hidden[4];
 #pragma unroll
-    for (int k = 0; k < kRowsAtOnce; ++k) {
-      part[k] = results_of(o, k, dgate[k], dup[k], hidden);
+    for (int k = 0; k < kRows; ++k) {
+      float sum = operands.results(i + k, dgate[k], dup[k], hidden);
       keep_largest(m[kDgate], dgate[k]);
       keep_largest(m[kDup], dup[k]);
       keep_largest(m[kHidden], hidden);
-    }
-    write_row_tiles<kPow2>(dgate, a.kind, a.row_tiles[0], p, first);
-    write_row_tiles<kPow2>(dup, a.kind, a.row_tiles[1], p, first);
-    if (a.dweight == nullptr) continue;
-#pragma unroll
-    for (int k = 0; k < kRowsAtOnce; ++k) {
+      if (a.dweight == nullptr) continue;
 #pragma unroll
       for (int s = 16; s > 0; s /= 2) {
-        part[k] = __fadd_rn(part[k], __shfl_xor_sync(0xFFFFFFFFu, part[k], s));
+        sum = __fadd_rn(sum, __shfl_xor_sync(0xFFFFFFFFu, sum, s));
       }
-      if (p.lane == k && first + k < p.rows) {
-        a.partial[static_cast<std::ptrdiff_t>(p.col / kPanel) * a.rows + p.row + first + k] =
-            part[k];
-      }
+      if (p.lane == i + k) sums = sum;
+    }
+    dgate_tiles.write<kPow2>(dgate, a.kind, i);
+    dup_tiles.write<kPow2>(dup, a.kind, i);
+  }
+  if (a.dweight != nullptr && p.lane < kWarpRows && p.lane < p.warp_rows()) {
+    a.partial[static_cast<std::ptrdiff_t>(p.col / kPanel) * a.rows + p.first_row() + p.lane] = sums;
+  }
+}
+
+template <bool kPow2, bool kLifted>
+__device__ __forceinline__ void write_columns(const BackwardJob& a, const Panel& p,
+                                              const Operands& operands,
+                                              const TileScale (&t)[kResults][4]) {
+  const CodesWriter writers[kResults] = {
+      {a.column_tiles[kDgate], p}, {a.column_tiles[kDup], p}, {a.column_tiles[kHidden], p}};
+#pragma unroll 2
+  for (int i = 0; i < kWarpRows; ++i) {
+    float x[kResults][4];
+    operands.results(i, x[kDgate], x[kDup], x[kHidden]);
+#pragma unroll
+    for (int e = 0; e < kResults; ++e) {
+      writers[e].write(i, codes_of<kPow2, kLifted>(x[e], t[e][0], t[e][1], t[e][2], t[e][3]));
     }
   }
 }
 
-template <bool kPow2, bool kTransposed>
-__global__ void __launch_bounds__(kPanelThreads, kPow2 && !kTransposed ? 3 : 2)
-    swiglu_backward_panels(const __grid_constant__ JobList<BackwardJob> list) {
-  __shared__ std::conditional_t<kTransposed, TransposedMemory, BackwardMemory> memory;
-  const BackwardJob* job;
-  const Panel p = find_panel(list, job);
-  const BackwardJob& a = *job;
-  float m[kResults][4] = {};
-  first_pass<kPow2>(a, p, m);
-
-  BackwardMemory* shared;
-  if constexpr (kTransposed) {
-    shared = &memory.columns;
-  } else {
-    shared = &memory;
-  }
-#pragma unroll
-  for (int e = 0; e < kResults; ++e) {
-    shared->largest[e][p.warp][p.lane] = make_float4(m[e][0], m[e][1], m[e][2], m[e][3]);
-  }
-  __syncthreads();
-  TileScale t[kResults][4];
-#pragma unroll
-  for (int e = 0; e < kResults; ++e) {
-    float column[4] = {};
-#pragma unroll
-    for (int w = 0; w < kPanelWarps; ++w) {
-      const float4 v = shared->largest[e][w][p.lane];
-      column[0] = larger(column[0], v.x);
-      column[1] = larger(column[1], v.y);
-      column[2] = larger(column[2], v.z);
-      column[3] = larger(column[3], v.w);
-    }
-    panel_scales<kPow2>(a.kind, a.column_tiles[e], p, column, nullptr, t[e]);
-  }
-  if constexpr (kTransposed) __syncthreads();  // the words take their place
-
-  if constexpr (!kTransposed) {
+// Words of four rows take the place of three of their operands' rows.
+template <bool kPow2, bool kLifted>
+__device__ __forceinline__ void transpose_columns(const Panel& p, const Operands& operands,
+                                                  const TileScale (&t)[kResults][4],
+                                                  BackwardMemory& s) {
 #pragma unroll 1
-    for (int i = 0; i < kWarpRows; i += kRowsAtOnce) {
-      const int first = p.warp * kWarpRows + i;
-      Operands o;
-      read_operands(a, p, first, o);
+  for (int i = 0; i < kWarpRows; i += 4) {
+    std::uint32_t words[kResults][4] = {};
 #pragma unroll
-      for (int k = 0; k < kRowsAtOnce; ++k) {
-        float x[kResults][4];
-        results_of(o, k, x[kDgate], x[kDup], x[kHidden]);
+    for (int k = 0; k < 4; k += 2) {
+      float x[2][kResults][4];
 #pragma unroll
-        for (int e = 0; e < kResults; ++e) {
-          write_codes(a.column_tiles[e], p, first + k, codes_of<kPow2>(x[e], t[e]));
-        }
-      }
-    }
-  } else {
-#pragma unroll 1
-    for (int g = 0; g < kWarpRows / 4; ++g) {
-      std::uint32_t words[kResults][4] = {};
-#pragma unroll
-      for (int i = 0; i < 4; i += kRowsAtOnce) {
-        Operands o;
-        read_operands(a, p, p.warp * kWarpRows + 4 * g + i, o);
-        float x[kRowsAtOnce][kResults][4];
-#pragma unroll
-        for (int k = 0; k < kRowsAtOnce; ++k) {
-          results_of(o, k, x[k][kDgate], x[k][kDup], x[k][kHidden]);
-        }
-#pragma unroll
-        for (int e = 0; e < kResults; ++e) {
-#pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            const std::uint32_t two =
-                encode_e4m3x4(quotient<kPow2>(x[0][e][j], t[e][j]),
-                              quotient<kPow2>(x[1][e][j], t[e][j]), 0.0f, 0.0f);
-            words[e][j] |= two << (8 * i);
-          }
-        }
+      for (int n = 0; n < 2; ++n) {
+        operands.results(i + k + n, x[n][kDgate], x[n][kDup], x[n][kHidden]);
       }
 #pragma unroll
       for (int e = 0; e < kResults; ++e) {
-        memory.words[e][p.warp * 4 + g][p.lane ^ p.warp] =
-            make_uint4(words[e][0], words[e][1], words[e][2], words[e][3]);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const std::uint32_t two = encode_e4m3x2(quotient<kPow2, kLifted>(x[0][e][j], t[e][j]),
+                                                  quotient<kPow2, kLifted>(x[1][e][j], t[e][j]));
+          words[e][j] |= two << (8 * k);
+        }
       }
+    }
+    __syncwarp();
+#pragma unroll
+    for (int e = 0; e < kResults; ++e) put_words(s.dout[p.warp * kWarpRows + i + e], p, words[e]);
+  }
+}
+
+template <bool kPow2, bool kTransposed>
+__global__ void __launch_bounds__(kPanelThreads, 2)
+    swiglu_backward_panels(const __grid_constant__ JobList<BackwardJob> list) {
+  extern __shared__ float4 shared[];
+  BackwardMemory& s = *reinterpret_cast<BackwardMemory*>(shared);
+  const BackwardJob* job;
+  const Panel p = find_panel(list, job);
+  const BackwardJob& a = *job;
+  const Operands operands(a, p, s);
+#pragma unroll
+  for (int i = 0; i < kWarpRows; ++i) {
+    operands.fetch(i);
+    if (i % 4 == 3) end_copies();
+  }
+  float m[kResults][4] = {};
+  first_pass<kPow2>(a, p, operands, m);
+#pragma unroll
+  for (int e = 0; e < kResults; ++e) {
+    s.largest[e][p.warp][p.lane] = make_float4(m[e][0], m[e][1], m[e][2], m[e][3]);
+  }
+  __syncthreads();
+  TileScale t[kResults][4];
+  bool any = false;
+#pragma unroll
+  for (int e = 0; e < kResults; ++e) {
+#pragma unroll
+    for (int w = 0; w < kPanelWarps; ++w) {
+      float other[4];
+      widen(s.largest[e][w][p.lane], other);
+      keep_largest(m[e], other);
+    }
+    panel_scales<kPow2>(a.kind, a.column_tiles[e], p, m[e], nullptr, t[e]);
+    any = any || lifted(t[e]);
+  }
+  any = __any_sync(0xFFFFFFFFu, any);
+  if constexpr (!kTransposed) {
+    if (any) {
+      write_columns<kPow2, true>(a, p, operands, t);
+    } else {
+      write_columns<kPow2, false>(a, p, operands, t);
+    }
+  } else {
+    if (any) {
+      transpose_columns<kPow2, true>(p, operands, t, s);
+    } else {
+      transpose_columns<kPow2, false>(p, operands, t, s);
     }
     __syncthreads();
 #pragma unroll 1
-    for (int e = 0; e < kResults; ++e) {
-#pragma unroll 2
-      for (int i = 0; i < kPanel * kPanelWarps / kPanelThreads; ++i) {
-        const int at = static_cast<int>(threadIdx.x) + i * kPanelThreads;
-        const int col = at / kPanelWarps, warp = at % kPanelWarps;
-        const auto* rows = reinterpret_cast<const std::uint32_t*>(memory.words[e][4 * warp]);
-        write_piece(a.column_tiles[e], p, col, kWarpRows * warp,
-                    transposed_piece(rows, col, warp));
-      }
-    }
+    for (int e = 0; e < kResults; ++e) write_transposed<4>(a.column_tiles[e], p, s.dout, e);
   }
 }
 
@@ -228,8 +223,12 @@ __global__ void __launch_bounds__(kPanelThreads)
 
 template <bool kPow2, bool kTransposed>
 void launch(const Context& ctx, const JobList<BackwardJob>& list, int panels) {
-  swiglu_backward_panels<kPow2, kTransposed>
-      <<<panels, kPanelThreads, 0, stream_of(ctx)>>>(list);
+  const auto kernel = swiglu_backward_panels<kPow2, kTransposed>;
+  constexpr int kBytes = static_cast<int>(sizeof(BackwardMemory));
+  static const cudaError_t allowed =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  check(allowed, "swiglu_backward_fp8");
+  kernel<<<panels, kPanelThreads, kBytes, stream_of(ctx)>>>(list);
   check_launch("swiglu_backward_fp8");
 }
 

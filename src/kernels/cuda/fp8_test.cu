@@ -97,7 +97,7 @@ __global__ void every_quotient(Found* f, ScaleKind kind, std::uint32_t seed) {
       const std::uint32_t less = next();
       u = k == 0 ? less % (u + 1) : u - min(u, less % (k == 1 ? 1u << 22 : k == 2 ? 12u << 23 : 2u));
       const float x = __uint_as_float(u | (less & 0x80000000u));
-      const float got = quotient<kPow2>(x, t), want = __fdiv_rn(x, t.scale);
+      const float got = t.lifted() ? quotient<kPow2, true>(x, t) : quotient<kPow2, false>(x, t), want = __fdiv_rn(x, t.scale);
       const bool small = fabsf(want) < 0x1p-12f;
       const bool same = small ? fabsf(got) < 0x1p-11f && signbit(got) == signbit(want)
                               : __float_as_uint(got) == __float_as_uint(want);

@@ -21,7 +21,8 @@ using namespace fp8_product;  // NOLINT(google-build-using-namespace): this file
 struct Kernel {
   Fp8KernelFacts facts;
   int rows, cols;         // of a tile
-  int cluster;            // blocks
+  int cluster;            // blocks that share operands
+  int deep;               // blocks that divide K
   bool pairs_down;        // the two of a cluster lie below each other
   int box_a, box_b;       // rows of what the copy engine loads at once
   void (*launch)(const Context&, const Params&, int blocks);
@@ -50,23 +51,28 @@ void launch(const Context& ctx, const Params& params, int blocks) {
 
 template <class S>
 constexpr Kernel kernel(const char* name) {
-  return {{name, S::kColumnScales}, S::kRows, S::kCols, S::kCluster, S::kShare == Share::kB,
+  return {{name, S::kColumnScales}, S::kRows, S::kCols, S::kSharers, S::kDeep, S::kShare == Share::kB,
           S::kBoxA, S::kBoxB, launch<S>};
 }
 
 constexpr Kernel kKernels[] = {
     kernel<Shape<64, 64, 10, Share::kNone, Pace::kDouble, false>>("64x64 double"),
+    kernel<Shape<64, 64, 10, Share::kNone, Pace::kDouble, false, 2>>("64x64 double deep 2"),
+    kernel<Shape<64, 64, 10, Share::kNone, Pace::kDouble, false, 4>>("64x64 double deep 4"),
     kernel<Shape<64, 128, 8, Share::kNone, Pace::kDouble, false>>("64x128 double"),
+    kernel<Shape<64, 128, 7, Share::kNone, Pace::kDouble, false, 2>>("64x128 double deep 2"),
+    kernel<Shape<64, 128, 7, Share::kNone, Pace::kDouble, false, 4>>("64x128 double deep 4"),
+    kernel<Shape<128, 64, 8, Share::kNone, Pace::kDouble, false>>("128x64 double"),
+    kernel<Shape<128, 64, 7, Share::kNone, Pace::kDouble, false, 2>>("128x64 double deep 2"),
+    kernel<Shape<128, 64, 7, Share::kNone, Pace::kDouble, false, 4>>("128x64 double deep 4"),
     kernel<Shape<128, 128, 6, Share::kNone, Pace::kDouble, false>>("128x128 double"),
+    kernel<Shape<128, 128, 4, Share::kNone, Pace::kDouble, false, 4>>("128x128 double deep 4"),
     kernel<Shape<128, 128, 6, Share::kB, Pace::kDouble, false>>("128x128 double share b"),
-    kernel<Shape<128, 128, 6, Share::kB, Pace::kFree, false>>("128x128 free share b"),
-    kernel<Shape<128, 256, 4, Share::kNone, Pace::kFree, false>>("128x256 free"),
-    kernel<Shape<128, 256, 4, Share::kB, Pace::kFree, false>>("128x256 free share b"),
-    kernel<Shape<128, 256, 4, Share::kA, Pace::kFree, false>>("128x256 free share a"),
+    kernel<Shape<128, 256, 4, Share::kNone, Pace::kTurns, false>>("128x256 turns"),
     kernel<Shape<128, 256, 4, Share::kB, Pace::kTurns, false>>("128x256 turns share b"),
     kernel<Shape<64, 128, 8, Share::kNone, Pace::kDouble, true>>("64x128 double columns"),
-    kernel<Shape<128, 128, 6, Share::kB, Pace::kDouble, true>>("128x128 double share b columns"),
-    kernel<Shape<128, 256, 4, Share::kB, Pace::kFree, true>>("128x256 free share b columns"),
+    kernel<Shape<128, 128, 6, Share::kNone, Pace::kDouble, true>>("128x128 double columns"),
+    kernel<Shape<128, 256, 4, Share::kNone, Pace::kTurns, true>>("128x256 turns columns"),
 };
 constexpr auto kFacts = [] {
   std::array<Fp8KernelFacts, std::size(kKernels)> facts{};
@@ -85,9 +91,9 @@ const Kernel& choose(std::span<const Fp8Gemm> problems, bool column_scales) {
   int most = 0;
   for (const Fp8Gemm& g : problems) most = std::max(most, g.m());
   if (column_scales) {
-    return find(most <= 64 ? "64x128 double columns" : "128x256 free share b columns");
+    return find(most <= 64 ? "64x128 double columns" : "128x128 double columns");
   }
-  return find(most <= 64 ? "64x128 double" : most <= 128 ? "128x128 double" : "128x256 free share b");
+  return find(most <= 64 ? "64x128 double" : most <= 128 ? "128x128 double" : "128x128 double");
 }
 
 // ---- operands ----
@@ -104,9 +110,11 @@ struct Rows {
 // What is not laid out so is copied to scratch. `k_is_row`: K runs down the operand's rows.
 class Operands {
  public:
-  void add(const Fp8View& m, bool k_is_row) {
+  // `sixteens`: rows have to exist up to a multiple of 16.
+  void add(const Fp8View& m, bool k_is_row, bool sixteens) {
     Rows r{m.codes, m.stride, k_is_row ? m.cols : m.rows, k_is_row ? m.rows : m.cols};
-    const bool in_place = !k_is_row && (m.empty() || can_map(m.codes, m.rows > 1 ? m.stride : 0));
+    const bool in_place = !k_is_row && (m.empty() || (can_map(m.codes, m.rows > 1 ? m.stride : 0) &&
+                                                      (!sixteens || m.rows % 16 == 0)));
     if (in_place) {
       if (m.rows <= 1) r.stride = round_up(m.cols);
     } else {
@@ -121,20 +129,20 @@ class Operands {
   const std::vector<Rows>& place(const Context& ctx, Scratch slot) {
     if (copies_.empty()) return rows_;
     std::int64_t bytes = 0;
-    for (const std::size_t i : copied_) bytes += rows_[i].rows * rows_[i].stride;
+    for (const std::size_t i : copied_) bytes += round_up(rows_[i].rows) * rows_[i].stride;
     auto* to = static_cast<std::uint8_t*>(
         device_of(ctx).scratch(slot, static_cast<std::size_t>(std::max<std::int64_t>(bytes, 16))));
     for (std::size_t i = 0; i < copies_.size(); ++i) {
       Rows& r = rows_[copied_[i]];
       r.codes = copies_[i].to = to;
-      to += r.rows * r.stride;
+      to += round_up(r.rows) * r.stride;
     }
     copy_codes(ctx, copies_);
     return rows_;
   }
 
  private:
-  static std::int64_t round_up(std::int64_t bytes) { return (bytes + 15) / 16 * 16; }
+  static std::int64_t round_up(std::int64_t x) { return (x + 15) / 16 * 16; }
 
   std::vector<Rows> rows_;
   std::vector<CopyCodes> copies_;
@@ -157,7 +165,7 @@ Problem problem_of(const Fp8Gemm& g, const Rows& a, const Rows& b, const Kernel&
   if (g.k() > 0) {
     constexpr auto kBytes = CU_TENSOR_MAP_DATA_TYPE_UINT8;
     p.a = map_matrix({a.codes, a.rows, a.k, a.stride}, kBytes, kernel.box_a, kBlockK);
-    p.b = map_matrix({b.codes, b.rows, b.k, b.stride}, kBytes, kernel.box_b, kBlockK);
+    p.b = map_interleaved_codes({b.codes, b.rows, b.k, b.stride}, kernel.box_b);
   }
   p.scale_a = scales_of(g.a, g.trans_a);
   p.scale_b = scales_of(g.b, !g.trans_b);
@@ -170,7 +178,7 @@ Problem problem_of(const Fp8Gemm& g, const Rows& a, const Rows& b, const Kernel&
   p.c_bf16 = g.c_bf16.data;
   p.c_stride = half ? g.c_bf16.stride : g.c.stride;
   const auto address = reinterpret_cast<std::uintptr_t>(half ? static_cast<void*>(p.c_bf16) : p.c);
-  p.vectors = address % 8 == 0 && (g.m() == 1 || p.c_stride % (half ? 4 : 2) == 0);
+  p.vectors = address % (half ? 8 : 16) == 0 && (g.m() == 1 || p.c_stride % 4 == 0);
   return p;
 }
 
@@ -197,7 +205,10 @@ void run(const Context& ctx, const Kernel& kernel, std::span<const Problem> prob
   }
   const int workers = device_of(ctx).processors() / kernel.cluster;
   int blocks = workers * kernel.cluster;
-  if (params.split_blocks > 1) {
+  if (kernel.deep > 1) {
+    params.split_blocks = 0;
+    blocks = tiles * kernel.deep;  // a cluster for each tile
+  } else if (params.split_blocks > 1) {
     // Two pieces for each worker.
     const auto bytes = std::size_t{2} * static_cast<std::size_t>(blocks) *
                        static_cast<std::size_t>(kernel.rows * kernel.cols) * sizeof(float);
@@ -226,8 +237,8 @@ void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> all, const Fp8Choice&
   for (std::size_t i = 0; i < all.size(); ++i) {
     const Fp8Gemm& g = all[i];
     if (is_empty(g)) continue;
-    a.add(g.a, g.trans_a);
-    b.add(g.b, !g.trans_b);
+    a.add(g.a, g.trans_a, false);
+    b.add(g.b, !g.trans_b, true);
     column_scales |= has_column_scales(g);
     live.push_back(g);
     count.push_back(counts != nullptr ? counts + i : nullptr);

@@ -28,15 +28,20 @@ enum class Pace {
   kDouble,  // the next block is multiplied while this one is added; twice the registers
 };
 
-// kColumnScales: B has scales for each column, not for 128 together.
-template <int kRows_, int kCols_, int kStages_, Share kShare_, Pace kPace_, bool kColumnScales_>
+// kColumnScales: B has scales for each column, not for 128 together. kDeep blocks form a cluster
+// that divides K and then exchanges its sums; each block writes some of the columns.
+template <int kRows_, int kCols_, int kStages_, Share kShare_, Pace kPace_, bool kColumnScales_,
+          int kDeep_ = 1>
 struct Shape {
   static constexpr int kRows = kRows_, kCols = kCols_, kStages = kStages_;
   static constexpr Share kShare = kShare_;
   static constexpr Pace kPace = kPace_;
   static constexpr bool kColumnScales = kColumnScales_;
 
-  static constexpr int kCluster = kShare == Share::kNone ? 1 : 2;
+  static constexpr int kDeep = kDeep_;
+
+  static constexpr int kSharers = kShare == Share::kNone ? 1 : 2;
+  static constexpr int kCluster = kSharers * kDeep;
   static constexpr int kMultipliers = kRows / 64;  // warpgroups
   static constexpr int kThreads = 128 * (kMultipliers + 1);
   static constexpr int kWide = kCols < 128 ? kCols : 128;  // columns of one product
@@ -57,14 +62,19 @@ struct Shape {
     std::uint64_t full[kStages], empty[kStages];
     int tile_begin[kMaxProblems + 1];
     int arrived[kMultipliers];
+    // Sums of this block's columns from each block of the cluster.
+    float4 exchanged[kDeep > 1 ? kDeep * kMultipliers * (kSums / kDeep / 4) : 1][128];
+    std::uint64_t all_exchanged;
   };
   static constexpr int kSharedBytes = static_cast<int>(sizeof(Shared)) + 1024;
-  using Tiles = Schedule<kRows, kCols, kShare == Share::kB ? 2 : 1, kShare == Share::kA ? 2 : 1>;
+  using Tiles =
+      Schedule<kRows, kCols, kShare == Share::kB ? 2 : 1, kShare == Share::kA ? 2 : 1, kDeep>;
 
   static_assert(kRows == 64 || kRows == 128);
   static_assert(kCols == 64 || kCols % 128 == 0);
   static_assert(kPace != Pace::kDouble || kParts == 1);
   static_assert(kPace != Pace::kTurns || kMultipliers == 2);
+  static_assert(kDeep == 1 || (kSharers == 1 && kParts == 1 && kSums / kDeep % 8 == 0));
   static_assert(kSharedBytes <= 227 * 1024);
 };
 
@@ -116,10 +126,10 @@ __device__ void load_tiles(typename S::Shared& shared, const Params& params, con
         ptx::tma_load(a, &p.a, full, k, item.row);
       }
       if constexpr (S::kShare == Share::kB) {
-        ptx::tma_load_multicast(b + rank * (S::kBytesB / 2), &p.b, full, 3, k,
-                                item.col + rank * S::kBoxB);
+        ptx::tma_load_multicast_5d(b + rank * (S::kBytesB / 2), &p.b, full, 3, k, 0, 0, 0,
+                                   (item.col + rank * S::kBoxB) / 16);
       } else {
-        ptx::tma_load(b, &p.b, full, k, item.col);
+        ptx::tma_load_5d(b, &p.b, full, k, 0, 0, 0, item.col / 16);
       }
       ring.advance();
     }
@@ -205,17 +215,21 @@ __device__ __forceinline__ void add_scaled(float (&sum)[kSums], const float (&pa
     sum[i + 3] = fmaf(part[i + 3], lower, sum[i + 3]);
   }
 }
-// With a scale for each column; `columns` at this thread's first.
+// With a scale for each column; `columns` at this thread's first 4 (see map_interleaved_codes).
 template <int kSums>
 __device__ __forceinline__ void add_scaled(float (&sum)[kSums], const float (&part)[kSums],
                                            float upper, float lower, const float* columns) {
 #pragma unroll
-  for (int i = 0; i < kSums; i += 4) {
-    const float2 column = *reinterpret_cast<const float2*>(columns + 2 * i);
+  for (int i = 0; i < kSums; i += 8) {
+    const float4 column = *reinterpret_cast<const float4*>(columns + 2 * i);
     sum[i] = fmaf(part[i], upper * column.x, sum[i]);
     sum[i + 1] = fmaf(part[i + 1], upper * column.y, sum[i + 1]);
     sum[i + 2] = fmaf(part[i + 2], lower * column.x, sum[i + 2]);
     sum[i + 3] = fmaf(part[i + 3], lower * column.y, sum[i + 3]);
+    sum[i + 4] = fmaf(part[i + 4], upper * column.z, sum[i + 4]);
+    sum[i + 5] = fmaf(part[i + 5], upper * column.w, sum[i + 5]);
+    sum[i + 6] = fmaf(part[i + 6], lower * column.z, sum[i + 6]);
+    sum[i + 7] = fmaf(part[i + 7], lower * column.w, sum[i + 7]);
   }
 }
 
@@ -230,10 +244,10 @@ struct Stages {
   }
   __device__ void release(const Ring<S::kStages>& ring) const {
     const std::uint32_t empty = ptx::shared_address(&shared.empty[ring.stage]);
-    if constexpr (S::kCluster == 1) {
+    if constexpr (S::kSharers == 1) {
       if (lane == 0) ptx::barrier_arrive(empty);
     } else {
-      if (lane < S::kCluster) ptx::barrier_arrive_at(empty, lane);
+      if (lane < S::kSharers) ptx::barrier_arrive_at(empty, lane);
     }
   }
   __device__ std::uint64_t a(int stage) const {
@@ -257,7 +271,7 @@ struct Stages {
                       int stage, int part) const {
     if constexpr (S::kColumnScales) {
       add_scaled(sum, product, scales.x, scales.y,
-                 &shared.scale_b[stage][part * S::kWide + lane % 4 * 2]);
+                 &shared.scale_b[stage][part * S::kWide + lane % 4 * 4]);
     } else {
       add_scaled(sum, product, scales.x, scales.y);
     }
@@ -339,7 +353,7 @@ __device__ __forceinline__ std::uint32_t pack_bf16(float low, float high) {
 }
 
 // Where a tile's numbers go. `whole`: all of the tile exists, and its rows are aligned for stores
-// of 8 bytes.
+// of 4 numbers.
 struct Output {
   float* c;
   Bf16* c_bf16;
@@ -359,40 +373,53 @@ __device__ __forceinline__ Output output_of(const Problem& p, const Item& item, 
           p.vectors && item.row + tile_rows <= rows && item.col + tile_cols <= cols};
 }
 
-// Elements col, col + 1 (and col + 8 c + {0, 1}) of rows `row` and row + 8.
+// The 4 numbers at column 16 i of those this thread has in row `lower`: 0, or 1 for 8 rows below.
+template <int kSums>
+__device__ __forceinline__ float4 four(const float (&sum)[kSums], int i, int lower) {
+  const int at = 8 * i + 2 * lower;
+  return make_float4(sum[at], sum[at + 1], sum[at + 4], sum[at + 5]);
+}
+
+// Columns col + 16 i + {0, 1, 2, 3} of rows `row` and row + 8.
 template <bool kWhole, bool kAccumulate, int kSums>
 __device__ __forceinline__ void store_floats(const Output& out, const float (&sum)[kSums], int row,
                                              int col) {
-  constexpr int kBatch = 8;  // loads in flight
+  constexpr int kBatch = kSums / 8 < 4 ? kSums / 8 : 4;  // loads in flight
 #pragma unroll
   for (int lower = 0; lower < 2; ++lower) {
     float* const to = out.c + (row + 8 * lower) * out.stride + col;
     const int exist = row + 8 * lower < out.rows ? out.cols - col : 0;  // of the row, from here on
 #pragma unroll
-    for (int first = 0; first < kSums / 4; first += kBatch) {
-      float2 old[kBatch];
+    for (int first = 0; first < kSums / 8; first += kBatch) {
+      float4 old[kBatch];
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) {
-        const int at = 8 * (first + i);
-        old[i] = make_float2(0, 0);
+        const int at = 16 * (first + i);
+        old[i] = make_float4(0, 0, 0, 0);
         if constexpr (kAccumulate && kWhole) {
-          old[i] = *reinterpret_cast<const float2*>(to + at);
+          old[i] = *reinterpret_cast<const float4*>(to + at);
         } else if constexpr (kAccumulate) {
           if (at < exist) old[i].x = to[at];
           if (at + 1 < exist) old[i].y = to[at + 1];
+          if (at + 2 < exist) old[i].z = to[at + 2];
+          if (at + 3 < exist) old[i].w = to[at + 3];
         }
       }
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) {
-        const int at = 8 * (first + i);
-        float2 value =
-            make_float2(sum[4 * (first + i) + 2 * lower], sum[4 * (first + i) + 2 * lower + 1]);
-        if constexpr (kAccumulate) value = make_float2(old[i].x + value.x, old[i].y + value.y);
+        const int at = 16 * (first + i);
+        float4 value = four(sum, first + i, lower);
+        if constexpr (kAccumulate) {
+          value = make_float4(old[i].x + value.x, old[i].y + value.y, old[i].z + value.z,
+                              old[i].w + value.w);
+        }
         if constexpr (kWhole) {
-          __stcs(reinterpret_cast<float2*>(to + at), value);
+          __stcs(reinterpret_cast<float4*>(to + at), value);
         } else {
           if (at < exist) to[at] = value.x;
           if (at + 1 < exist) to[at + 1] = value.y;
+          if (at + 2 < exist) to[at + 2] = value.z;
+          if (at + 3 < exist) to[at + 3] = value.w;
         }
       }
     }
@@ -405,19 +432,19 @@ __device__ __forceinline__ void store_bf16(const Output& out, const float (&sum)
 #pragma unroll
   for (int lower = 0; lower < 2; ++lower) {
     Bf16* const to = out.c_bf16 + (row + 8 * lower) * out.stride + col;
-    const int exist = row + 8 * lower < out.rows ? out.cols - col : 0;  // of the row, from here on
+    const int exist = row + 8 * lower < out.rows ? out.cols - col : 0;
 #pragma unroll
-    for (int i = 0; i < kSums / 4; ++i) {
-      const std::uint32_t two = pack_bf16(sum[4 * i + 2 * lower], sum[4 * i + 2 * lower + 1]);
+    for (int i = 0; i < kSums / 8; ++i) {
+      const float4 v = four(sum, i, lower);
+      const uint2 words = make_uint2(pack_bf16(v.x, v.y), pack_bf16(v.z, v.w));
+      const int at = 16 * i;
       if constexpr (kWhole) {
-        *reinterpret_cast<std::uint32_t*>(to + 8 * i) = two;
+        *reinterpret_cast<uint2*>(to + at) = words;
       } else {
-        if (8 * i < exist) {
-          to[8 * i].bits = static_cast<std::uint16_t>(two);
-        }
-        if (8 * i + 1 < exist) {
-          to[8 * i + 1].bits = static_cast<std::uint16_t>(two >> 16);
-        }
+        if (at < exist) to[at].bits = static_cast<std::uint16_t>(words.x);
+        if (at + 1 < exist) to[at + 1].bits = static_cast<std::uint16_t>(words.x >> 16);
+        if (at + 2 < exist) to[at + 2].bits = static_cast<std::uint16_t>(words.y);
+        if (at + 3 < exist) to[at + 3].bits = static_cast<std::uint16_t>(words.y >> 16);
       }
     }
   }
@@ -506,6 +533,44 @@ __device__ bool combine(const typename S::Tiles& tiles, float4* partials, const 
   return true;
 }
 
+// Blocks of a cluster that have each a part of K: `mine` is the sum, in the order of K, of the
+// columns that this block writes.
+template <class S>
+__device__ __forceinline__ void exchange(typename S::Shared& shared, int rank, int group,
+                                         int thread, const float (&sum)[S::kSums],
+                                         float (&mine)[S::kSums / S::kDeep]) {
+  constexpr int kVectors = S::kSums / S::kDeep / 4;
+  const auto slot = [&](int from, int i) {
+    return ((from * S::kMultipliers) + group) * kVectors + i;
+  };
+#pragma unroll
+  for (int to = 0; to < S::kDeep; ++to) {
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      const float* v = &sum[(to * kVectors + i) * 4];
+      ptx::store_at(ptx::shared_address(&shared.exchanged[slot(rank, i)][thread]), to,
+                    make_float4(v[0], v[1], v[2], v[3]));
+    }
+  }
+  __syncwarp();
+  const std::uint32_t barrier = ptx::shared_address(&shared.all_exchanged);
+  if (thread % 32 < S::kDeep) ptx::barrier_arrive_release(barrier, thread % 32);
+  ptx::barrier_wait_cluster(barrier, 0);
+#pragma unroll
+  for (int i = 0; i < S::kSums / S::kDeep; ++i) mine[i] = 0;
+#pragma unroll
+  for (int from = 0; from < S::kDeep; ++from) {
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      const float4 v = shared.exchanged[slot(from, i)][thread];
+      mine[4 * i] += v.x;
+      mine[4 * i + 1] += v.y;
+      mine[4 * i + 2] += v.z;
+      mine[4 * i + 3] += v.w;
+    }
+  }
+}
+
 template <class S>
 __device__ void multiply_and_store(typename S::Shared& shared, const Params& params,
                                    const Problem* list, int rank, int group, int thread) {
@@ -523,14 +588,21 @@ __device__ void multiply_and_store(typename S::Shared& shared, const Params& par
     } else {
       multiply_blocks<S>(stages, ring, sum, item.end - item.begin);
     }
-    if (item.cut >= 0 &&
+    if (S::kDeep == 1 && item.cut >= 0 &&
         !combine<S>(tiles, params.partials, item, shared, rank, group, thread, sum)) {
       continue;
     }
     const Output out = output_of(list[item.problem], item, S::kRows, S::kCols);
+    if constexpr (S::kDeep > 1) {
+      float mine[S::kSums / S::kDeep];
+      exchange<S>(shared, rank, group, thread, sum[0], mine);
+      store(out, mine, item.row + row, item.col + rank * (S::kCols / S::kDeep) + lane % 4 * 4);
+      return;  // a cluster has one tile
+    } else {
 #pragma unroll
-    for (int part = 0; part < S::kParts; ++part) {
-      store(out, sum[part], item.row + row, item.col + part * S::kWide + lane % 4 * 2);
+      for (int part = 0; part < S::kParts; ++part) {
+        store(out, sum[part], item.row + row, item.col + part * S::kWide + lane % 4 * 4);
+      }
     }
   }
   if (S::kPace == Pace::kTurns && group == 0) ptx::named_sync(kTurnBarrier, 256);
@@ -547,11 +619,18 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int rank = S::kCluster > 1 ? ptx::cluster_rank() : 0;
   if (warp == 0) S::Tiles::number_tiles(params, list, shared.tile_begin);
+  if (threadIdx.x == 64) {
+    ptx::prefetch_tensor_map(&list->a);
+    ptx::prefetch_tensor_map(&list->b);
+  }
   if (threadIdx.x == 32) {
     for (int i = 0; i < S::kStages; ++i) {
       ptx::barrier_init(ptx::shared_address(&shared.full[i]), 1 + S::kScalers);
       ptx::barrier_init(ptx::shared_address(&shared.empty[i]),
-                        4 * S::kMultipliers * S::kCluster);
+                        4 * S::kMultipliers * S::kSharers);
+    }
+    if (S::kDeep > 1) {
+      ptx::barrier_init(ptx::shared_address(&shared.all_exchanged), 4 * S::kMultipliers * S::kDeep);
     }
     ptx::fence_barrier_init();
   }
@@ -572,7 +651,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     multiply_and_store<S>(shared, params, list, rank, group, static_cast<int>(threadIdx.x) % 128);
   }
   // Nobody leaves while the other block may still write here.
-  if constexpr (S::kCluster > 1) {
+  if constexpr (S::kSharers > 1) {
     __syncwarp();
     ptx::cluster_sync();
   }

@@ -61,11 +61,12 @@ struct Item {
   int cut;         // index among the tiles that may be cut, or -1
 };
 
-// kRows, kCols: of a block's tile. Blocks of a cluster are neighbours down (kDown) or to the right.
-template <int kRows, int kCols, int kDown, int kRight>
+// kRows, kCols: of a block's tile. Blocks of a cluster are neighbours down (kDown) or to the right, or
+// have one tile and each its part of K (kDeep).
+template <int kRows, int kCols, int kDown, int kRight, int kDeep>
 class Schedule {
  public:
-  static constexpr int kCluster = kDown * kRight;
+  static constexpr int kCluster = kDown * kRight * kDeep;
 
   // Run by one warp: where each problem's tiles begin; begin[problems] is the number of all.
   static __device__ void number_tiles(const Params& params, const Problem* list, int* begin) {
@@ -126,8 +127,9 @@ class Schedule {
     item.problem = problem_;
     const Problem& p = list_[problem_];
     if (item.cut < 0) {
-      item.begin = 0;
-      item.end = (p.k + kBlockK - 1) / kBlockK;
+      const int blocks = (p.k + kBlockK - 1) / kBlockK;
+      item.begin = kDeep > 1 ? blocks * rank_ / kDeep : 0;
+      item.end = kDeep > 1 ? blocks * (rank_ + 1) / kDeep : blocks;
     }
     place(p, tile - begin_[problem_], item);
     return true;

@@ -103,8 +103,8 @@ struct Askers {
   std::int32_t* lists;              // [x.rows, kMost]
   std::int32_t* rest;               // [rows]
 };
-__global__ void __launch_bounds__(256) list_askers_kernel(const std::int32_t* rows, int n,
-                                                          Askers a) {
+__global__ void __launch_bounds__(256)
+    list_askers_kernel(const std::int32_t* rows, int n, Askers a) {
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i >= n) return;
   const int row = rows[i], at = atomicAdd(&a.counts[row], 1);
@@ -326,8 +326,8 @@ void combine_bf16(const Context& ctx, const CombineBf16& a) { combine_rows<Bf16>
 void combine_backward(const Context& ctx, const CombineBackward<float>& a) {
   const int tokens = a.dout.rows, cols = a.dout.cols;
   if (tokens == 0 || a.slot.cols == 0) return;
-  const bool packs = in_packs<4>(a.dout) && in_packs<4>(a.dy) &&
-                     (a.dweight.rows == 0 || in_packs<4>(a.y));
+  const bool packs =
+      in_packs<4>(a.dout) && in_packs<4>(a.dy) && (a.dweight.rows == 0 || in_packs<4>(a.y));
   const auto kernel = packs ? combine_backward_kernel<4> : combine_backward_kernel<1>;
   kernel<<<tokens, row_threads(packs ? cols / 4 : cols), 0, stream_of(ctx)>>>(a);
   check_launch("combine_backward");

@@ -17,8 +17,8 @@ Mat<std::int32_t> choices_of(int tokens, int k, int experts, bool skew) {
   for (int t = 0; t < tokens; ++t) {
     for (int j = 0; j < k; ++j) {
       for (std::uint64_t attempt = 0;; ++attempt) {
-        const auto at = (static_cast<std::uint64_t>(t) * 64 + static_cast<std::uint64_t>(j)) * 512 +
-                        attempt;
+        const auto at =
+            (static_cast<std::uint64_t>(t) * 64 + static_cast<std::uint64_t>(j)) * 512 + attempt;
         double u = rng.uniform(at);
         if (skew && attempt < 500) u *= u * u;
         const int e = static_cast<int>(u * experts);
@@ -34,7 +34,7 @@ Mat<std::int32_t> choices_of(int tokens, int k, int experts, bool skew) {
 struct Shape {
   int tokens, k, experts;
 };
-constexpr Shape kShapes[] = {{1, 1, 1},     {5, 2, 3},     {100, 6, 64},   {1000, 8, 256},
+constexpr Shape kShapes[] = {{1, 1, 1},     {5, 2, 3},     {100, 6, 64},    {1000, 8, 256},
                              {4097, 8, 64}, {777, 3, 600}, {300, 6, 70000}, {2049, 1, 2}};
 
 TEST_F(CudaExpertOrderTest, IsTheReference) {
@@ -188,10 +188,12 @@ TEST_F(CudaPermuteBench, TrainingShapes) {
     auto y = device_random(n, cols);
     auto y16 = device_random_bf16(n, cols);
     auto rows = device_room<float>(1, n);
-    bench("gather_rows" + shape, wide + token,
-          [&] { cuda::gather_rows(ctx, {x.view(), o.token.span(), y.view()}); });
-    bench("gather_rows_bf16" + shape, wide / 2 + token,
-          [&] { cuda::gather_rows_bf16(ctx, {x.view(), o.token.span(), y16.view()}); });
+    bench("gather_rows" + shape, wide + token, [&] {
+      cuda::gather_rows(ctx, {x.view(), o.token.span(), y.view()});
+    });
+    bench("gather_rows_bf16" + shape, wide / 2 + token, [&] {
+      cuda::gather_rows_bf16(ctx, {x.view(), o.token.span(), y16.view()});
+    });
     bench("combine" + shape, wide + token, [&] {
       cuda::combine(ctx, {y.view(), o.slot.view(), weight.view(), x.view(), false});
     });
@@ -203,8 +205,8 @@ TEST_F(CudaPermuteBench, TrainingShapes) {
     });
     auto dweight = device_room<float>(s.tokens, s.k);
     bench("combine_backward" + shape, 2 * wide + token, [&] {
-      cuda::combine_backward(ctx, {x.view(), y.view(), o.slot.view(), weight.view(), y.view(),
-                                   dweight.view()});
+      cuda::combine_backward(
+          ctx, {x.view(), y.view(), o.slot.view(), weight.view(), y.view(), dweight.view()});
     });
     bench("choices_to_rows" + shape, 12.0 * n, [&] {
       cuda::choices_to_rows(ctx, {weight.view(), o.slot.view(), rows.span()});

@@ -41,6 +41,19 @@ __device__ __forceinline__ void barrier_arrive_at(std::uint32_t barrier, int blo
       "r"(block_of_cluster)
       : "memory");
 }
+// What this thread has written to that block's shared memory, and what others wrote that it has
+// synchronised with, is seen by who waits with barrier_wait_cluster.
+__device__ __forceinline__ void barrier_arrive_release(std::uint32_t barrier,
+                                                       int block_of_cluster) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
+      "}" ::"r"(barrier),
+      "r"(block_of_cluster)
+      : "memory");
+}
 // One arrival, and the phase also waits for that many bytes of copies.
 __device__ __forceinline__ void barrier_arrive_expect(std::uint32_t barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
@@ -73,6 +86,34 @@ __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_
   while (!barrier_try_wait(barrier, parity)) {
     if (clock64() - begin > kCycles) fail();
   }
+}
+
+__device__ __forceinline__ void barrier_wait_cluster(std::uint32_t barrier, std::uint32_t parity) {
+  constexpr long long kCycles = 6'000'000'000;
+  const long long begin = clock64();
+  for (std::uint32_t done = 0; done == 0;) {
+    asm volatile(
+        "{\n"
+        ".reg .pred p;\n"
+        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, p;\n"
+        "}"
+        : "=r"(done)
+        : "r"(barrier), "r"(parity)
+        : "memory");
+    if (clock64() - begin > kCycles) fail();
+  }
+}
+// Into the shared memory of another block of the cluster, at the address it has in this one.
+__device__ __forceinline__ void store_at(std::uint32_t to, int block_of_cluster, float4 value) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "st.shared::cluster.v4.f32 [there], {%2, %3, %4, %5};\n"
+      "}" ::"r"(to),
+      "r"(block_of_cluster), "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w)
+      : "memory");
 }
 
 // ---- copies into shared memory ----
@@ -115,6 +156,25 @@ __device__ __forceinline__ void tma_load_multicast(std::uint32_t to, const CUten
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
       ".multicast::cluster [%0], [%1, {%4, %5}], [%2], %3;" ::"r"(to),
       "l"(map), "r"(barrier), "h"(blocks), "r"(x), "r"(y)
+      : "memory");
+}
+// The same of a map of 5 dimensions.
+__device__ __forceinline__ void tma_load_5d(std::uint32_t to, const CUtensorMap* map,
+                                            std::uint32_t barrier, int x, int y, int z, int u,
+                                            int v) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(to),
+      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(u), "r"(v)
+      : "memory");
+}
+__device__ __forceinline__ void tma_load_multicast_5d(std::uint32_t to, const CUtensorMap* map,
+                                                      std::uint32_t barrier, std::uint16_t blocks,
+                                                      int x, int y, int z, int u, int v) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%4, %5, %6, %7, %8}], [%2], %3;" ::"r"(to),
+      "l"(map), "r"(barrier), "h"(blocks), "r"(x), "r"(y), "r"(z), "r"(u), "r"(v)
       : "memory");
 }
 // Plain bytes: addresses and size are multiples of 16.

@@ -6,9 +6,9 @@ namespace cachalot::cuda {
 
 namespace {
 
-constexpr int kV = 4;              // elements of a pack
-constexpr int kThreads = 256;      // of a block, at most
-constexpr int kMostPacks = 8;      // of a thread: rows up to 8192 columns stay in registers
+constexpr int kV = 4;          // elements of a pack
+constexpr int kThreads = 256;  // of a block, at most
+constexpr int kMostPacks = 8;  // of a thread: rows up to 8192 columns stay in registers
 
 // A block per row, Packs packs per thread.
 template <int Packs>
@@ -119,15 +119,11 @@ __global__ void __launch_bounds__(kThreads, Packs > 4 ? 2 : 1)
       x[k] = p < packs ? load<kV>(a.x.row(row) + kV * p) : Floats<kV>{};
       g[k] = p < packs ? load<kV>(a.dy.row(row) + kV * p) : Floats<kV>{};
     }
-    // What comes after this row's sum: it need not wait for memory then.
+    // Wanted after this row's sum: it need not wait for memory then.
 #pragma unroll
     for (int k = 0; k < Packs; ++k) {
       const int p = first + k * step;
-      if (p >= packs) break;
-      if (a.add_dx) prefetch_row(a.dx.row(row), p);
-      if (row + 1 == end) continue;
-      prefetch_row(a.x.row(row + 1), p);
-      prefetch_row(a.dy.row(row + 1), p);
+      if (a.add_dx && p < packs) prefetch_row(a.dx.row(row), p);
     }
 #pragma unroll
     for (int k = 0; k < Packs; ++k) {
@@ -236,8 +232,8 @@ void rms_norm(const Context& ctx, const RmsNorm<float>& a) {
       in_packs<kV>(a.weight.data(), 0, a.x.cols)) {
     kernel<<<rows, row_threads(packs), 0, stream_of(ctx)>>>(a.x, a.weight.data(), a.eps, a.y, rstd);
   } else {
-    rms_norm_any_kernel<<<rows, row_threads(a.x.cols), 0, stream_of(ctx)>>>(
-        a.x, a.weight.data(), a.eps, a.y, rstd);
+    rms_norm_any_kernel<<<rows, row_threads(a.x.cols), 0, stream_of(ctx)>>>(a.x, a.weight.data(),
+                                                                            a.eps, a.y, rstd);
   }
   check_launch("rms_norm");
 }
@@ -267,9 +263,8 @@ void rms_norm_backward(const Context& ctx, const RmsNormBackward<float>& a) {
   }
   check_launch("rms_norm_backward");
   if (partial == nullptr) return;
-  add_partials_kernel<<<ceil_div(cols, 32), dim3(32, 32), 0, stream_of(ctx)>>>(partial, blocks,
-                                                                              cols,
-                                                                              a.dweight.data());
+  add_partials_kernel<<<ceil_div(cols, 32), dim3(32, 32), 0, stream_of(ctx)>>>(
+      partial, blocks, cols, a.dweight.data());
   check_launch("rms_norm_backward's weights");
 }
 

@@ -12,7 +12,7 @@ struct Shape {
   int rows, cols;
 };
 // Every number of packs per thread, tails, rows too long for registers.
-constexpr Shape kShapes[] = {{1, 1},    {3, 4},    {5, 37},   {33, 512}, {9, 1536},
+constexpr Shape kShapes[] = {{1, 1},     {3, 4},    {5, 37},   {33, 512}, {9, 1536},
                              {70, 2048}, {5, 4096}, {3, 7168}, {2, 8200}, {2, 16384}};
 
 TEST_F(CudaRmsNormTest, ForwardIsTheReference) {
@@ -81,15 +81,16 @@ TEST_F(CudaRmsNormTest, BackwardRepeatsBitForBit) {
 }
 
 TEST_F(CudaRmsNormBench, TrainingShapes) {
-  for (const Shape s : {Shape{32768, 2048}, Shape{32768, 512}, Shape{32768, 1536},
-                        Shape{16384, 7168}}) {
+  for (const Shape s :
+       {Shape{32768, 2048}, Shape{32768, 512}, Shape{32768, 1536}, Shape{16384, 7168}}) {
     const auto x = device_random(s.rows, s.cols), w = device_random(1, s.cols);
     auto y = device_room<float>(s.rows, s.cols), rstd = device_random(1, s.rows);
     auto dw = device_random(1, s.cols);
     const double row = 4.0 * s.rows * s.cols;
     const std::string shape = cat(" [", s.rows, ", ", s.cols, "]");
-    bench("rms_norm" + shape, 2 * row,
-          [&] { cuda::rms_norm(ctx, {x.view(), w.span(), 1e-6F, y.view(), rstd.span()}); });
+    bench("rms_norm" + shape, 2 * row, [&] {
+      cuda::rms_norm(ctx, {x.view(), w.span(), 1e-6F, y.view(), rstd.span()});
+    });
     const auto dy = device_random(s.rows, s.cols);
     bench("rms_norm_backward" + shape, 3 * row, [&] {
       cuda::rms_norm_backward(

@@ -67,8 +67,8 @@ __device__ void warp_top_k(float* values, int n, int k, Out&& out) {
     }
     const int key = best == INT_MAX ? INT_MIN : ordered(value);
     const int top = __reduce_max_sync(kAll, key);
-    const int chosen =
-        static_cast<int>(__reduce_min_sync(kAll, static_cast<unsigned>(key == top ? best : INT_MAX)));
+    const int chosen = static_cast<int>(
+        __reduce_min_sync(kAll, static_cast<unsigned>(key == top ? best : INT_MAX)));
     if (chosen % 32 == lane_id()) values[chosen] = taken();
     out(j, chosen);
     __syncwarp();
@@ -130,8 +130,8 @@ __global__ void __launch_bounds__(32 * kWarps) route_kernel(const RouteArgs r) {
   if (r.limited) {
     const int size = n / c.groups;
     for (int g = lane; g < c.groups; g += 32) {
-      groups[g] = choosable(
-          group_score(selection + g * size, size, c.method == TopkMethod::kNoauxTc));
+      groups[g] =
+          choosable(group_score(selection + g * size, size, c.method == TopkMethod::kNoauxTc));
     }
     __syncwarp();
     warp_top_k(groups, c.groups, c.topk_groups, [](int, int) {});
@@ -215,7 +215,7 @@ __global__ void __launch_bounds__(32 * kWarps) balance_count_kernel(const Balanc
   const int n = b.scores.cols, warps = static_cast<int>(blockDim.x) / 32;
   const int sequence = static_cast<int>(blockIdx.x) / b.chunks;
   const int chunk = static_cast<int>(blockIdx.x) % b.chunks;
-  double* shares = memory_d + warp_id() * n;                                   // [E]
+  double* shares = memory_d + warp_id() * n;                                       // [E]
   float* values = reinterpret_cast<float*>(memory_d + warps * n) + warp_id() * n;  // [E]
   for (int e = lane_id(); e < n; e += 32) shares[e] = 0;
   const int end = min((chunk + 1) * kBalanceRows, b.rows);
@@ -284,7 +284,8 @@ __global__ void __launch_bounds__(32 * kWarps)
 // Warps of a block that have room for `bytes` of shared memory each.
 int warps_for(std::size_t bytes) {
   constexpr std::size_t kMost = 96 * 1024;
-  return static_cast<int>(std::clamp<std::size_t>(kMost / std::max<std::size_t>(bytes, 1), 1, kWarps));
+  return static_cast<int>(
+      std::clamp<std::size_t>(kMost / std::max<std::size_t>(bytes, 1), 1, kWarps));
 }
 template <class K>
 void allow_shared(K kernel, std::size_t bytes) {
@@ -331,8 +332,8 @@ double balance_loss(const Context& ctx, const BalanceLoss<float>& a) {
   const int chunks = ceil_div(rows, kBalanceRows);
   const std::size_t parts = sequences * static_cast<std::size_t>(chunks) * n;
   auto* memory = static_cast<double*>(device.scratch(
-      kScratchSums, (parts + sequences * n + sequences) * sizeof(double) +
-                        sequences * n * sizeof(std::int32_t)));
+      kScratchSums,
+      (parts + sequences * n + sequences) * sizeof(double) + sequences * n * sizeof(std::int32_t)));
   Balance b{a.scores, rows, a.topk, chunks, nullptr, memory, memory + parts, nullptr};
   b.loss = b.f + sequences * n;
   b.load = reinterpret_cast<std::int32_t*>(b.loss + sequences);

@@ -147,12 +147,12 @@ TEST_F(CudaRouteBench, TrainingShapes) {
     const double row = 4.0 * rows * experts, choices = 8.0 * rows * config.topk;
     const std::string shape = cat(" [", rows, ", ", experts, "] top ", config.topk);
     bench("route" + shape, 2 * row + choices, [&] {
-      cuda::route(ctx, {config, logits.view(), bias.span(), scores.view(), index.view(),
-                        weight.view()});
+      cuda::route(ctx,
+                  {config, logits.view(), bias.span(), scores.view(), index.view(), weight.view()});
     });
     bench("route_backward" + shape, 2 * row + choices, [&] {
-      cuda::route_backward(ctx, {config, scores.view(), index.view(), weight.view(), {},
-                                 dlogits.view()});
+      cuda::route_backward(
+          ctx, {config, scores.view(), index.view(), weight.view(), {}, dlogits.view()});
     });
     bench("balance_loss" + shape, 3 * row, [&] {
       cuda::balance_loss(ctx, {scores.view(), 8, config.topk, 1e-4F, dlogits.view()});

@@ -93,8 +93,7 @@ __device__ void store(float* p, const Floats<V>& x) {
   } else {
 #pragma unroll
     for (int i = 0; i < V; i += 4) {
-      *reinterpret_cast<float4*>(p + i) =
-          make_float4(x.v[i], x.v[i + 1], x.v[i + 2], x.v[i + 3]);
+      *reinterpret_cast<float4*>(p + i) = make_float4(x.v[i], x.v[i + 1], x.v[i + 2], x.v[i + 3]);
     }
   }
 }
@@ -103,9 +102,8 @@ __device__ void store(Bf16* p, const Floats<V>& x) {
   if constexpr (V == 1) {
     p->bits = __bfloat16_as_ushort(__float2bfloat16_rn(x.v[0]));
   } else if constexpr (V == 8) {
-    *reinterpret_cast<uint4*>(p) =
-        make_uint4(narrow2(x.v[0], x.v[1]), narrow2(x.v[2], x.v[3]), narrow2(x.v[4], x.v[5]),
-                   narrow2(x.v[6], x.v[7]));
+    *reinterpret_cast<uint4*>(p) = make_uint4(narrow2(x.v[0], x.v[1]), narrow2(x.v[2], x.v[3]),
+                                              narrow2(x.v[4], x.v[5]), narrow2(x.v[6], x.v[7]));
   } else {
     static_assert(V == 4);
     *reinterpret_cast<uint2*>(p) = make_uint2(narrow2(x.v[0], x.v[1]), narrow2(x.v[2], x.v[3]));
@@ -128,7 +126,7 @@ bool in_packs(MatView<T> m) {
 // rows as make up 256.
 struct RowGrid {
   dim3 block;
-  unsigned blocks;    // col_blocks of them share their rows
+  unsigned blocks;  // col_blocks of them share their rows
   int col_blocks;
 };
 inline RowGrid row_grid(int rows, int packs) {

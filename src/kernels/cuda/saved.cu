@@ -203,12 +203,8 @@ __device__ __forceinline__ void round_trip(float (&x)[4]) {
   } else if constexpr (kPayload == Payload::kE4m3) {
     const TileScale t =
         tile_scale<true>(numeric::ScaleKind::kPow2, largest_in_warp(largest_of(x)));
-    float y[4];
-    decode_e4m3x4(encode_e4m3x4(quotient<true>(x[0], t), quotient<true>(x[1], t),
-                                quotient<true>(x[2], t), quotient<true>(x[3], t)),
-                  y);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) x[j] = __fmul_rn(y[j], t.scale);
+    const std::uint32_t codes = codes_of<true, true>(x, t, t, t, t);
+    multiply_out(codes, t.scale, x);
   } else if constexpr (kPayload == Payload::kE5m2) {
     through_e5m2(x, largest_in_warp(largest_of(x)));
   } else {

@@ -14,7 +14,8 @@
 namespace cachalot::cuda {
 
 void check(cudaError_t result, const char* what);  // throws kInternal with the runtime's words
-// After a launch: its own error, if any. Waits for it with CACHALOT_CUDA_SYNC=1, to find a fault.
+// After a launch: its own error, if any. Waits for it with CACHALOT_CUDA_SYNC=1, to find a fault;
+// with CACHALOT_CUDA_TIMES=1 the device's time by kernel is printed when the device is closed.
 void check_launch(const char* kernel);
 
 class CudaDevice final : public Device {

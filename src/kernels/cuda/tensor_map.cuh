@@ -66,4 +66,29 @@ inline CUtensorMap map_matrix(
   return map;
 }
 
+// Boxes of 128 bytes by box_rows (a multiple of 16) with the 128-byte swizzle, in which rows
+// 16 i + 4 q + 2 h + e of the matrix lie at rows 16 i + 8 h + 2 q + e of the box (e, h < 2; q < 4):
+// rows of B in this order give each thread of a warpgroup's product 4 columns of C side by side
+// instead of twice 2. The rows of `m` up to the next multiple of 16 have to be readable. Boxes begin
+// at (byte of the row, 0, 0, 0, row / 16).
+inline CUtensorMap map_interleaved_codes(const MappedMatrix& m, int box_rows) {
+  CUtensorMap map;
+  const auto stride = static_cast<cuuint64_t>(m.stride);
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(m.cols), 2, 4, 2,
+                              static_cast<cuuint64_t>((m.rows + 15) / 16)};
+  const cuuint64_t strides[] = {stride, 4 * stride, 2 * stride, 16 * stride};
+  const cuuint32_t box[] = {128, 2, 4, 2, static_cast<cuuint32_t>(box_rows / 16)};
+  const cuuint32_t steps[] = {1, 1, 1, 1, 1};
+  const CUresult result = tensor_map_encoder()(
+      &map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 5, const_cast<void*>(m.data), sizes, strides, box, steps,
+      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS) {
+    throw Error(Code::kInternal,
+                cat("CUDA: no tensor map (error ", static_cast<int>(result), ") of [", m.rows, ", ",
+                    m.cols, "] interleaved, rows ", m.stride, " bytes apart"));
+  }
+  return map;
+}
+
 }  // namespace cachalot::cuda
