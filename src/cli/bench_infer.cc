@@ -114,13 +114,17 @@ void run(const Options& o, const Globals& globals) {
   if (globals.json) {
     Json list = Json::array();
     for (const InferBenchCase& c : cases) list.push_back(to_json(c));
-    print_json({{"machine", {{"cpu", d.cpu}, {"level", d.level}, {"threads", d.threads}}},
+    print_json({{"machine",
+                 {{"cpu", d.cpu},
+                  {"device", d.device},
+                  {"level", d.level},
+                  {"threads", d.threads}}},
                 {"weights", weights_json(session)},
                 {"cases", list}});
     return;
   }
-  print_line(fmt::format("{}, level {}, {} threads; cache {}", d.cpu, d.level, d.threads,
-                         name(bench.cache)));
+  print_line(fmt::format("{}, level {}, {} threads; cache {}", d.device.empty() ? d.cpu : d.device,
+                         d.level, d.threads, name(bench.cache)));
   print_line(fmt::format("weights {}: {} of files, {} held beside them, ready after {:.2f} s",
                          model::name(session.model.placement()),
                          human_bytes(static_cast<double>(session.model.mapped_bytes())),

@@ -8,7 +8,9 @@
 #include "cli/output.h"
 #include "cli/session.h"
 #include "io/safetensors.h"
+#include "kernels/elementwise.h"
 #include "model/forward.h"
+#include "tensor/host_copy.h"
 
 namespace cachalot::cli {
 
@@ -66,31 +68,48 @@ class Dump {
   std::vector<std::vector<float>> floats_;
 };
 
-Mat<float> copy_of(MatView<const float> view) {
-  Mat<float> m(view.rows, view.cols);
-  for (int i = 0; i < view.rows; ++i) std::copy_n(view.row(i), view.cols, m.row(i));
-  return m;
+// Rows of a pass, kept where the model runs.
+Mat<float> kept(const Context& ctx, MatView<const float> from) {
+  const MemoryScope scope(ctx.device);
+  Mat<float> rows;
+  rows.resize(from.rows, from.cols);
+  copy_rows(ctx, from, rows.view());
+  return rows;
+}
+
+template <class F>
+Mat<float> logits_of(const Context& ctx, int rows, int vocab, F&& compute) {
+  const MemoryScope scope(ctx.device);
+  Mat<float> out;
+  out.resize(rows, vocab);
+  compute(out.view());
+  return host_copy(out.cview(), ctx.device);
 }
 
 void run(const Options& o, const Globals& globals) {
   const std::vector<std::int32_t> tokens = parse_tokens(o.tokens);
   const model::AttentionMode attention = parse_attention(o.attention);
-  const runtime::Runtime rt({.threads = globals.threads, .cpu = {}});
+  const runtime::Runtime rt({.threads = globals.threads, .cpu = {}, .on_device = true});
+  const Context& ctx = rt.context();
   const auto model = model::Model::load(
-      o.model, load_options(o.model, o.precision, rt.context(), ModelUse::kOnce));
+      o.model, load_options(o.model, o.precision, ctx, ModelUse::kOnce));
   const model::Config& config = model.config();
   const int rows = static_cast<int>(tokens.size());
 
-  model::Forward forward(rt.context(), model, attention);
+  model::Forward forward(ctx, model, attention);
   const LatentFormat format =
       o.cache.latent_format().value_or(model::default_cache_format(model.precision()));
-  model::CachePool pool(config, format, model::CachePool::bytes_for(config, format, rows));
+  model::CachePool pool(config, format, model::CachePool::bytes_for(config, format, rows),
+                        ctx.device);
   model::LatentCache cache(pool);
   const model::Chunk chunk{tokens, &cache};
   model::Taps taps, mtp_taps;
-  const Mat<float> final_norm = copy_of(forward.run({&chunk, 1}, &taps));
-  Mat<float> logits(rows, config.vocab_size), mtp_logits, mtp_hidden;
-  forward.logits(final_norm.cview(), logits.view());
+  const Mat<float> normed = kept(ctx, forward.run({&chunk, 1}, &taps));
+  const Mat<float> final_norm = host_copy(normed.cview(), ctx.device);
+  const Mat<float> logits = logits_of(ctx, rows, config.vocab_size, [&](MatView<float> to) {
+    forward.logits(normed.cview(), to);
+  });
+  Mat<float> mtp_logits, mtp_hidden;
 
   Dump dump;
   dump.add("logits", logits);
@@ -101,10 +120,11 @@ void run(const Options& o, const Globals& globals) {
   }
   if (model.has_mtp() && rows > 1) {
     const model::Chunk next{std::span(tokens).subspan(1), &cache};
-    mtp_hidden =
-        copy_of(forward.run_mtp({&next, 1}, final_norm.cview().sub_rows(0, rows - 1), &mtp_taps));
-    mtp_logits = Mat<float>(rows - 1, config.vocab_size);
-    forward.mtp_logits(mtp_hidden.cview(), mtp_logits.view());
+    const MatView<const float> out =
+        forward.run_mtp({&next, 1}, normed.cview().sub_rows(0, rows - 1), &mtp_taps);
+    mtp_hidden = host_copy(out, ctx.device);
+    mtp_logits = logits_of(ctx, rows - 1, config.vocab_size,
+                           [&](MatView<float> to) { forward.mtp_logits(out, to); });
     dump.add("mtp.logits", mtp_logits);
     dump.add("mtp.hidden", mtp_hidden);
     dump.add(config.num_hidden_layers, mtp_taps.layers.front());

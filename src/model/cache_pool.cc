@@ -1,6 +1,7 @@
 #include "model/cache_pool.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <new>
 
@@ -8,7 +9,8 @@ namespace cachalot::model {
 
 namespace {
 
-std::unique_ptr<void, FreeDeleter> allocate(std::size_t bytes) {
+std::unique_ptr<void, FreeDeleter> allocate(std::size_t bytes, Device* device) {
+  const MemoryScope scope(device);
   try {
     return aligned_bytes(bytes);
   } catch (const std::bad_alloc&) {
@@ -25,8 +27,8 @@ std::size_t CachePool::bytes_for(const Config& config, LatentFormat format, int 
   return CacheShape(config, format).page_bytes() * pages * static_cast<std::size_t>(sequences);
 }
 
-CachePool::CachePool(const Config& config, LatentFormat format, std::size_t budget)
-    : shape_(config, format), max_tokens_(config.max_position_embeddings) {
+CachePool::CachePool(const Config& config, LatentFormat format, std::size_t budget, Device* device)
+    : shape_(config, format), max_tokens_(config.max_position_embeddings), device_(device) {
   const std::size_t pages = std::min<std::size_t>(budget / shape_.page_bytes(),
                                                   std::numeric_limits<int>::max() / kLatentBlock);
   if (pages == 0) {
@@ -35,10 +37,32 @@ CachePool::CachePool(const Config& config, LatentFormat format, std::size_t budg
                     kLatentBlock, " tokens takes ", shape_.page_bytes(), " (", shape_.layers(),
                     " layers of ", shape_.layout.row_bytes(), " bytes): give it at least that"));
   }
-  memory_ = allocate(pages * shape_.page_bytes());
+  memory_ = allocate(pages * shape_.page_bytes(), device);
   holders_.resize(pages);
   free_.reserve(pages);
   for (int page = static_cast<int>(pages) - 1; page >= 0; --page) free_.push_back(page);
+}
+
+void CachePool::copy(std::byte* to, const std::byte* from, std::size_t bytes) const {
+  if (device_ != nullptr) {
+    device_->copy(to, from, bytes);
+  } else {
+    std::memcpy(to, from, bytes);
+  }
+}
+void CachePool::read(std::byte* to, const std::byte* from, std::size_t bytes) const {
+  if (device_ != nullptr) {
+    device_->download(to, from, bytes);
+  } else {
+    std::memcpy(to, from, bytes);
+  }
+}
+void CachePool::write(std::byte* to, const std::byte* from, std::size_t bytes) const {
+  if (device_ != nullptr) {
+    device_->upload(to, from, bytes);
+  } else {
+    std::memcpy(to, from, bytes);
+  }
 }
 
 int CachePool::free_pages() const {

@@ -1,7 +1,7 @@
 // The memory of all latent caches: pages of 64 tokens, each with the rows of every layer, shared
 // between sequences that begin alike.
 //
-// Owns:    all pages, in one allocation made once; a page has as many holders as sequences that
+// Owns:    all pages, in one allocation made once, of the host or of a device; a page has as many holders as sequences that
 //          count it among theirs. It outlives its sequences (LatentCache).
 // Threads: pages are taken, shared and given back under a lock, so different sequences may live on
 //          different threads. Nobody writes a page that has two holders.
@@ -52,8 +52,9 @@ inline LatentFormat default_cache_format(Precision precision) noexcept {
 
 class CachePool {
  public:
-  // As many pages as `budget` bytes hold.
-  CachePool(const Config& config, LatentFormat format, std::size_t budget);
+  // As many pages as `budget` bytes hold, where passes are to read them: null is the host.
+  CachePool(const Config& config, LatentFormat format, std::size_t budget,
+            Device* device = nullptr);
   // What a budget has to be for `tokens` tokens of each of `sequences` sequences.
   static std::size_t bytes_for(const Config& config, LatentFormat format, int tokens,
                                int sequences = 1);
@@ -77,10 +78,15 @@ class CachePool {
     return static_cast<std::byte*>(memory_.get()) +
            static_cast<std::size_t>(page) * shape_.page_bytes();
   }
+  // Bytes from page to page, and between a page and the host.
+  void copy(std::byte* to, const std::byte* from, std::size_t bytes) const;
+  void read(std::byte* to, const std::byte* from, std::size_t bytes) const;
+  void write(std::byte* to, const std::byte* from, std::size_t bytes) const;
 
  private:
   const CacheShape shape_;
   const int max_tokens_;
+  Device* const device_;
   std::unique_ptr<void, FreeDeleter> memory_;
   mutable std::mutex mutex_;  // of what follows
   std::vector<int> holders_;  // [pages]

@@ -7,6 +7,7 @@
 #include "kernels/gemm.h"
 #include "kernels/rms_norm.h"
 #include "model/binding.h"
+#include "tensor/host_copy.h"
 
 namespace cachalot::model {
 
@@ -24,14 +25,6 @@ int rows_of(std::span<const Chunk> chunks) {
   return std::accumulate(chunks.begin(), chunks.end(), 0, [](int sum, const Chunk& c) {
     return sum + static_cast<int>(c.tokens.size());
   });
-}
-
-template <class T>
-Mat<T> copy_of(MatView<const T> from) {
-  Mat<T> to;
-  to.resize(from.rows, from.cols);
-  for (int i = 0; i < from.rows; ++i) std::copy_n(from.row(i), from.cols, to.row(i));
-  return to;
 }
 
 }  // namespace
@@ -73,17 +66,34 @@ void Forward::check(std::span<const Chunk> chunks, bool mtp) const {
   }
 }
 
-void Forward::angles(std::span<const Chunk> chunks, bool mtp) {
-  std::vector<int> positions;
+// Ids and angles to where the ops read them.
+void Forward::take_tokens(std::span<const Chunk> chunks, bool mtp) {
+  host_ids_.clear();
+  positions_.clear();
   for (const Chunk& chunk : chunks) {
+    host_ids_.insert(host_ids_.end(), chunk.tokens.begin(), chunk.tokens.end());
     const int begin = begin_of(*chunk.cache, mtp);
-    for (std::size_t i = 0; i < chunk.tokens.size(); ++i)
-      positions.push_back(begin + static_cast<int>(i));
+    for (std::size_t i = 0; i < chunk.tokens.size(); ++i) {
+      positions_.push_back(begin + static_cast<int>(i));
+    }
   }
-  const int rows = static_cast<int>(positions.size());
-  cos_.resize(rows, dims_.heads.rope / 2);
-  sin_.resize(rows, dims_.heads.rope / 2);
-  rope_table<float>(model_.config().rope, positions, cos_.view(), sin_.view());
+  const int rows = static_cast<int>(positions_.size()), half = dims_.heads.rope / 2;
+  ids_.resize(1, rows);
+  upload<std::int32_t>(host_ids_, ids_);
+  angles_.resize(2 * rows, half);
+  Mat<float>& angles = ctx_.device != nullptr ? host_angles_ : angles_;
+  {
+    const MemoryScope host(nullptr);
+    if (ctx_.device != nullptr) angles.resize(2 * rows, half);
+    rope_table<float>(model_.config().rope, positions_, angles.view().sub_rows(0, rows),
+                      angles.view().sub_rows(rows, rows));
+  }
+  if (ctx_.device != nullptr) upload<float>(angles.span(), angles_);
+}
+
+nn::RopeRows Forward::rope_rows() const noexcept {
+  const int rows = angles_.rows() / 2;
+  return {angles_.cview().sub_rows(0, rows), angles_.cview().sub_rows(rows, rows)};
 }
 
 bool Forward::is_absorbed(int begin, int rows) const {
@@ -93,18 +103,19 @@ bool Forward::is_absorbed(int begin, int rows) const {
 
 void Forward::attention(const nn::MlaWeights& w, int layer, std::span<const Chunk> chunks,
                         bool mtp) {
-  nn::mla_project(ctx_, num_, dims_, w, h_operand_, {cos_.cview(), sin_.cview()}, mla_);
+  nn::mla_project(ctx_, num_, dims_, w, h_operand_, rope_rows(), mla_);
   std::vector<nn::LatentSpan> absorbed;
   std::vector<AttentionSpan> expanded;
   std::vector<LatentRows> expanded_rows;
   int row = 0;
   int cached = 0;  // rows to expand
+  stores_.clear();
   for (const Chunk& chunk : chunks) {
     const int n = static_cast<int>(chunk.tokens.size());
     const int begin = begin_of(*chunk.cache, mtp);
     if (n == 0) continue;
-    chunk.cache->write(ctx_, layer, begin, mla_.c_kv.cview().sub_rows(row, n),
-                       mla_.k_rope().sub_rows(row, n));
+    chunk.cache->list_writes(layer, begin, mla_.c_kv.cview().sub_rows(row, n),
+                             mla_.k_rope().sub_rows(row, n), stores_);
     const LatentRows rows = chunk.cache->rows(layer, begin + n);
     if (is_absorbed(begin, n)) {
       absorbed.push_back({row, n, rows});
@@ -115,6 +126,7 @@ void Forward::attention(const nn::MlaWeights& w, int layer, std::span<const Chun
     }
     row += n;
   }
+  store_latent(ctx_, stores_);
   if (!expanded.empty()) {
     // Over what the caches hold, not over this pass's unrounded rows, so that a prompt gives the
     // same result in one chunk or in many.
@@ -162,39 +174,36 @@ void Forward::block(const nn::BlockWeights& w, int layer, std::span<const Chunk>
     nn::mlp_forward(ctx_, num_, w.mlp, h_operand_, x_.view(), mlp_, nullptr, products_);
   }
   if (tap == nullptr) return;
-  tap->kv_c = mla_.c_kv.clone();
-  tap->k_rope = copy_of(mla_.k_rope());
+  tap->kv_c = host_copy(mla_.c_kv.cview(), ctx_.device);
+  tap->k_rope = host_copy(mla_.k_rope(), ctx_.device);
   if (w.is_moe) {
-    tap->scores = route_.scores.clone();
-    tap->topk_idx = route_.index.clone();
-    tap->topk_weight = route_.weight.clone();
+    tap->scores = host_copy(route_.scores.cview(), ctx_.device);
+    tap->topk_idx = host_copy(route_.index.cview(), ctx_.device);
+    tap->topk_weight = host_copy(route_.weight.cview(), ctx_.device);
   }
 }
 
 MatView<const float> Forward::run(std::span<const Chunk> chunks, Taps* taps) {
+  const MemoryScope scope(ctx_.device);
   check(chunks, false);
   const nn::Weights& w = model_.weights();
   const int rows = rows_of(chunks);
-  ids_.clear();
-  for (const Chunk& chunk : chunks) {
-    ids_.insert(ids_.end(), chunk.tokens.begin(), chunk.tokens.end());
-  }
   reserve(chunks, false);
   x_.resize(rows, dims_.hidden);
   h_.resize(rows, dims_.hidden);
   if (rows == 0) return h_.cview();
-  angles(chunks, false);
-  embedding(ctx_, {w.embed, ids_, x_.view()});
+  take_tokens(chunks, false);
+  embedding(ctx_, {w.embed, ids_.span(), x_.view()});
   if (taps != nullptr) {
     taps->hidden.clear();
     taps->layers.clear();
     taps->layers.resize(w.layers.size());
-    taps->hidden.push_back(x_.clone());
+    taps->hidden.push_back(host_copy(x_.cview(), ctx_.device));
   }
   for (std::size_t i = 0; i < w.layers.size(); ++i) {
     block(w.layers[i], static_cast<int>(i), chunks, false,
           taps != nullptr ? &taps->layers[i] : nullptr);
-    if (taps != nullptr) taps->hidden.push_back(x_.clone());
+    if (taps != nullptr) taps->hidden.push_back(host_copy(x_.cview(), ctx_.device));
   }
   rms_norm(ctx_, {x_.cview(), w.norm, dims_.eps, h_.view(), rstd_.span()});
   for (const Chunk& chunk : chunks) {
@@ -210,6 +219,7 @@ MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<con
                 "this model has no MTP layer (num_nextn_predict_layers is 0 or its tensors are "
                 "missing): use --mtp off");
   }
+  const MemoryScope scope(ctx_.device);
   check(chunks, true);
   const nn::MtpWeights& w = model_.weights().mtp.front();
   const int rows = rows_of(chunks);
@@ -219,10 +229,6 @@ MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<con
   }
   // hidden may be this object's own last result: read it before x_ and h_ change.
   joined_.resize(rows, 2 * dims_.hidden);
-  ids_.clear();
-  for (const Chunk& chunk : chunks) {
-    ids_.insert(ids_.end(), chunk.tokens.begin(), chunk.tokens.end());
-  }
   reserve(chunks, true);
   rstd_.resize(1, rows);
   rms_norm(ctx_, {hidden, w.hnorm, dims_.eps, joined_.view().sub_cols(dims_.hidden, dims_.hidden),
@@ -230,8 +236,8 @@ MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<con
   x_.resize(rows, dims_.hidden);
   h_.resize(rows, dims_.hidden);
   if (rows == 0) return x_.cview();
-  angles(chunks, true);
-  embedding(ctx_, {w.embed, ids_, x_.view()});
+  take_tokens(chunks, true);
+  embedding(ctx_, {w.embed, ids_.span(), x_.view()});
   rms_norm(ctx_, {x_.cview(), w.enorm, dims_.eps, joined_.view().sub_cols(0, dims_.hidden), rstd_.span()});
   gemm(ctx_, num_.products, linear(joined_.cview(), w.eh_proj, x_.view()));
   if (taps != nullptr) {
@@ -241,7 +247,7 @@ MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<con
   }
   block(w.block, model_.config().num_hidden_layers, chunks, true,
         taps != nullptr ? &taps->layers.front() : nullptr);
-  if (taps != nullptr) taps->hidden.push_back(x_.clone());
+  if (taps != nullptr) taps->hidden.push_back(host_copy(x_.cview(), ctx_.device));
   for (const Chunk& chunk : chunks) {
     chunk.cache->set_mtp_length(chunk.cache->mtp_length() + static_cast<int>(chunk.tokens.size()));
   }
@@ -254,12 +260,14 @@ void Forward::logits(MatView<const float> normed, MatView<float> out) {
 
 void Forward::mtp_logits(MatView<const float> rows, MatView<float> out, MatView<float> normed) {
   const nn::MtpWeights& w = model_.weights().mtp.front();
-  std::vector<float> rstd(static_cast<std::size_t>(rows.rows));
-  rms_norm(ctx_, {rows, w.head_norm, dims_.eps, normed, rstd});
+  const MemoryScope scope(ctx_.device);
+  rstd_.resize(1, rows.rows);
+  rms_norm(ctx_, {rows, w.head_norm, dims_.eps, normed, rstd_.span()});
   gemm(ctx_, num_.products, nn::plain_linear(normed, w.head, out));
 }
 
 void Forward::mtp_logits(MatView<const float> rows, MatView<float> out) {
+  const MemoryScope scope(ctx_.device);
   Mat<float> normed;
   normed.resize(rows.rows, rows.cols);
   mtp_logits(rows, out, normed.view());

@@ -1,5 +1,8 @@
 // The inference forward pass over latent caches: prefill chunks and decode steps, batched.
 //
+// With a device (Context::device) caches and model lie on it, and so do the rows that passes give and
+// take; tokens and taps are the host's.
+//
 // Symbols: T rows of the pass (all chunks together), D hidden, L layers, E experts, k per token.
 // Threads: one caller per Forward; the model is shared.
 // Errors:  kUsage for a token id past the vocabulary, a position past the context, or a full pool
@@ -75,7 +78,8 @@ class Forward {
 
  private:
   void check(std::span<const Chunk> chunks, bool mtp) const;
-  void angles(std::span<const Chunk> chunks, bool mtp);
+  void take_tokens(std::span<const Chunk> chunks, bool mtp);
+  nn::RopeRows rope_rows() const noexcept;
   void block(const nn::BlockWeights& w, int layer, std::span<const Chunk> chunks, bool mtp,
              LayerTap* tap);
   void attention(const nn::MlaWeights& w, int layer, std::span<const Chunk> chunks, bool mtp);
@@ -88,8 +92,12 @@ class Forward {
   nn::BlockDims dims_;
   nn::Numerics num_;
 
-  Mat<float> x_, h_, cos_, sin_, joined_;
-  std::vector<std::int32_t> ids_;
+  Mat<float> x_, h_, joined_;
+  Mat<float> angles_, host_angles_;     // [2 T, R / 2] cosines, then sines
+  Mat<std::int32_t> ids_;               // [1, T]
+  std::vector<std::int32_t> host_ids_;
+  std::vector<int> positions_;
+  std::vector<StoreLatent> stores_;
   Mat<float> rstd_;
   nn::MlaActs mla_;
   nn::Operand h_operand_;

@@ -85,7 +85,7 @@ bool LatentCache::reserve(int begin, int end) {
       memory_.push_back(pool_->data(page));
       continue;
     }
-    std::memcpy(pool_->data(page), memory_[at], pool_->shape().page_bytes());
+    pool_->copy(pool_->data(page), memory_[at], pool_->shape().page_bytes());
     pool_->release(pages_[at]);
     pages_[at] = page;
     memory_[at] = pool_->data(page);
@@ -95,10 +95,9 @@ bool LatentCache::reserve(int begin, int end) {
   return true;
 }
 
-void LatentCache::write(const Context& ctx, int layer, int begin, MatView<const float> c_kv,
-                        MatView<const float> k_rope) {
+void LatentCache::list_writes(int layer, int begin, MatView<const float> c_kv,
+                              MatView<const float> k_rope, std::vector<StoreLatent>& jobs) const {
   const CacheShape& shape = pool_->shape();
-  std::vector<StoreLatent> jobs;
   for (int at = 0; at < c_kv.rows;) {
     const int row = begin + at, in_page = row % kLatentBlock;
     const int n = std::min(kLatentBlock - in_page, c_kv.rows - at);
@@ -108,6 +107,12 @@ void LatentCache::write(const Context& ctx, int layer, int begin, MatView<const 
          pool_->data(page) + shape.layer_offset(layer) + in_page * shape.layout.row_bytes()});
     at += n;
   }
+}
+
+void LatentCache::write(const Context& ctx, int layer, int begin, MatView<const float> c_kv,
+                        MatView<const float> k_rope) {
+  std::vector<StoreLatent> jobs;
+  list_writes(layer, begin, c_kv, k_rope, jobs);
   store_latent(ctx, jobs);
 }
 
@@ -147,7 +152,7 @@ void LatentCache::copy_block(int i, bool mtp, std::span<std::byte> out) const {
                                      mtp_length_, " MTP rows; a block has ", block_bytes()));
   }
   const auto at = static_cast<std::size_t>(i);
-  std::memcpy(out.data(), memory_[at], out.size());
+  pool_->read(out.data(), memory_[at], out.size());
   const auto row_bytes = static_cast<std::size_t>(shape.layout.row_bytes());
   for (int layer = shape.main_layers; layer < shape.layers(); ++layer) {
     std::byte* rows = out.data() + shape.layer_offset(layer);
@@ -157,7 +162,7 @@ void LatentCache::copy_block(int i, bool mtp, std::span<std::byte> out) const {
     } else if (i == 0) {
       std::memset(rows + last, 0, row_bytes);
     } else {
-      std::memcpy(rows + last, memory_[at - 1] + shape.layer_offset(layer) + last, row_bytes);
+      pool_->read(rows + last, memory_[at - 1] + shape.layer_offset(layer) + last, row_bytes);
     }
   }
 }
@@ -173,13 +178,13 @@ bool LatentCache::append_block(std::span<const std::byte> bytes, bool mtp) {
   const bool joins = mtp && length_ > 0 && mtp_length_ >= length_ - 1;
   if (!reserve(joins ? length_ - 1 : length_, length_ + kLatentBlock)) return false;
   const CacheShape& shape = pool_->shape();
-  std::memcpy(pool_->data(pages_.back()), bytes.data(), bytes.size());
+  pool_->write(pool_->data(pages_.back()), bytes.data(), bytes.size());
   if (joins) {
     const auto row_bytes = static_cast<std::size_t>(shape.layout.row_bytes());
     const std::ptrdiff_t last = shape.layout.block_bytes() - shape.layout.row_bytes();
     for (int layer = shape.main_layers; layer < shape.layers(); ++layer) {
       const std::ptrdiff_t at = shape.layer_offset(layer) + last;
-      std::memcpy(pool_->data(pages_[pages_.size() - 2]) + at, bytes.data() + at, row_bytes);
+      pool_->write(pool_->data(pages_[pages_.size() - 2]) + at, bytes.data() + at, row_bytes);
     }
   }
   if (mtp && (length_ == 0 || joins)) mtp_length_ = length_ + kLatentBlock - 1;

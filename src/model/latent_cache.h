@@ -42,7 +42,10 @@ class LatentCache {
   [[nodiscard]] bool reserve(int begin, int end);
   // Pages that reserve(begin, end) would take.
   int pages_needed(int begin, int end) const;
-  // Writes the rows of positions [begin, begin + c_kv.rows) of one layer, which are reserved.
+  // Writes the rows of positions [begin, begin + c_kv.rows) of one layer, which are reserved; or
+  // lists what has to be stored for that.
+  void list_writes(int layer, int begin, MatView<const float> c_kv, MatView<const float> k_rope,
+                   std::vector<StoreLatent>& jobs) const;
   void write(const Context& ctx, int layer, int begin, MatView<const float> c_kv,
              MatView<const float> k_rope);
   // The first `rows` rows of a layer.

@@ -1,15 +1,19 @@
-// The golden models: every level, 1 to 3 threads, naive and absorbed, against the oracle's numbers.
+// The golden models: every level, 1 to 3 threads, naive and absorbed, against the oracle's numbers;
+// or, where $CACHALOT_DEVICE names one, that device.
 // Tolerances are the ones tests/fixtures/README.md states for a float32 computation.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 
 #include "io/safetensors.h"
 #include "kernels/cpu/levels.h"
+#include "kernels/elementwise.h"
 #include "model/forward.h"
 #include "runtime/runtime.h"
+#include "tensor/host_copy.h"
 #include "testing/fixtures.h"
 
 namespace cachalot::model {
@@ -80,10 +84,12 @@ void check_layer(const io::Safetensors& expected, const std::string& prefix, con
 }
 
 Mat<float> logits_of(Forward& forward, MatView<const float> normed) {
+  Device* device = forward.context().device;
+  const MemoryScope scope(device);
   Mat<float> out;
   out.resize(normed.rows, forward.model().config().vocab_size);
   forward.logits(normed, out.view());
-  return out;
+  return host_copy(out.cview(), device);
 }
 
 std::int32_t argmax(MatView<const float> logits, int row) {
@@ -97,18 +103,21 @@ void check_sequence(const Setup& s, const Model& model, const io::Safetensors& e
   const Config& c = model.config();
   const auto tokens = tokens_of(expected.at(p + "tokens"));
   const int t = static_cast<int>(tokens.size());
-  CachePool pool(c, LatentFormat::kF32, CachePool::bytes_for(c, LatentFormat::kF32, t + 64));
+  Device* device = s.runtime->context().device;
+  CachePool pool(c, LatentFormat::kF32, CachePool::bytes_for(c, LatentFormat::kF32, t + 64),
+                 device);
   LatentCache cache(pool);
   Forward forward(s.runtime->context(), model, s.mode);
   Taps taps;
   const Chunk chunk{tokens, &cache};
-  Mat<float> normed;
+  Mat<float> normed;  // where the model runs
   {
     const auto view = forward.run({&chunk, 1}, &taps);
+    const MemoryScope scope(device);
     normed.resize(view.rows, view.cols);
-    for (int i = 0; i < view.rows; ++i) std::copy_n(view.row(i), view.cols, normed.row(i));
+    copy_rows(s.runtime->context(), view, normed.view());
   }
-  Mat<float> logits = logits_of(forward, normed.cview());
+  const Mat<float> logits = logits_of(forward, normed.cview());
   expect_tensor(expected, p + "logits", logits.cview(), kLogits, what);
   for (std::size_t l = 0; l < taps.layers.size(); ++l) {
     check_layer(expected, p + "layer" + std::to_string(l) + ".", taps.layers[l], c, what);
@@ -120,17 +129,27 @@ void check_sequence(const Setup& s, const Model& model, const io::Safetensors& e
       EXPECT_LE(largest_error(taps.hidden[l].cview(), want, l * each), kRelative * largest(want))
           << "hidden " << l << " " << what;
     }
-    expect_relative(expected, p + "final_norm", normed.cview(), what);
+    expect_relative(expected, p + "final_norm", host_copy(normed.cview(), device).cview(), what);
   }
   if (model.has_mtp()) {
     const std::string mtp_layer = p + "layer" + std::to_string(c.num_hidden_layers) + ".";
     Taps mtp_taps;
     const Chunk next{std::span(tokens).subspan(1), &cache};
     const auto rows = forward.run_mtp({&next, 1}, normed.cview().sub_rows(0, t - 1), &mtp_taps);
-    expect_relative(expected, p + "mtp.hidden", rows, what);
+    expect_relative(expected, p + "mtp.hidden", host_copy(rows, device).cview(), what);
+    EXPECT_EQ(largest_error(host_copy(rows, device).cview(),
+                            {mtp_taps.hidden.back().span().begin(),
+                             mtp_taps.hidden.back().span().end()},
+                            0),
+              0);
     Mat<float> mtp_logits;
-    mtp_logits.resize(t - 1, c.vocab_size);
-    forward.mtp_logits(mtp_taps.hidden.back().cview(), mtp_logits.view());
+    {
+      const MemoryScope scope(device);
+      Mat<float> out;
+      out.resize(t - 1, c.vocab_size);
+      forward.mtp_logits(rows, out.view());
+      mtp_logits = host_copy(out.cview(), device);
+    }
     expect_tensor(expected, p + "mtp.logits", mtp_logits.cview(), kLogits, what);
     check_layer(expected, mtp_layer, mtp_taps.layers.front(), c, what);
     if (const auto* wrong = expected.find(p + "mtp.logits_prenorm_alternative")) {
@@ -172,10 +191,19 @@ struct Case {
   std::string level;
   int threads;
   AttentionMode mode;
+  bool on_device = false;
 };
+
+bool has_device() {
+  const char* device = std::getenv("CACHALOT_DEVICE");
+  return device != nullptr && std::string(device) != "cpu";
+}
 
 std::vector<Case> cases() {
   std::vector<Case> out;
+  if (has_device()) {
+    return {{"", 1, AttentionMode::kNaive, true}, {"", 1, AttentionMode::kAbsorbed, true}};
+  }
   for (const cpu::Level level : cpu::supported_levels()) {
     for (const int threads : {1, 2, 3}) {
       for (const AttentionMode mode : {AttentionMode::kNaive, AttentionMode::kAbsorbed}) {
@@ -192,9 +220,11 @@ TEST_P(ModelFixture, MatchesTheOracle) {
   const auto folders = testing::fixture_folders(testing::FixtureKind::kModel);
   ASSERT_FALSE(folders.empty()) << "no model fixture below " << testing::fixtures_root();
   const Case& which = GetParam();
-  const runtime::Runtime runtime({which.threads, which.level});
+  const runtime::Runtime runtime(
+      {.threads = which.threads, .cpu = which.level, .on_device = which.on_device});
   for (const fs::path& folder : folders) {
-    const Model model = Model::load(folder, Precision::kF32);
+    const Model model = Model::load(
+        folder, {.precision = Precision::kF32, .context = &runtime.context()});
     const auto expected = io::Safetensors::open(folder / "expected.safetensors");
     ASSERT_GT(sequences_in(expected), 0) << folder;
     for (int n = 0; n < sequences_in(expected); ++n) {
@@ -206,46 +236,54 @@ TEST_P(ModelFixture, MatchesTheOracle) {
 
 INSTANTIATE_TEST_SUITE_P(EveryLevel, ModelFixture, ::testing::ValuesIn(cases()),
                          [](const auto& info) {
-                           return info.param.level + "_threads" +
+                           return (info.param.on_device ? "device" : info.param.level) +
+                                  "_threads" +
                                   std::to_string(info.param.threads) +
                                   (info.param.mode == AttentionMode::kNaive ? "_naive"
                                                                             : "_absorbed");
                          });
 
 // bfloat16 activations move a few tokens to other experts: only what the README asks for.
-TEST(ModelFixtureBf16, StaysNearTheOracle) {
-  for (const cpu::Level level : cpu::supported_levels()) {
-    const runtime::Runtime runtime({2, std::string(cpu::name(level))});
-    for (const fs::path& folder : testing::fixture_folders(testing::FixtureKind::kModel)) {
-      const Model model = Model::load(folder, Precision::kBF16);
-      const auto expected = io::Safetensors::open(folder / "expected.safetensors");
-      std::vector<float> errors;  // of every row of the folder
-      int same = 0;
-      for (int n = 0; n < sequences_in(expected); ++n) {
-        const std::string p = "s" + std::to_string(n) + ".";
-        const auto tokens = tokens_of(expected.at(p + "tokens"));
-        CachePool pool(model.config(), LatentFormat::kBF16,
-                       CachePool::bytes_for(model.config(), LatentFormat::kBF16, 128));
-        LatentCache cache(pool);
-        Forward forward(runtime.context(), model);
-        const Chunk chunk{tokens, &cache};
-        const auto logits = logits_of(forward, forward.run({&chunk, 1}));
-        const auto want = expected.at(p + "logits").to_floats();
-        for (int i = 0; i < logits.rows(); ++i) {
-          const float* w =
-              want.data() + static_cast<std::size_t>(i) * static_cast<std::size_t>(logits.cols());
-          errors.push_back(
-              largest_error(logits.cview().sub_rows(i, 1), want,
-                            static_cast<std::size_t>(i) * static_cast<std::size_t>(logits.cols())));
-          same += argmax(logits.cview(), i) == std::max_element(w, w + logits.cols()) - w ? 1 : 0;
-        }
+void check_bf16(const runtime::Runtime& runtime, const std::string& level) {
+  for (const fs::path& folder : testing::fixture_folders(testing::FixtureKind::kModel)) {
+    const Model model =
+        Model::load(folder, {.precision = Precision::kBF16, .context = &runtime.context()});
+    const auto expected = io::Safetensors::open(folder / "expected.safetensors");
+    std::vector<float> errors;  // of every row of the folder
+    int same = 0;
+    for (int n = 0; n < sequences_in(expected); ++n) {
+      const std::string p = "s" + std::to_string(n) + ".";
+      const auto tokens = tokens_of(expected.at(p + "tokens"));
+      CachePool pool(model.config(), LatentFormat::kBF16,
+                     CachePool::bytes_for(model.config(), LatentFormat::kBF16, 128),
+                     runtime.context().device);
+      LatentCache cache(pool);
+      Forward forward(runtime.context(), model);
+      const Chunk chunk{tokens, &cache};
+      const auto logits = logits_of(forward, forward.run({&chunk, 1}));
+      const auto want = expected.at(p + "logits").to_floats();
+      for (int i = 0; i < logits.rows(); ++i) {
+        const float* w =
+            want.data() + static_cast<std::size_t>(i) * static_cast<std::size_t>(logits.cols());
+        errors.push_back(
+            largest_error(logits.cview().sub_rows(i, 1), want,
+                          static_cast<std::size_t>(i) * static_cast<std::size_t>(logits.cols())));
+        same += argmax(logits.cview(), i) == std::max_element(w, w + logits.cols()) - w ? 1 : 0;
       }
-      const auto middle = errors.begin() + static_cast<std::ptrdiff_t>(errors.size() / 2);
-      std::nth_element(errors.begin(), middle, errors.end());
-      EXPECT_LT(*middle, 0.5F) << folder << " " << cpu::name(level);
-      EXPECT_GE(same, 0.9 * static_cast<double>(errors.size()))
-          << folder << " " << cpu::name(level);
     }
+    const auto middle = errors.begin() + static_cast<std::ptrdiff_t>(errors.size() / 2);
+    std::nth_element(errors.begin(), middle, errors.end());
+    EXPECT_LT(*middle, 0.5F) << folder << " " << level;
+    EXPECT_GE(same, 0.9 * static_cast<double>(errors.size())) << folder << " " << level;
+  }
+}
+
+TEST(ModelFixtureBf16, StaysNearTheOracle) {
+  if (has_device()) {
+    return check_bf16(runtime::Runtime({.threads = 2, .cpu = {}, .on_device = true}), "device");
+  }
+  for (const cpu::Level level : cpu::supported_levels()) {
+    check_bf16(runtime::Runtime({2, std::string(cpu::name(level))}), std::string(cpu::name(level)));
   }
 }
 

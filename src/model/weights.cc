@@ -7,6 +7,7 @@
 
 #include "kernels/table.h"
 #include "model/binding.h"
+#include "model/device_copies.h"
 #include "model/packed_weights.h"
 #include "model/resident.h"
 #include "numeric/group_quant.h"
@@ -87,11 +88,13 @@ struct Model::State {
   ResidentCopies resident = {};
   std::deque<PackedB> packs = {};
   std::vector<PackB> pack_jobs = {};
+  DeviceCopies on_device = DeviceCopies();
 
   // Where matrix data of the file is to be read by products.
   const void* in_place(const void* data, std::size_t bytes) {
-    return options.placement == LoadOptions::Placement::kMapped ? data
-                                                                : resident.reserve(data, bytes);
+    using enum LoadOptions::Placement;
+    const bool copied = options.placement == kCopied || options.placement == kPacked;
+    return copied ? resident.reserve(data, bytes) : data;
   }
   template <class T>
   Mat<T>& fresh(std::deque<Mat<T>>& copies, int rows, int cols) {
@@ -183,6 +186,12 @@ struct Model::State {
   // What was reserved for copies is filled.
   void copy() {
     if (options.placement == LoadOptions::Placement::kMapped) return;
+    if (on_device.active()) {
+      copied = on_device.bytes();
+      file.forget_pages();
+      options.context = nullptr;
+      return;
+    }
     const Context alone{&kReferenceTable};
     const Context& ctx = options.context != nullptr ? *options.context : alone;
     resident.copy(ctx);
@@ -194,8 +203,22 @@ struct Model::State {
     options.context = nullptr;  // need not outlive this call
   }
 
+  // Of the host, or its copy on the device; then what it was made from is let go.
+  template <class Ref>
+  Ref placed(const Ref& ref) {
+    if (!on_device.active()) return ref;
+    const Ref there = on_device.copy(ref);
+    floats.clear();
+    bf16s.clear();
+    if (options.progress) options.progress(on_device.bytes());
+    return there;
+  }
+
   // The Source of binding.h.
   nn::WeightRef matrix(const std::string& name, int rows, int cols) {
+    return placed(host_matrix(name, rows, cols));
+  }
+  nn::WeightRef host_matrix(const std::string& name, int rows, int cols) {
     const Shape shape{rows, cols};
     const bool kept = keeps_codes(name, shape);
     if (const auto packed = find_packed(config, file, name)) {
@@ -225,7 +248,7 @@ struct Model::State {
   }
   nn::VecRef vector(const std::string& name, int n) {
     keep(read_floats(config, file, name, {n}), 1, n);
-    return std::as_const(floats.back()).span();
+    return placed(std::as_const(floats.back()).span());
   }
   nn::VecRef router_bias(const std::string& name, int n) { return vector(name, n); }
   nn::WeightRef shared_copy(const std::string& name, int rows, int cols,
@@ -271,6 +294,10 @@ Model Model::load(const std::filesystem::path& folder, const LoadOptions& option
   if (options.placement == LoadOptions::Placement::kPacked && options.context == nullptr) {
     state->options.placement = LoadOptions::Placement::kCopied;
   }
+  if (options.context != nullptr && options.context->device != nullptr) {
+    state->options.placement = LoadOptions::Placement::kOnDevice;
+    state->on_device = DeviceCopies(options.context->device);
+  }
   state->numerics = numerics_of(state->config, options, folder);
   // Published folders may leave the MTP layer out although config.json counts it.
   const std::string mtp =
@@ -291,6 +318,8 @@ std::string_view name(LoadOptions::Placement placement) noexcept {
       return "copied";
     case LoadOptions::Placement::kPacked:
       return "packed";
+    case LoadOptions::Placement::kOnDevice:
+      return "on the device";
   }
   return "";
 }

@@ -2,13 +2,14 @@
 //
 // Owns:    the mapping, and copies of the few tensors that cannot be used in place (norms and
 //          biases as float, F16, tensors the file has misaligned, codes in 8 or 4 bits that are to
-//          be multiplied out).
+//          be multiplied out); for a device, copies of all of them in its memory.
 // Threads: immutable after load; shared freely.
 // Errors:  kIo, kFormat, kConfig, kShape, naming file, tensor, what was met and needed.
 // Format:  Hugging Face folder; FP8 and integers: model/packed_weights.h.
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -39,10 +40,13 @@ struct LoadOptions {
   // a few rows): there; copied into huge pages; or copied as products read them: codes in panels
   // (tensor/quantized.h), bf16 as pack_b lays it out. What is read otherwise (codes for FP8
   // activations, kv_b_proj, the router) is copied as it is then.
-  enum class Placement : std::uint8_t { kMapped, kCopied, kPacked };
+  // With a device in `context` everything lies on it as the file has it, whatever is asked for.
+  enum class Placement : std::uint8_t { kMapped, kCopied, kPacked, kOnDevice };
   Placement placement = Placement::kMapped;
   // Copies and packs; kPacked needs it, and passes have to run at its level. None: this thread.
   const Context* context = nullptr;
+  // Bytes on the device so far, where there is one.
+  std::function<void(std::uint64_t bytes)> progress = {};
 };
 
 std::string_view name(LoadOptions::Placement placement) noexcept;  // "mapped", ...

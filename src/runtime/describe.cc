@@ -110,6 +110,7 @@ Description describe(const Runtime& runtime) {
   d.pinned = runtime.pinned();
   d.pin_reason = runtime.pin_reason();
   d.huge_pages = huge_pages();
+  if (const Device* device = runtime.context().device; device != nullptr) d.device = device->name();
   d.slots = slots_of(runtime.context().ops());
   return d;
 }

@@ -34,6 +34,7 @@ struct Description {
   bool pinned = false;
   std::string pin_reason;
   HugePages huge_pages;
+  std::string device;           // that kernels run on; empty: the CPU
   std::vector<SlotInfo> slots;  // in the order of KernelTable
 };
 

@@ -7,11 +7,17 @@
 #include <filesystem>
 #include <string>
 
+namespace cachalot {
+class Device;
+}
+
 namespace cachalot::runtime {
 
 // Bytes that can be taken without pushing anything out: what the system counts as available, or
 // what the control group of this process leaves, whichever is less; 0 where neither is known.
 std::size_t available_memory();
+// Likewise of a device's memory; null: the host's.
+std::size_t available_memory(const Device* device);
 
 // Bytes of this process in memory; 0 where the system does not say.
 std::size_t resident_memory();

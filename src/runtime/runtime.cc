@@ -11,6 +11,7 @@
 #include "kernels/cuda/cuda.h"
 #endif
 #include "runtime/describe.h"
+#include "runtime/memory.h"
 
 namespace cachalot::runtime {
 
@@ -129,5 +130,14 @@ void Runtime::pin_caller() const {
 }
 
 std::string Runtime::level() const { return context_.table->name; }
+
+std::size_t available_memory(const Device* device) {
+  if (device == nullptr) return available_memory();
+#ifdef CACHALOT_HAS_CUDA
+  return cuda::free_memory();
+#else
+  return 0;
+#endif
+}
 
 }  // namespace cachalot::runtime

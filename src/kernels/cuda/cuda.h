@@ -25,6 +25,7 @@ struct DeviceFacts {
 int count_devices() noexcept;  // 0 without a driver
 DeviceFacts facts(int index);
 std::unique_ptr<Device> open(int index = 0);
+std::size_t free_memory();  // bytes, of the device that this thread opened
 const KernelTable& table() noexcept;
 
 }  // namespace cachalot::cuda

@@ -12,6 +12,45 @@
 
 namespace cachalot::cuda {
 
+namespace {
+
+// Few bytes travel as the arguments of a kernel: nothing to keep until the copy engine has read it,
+// and the multiprocessors need not wait for that engine in between.
+template <int kBytes>
+struct Payload {
+  alignas(16) std::byte bytes[kBytes];
+};
+constexpr std::size_t kMostPayload = 30 << 10;  // a launch takes arguments of 32764 bytes
+
+template <int kBytes>
+__global__ void __launch_bounds__(256)
+    write_payload(const __grid_constant__ Payload<kBytes> payload, std::byte* to, int bytes) {
+  const int thread = static_cast<int>(threadIdx.x), whole = bytes / 16;
+  for (int i = thread; i < whole; i += 256) {
+    reinterpret_cast<uint4*>(to)[i] = reinterpret_cast<const uint4*>(payload.bytes)[i];
+  }
+  for (int i = 16 * whole + thread; i < bytes; i += 256) to[i] = payload.bytes[i];
+}
+
+template <int kBytes>
+void send_payload(const void* from, std::size_t bytes, void* to, cudaStream_t stream) {
+  Payload<kBytes> payload;
+  std::memcpy(payload.bytes, from, bytes);
+  write_payload<kBytes><<<1, 256, 0, stream>>>(payload, static_cast<std::byte*>(to),
+                                               static_cast<int>(bytes));
+  check_launch("sending a list");
+}
+
+// `to` is 16-byte aligned, `bytes` at most kMostPayload.
+void send(const void* from, std::size_t bytes, void* to, cudaStream_t stream) {
+  if (bytes <= 512) return send_payload<512>(from, bytes, to, stream);
+  if (bytes <= 2048) return send_payload<2048>(from, bytes, to, stream);
+  if (bytes <= 8192) return send_payload<8192>(from, bytes, to, stream);
+  send_payload<kMostPayload>(from, bytes, to, stream);
+}
+
+}  // namespace
+
 void check(cudaError_t result, const char* what) {
   if (result == cudaSuccess) return;
   throw Error(Code::kInternal, cat("CUDA: ", what, ": ", cudaGetErrorString(result),
@@ -136,6 +175,12 @@ std::unique_ptr<Device> open(int index) {
   return std::make_unique<CudaDevice>(index);
 }
 
+std::size_t free_memory() {
+  std::size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "asking for free memory");
+  return free;
+}
+
 CudaDevice::CudaDevice(int index) : index_(index) {
   check(cudaSetDevice(index), "choosing the device");
   check(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, index),
@@ -174,7 +219,8 @@ void* CudaDevice::allocate(std::size_t bytes) {
     cudaMemGetInfo(&free, &total);
     throw Error(Code::kUnsupported,
                 cat("the GPU has ", free >> 20, " of ", total >> 20, " MiB free, but ", bytes >> 20,
-                    " MiB more are needed: take fewer sequences per micro-batch or a smaller model"));
+                    " MiB more are needed: take fewer sequences at once, a smaller cache or a "
+                    "smaller model"));
   }
   check(result, "allocating");
   return p;
@@ -195,6 +241,10 @@ void CudaDevice::copy(void* to, const void* from, std::size_t bytes) {
 
 void CudaDevice::upload(void* to, const void* from, std::size_t bytes) {
   if (bytes == 0) return;
+  if (bytes <= kMostPayload && reinterpret_cast<std::uintptr_t>(to) % 16 == 0) {
+    send(from, bytes, to, stream_);
+    return;
+  }
   constexpr std::size_t kSmall = std::size_t{1} << 20;
   if (bytes <= kSmall) {  // through pinned memory: nobody waits
     copy(to, stage(from, bytes), bytes);
@@ -233,6 +283,10 @@ void* CudaDevice::scratch(int slot, std::size_t bytes) {
 const void* CudaDevice::stage(const void* from, std::size_t bytes) {
   Stage& s = stages_[next_stage_];
   next_stage_ = (next_stage_ + 1) % kStages;
+  if (bytes <= kMostPayload && s.capacity >= bytes) {
+    send(from, bytes, s.device, stream_);
+    return s.device;
+  }
   if (s.done == nullptr) {
     check(cudaEventCreateWithFlags(&s.done, cudaEventDisableTiming), "making an event");
   } else {
@@ -243,7 +297,7 @@ const void* CudaDevice::stage(const void* from, std::size_t bytes) {
     cudaFreeHost(s.host);
     cudaFree(s.device);
     s = {nullptr, nullptr, 0, s.done};
-    const std::size_t rounded = std::max<std::size_t>(4096, bytes * 2);
+    const std::size_t rounded = std::max(kMostPayload, bytes * 2);
     check(cudaMallocHost(&s.host, rounded), "allocating pinned memory");
     s.device = allocate(rounded);
     s.capacity = rounded;

@@ -20,6 +20,34 @@ __global__ void __launch_bounds__(256)
   for (int e = before + 1; e <= here; ++e) begin[e] = row;
 }
 
+// The same of few choices, from the choices themselves: a row is how many come before, each thread
+// looks at all of them.
+constexpr int kFewChoices = 1024, kFewThreads = 128;
+__global__ void __launch_bounds__(kFewThreads)
+    order_few_kernel(MatView<const std::int32_t> index, int experts, std::int32_t* token,
+                     std::int32_t* slot, std::int32_t* begin) {
+  __shared__ std::int32_t chosen[kFewChoices];
+  const int n = index.rows * index.cols, k = index.cols;
+  for (int i = static_cast<int>(threadIdx.x); i < n; i += kFewThreads) {
+    chosen[i] = index.row(i / k)[i % k];
+  }
+  __syncthreads();
+  const int i = static_cast<int>(blockIdx.x * kFewThreads + threadIdx.x);
+  if (i < n) {
+    const int mine = chosen[i];
+    int row = 0;
+    for (int j = 0; j < n; ++j) row += chosen[j] < mine || (chosen[j] == mine && j < i) ? 1 : 0;
+    slot[i] = row;
+    token[row] = i / k;
+    return;
+  }
+  const int expert = i - n;
+  if (expert > experts) return;
+  int before = 0;
+  for (int j = 0; j < n; ++j) before += chosen[j] < expert ? 1 : 0;
+  begin[expert] = before;
+}
+
 template <bool ToRows>
 __global__ void __launch_bounds__(256)
     choices_kernel(MatView<float> choices, MatView<const std::int32_t> slot, float* rows) {
@@ -261,6 +289,13 @@ void expert_order(const Context& ctx, MatView<const std::int32_t> index, int exp
   auto* order = static_cast<std::int32_t*>(device.scratch(
       kScratchA, (static_cast<std::size_t>(n) + static_cast<std::size_t>(experts) + 1) * 4));
   std::int32_t* begin = order + n;
+  if (n <= kFewChoices) {
+    order_few_kernel<<<ceil_div(std::int64_t{n} + experts + 1, kFewThreads), kFewThreads, 0,
+                       device.stream()>>>(index, experts, out.token.data(), out.slot.data(), begin);
+    check_launch("expert_order");
+    device.download(out.begin.data(), begin, out.begin.size() * sizeof(std::int32_t));
+    return;
+  }
   stable_order(ctx, index, experts, order, out.slot.data());
   finish_order_kernel<<<ceil_div(std::int64_t{n} + 1, 256), 256, 0, device.stream()>>>(
       index, experts, order, out.token.data(), begin);
