@@ -69,6 +69,8 @@ constexpr Kernel kKernels[] = {
     kernel<Shape<128, 128, 4, Share::kNone, Pace::kDouble, false, 4>>("128x128 double deep 4"),
     kernel<Shape<128, 128, 6, Share::kB, Pace::kDouble, false>>("128x128 double share b"),
     kernel<Shape<128, 256, 4, Share::kNone, Pace::kTurns, false>>("128x256 turns"),
+    kernel<Shape<128, 256, 4, Share::kNone, Pace::kTurns2, false>>("128x256 turns after 2"),
+    kernel<Shape<128, 256, 4, Share::kNone, Pace::kTurns0, false>>("128x256 turns after 0"),
     kernel<Shape<128, 256, 4, Share::kB, Pace::kTurns, false>>("128x256 turns share b"),
     kernel<Shape<64, 128, 8, Share::kNone, Pace::kDouble, true>>("64x128 double columns"),
     kernel<Shape<128, 128, 6, Share::kNone, Pace::kDouble, true>>("128x128 double columns"),
@@ -154,6 +156,36 @@ Scales scales_of(const Fp8View& m, bool k_is_row) {
   if (m.tile == ScaleTile::kTensor) return {m.scales, 0, 0, 0};
   if (k_is_row) return {m.scales, 1, m.scale_stride, block ? 7 : 0};
   return {m.scales, m.scale_stride, 1, block ? 7 : 0};
+}
+
+// Scales of A along its rows would be fetched one by one, each from a line of its own, as often as
+// there are tiles side by side: where that is often they are turned around first.
+void turn_scales(const Context& ctx, std::span<const Fp8Gemm> live, std::span<Problem> problems) {
+  constexpr double kManyFlops = 3e10;
+  double flops = 0;
+  for (const Fp8Gemm& g : live) flops += 2.0 * g.m() * g.n() * g.k();
+  if (flops < kManyFlops) return;
+  std::vector<TransposeScales> jobs;
+  std::vector<std::size_t> turned;
+  std::int64_t floats = 0;
+  for (std::size_t i = 0; i < live.size(); ++i) {
+    const Fp8Gemm& g = live[i];
+    if (g.trans_a || g.a.tile != ScaleTile::kRow || g.k() <= kBlockK) continue;
+    const std::int64_t stride = (g.m() + 31) / 32 * 32;
+    jobs.push_back({.from = g.a.scales, .from_stride = g.a.scale_stride, .to_stride = stride,
+                    .rows = g.m(), .cols = ceil_div(g.k(), kBlockK)});
+    turned.push_back(i);
+    floats += stride * jobs.back().cols;
+  }
+  if (jobs.empty()) return;
+  auto* to = static_cast<float*>(
+      device_of(ctx).scratch(kScratchC, static_cast<std::size_t>(floats) * sizeof(float)));
+  for (std::size_t j = 0; j < jobs.size(); ++j) {
+    jobs[j].to = to;
+    problems[turned[j]].scale_a = {to, 1, jobs[j].to_stride, 0};
+    to += jobs[j].to_stride * jobs[j].cols;
+  }
+  transpose_scales(ctx, jobs);
 }
 
 bool has_column_scales(const Fp8Gemm& g) {
@@ -252,6 +284,7 @@ void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> all, const Fp8Choice&
     problems.push_back(problem_of(live[i], rows_a[i], rows_b[i], kernel));
     problems.back().count = count[i];
   }
+  turn_scales(ctx, live, problems);
   for (std::size_t i = 0; i < problems.size(); i += kMaxProblems) {
     const std::size_t some = std::min<std::size_t>(kMaxProblems, problems.size() - i);
     run(ctx, kernel, std::span(problems).subspan(i, some), choice);

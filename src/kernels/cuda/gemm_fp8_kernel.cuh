@@ -24,7 +24,9 @@ namespace cachalot::cuda::fp8_product {
 enum class Share { kNone, kA, kB };
 enum class Pace {
   kFree,    // the warpgroups multiply as they come
-  kTurns,   // one issues its products when the other has issued its own
+  kTurns,   // one issues its products when those of the other are about to be done
+  kTurns2,
+  kTurns0,
   kDouble,  // the next block is multiplied while this one is added; twice the registers
 };
 
@@ -35,7 +37,11 @@ template <int kRows_, int kCols_, int kStages_, Share kShare_, Pace kPace_, bool
 struct Shape {
   static constexpr int kRows = kRows_, kCols = kCols_, kStages = kStages_;
   static constexpr Share kShare = kShare_;
-  static constexpr Pace kPace = kPace_;
+  static constexpr Pace kPace =
+      kPace_ == Pace::kTurns2 || kPace_ == Pace::kTurns0 ? Pace::kTurns : kPace_;
+  // Instructions of a product that are done when the other warpgroup gets its turn.
+  static constexpr int kTurnAfter =
+      kPace_ == Pace::kTurns ? 3 : kPace_ == Pace::kTurns2 ? 2 : 0;
   static constexpr bool kColumnScales = kColumnScales_;
 
   static constexpr int kDeep = kDeep_;
@@ -190,13 +196,14 @@ __device__ void load_scales(typename S::Shared& shared, const Params& params, co
 
 // ---- multiplying ----
 
-// part = A B^T of one block of K.
-template <int kSums>
+// part = A B^T of one block of K; where kFirst > 0 its first instructions are a group of their own.
+template <int kFirst, int kSums>
 __device__ __forceinline__ void multiply(float (&part)[kSums], std::uint64_t a, std::uint64_t b) {
   ptx::hold_registers(part);
   ptx::wgmma_fence();
 #pragma unroll
   for (int i = 0; i < kBlockK / 32; ++i) {
+    if (kFirst > 0 && i == kFirst) ptx::wgmma_commit();
     ptx::wgmma_e4m3(part, a + i * ptx::kStep32Bytes, b + i * ptx::kStep32Bytes, i > 0);
   }
   ptx::wgmma_commit();
@@ -289,11 +296,12 @@ __device__ __forceinline__ void multiply_blocks(const Stages<S>& stages, Ring<S:
     for (int part = 0; part < S::kParts; ++part) {
       float product[S::kSums];
       if constexpr (S::kPace == Pace::kTurns) ptx::named_sync(kTurnBarrier + stages.group, 256);
-      multiply(product, stages.a(ring.stage), stages.b(ring.stage, part));
+      multiply<S::kTurnAfter>(product, stages.a(ring.stage), stages.b(ring.stage, part));
+      const float2 scales = stages.scales(ring.stage, part);
       if constexpr (S::kPace == Pace::kTurns) {
+        if (S::kTurnAfter > 0) ptx::wgmma_wait<1>();
         ptx::named_arrive(kTurnBarrier + 1 - stages.group, 256);
       }
-      const float2 scales = stages.scales(ring.stage, part);
       ptx::wgmma_wait<0>();
       ptx::hold_registers(product);
       if (!S::kColumnScales && part == S::kParts - 1) stages.release(ring);
@@ -313,7 +321,7 @@ __device__ __forceinline__ void multiply_blocks_double(const Stages<S>& stages,
   Ring<S::kStages> ahead = ring;
   const auto issue = [&](float (&product)[S::kSums]) {
     stages.wait(ahead);
-    multiply(product, stages.a(ahead.stage), stages.b(ahead.stage, 0));
+    multiply<0>(product, stages.a(ahead.stage), stages.b(ahead.stage, 0));
     ahead.advance();
   };
   const auto add = [&]<int kPending>(float (&product)[S::kSums],
