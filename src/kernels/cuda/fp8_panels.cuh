@@ -178,13 +178,14 @@ __device__ __forceinline__ void copy_later(void* to, const void* from, int valid
                  : "memory");
   }
 }
-__device__ __forceinline__ void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Until at most `groups` of 0 to 3 are not there yet.
-__device__ __forceinline__ void wait_for_copies(int groups) {
-  if (groups == 3) asm volatile("cp.async.wait_group 3;" ::: "memory");
-  if (groups == 2) asm volatile("cp.async.wait_group 2;" ::: "memory");
-  if (groups == 1) asm volatile("cp.async.wait_group 1;" ::: "memory");
-  if (groups == 0) asm volatile("cp.async.wait_group 0;" ::: "memory");
+// Copies are made in two halves of the warp's rows. Before the rows from `row` on are used:
+__device__ __forceinline__ void wait_for_copies(int row) {
+  if (row == 0) asm volatile("cp.async.wait_group 1;" ::: "memory");
+  if (row == kWarpRows / 2) asm volatile("cp.async.wait_group 0;" ::: "memory");
+}
+// After the copies of `row` were begun.
+__device__ __forceinline__ void end_copies(int row) {
+  if (row % (kWarpRows / 2) == kWarpRows / 2 - 1) asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
 __device__ __forceinline__ float widen(float x) { return x; }

@@ -65,7 +65,7 @@ __device__ __forceinline__ void fetch_panel(const Reader& reader, const Panel& p
 #pragma unroll
   for (int i = 0; i < kWarpRows; ++i) {
     reader.template fetch<kWhole>(i, &s.value[p.warp * kWarpRows + i][p.lane]);
-    if (i % kReadRows == kReadRows - 1) end_copies();
+    end_copies(i);
   }
 }
 
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kPanelThreads, Source::blocks(kPow2, kWanted))
   for (int i = 0; i < kWarpRows; i += kReadRows) {
     float x[kReadRows][4];
     if constexpr (kStaged) {
-      wait_for_copies((kWarpRows - i) / kReadRows - 1);
+      wait_for_copies(i);
 #pragma unroll
       for (int k = 0; k < kReadRows; ++k) {
         reader.template take<kPow2>(i + k, &slots[i + k][p.lane], x[k]);

@@ -47,7 +47,7 @@ class Operands {
       dout_.fetch<kWhole>(i, slots_ + i * kSlots);
       gate_.fetch<kWhole>(i, gate_words_ + i * kSlots);
       up_.fetch<kWhole>(i, up_words_ + i * kSlots);
-      if (i % 4 == 3) end_copies();
+      end_copies(i);
     }
   }
   // The three results of a row; returns the thread's part of dweight.
@@ -104,7 +104,7 @@ __device__ __forceinline__ void first_pass(const BackwardJob& a, const Panel& p,
   float* partial = a.partial + static_cast<std::int64_t>(p.col / kPanel) * a.rows + p.first_row();
 #pragma unroll 1
   for (int i = 0; i < kWarpRows; i += kRows) {
-    wait_for_copies((kWarpRows - i) / kRows - 1);
+    wait_for_copies(i);
     float dgate[kRows][4], dup[kRows][4], sums[kRows];
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
