@@ -1,12 +1,16 @@
 // Absorbed MLA attention on Hopper: which kernel a problem gets, and its launches.
 //
 // By heads, format and precision alone (never by queries or by what else is in the call: bits
-// must not depend on those): latent 512 and rope 64 in BF16 or FP8 with bf16 products take the
-// kernels of latent_mma.cuh, everything else that of latent_generic.cuh.
+// must not depend on those): latent 512 and rope 64 in BF16 or FP8 with bf16 products take
+// the kernels of latent_mma.cuh (up to 32 heads) and latent_many.cuh, everything else that of
+// latent_generic.cuh.
 // Idea of attending over parts of the context and merging them: Dao et al., Flash-Decoding (2023).
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 
 #include "kernels/cuda/latent_generic.cuh"
+#include "kernels/cuda/latent_many.cuh"
 #include "kernels/cuda/latent_mma.cuh"
 #include "kernels/cuda/latent_plan.h"
 #include "kernels/cuda/ops.h"
@@ -17,8 +21,14 @@ namespace cachalot::cuda {
 namespace {
 
 constexpr int kSharedLimit = 232448;  // bytes a block of threads may have
+constexpr int kFewHeads = 32;
 
 int generic_chunk(int) { return 256; }
+int many_heads_chunk(int seen) {
+  const int forced = std::getenv("LATENT_CHUNK") ? std::atoi(std::getenv("LATENT_CHUNK")) : 0;
+  if (forced) return forced;
+  return seen <= 65536 ? 1024 : 2048;
+}
 int few_heads_chunk(int seen) { return seen <= 16384 ? 256 : seen <= 65536 ? 512 : 1024; }
 
 struct Partials {
@@ -104,22 +114,34 @@ CUtensorMap tile_map(const std::byte* base, int tokens) {
   return map;
 }
 
-template <bool kFp8, int kRowTiles>
-void attend_few(const Context& ctx, const LatentPlan& plan) {
+template <class Kernel>
+void attend(const Context& ctx, const LatentPlan& plan, Kernel* kernel, int threads, int bytes,
+            int rows, int tokens) {
   if (plan.empty()) return;
-  using F = FewHeads<kFp8, kRowTiles>;
   const DevicePlan on_device = upload(ctx, plan);
-  const Partials partials = partials_of(ctx, plan, F::kRows, kLatentWidth);
+  const Partials partials = partials_of(ctx, plan, rows, kLatentWidth);
   const std::byte* base = *std::min_element(plan.blocks.begin(), plan.blocks.end());
-  const CUtensorMap map = kFp8 ? CUtensorMap{} : tile_map(base, F::kTokens);
-  const auto kernel = attend_few_heads<kFp8, kRowTiles>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, F::kBytes),
+  const CUtensorMap map = tokens == 0 ? CUtensorMap{} : tile_map(base, tokens);
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         "latent_attention");
   const int items = static_cast<int>(plan.items.size());
-  kernel<<<static_cast<unsigned>(std::min(items, device_of(ctx).processors())), F::kThreads,
-           F::kBytes, stream_of(ctx)>>>(map, base, on_device, items, partials.out, partials.rows);
+  kernel<<<static_cast<unsigned>(std::min(items, device_of(ctx).processors())), threads, bytes,
+           stream_of(ctx)>>>(map, base, on_device, items, partials.out, partials.rows);
   check_launch("latent_attention");
-  merge(ctx, plan, on_device, F::kRows, kLatentWidth, partials);
+  merge(ctx, plan, on_device, rows, kLatentWidth, partials);
+}
+
+template <bool kFp8, int kRowTiles>
+void attend_few(const Context& ctx, const LatentPlan& plan) {
+  using F = FewHeads<kFp8, kRowTiles>;
+  attend(ctx, plan, attend_few_heads<kFp8, kRowTiles>, F::kThreads, F::kBytes, F::kRows,
+         kFp8 ? 0 : F::kTokens);
+}
+template <bool kFp8>
+void attend_many(const Context& ctx, const LatentPlan& plan) {
+  using F = ManyHeads;
+  attend(ctx, plan, attend_many_heads<kFp8>, F::kThreads, F::kBytes, F::kRows,
+         kFp8 ? 0 : F::kTokens);
 }
 
 bool is_fast(const LatentAttention& a) {
@@ -143,24 +165,41 @@ bool is_fast(const LatentAttention& a) {
 }  // namespace
 
 void latent_attention(const Context& ctx, std::span<const LatentAttention> problems) {
-  LatentPlan few[2][2];  // [fp8][more than 16 rows]
+  LatentPlan few[2][2], many[2];  // [fp8][more than 16 rows]
   for (const LatentAttention& a : problems) {
     if (a.q.rows == 0) continue;
-    if (is_fast(a)) {
-      const bool wide = a.q.rows * a.heads > 16;
-      few[a.cache.layout.format == LatentFormat::kFp8][wide].add(a, wide ? 32 : 16,
-                                                                 few_heads_chunk);
-    } else {
+    const bool fp8 = a.cache.layout.format == LatentFormat::kFp8;
+    if (!is_fast(a)) {
       LatentPlan plan;
       const GenericShape shape = generic_shape(a);
       plan.add(a, shape.rows, generic_chunk);
       attend_generic(ctx, plan, shape);
+    } else if (a.heads > kFewHeads) {
+      many[fp8].add(a, ManyHeads::kRows, many_heads_chunk);
+    } else if (a.q.rows * a.heads <= 16) {
+      few[fp8][0].add(a, 16, few_heads_chunk);
+    } else {
+      few[fp8][1].add(a, 32, few_heads_chunk);
     }
   }
   attend_few<false, 1>(ctx, few[0][0]);
   attend_few<false, 2>(ctx, few[0][1]);
   attend_few<true, 1>(ctx, few[1][0]);
   attend_few<true, 2>(ctx, few[1][1]);
+  attend_many<false>(ctx, many[0]);
+  attend_many<true>(ctx, many[1]);
 }
+
+#ifdef LATENT_PROFILE
+void print_latent_profile() {
+  unsigned long long p[16], zero[16] = {};
+  cudaDeviceSynchronize();
+  cudaMemcpyFromSymbol(p, latent_profile, sizeof(p));
+  cudaMemcpyToSymbol(latent_profile, zero, sizeof(p));
+  std::printf("   clocks per step (%llu):", p[15]);
+  for (int i = 0; i < 15; ++i) std::printf(" %.0f", double(p[i]) / double(p[15] ? p[15] : 1));
+  std::printf("\n");
+}
+#endif
 
 }  // namespace cachalot::cuda

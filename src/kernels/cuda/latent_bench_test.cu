@@ -7,6 +7,12 @@
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/stream.cuh"
 
+#ifdef LATENT_PROFILE
+namespace cachalot::cuda {
+void print_latent_profile();
+}
+#endif
+
 namespace cachalot::cuda::testing {
 namespace {
 
@@ -99,6 +105,9 @@ class CudaLatentBench : public CudaTest {
                 batch, context, heads, queries, std::string(name(format)).c_str(), us,
                 tokens * layout.row_bytes() / us / 1e3,
                 tokens * heads * queries * 2.0 * 1088 / us / 1e6, host_us);
+#ifdef LATENT_PROFILE
+    print_latent_profile();
+#endif
     std::fflush(stdout);
   }
   std::byte* pool_ = nullptr;
@@ -119,6 +128,37 @@ TEST_F(CudaLatentBench, Decode) {
     bench(64, 4100, 128, 2, format);
     bench(1, 4096, 128, 512, format);
   }
+}
+
+TEST_F(CudaLatentBench, Chunks) {
+  for (const LatentFormat format : {LatentFormat::kBF16, LatentFormat::kFp8}) {
+    fill<<<2048, 256, 0, stream_of(ctx)>>>(reinterpret_cast<std::uint32_t*>(pool_), bytes_ / 4,
+                                           format == LatentFormat::kFp8);
+    for (const char* chunk : {"512", "1024", "2048", "4096"}) {
+      setenv("LATENT_CHUNK", chunk, 1);
+      std::printf("chunk %s\n", chunk);
+      bench(1, 4096, 128, 1, format);
+      bench(1, 32768, 128, 1, format);
+      bench(16, 32768, 128, 1, format);
+      bench(128, 4096, 128, 1, format);
+    }
+    unsetenv("LATENT_CHUNK");
+  }
+}
+
+TEST_F(CudaLatentBench, Profile) {
+#ifdef LATENT_PROFILE
+  for (const LatentFormat format : {LatentFormat::kBF16, LatentFormat::kFp8}) {
+    fill<<<2048, 256, 0, stream_of(ctx)>>>(reinterpret_cast<std::uint32_t*>(pool_), bytes_ / 4,
+                                           format == LatentFormat::kFp8);
+    print_latent_profile();
+    bench(16, 32768, 16, 1, format);
+    bench(16, 32768, 32, 1, format);
+    setenv("LATENT_CHUNK", "4096", 1);
+    bench(16, 32768, 128, 1, format);
+    unsetenv("LATENT_CHUNK");
+  }
+#endif
 }
 
 }  // namespace

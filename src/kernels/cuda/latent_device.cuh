@@ -100,6 +100,20 @@ __device__ inline void copy_bytes(std::uint32_t to, const void* from, int bytes,
       : "memory");
 }
 
+__device__ inline float load_float(std::uint32_t address) {
+  float x;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(address) : "memory");
+  return x;
+}
+__device__ inline void store_float(std::uint32_t address, float x) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory");
+}
+__device__ inline void store_piece(std::uint32_t address, uint4 x) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x.x), "r"(x.y),
+               "r"(x.z), "r"(x.w)
+               : "memory");
+}
+
 __device__ inline void load_matrices(std::uint32_t (&r)[4], std::uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -212,6 +226,68 @@ __device__ inline void expand_codes(std::uint32_t raw, std::uint32_t tile, int v
                      tile + piece_at<kTokens>(t, kColumnBlocks - 1, piece)),
                  "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
                  : "memory");
+  }
+}
+
+// Four column blocks of a tile from `first_column` on, and the rope if asked for, out of global
+// memory: read into registers, then, once `room` says so, expanded.
+template <int kTokens, int kThreads, class Room>
+__device__ inline void expand_half(const std::byte* block, int valid, std::uint32_t tile,
+                                   int first_column, bool rope, Room&& room, int thread) {
+  constexpr int kPerRow = 16, kRowsAtOnce = kThreads / kPerRow, kSteps = kTokens / kRowsAtOnce;
+  constexpr int kRopeSteps = kTokens * 8 / kThreads;
+  const int piece = thread % kPerRow, first_row = thread / kPerRow;
+  uint4 codes[kSteps], ropes[kRopeSteps];
+  float scales[kSteps];
+#pragma unroll
+  for (int i = 0; i < kSteps; ++i) {
+    const int t = first_row + i * kRowsAtOnce;
+    codes[i] = {0, 0, 0, 0};
+    scales[i] = 1;
+    if (t >= valid) continue;
+    const std::byte* row = block + t * kFp8RowBytes;
+    codes[i] = __ldg(reinterpret_cast<const uint4*>(row + first_column * 64) + piece);
+    scales[i] = __ldg(reinterpret_cast<const float*>(row + kFp8ScalesAt) + first_column / 2 +
+                      piece / 8);
+  }
+  room();
+  const int odd = piece / 4 % 2;
+#pragma unroll
+  for (int i = 0; i < kSteps; ++i) {
+    if (rope && i == kSteps / 2) {  // into registers that are free by now
+#pragma unroll
+      for (int j = 0; j < kRopeSteps; ++j) {
+        const int t = (thread + j * kThreads) / 8;
+        ropes[j] = {0, 0, 0, 0};
+        if (t >= valid) continue;
+        ropes[j] = __ldg(reinterpret_cast<const uint4*>(block + t * kFp8RowBytes + kFp8RopeAt) +
+                         thread % 8);
+      }
+    }
+    const CodeScale by(scales[i]);
+    const uint2 a = four_codes(codes[i].x, by), b = four_codes(codes[i].y, by),
+                c = four_codes(codes[i].z, by), d = four_codes(codes[i].w, by);
+    const uint4 low = {a.x, a.y, b.x, b.y}, high = {c.x, c.y, d.x, d.y};
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {  // opposite orders, as in expand_codes
+      const int which = half ^ odd;
+      const uint4 x = which == 0 ? low : high;
+      asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
+                       tile + piece_at<kTokens>(first_row + i * kRowsAtOnce,
+                                                first_column + piece / 4, piece % 4 * 2 + which)),
+                   "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+                   : "memory");
+    }
+  }
+  if (rope) {
+#pragma unroll
+    for (int i = 0; i < kRopeSteps; ++i) {
+      const int t = (thread + i * kThreads) / 8;
+      asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
+                       tile + piece_at<kTokens>(t, kColumnBlocks - 1, thread % 8)),
+                   "r"(ropes[i].x), "r"(ropes[i].y), "r"(ropes[i].z), "r"(ropes[i].w)
+                   : "memory");
+    }
   }
 }
 

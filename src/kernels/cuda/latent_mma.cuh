@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/latent_device.cuh"
 #include "kernels/cuda/latent_plan.h"
+#include "kernels/cuda/latent_walk.cuh"
 
 namespace cachalot::cuda {
 
@@ -30,50 +31,6 @@ struct FewHeads {
   static constexpr int kBarriersAt = kRowsAt + 3 * kRows * 4;
   static constexpr int kBytes = kBarriersAt + 8 * (2 * kStages + kRawStages) + 1024;
   static_assert(kBytes <= 232448);
-};
-
-// A place in a ring of buffers, and the parity of its barriers there.
-template <int kSize>
-struct Ring {
-  int at = 0;
-  std::uint32_t parity = 0;
-  __device__ void step() {
-    if (++at == kSize) {
-      at = 0;
-      parity ^= 1;
-    }
-  }
-};
-
-// The tiles of some items, one after the other.
-class TileWalk {
- public:
-  __device__ TileWalk(const DevicePlan& plan, int item, int last)
-      : plan_(plan), item_(item), last_(last) {
-    if (more()) enter();
-  }
-  __device__ bool more() const { return item_ < last_; }
-  __device__ void step(int tokens) {
-    pos_ += tokens;
-    if (pos_ >= end_ && ++item_ < last_) enter();
-  }
-  __device__ const std::byte* block() const { return blocks_[pos_ / kLatentBlock]; }
-  __device__ int in_block() const { return pos_ % kLatentBlock; }
-  __device__ int behind() const { return cached_ - pos_; }  // rows of the cache from here on
-
- private:
-  __device__ void enter() {
-    const WorkItem work = plan_.items[item_];
-    const RowGroup& g = plan_.groups[work.group];
-    blocks_ = plan_.blocks + g.first_block;
-    pos_ = work.chunk * g.chunk;
-    end_ = g.end(work.chunk);
-    cached_ = g.cached;
-  }
-  const DevicePlan& plan_;
-  int item_, last_;
-  const std::byte* const* blocks_ = nullptr;
-  int pos_ = 0, end_ = 0, cached_ = 0;
 };
 
 template <bool kFp8, int kRowTiles>
@@ -97,9 +54,7 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kRowTiles>::kThreads, 1)
     fence_barrier_init();
   }
   __syncthreads();
-  const auto first_item = static_cast<int>(static_cast<std::int64_t>(items) * blockIdx.x / gridDim.x);
-  const auto last_item =
-      static_cast<int>(static_cast<std::int64_t>(items) * (blockIdx.x + 1) / gridDim.x);
+  const auto [first_item, last_item] = items_of_block(items);
 
   if (warp >= F::kWorkers / 32) {
     give_registers<88>();
@@ -157,8 +112,8 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kRowTiles>::kThreads, 1)
   float* const scores = reinterpret_cast<float*>(at_base + F::kScoresAt);
   auto* const weights = reinterpret_cast<std::uint32_t*>(at_base + F::kWeightsAt);
   float* const corrections = reinterpret_cast<float*>(at_base + F::kRowsAt);
-  float* const maxima = corrections + F::kRows;
-  float* const sums = maxima + F::kRows;
+  float* const references = corrections + F::kRows;
+  float* const sums = references + F::kRows;
 
   const int my_row = thread / kThreadsPerRow, my_col = thread % kThreadsPerRow * kPerThread;
   std::uint32_t query[kSteps][4];
@@ -201,36 +156,37 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kRowTiles>::kThreads, 1)
     const int begin = work.chunk * g.chunk, end = g.end(work.chunk), cached = g.cached;
     const int seen = my_row < g.rows ? g.seen(my_row) : 0;
     const float scale_log2 = g.scale_log2;
-    float largest = -INFINITY, sum[kPerThread / 2] = {};  // sums of pairs: one order for any rows
+    float reference = -INFINITY, sum[kPerThread / 2] = {};  // sums of pairs: one order for any rows
 
-    // This warp's part of the scores of a tile, into shared memory.
+    // This warp's part of the scores of a tile, into shared memory. All keys of 16 tokens are asked
+    // for before the first product; even and odd steps are summed apart: half as long a chain.
     const auto score = [&](std::uint32_t tile) {
-      float part[kTokenTiles * 2][4];
-#pragma unroll
-      for (int n = 0; n < kTokenTiles * 2; ++n) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) part[n][i] = 0;
-      }
       const int token = lane % 8 + lane / 16 * 8, piece = lane / 8 % 2;
 #pragma unroll
-      for (int s = 0; s < kSteps; ++s) {
-        const int step = quarter * kSteps + s;
+      for (int t = 0; t < kTokenTiles; ++t) {
+        std::uint32_t keys[kSteps][4];
 #pragma unroll
-        for (int t = 0; t < kTokenTiles; ++t) {
-          std::uint32_t keys[4];
-          load_matrices(keys, tile + piece_at<F::kTokens>(first_token + 16 * t + token, step / 4,
-                                                          step % 4 * 2 + piece));
-          multiply(part[2 * t], query[s], keys[0], keys[1]);
-          multiply(part[2 * t + 1], query[s], keys[2], keys[3]);
+        for (int s = 0; s < kSteps; ++s) {
+          const int step = quarter * kSteps + s;
+          load_matrices(keys[s], tile + piece_at<F::kTokens>(first_token + 16 * t + token,
+                                                             step / 4, step % 4 * 2 + piece));
         }
-      }
+        float part[2][2][4] = {};  // [step % 2][8 tokens]
 #pragma unroll
-      for (int n = 0; n < kTokenTiles * 2; ++n) {
+        for (int s = 0; s < kSteps; ++s) {
+          multiply(part[s % 2][0], query[s], keys[s][0], keys[s][1]);
+          multiply(part[s % 2][1], query[s], keys[s][2], keys[s][3]);
+        }
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          const int row = quarter * F::kRows + row_tile * 16 + pair_row + 8 * i;
-          *reinterpret_cast<float2*>(scores + row * F::kScoreStride + first_token + 8 * n +
-                                     pair_col) = {part[n][2 * i], part[n][2 * i + 1]};
+        for (int n = 0; n < 2; ++n) {
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            const int row = quarter * F::kRows + row_tile * 16 + pair_row + 8 * i;
+            *reinterpret_cast<float2*>(scores + row * F::kScoreStride + first_token + 16 * t +
+                                       8 * n + pair_col) = {
+                part[0][n][2 * i] + part[1][n][2 * i],
+                part[0][n][2 * i + 1] + part[1][n][2 * i + 1]};
+          }
         }
       }
     };
@@ -249,7 +205,7 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kRowTiles>::kThreads, 1)
         s[i] = (part[0].x + part[1].x) + (part[2].x + part[3].x);
         s[i + 1] = (part[0].y + part[1].y) + (part[2].y + part[3].y);
       }
-      float most = largest;
+      float most = -INFINITY;
 #pragma unroll
       for (int i = 0; i < kPerThread; ++i) {
         if (pos + my_col + i >= seen) s[i] = -INFINITY;
@@ -259,9 +215,10 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kRowTiles>::kThreads, 1)
       for (int i = 1; i < kThreadsPerRow; i *= 2) {
         most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, i));
       }
-      const float zero_at = most == -INFINITY ? 0 : __fmul_rn(most, scale_log2);
-      const float correction = exp2_of(__fmaf_rn(largest, scale_log2, -zero_at));
-      largest = most;
+      const float next = next_reference(reference, __fmul_rn(most, scale_log2));
+      const float zero_at = next == -INFINITY ? 0 : next;
+      const float correction = exp2_of(reference - zero_at);
+      reference = next;
 #pragma unroll
       for (int i = 0; i < kPerThread; i += 2) {
         const float p0 = exp2_of(__fmaf_rn(s[i], scale_log2, -zero_at));
@@ -274,7 +231,7 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kRowTiles>::kThreads, 1)
 
     const auto take_values = [&](std::uint32_t tile) {
       const std::uint32_t columns = tile + warp * (F::kTokens * 128);
-      std::uint32_t p[2][kRowTiles][4];
+      std::uint32_t values[2][4][4], p[2][kRowTiles][4];
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
@@ -282,26 +239,36 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kRowTiles>::kThreads, 1)
           const int row = m * 16 + lane % 16, col = k * 16 + lane / 16 * 8;
           load_matrices(p[k][m], base + F::kWeightsAt + (row * F::kWeightStride + col) * 2);
         }
-        const float low = corrections[m * 16 + pair_row], high = corrections[m * 16 + pair_row + 8];
+      }
 #pragma unroll
-        for (int n = 0; n < 8; ++n) {
-          out[m][n][0] *= low;
-          out[m][n][1] *= low;
-          out[m][n][2] *= high;
-          out[m][n][3] *= high;
+      for (int k = 0; k < 2; ++k) {
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+          const int token = k * 16 + lane % 16;
+          load_transposed(values[k][n], columns + piece_at<F::kTokens>(token, 0, 2 * n + lane / 16));
+        }
+      }
+#pragma unroll
+      for (int m = 0; m < kRowTiles; ++m) {
+        const float low = corrections[m * 16 + pair_row], high = corrections[m * 16 + pair_row + 8];
+        if (__any_sync(0xFFFFFFFFu, low != 1 || high != 1)) {
+#pragma unroll
+          for (int n = 0; n < 8; ++n) {
+            out[m][n][0] *= low;
+            out[m][n][1] *= low;
+            out[m][n][2] *= high;
+            out[m][n][3] *= high;
+          }
         }
       }
 #pragma unroll
       for (int k = 0; k < 2; ++k) {
 #pragma unroll
         for (int n = 0; n < 4; ++n) {
-          std::uint32_t values[4];
-          const int token = k * 16 + lane % 16;
-          load_transposed(values, columns + piece_at<F::kTokens>(token, 0, 2 * n + lane / 16));
 #pragma unroll
           for (int m = 0; m < kRowTiles; ++m) {
-            multiply(out[m][2 * n], p[k][m], values[0], values[1]);
-            multiply(out[m][2 * n + 1], p[k][m], values[2], values[3]);
+            multiply(out[m][2 * n], p[k][m], values[k][n][0], values[k][n][1]);
+            multiply(out[m][2 * n + 1], p[k][m], values[k][n][2], values[k][n][3]);
           }
         }
       }
@@ -317,8 +284,11 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kRowTiles>::kThreads, 1)
       return tile;
     };
 
+    PROFILE_BEGIN
     std::uint32_t tile = arrived(ring, begin);
+    PROFILE(0)
     score(tile);
+    PROFILE(1)
     sync_threads(1, F::kWorkers);
     soften(begin);
     sync_threads(1, F::kWorkers);
@@ -329,23 +299,30 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kRowTiles>::kThreads, 1)
       std::uint32_t next_tile = tile;
       if (more) {
         next_tile = arrived(next, pos + F::kTokens);
+        PROFILE(0)
         score(next_tile);
+        PROFILE(1)
       }
       take_values(tile);
       __syncwarp();
       if (lane == 0) arrive(empty + 8 * ring.at);
       ring = next;
       tile = next_tile;
+      PROFILE(2)
       sync_threads(1, F::kWorkers);
+      PROFILE(3)
       if (more) soften(pos + F::kTokens);
+      PROFILE(4)
       sync_threads(1, F::kWorkers);
+      PROFILE(5)
+      PROFILE_COUNT
     }
 
     float row_sum = kPerThread == 2 ? sum[0] : sum[0] + sum[kPerThread / 2 - 1];
 #pragma unroll
     for (int i = 1; i < kThreadsPerRow; i *= 2) row_sum += __shfl_xor_sync(0xFFFFFFFFu, row_sum, i);
     if (thread % kThreadsPerRow == 0) {
-      maxima[my_row] = largest == -INFINITY ? largest : __fmul_rn(largest, scale_log2);
+      references[my_row] = reference;
       sums[my_row] = row_sum;
     }
     sync_threads(1, F::kWorkers);
@@ -367,7 +344,7 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kRowTiles>::kThreads, 1)
           *reinterpret_cast<float2*>(to + warp * 64 + n * 8 + pair_col) = {
               out[m][n][2 * i] * factor, out[m][n][2 * i + 1] * factor};
         }
-        if (!only && warp == 0 && lane % 4 == 0) partial_rows[partial + row] = {maxima[row], total};
+        if (!only && warp == 0 && lane % 4 == 0) partial_rows[partial + row] = {references[row], total};
       }
     }
   }
