@@ -130,22 +130,6 @@ TEST_F(CudaLatentBench, Decode) {
   }
 }
 
-TEST_F(CudaLatentBench, Chunks) {
-  for (const LatentFormat format : {LatentFormat::kBF16, LatentFormat::kFp8}) {
-    fill<<<2048, 256, 0, stream_of(ctx)>>>(reinterpret_cast<std::uint32_t*>(pool_), bytes_ / 4,
-                                           format == LatentFormat::kFp8);
-    for (const char* chunk : {"512", "1024", "2048", "4096"}) {
-      setenv("LATENT_CHUNK", chunk, 1);
-      std::printf("chunk %s\n", chunk);
-      bench(1, 4096, 128, 1, format);
-      bench(1, 32768, 128, 1, format);
-      bench(16, 32768, 128, 1, format);
-      bench(128, 4096, 128, 1, format);
-    }
-    unsetenv("LATENT_CHUNK");
-  }
-}
-
 TEST_F(CudaLatentBench, Profile) {
 #ifdef LATENT_PROFILE
   for (const LatentFormat format : {LatentFormat::kBF16, LatentFormat::kFp8}) {
@@ -153,10 +137,10 @@ TEST_F(CudaLatentBench, Profile) {
                                            format == LatentFormat::kFp8);
     print_latent_profile();
     bench(16, 32768, 16, 1, format);
+    bench(128, 4096, 16, 1, format);
     bench(16, 32768, 32, 1, format);
-    setenv("LATENT_CHUNK", "4096", 1);
     bench(16, 32768, 128, 1, format);
-    unsetenv("LATENT_CHUNK");
+    bench(128, 4096, 128, 1, format);
   }
 #endif
 }

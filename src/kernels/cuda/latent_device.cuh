@@ -51,17 +51,12 @@ __device__ inline bool try_wait(std::uint32_t bar, std::uint32_t parity) {
       : "memory");
   return done != 0;
 }
-__device__ inline std::uint64_t nanoseconds() {
-  std::uint64_t t;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
-  return t;
-}
 // A wait of seconds is a fault: a trap names it where a hang would not.
 __device__ inline void wait(std::uint32_t bar, std::uint32_t parity) {
   if (try_wait(bar, parity)) return;
-  const std::uint64_t begin = nanoseconds();
+  const long long begin = clock64();
   while (!try_wait(bar, parity)) {
-    if (nanoseconds() - begin > 4'000'000'000u) __trap();
+    if (clock64() - begin > 8'000'000'000) __trap();
   }
 }
 
@@ -81,6 +76,17 @@ __device__ inline void take_registers() {
 // A barrier of some of the block's threads.
 __device__ inline void sync_threads(int name, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
+}
+
+__device__ inline bool any_of_threads(int name, int threads, bool x) {
+  std::uint32_t any;
+  asm volatile(
+      "{\n.reg .pred p, q;\nsetp.ne.u32 p, %1, 0;\n"
+      "barrier.cta.red.or.pred q, %2, %3, p;\nselp.u32 %0, 1, 0, q;\n}"
+      : "=r"(any)
+      : "r"(static_cast<std::uint32_t>(x)), "r"(name), "r"(threads)
+      : "memory");
+  return any != 0;
 }
 
 __device__ inline void copy_box(std::uint32_t to, const CUtensorMap* map, std::uint32_t bar, int x,
@@ -114,32 +120,14 @@ __device__ inline void store_piece(std::uint32_t address, uint4 x) {
                : "memory");
 }
 
-__device__ inline void load_matrices(std::uint32_t (&r)[4], std::uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address)
-               : "memory");
-}
-__device__ inline void load_transposed(std::uint32_t (&r)[4], std::uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address)
-               : "memory");
-}
-// c [16, 8] += a [16, 16] b [16, 8]
-__device__ inline void multiply(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
-                                std::uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7},"
-      " {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 __device__ inline std::uint32_t pack_bf16(float low, float high) {
   std::uint32_t packed;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
+}
+// Of a packed pair: weights are summed as they are multiplied, so that they sum to one exactly.
+__device__ inline float sum_of_pair(std::uint32_t pair) {
+  return __uint_as_float(pair << 16) + __uint_as_float(pair & 0xFFFF0000u);
 }
 __device__ inline float exp2_of(float x) {
   float y;
@@ -176,57 +164,6 @@ __device__ inline std::uint32_t two_of_codes(std::uint32_t spread, const CodeSca
 __device__ inline uint2 four_codes(std::uint32_t codes, const CodeScale& scale) {
   return {two_of_codes(__byte_perm(codes, 0, 0x1404), scale),
           two_of_codes(__byte_perm(codes, 0, 0x3424), scale)};
-}
-
-// Token by token, 32 of a row's codes per lane: `codes` [tokens, 656 bytes] become a tile; tokens
-// from `valid` on become zeros. By `kThreads` threads, whole warps.
-template <int kTokens, int kThreads>
-__device__ inline void expand_codes(std::uint32_t raw, std::uint32_t tile, int valid, int thread) {
-  const int warp = thread / 32, lane = thread % 32;
-  for (int t = warp; t < kTokens; t += kThreads / 32) {
-    uint4 codes = {0, 0, 0, 0};
-    float scale = 1;
-    const std::uint32_t row = raw + static_cast<std::uint32_t>(t * kFp8RowBytes);
-    if (t < valid) {
-      asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                   : "=r"(codes.x), "=r"(codes.y), "=r"(codes.z), "=r"(codes.w)
-                   : "r"(row + lane * 16)
-                   : "memory");
-      asm volatile("ld.shared.f32 %0, [%1];"
-                   : "=f"(scale)
-                   : "r"(row + kFp8ScalesAt + lane / 8 * 4)
-                   : "memory");
-    }
-    const CodeScale by(scale);
-    const uint2 a = four_codes(codes.x, by), b = four_codes(codes.y, by),
-                c = four_codes(codes.z, by), d = four_codes(codes.w, by);
-    const uint4 low = {a.x, a.y, b.x, b.y}, high = {c.x, c.y, d.x, d.y};
-    // Lanes of neighbouring column blocks write their halves in opposite orders: no two of the
-    // eight lanes that write at once meet in a bank.
-    const int odd = lane / 4 % 2, piece = lane % 4 * 2;
-    for (int half = 0; half < 2; ++half) {
-      const int which = half ^ odd;
-      const uint4 x = which == 0 ? low : high;
-      asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
-                       tile + piece_at<kTokens>(t, lane / 4, piece + which)),
-                   "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
-                   : "memory");
-    }
-  }
-  for (int i = thread; i < kTokens * 8; i += kThreads) {
-    const int t = i / 8, piece = i % 8;
-    uint4 x = {0, 0, 0, 0};
-    if (t < valid) {
-      asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                   : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-                   : "r"(raw + t * kFp8RowBytes + kFp8RopeAt + piece * 16)
-                   : "memory");
-    }
-    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
-                     tile + piece_at<kTokens>(t, kColumnBlocks - 1, piece)),
-                 "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
-                 : "memory");
-  }
 }
 
 // Four column blocks of a tile from `first_column` on, and the rope if asked for, out of global
@@ -268,8 +205,10 @@ __device__ inline void expand_half(const std::byte* block, int valid, std::uint3
     const uint2 a = four_codes(codes[i].x, by), b = four_codes(codes[i].y, by),
                 c = four_codes(codes[i].z, by), d = four_codes(codes[i].w, by);
     const uint4 low = {a.x, a.y, b.x, b.y}, high = {c.x, c.y, d.x, d.y};
+    // Neighbouring column blocks' halves in opposite orders: no two of the eight threads that write
+    // at once meet in a bank.
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {  // opposite orders, as in expand_codes
+    for (int half = 0; half < 2; ++half) {
       const int which = half ^ odd;
       const uint4 x = which == 0 ? low : high;
       asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(

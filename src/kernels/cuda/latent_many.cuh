@@ -18,7 +18,7 @@
 namespace cachalot::cuda {
 
 struct ManyHeads {
-  static constexpr int kTokens = 64, kRows = 64;
+  static constexpr int kTokens = 64, kRows = 64, kLanes = 1;
   static constexpr int kWorkers = 256, kHelpers = 128, kThreads = kWorkers + kHelpers;
   static constexpr int kColumnBytes = kTokens * 128;  // of 64 columns of a tile
   static constexpr int kTileBytes = kColumnBlocks * kColumnBytes;
@@ -41,17 +41,6 @@ enum ManyHeadsBarrier : int { kReferencesOfA = 1, kWeightsOfA, kWeightsOfB, kAll
 __device__ inline void arrive_threads(int name, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(name), "r"(threads) : "memory");
 }
-__device__ inline bool any_of_threads(int name, int threads, bool x) {
-  std::uint32_t any;
-  asm volatile(
-      "{\n.reg .pred p, q;\nsetp.ne.u32 p, %1, 0;\n"
-      "barrier.cta.red.or.pred q, %2, %3, p;\nselp.u32 %0, 1, 0, q;\n}"
-      : "=r"(any)
-      : "r"(static_cast<std::uint32_t>(x)), "r"(name), "r"(threads)
-      : "memory");
-  return any != 0;
-}
-
 // Scores of the workers' own tile: softmax state of a thread, which has rows r and r + 8 of its
 // warp's 16, columns 8 n + 2 (lane % 4) and the next.
 struct ScoreTile {
@@ -85,27 +74,22 @@ struct ScoreTile {
     most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, 1));
     return fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, 2));
   }
-  // Scores become weights; their sum over this thread's columns.
-  __device__ float soften(int row, float scale_log2, float reference) {
+  // Scores become weights in bf16, as operands; their sum over this thread's columns.
+  __device__ float soften(int row, float scale_log2, float reference,
+                          std::uint32_t (&weights)[16]) const {
     const float zero_at = reference == -INFINITY ? 0 : reference;
     float sum = 0;
 #pragma unroll
     for (int n = 0; n < 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        float& x = s[4 * n + 2 * row + i];
-        x = exp2_of(__fmaf_rn(x, scale_log2, -zero_at));
-        sum += x;
-      }
+      const float* x = s + 4 * n + 2 * row;
+      const std::uint32_t pair = pack_bf16(exp2_of(__fmaf_rn(x[0], scale_log2, -zero_at)),
+                                           exp2_of(__fmaf_rn(x[1], scale_log2, -zero_at)));
+      weights[4 * (n / 2) + n % 2 * 2 + row] = pair;
+      sum += sum_of_pair(pair);
     }
     return sum;
   }
 };
-
-// 2^(from - to), exact; of nothing yet (-infinity) 0.
-__device__ inline float between(float from, float to) {
-  return exp2_of(from - (to == -INFINITY ? 0 : to));
-}
 
 struct ValueSums {
   float o[128];
@@ -140,17 +124,7 @@ struct ValueSums {
   }
 };
 
-// Weights as operands: of registers, and in shared memory for the other group.
-__device__ inline void pack_weights(const ScoreTile& tile, std::uint32_t (&weights)[16]) {
-#pragma unroll
-  for (int k = 0; k < 4; ++k) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int at = 4 * (2 * k + i / 2) + 2 * (i % 2);
-      weights[4 * k + i] = pack_bf16(tile.s[at], tile.s[at + 1]);
-    }
-  }
-}
+// For the other group.
 __device__ inline void share_weights(const std::uint32_t (&weights)[16], std::uint32_t to, int row,
                                      int lane) {
 #pragma unroll
@@ -166,14 +140,14 @@ __device__ inline void share_weights(const std::uint32_t (&weights)[16], std::ui
 
 template <bool kFp8>
 __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte* map_base,
-                                        const DevicePlan& plan, ItemRange items,
+                                        const DevicePlan& plan, PieceRange range,
                                         std::uint32_t base, std::uint32_t full,
                                         std::uint32_t empty, int helper);
 
 template <bool kFp8>
 __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
     attend_many_heads(const __grid_constant__ CUtensorMap map, const std::byte* map_base,
-                      DevicePlan plan, int items, float* partial_out, float2* partial_rows) {
+                      DevicePlan plan, float* partial_out, float2* partial_rows) {
   using F = ManyHeads;
   extern __shared__ std::byte shared_memory[];
   const std::uint32_t base = (shared_address(shared_memory) + 1023) / 1024 * 1024;
@@ -188,7 +162,7 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
     fence_barrier_init();
   }
   __syncthreads();
-  const ItemRange range = items_of_block(items);
+  const PieceRange range = pieces_of_block(plan);
   if (thread >= F::kWorkers) {
     give_registers<kFp8 ? 96 : 40>();
     fetch_many_heads<kFp8>(&map, map_base, plan, range, base, full, empty, thread - F::kWorkers);
@@ -210,14 +184,22 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
     if (lane == 0) arrive(empty + 8 * (2 * tile + half));
   };
 
+  PROFILE_BEGIN
   ValueSums out;
   int group = -1;
   std::uint32_t parity_a = 0, parity_b = 0;  // of the tiles' barriers
-  for (int item = range.first; item < range.last; ++item) {
-    const WorkItem work = plan.items[item];
-    const RowGroup& g = plan.groups[work.group];
-    if (work.group != group) {
-      group = work.group;
+  float reference[2], partial_reference[2], partial_sum[2];
+  Piece piece{};
+  for (int next_piece = range.first, chunk = 0; chunk < piece.chunks || next_piece < range.last;
+       ++chunk) {
+    if (chunk == piece.chunks) {
+      piece = plan.pieces[next_piece++];
+      chunk = 0;
+      reference[0] = reference[1] = -INFINITY;
+    }
+    const RowGroup& g = plan.groups[piece.group];
+    if (piece.group != group) {
+      group = piece.group;
       for (int i = thread; i < F::kRows * 72; i += F::kWorkers) {
         const int r = i / 72, piece = i % 72, flat = g.first_row + r;
         uint4 x = {0, 0, 0, 0};
@@ -236,11 +218,12 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
       fence_async();
       sync_threads(kAll, F::kWorkers);
     }
-    const int begin = work.chunk * g.chunk, end = g.end(work.chunk), cached = g.cached;
+    const int begin = (piece.first_chunk + chunk) * g.chunk, end = g.end(piece.first_chunk + chunk);
+    const int cached = g.cached;
     const float scale_log2 = g.scale_log2;
     const int seen[2] = {row < g.rows ? g.seen(row) : 0, row + 8 < g.rows ? g.seen(row + 8) : 0};
     const int all_see = g.rows == F::kRows ? g.seen(0) : 0;  // by rows that are all there
-    float reference[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+    float sum[2] = {0, 0};
     out.clear();
 
     // Waits for the scores in flight, having let `then` run when all products before are done.
@@ -256,7 +239,6 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
       sync_threads(name, 128);
     };
 
-    PROFILE_BEGIN
     if (!is_b) {
       for (int pos = begin; pos < end; pos += 2 * F::kTokens) {
         const bool has_b = pos + F::kTokens < end;
@@ -270,13 +252,15 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
         }
         begin_products();
         scores.multiply(query, tile_a, 0, 4, false);
+        commit_products();
+        // Before the wait: the other group may need what is freed to get there.
+        wait_products<1>();
+        if (pos > begin) freed(1, 1);
         wait(full + 8, parity_a);
         PROFILE(2)
         begin_products();
         scores.multiply(query, tile_a, 4, 5, true);
         commit_products();
-        wait_products<1>();
-        if (pos > begin) freed(1, 1);
         wait_products<0>();
         PROFILE(3)
         hide(pos);
@@ -290,12 +274,12 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
           reference[i] = next;
         }
         arrive_threads(kReferencesOfA, F::kWorkers);
+        std::uint32_t weights[16];
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          sum[i] = __fmaf_rn(sum[i], factor[i], scores.soften(i, scale_log2, reference[i]));
+          sum[i] = __fmaf_rn(sum[i], factor[i],
+                             scores.soften(i, scale_log2, reference[i], weights));
         }
-        std::uint32_t weights[16];
-        pack_weights(scores, weights);
         share_weights(weights, weights_of_a, row, lane);
         fence_async();
         arrive_threads(kWeightsOfA, F::kWorkers);
@@ -344,14 +328,15 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
           }
           begin_products();
           scores.multiply(query, tile_b, 4, 4, false);
+          commit_products();
+          wait_products<1>();
+          if (pos > begin) freed(0, 1);
           wait(full + 24, parity_b);
           PROFILE(9)
           begin_products();
           scores.multiply(query, tile_b, 0, 4, true);
           scores.multiply(query, tile_b, 8, 1, true);
           commit_products();
-          wait_products<1>();
-          if (pos > begin) freed(0, 1);
           wait_products<0>();
           PROFILE(10)
           hide(own);
@@ -362,6 +347,7 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
           sync_threads(kReferencesOfA, F::kWorkers);
           PROFILE(12)
           bool lower = false;
+          std::uint32_t weights[16];
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
             const float of_a = load_float(references_of_a + 4 * (row + 8 * i));
@@ -373,10 +359,8 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
             }
             factor[i] = between(reference[i], next);
             reference[i] = next;
-            sum[i] = __fmaf_rn(sum[i], factor[i], scores.soften(i, scale_log2, next));
+            sum[i] = __fmaf_rn(sum[i], factor[i], scores.soften(i, scale_log2, next, weights));
           }
-          std::uint32_t weights[16];
-          pack_weights(scores, weights);
           share_weights(weights, weights_of_b, row, lane);
           fence_async();
           arrive_threads(kWeightsOfB, F::kWorkers);
@@ -386,7 +370,6 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
           commit_products();
           PROFILE(13)
           sync_threads(kWeightsOfA, F::kWorkers);
-          PROFILE(14)
           if (any_of_threads(kOfB, 128, lower)) {
             // A's weights are under lower references: brought to those of B, which A has no use for.
             const int r = thread % 128 / 2;
@@ -440,43 +423,53 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
       if (lane % 4 == 0) store_float((is_b ? sums_of_b : sums_of_a) + 4 * (row + 8 * i), sum[i]);
     }
     sync_threads(kAll, F::kWorkers);
-    const bool only = g.chunks == 1;
-    const std::int64_t partial = static_cast<std::int64_t>(g.partial + work.chunk) * F::kRows;
+    const bool first = chunk == 0, last = chunk + 1 == piece.chunks;
+    const Deposit how = deposit_of(g, first, last);
+    const std::int64_t partial = static_cast<std::int64_t>(piece.partial) * F::kRows;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int r = row + 8 * i, flat = g.first_row + r;
+      const float carry = first ? 0 : between(partial_reference[i], reference[i]);
+      partial_reference[i] = reference[i];
+      float total = load_float(sums_of_a + 4 * r) + load_float(sums_of_b + 4 * r);
+      if (!first) total = __fmaf_rn(partial_sum[i], carry, total);
+      partial_sum[i] = total;
+      const bool carried = __any_sync(0xFFFFFFFFu, carry != 1);
       if (r >= g.rows) continue;
-      const float total = load_float(sums_of_a + 4 * r) + load_float(sums_of_b + 4 * r);
-      float* to = (only ? g.out + flat / g.heads * g.out_stride + flat % g.heads * kLatentWidth
-                        : partial_out + (partial + r) * kLatentWidth) +
-                  (is_b ? 256 : 0) + lane % 4 * 2;
-      const float by = only ? 1 / total : 1;
+      const int column = (is_b ? 256 : 0) + lane % 4 * 2;
+      float* at = partial_out + (partial + r) * kLatentWidth + column;
+      float* to = g.out + flat / g.heads * g.out_stride + flat % g.heads * kLatentWidth + column;
+      const float by = 1 / total;
 #pragma unroll
       for (int n = 0; n < 32; ++n) {
-        *reinterpret_cast<float2*>(to + 8 * n) = {out.o[4 * n + 2 * i] * by,
-                                                  out.o[4 * n + 2 * i + 1] * by};
+        deposit(how, {out.o[4 * n + 2 * i], out.o[4 * n + 2 * i + 1]}, at + 8 * n, carry, carried,
+                to + 8 * n, by);
       }
-      if (!only && !is_b && lane % 4 == 0) partial_rows[partial + r] = {reference[i], total};
+      if (g.pieces > 1 && last && !is_b && lane % 4 == 0) {
+        partial_rows[partial + r] = {reference[i], total};
+      }
     }
-    sync_threads(kAll, F::kWorkers);  // `sums` and references have been read
+    sync_threads(kAll, F::kWorkers);  // sums have been read
+    PROFILE(14)
   }
+  PROFILE_END
 }
 
 // Halves of tiles in the order in which they are needed and become free.
 template <bool kFp8>
 __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte* map_base,
-                                        const DevicePlan& plan, ItemRange items,
+                                        const DevicePlan& plan, PieceRange range,
                                         std::uint32_t base, std::uint32_t full,
                                         std::uint32_t empty, int helper) {
   using F = ManyHeads;
   if (!kFp8 && helper != 0) return;
   std::uint32_t parity[2] = {1, 1};
-  for (int item = items.first; item < items.last; ++item) {
-    const WorkItem work = plan.items[item];
-    const RowGroup& g = plan.groups[work.group];
+  for (int i = range.first; i < range.last; ++i) {
+    const Piece piece = plan.pieces[i];
+    const RowGroup& g = plan.groups[piece.group];
     const std::byte* const* blocks = plan.blocks + g.first_block;
-    const int end = g.end(work.chunk), cached = g.cached;
-    for (int pos = work.chunk * g.chunk; pos < end; pos += 2 * F::kTokens) {
+    const int end = g.end(piece.first_chunk + piece.chunks - 1), cached = g.cached;
+    for (int pos = piece.first_chunk * g.chunk; pos < end; pos += 2 * F::kTokens) {
       const bool has_b = pos + F::kTokens < end;
       const std::byte* block[2];
       block[0] = blocks[pos / kLatentBlock];

@@ -1,4 +1,5 @@
-// Walks of a block of threads over its items, their tiles and its ring of buffers.
+// What the blocks of threads of all kernels do alike: their pieces, references of softmax, sums of
+// chunks.
 #pragma once
 
 #include "kernels/cuda/latent_device.cuh"
@@ -7,30 +8,35 @@
 namespace cachalot::cuda {
 
 #ifdef LATENT_PROFILE
-__device__ unsigned long long latent_profile[16];
-#define PROFILE_BEGIN long long profile_at = clock64();
-#define PROFILE(i)                                                         \
-  {                                                                        \
-    const long long now = clock64();                                       \
-    if (thread % 128 == 0 && blockIdx.x == 0) latent_profile[i] += now - profile_at; \
-    profile_at = now;                                                      \
+__device__ unsigned long long latent_profile[2][16];
+#define PROFILE_BEGIN                  \
+  long long profile_at = clock64();    \
+  unsigned profile_sum[15] = {}, profile_count = 0;
+#define PROFILE(i)                                              \
+  {                                                             \
+    const long long now = clock64();                            \
+    profile_sum[i] += static_cast<unsigned>(now - profile_at);  \
+    profile_at = now;                                           \
   }
-#define PROFILE_COUNT \
-  if (thread == 0 && blockIdx.x == 0) ++latent_profile[15];
+#define PROFILE_COUNT ++profile_count;
+#define PROFILE_END                                                              \
+  if (thread % 128 == 0 && blockIdx.x == 0) {                                    \
+    for (int i = 0; i < 15; ++i) latent_profile[thread / 128][i] += profile_sum[i]; \
+    latent_profile[thread / 128][15] += profile_count;                           \
+  }
 #else
 #define PROFILE_BEGIN
 #define PROFILE(i)
 #define PROFILE_COUNT
+#define PROFILE_END
 #endif
 
-// The items of a block of threads: as many for each, neighbours together.
-struct ItemRange {
+// The pieces of a block of threads.
+struct PieceRange {
   int first, last;
 };
-__device__ inline ItemRange items_of_block(int items) {
-  const std::int64_t n = items;
-  return {static_cast<int>(n * blockIdx.x / gridDim.x),
-          static_cast<int>(n * (blockIdx.x + 1) / gridDim.x)};
+__device__ inline PieceRange pieces_of_block(const DevicePlan& plan) {
+  return {plan.begins[blockIdx.x], plan.begins[blockIdx.x + 1]};
 }
 
 // Largest scores are rounded up to whole powers of two, and kept while no score is 2^8 past them:
@@ -40,48 +46,52 @@ __device__ inline float next_reference(float reference, float largest) {
   return largest > reference + kReferenceSlack ? ceilf(largest) : reference;
 }
 
-// A place in a ring of buffers, and the parity of its barriers there.
-template <int kSize>
-struct Ring {
-  int at = 0;
-  std::uint32_t parity = 0;
-  __device__ void step() {
-    if (++at == kSize) {
-      at = 0;
-      parity ^= 1;
-    }
-  }
-};
+// 2^(from - to), exact; of nothing yet (-infinity) 0.
+__device__ inline float between(float from, float to) {
+  return exp2_of(from - (to == -INFINITY ? 0 : to));
+}
 
-// The tiles of some items, one after the other.
-class TileWalk {
- public:
-  __device__ TileWalk(const DevicePlan& plan, int item, int last)
-      : plan_(plan), item_(item), last_(last) {
-    if (more()) enter();
-  }
-  __device__ bool more() const { return item_ < last_; }
-  __device__ void step(int tokens) {
-    pos_ += tokens;
-    if (pos_ >= end_ && ++item_ < last_) enter();
-  }
-  __device__ const std::byte* block() const { return blocks_[pos_ / kLatentBlock]; }
-  __device__ int in_block() const { return pos_ % kLatentBlock; }
-  __device__ int behind() const { return cached_ - pos_; }  // rows of the cache from here on
+// What becomes of a chunk's sums: the first of a piece is stored as a partial, others are added to
+// it, and where the piece is all of a row its last one makes the result. `carry` brings the partial
+// to the reference of the sums. Always a + b of exact a and b: bits do not depend on the path.
+enum class Deposit { kStore, kAdd, kResult, kLastResult };
 
- private:
-  __device__ void enter() {
-    const WorkItem work = plan_.items[item_];
-    const RowGroup& g = plan_.groups[work.group];
-    blocks_ = plan_.blocks + g.first_block;
-    pos_ = work.chunk * g.chunk;
-    end_ = g.end(work.chunk);
-    cached_ = g.cached;
+__device__ inline Deposit deposit_of(const RowGroup& g, bool first, bool last) {
+  if (g.pieces == 1 && last) return first ? Deposit::kResult : Deposit::kLastResult;
+  return first ? Deposit::kStore : Deposit::kAdd;
+}
+// `carried`: some lane of the warp has a carry other than 1.
+__device__ inline void deposit(Deposit how, float x, float* partial, float carry, bool carried) {
+  if (how == Deposit::kStore) {
+    *partial = x;
+  } else if (carried) {
+    *partial = __fmaf_rn(__ldcg(partial), carry, x);
+  } else {
+    asm volatile("red.relaxed.gpu.global.add.f32 [%0], %1;" ::"l"(partial), "f"(x) : "memory");
   }
-  const DevicePlan& plan_;
-  int item_, last_;
-  const std::byte* const* blocks_ = nullptr;
-  int pos_ = 0, end_ = 0, cached_ = 0;
-};
+}
+// Two neighbouring sums; `carried`: some lane of the warp has a carry other than 1.
+__device__ inline void deposit(Deposit how, float2 x, float* partial, float carry, bool carried,
+                               float* out, float by) {
+  if (how == Deposit::kStore) {
+    *reinterpret_cast<float2*>(partial) = x;
+    return;
+  }
+  if (how == Deposit::kAdd && !carried) {
+    asm volatile("red.relaxed.gpu.global.add.v2.f32 [%0], {%1, %2};" ::"l"(partial), "f"(x.x),
+                 "f"(x.y)
+                 : "memory");
+    return;
+  }
+  if (how != Deposit::kResult) {
+    const float2 before = __ldcg(reinterpret_cast<const float2*>(partial));
+    x = {__fmaf_rn(before.x, carry, x.x), __fmaf_rn(before.y, carry, x.y)};
+  }
+  if (how == Deposit::kAdd) {
+    *reinterpret_cast<float2*>(partial) = x;
+  } else {  // + 0: no -0, which no sum of partials is
+    *reinterpret_cast<float2*>(out) = {__fmaf_rn(x.x, by, 0.0f), __fmaf_rn(x.y, by, 0.0f)};
+  }
+}
 
 }  // namespace cachalot::cuda
