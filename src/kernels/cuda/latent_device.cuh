@@ -56,7 +56,7 @@ __device__ inline void wait(std::uint32_t bar, std::uint32_t parity) {
   if (try_wait(bar, parity)) return;
   const long long begin = clock64();
   while (!try_wait(bar, parity)) {
-    if (clock64() - begin > 8'000'000'000) __trap();
+    if (clock64() - begin > 1'000'000'000) __trap();
   }
 }
 

@@ -18,7 +18,7 @@ struct FewHeads {
   static constexpr int kTokens = 64, kRows = kN, kLanes = 2;
   static constexpr int kWorkers = 256;
   static constexpr int kHelpers = 128, kThreads = kWorkers + kHelpers;
-  static constexpr int kWorkerRegisters = kFp8 ? 208 : 232, kHelperRegisters = kFp8 ? 96 : 40;
+  static constexpr int kWorkerRegisters = kFp8 ? 208 : 232, kHelperRegisters = kFp8 ? 88 : 40;
   static constexpr int kColumnBytes = kTokens * 128;
   static constexpr int kTileBytes = kColumnBlocks * kColumnBytes;
   static constexpr int kQueryColumn = kN * 128;

@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
   __syncthreads();
   const PieceRange range = pieces_of_block(plan);
   if (thread >= F::kWorkers) {
-    give_registers<kFp8 ? 96 : 40>();
+    give_registers<kFp8 ? 88 : 40>();
     fetch_many_heads<kFp8>(&map, map_base, plan, range, base, full, empty, thread - F::kWorkers);
     return;
   }
@@ -183,8 +183,6 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
   const auto freed = [&](int tile, int half) {
     if (lane == 0) arrive(empty + 8 * (2 * tile + half));
   };
-
-  PROFILE_BEGIN
   ValueSums out;
   int group = -1;
   std::uint32_t parity_a = 0, parity_b = 0;  // of the tiles' barriers
@@ -242,11 +240,12 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
     if (!is_b) {
       for (int pos = begin; pos < end; pos += 2 * F::kTokens) {
         const bool has_b = pos + F::kTokens < end;
-        const bool tail = !kFp8 && pos + F::kTokens > cached;
-        PROFILE(0)
+        bool to_free = pos > begin;
         wait(full, parity_a);
-        PROFILE(1)
-        if (tail) {
+        if (!kFp8 && pos + F::kTokens > cached) {
+          wait_products<0>();
+          if (to_free) freed(1, 1);
+          to_free = false;
           wait(full + 8, parity_a);
           clear_tail(tile_a, pos, kOfA);
         }
@@ -255,14 +254,12 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
         commit_products();
         // Before the wait: the other group may need what is freed to get there.
         wait_products<1>();
-        if (pos > begin) freed(1, 1);
+        if (to_free) freed(1, 1);
         wait(full + 8, parity_a);
-        PROFILE(2)
         begin_products();
         scores.multiply(query, tile_a, 4, 5, true);
         commit_products();
         wait_products<0>();
-        PROFILE(3)
         hide(pos);
         float factor[2];
 #pragma unroll
@@ -287,12 +284,8 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
         begin_products();
         out.add(weights, tile_a);
         commit_products();
-        PROFILE(4)
         if (has_b) sync_threads(kWeightsOfB, F::kWorkers);
-        PROFILE(5)
         wait_products<0>();
-        PROFILE(6)
-        PROFILE_COUNT
         freed(0, 0);
         if (has_b) {
 #pragma unroll
@@ -319,10 +312,12 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
         const bool has_b = own < end;
         float factor[2];
         if (has_b) {
-          PROFILE(7)
           wait(full + 16, parity_b);
-          PROFILE(8)
+          bool to_free = pos > begin;
           if (!kFp8 && own + F::kTokens > cached) {
+            wait_products<0>();
+            if (to_free) freed(0, 1);
+            to_free = false;
             wait(full + 24, parity_b);
             clear_tail(tile_b, own, kOfB);
           }
@@ -330,22 +325,18 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
           scores.multiply(query, tile_b, 4, 4, false);
           commit_products();
           wait_products<1>();
-          if (pos > begin) freed(0, 1);
+          if (to_free) freed(0, 1);
           wait(full + 24, parity_b);
-          PROFILE(9)
           begin_products();
           scores.multiply(query, tile_b, 0, 4, true);
           scores.multiply(query, tile_b, 8, 1, true);
           commit_products();
           wait_products<0>();
-          PROFILE(10)
           hide(own);
           float largest[2];
 #pragma unroll
           for (int i = 0; i < 2; ++i) largest[i] = __fmul_rn(scores.largest(i), scale_log2);
-          PROFILE(11)
           sync_threads(kReferencesOfA, F::kWorkers);
-          PROFILE(12)
           bool lower = false;
           std::uint32_t weights[16];
 #pragma unroll
@@ -368,7 +359,6 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
           begin_products();
           out.add(weights, tile_b + 4 * F::kColumnBytes);
           commit_products();
-          PROFILE(13)
           sync_threads(kWeightsOfA, F::kWorkers);
           if (any_of_threads(kOfB, 128, lower)) {
             // A's weights are under lower references: brought to those of B, which A has no use for.
@@ -450,9 +440,7 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
       }
     }
     sync_threads(kAll, F::kWorkers);  // sums have been read
-    PROFILE(14)
   }
-  PROFILE_END
 }
 
 // Halves of tiles in the order in which they are needed and become free.

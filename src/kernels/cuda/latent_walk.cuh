@@ -9,20 +9,24 @@ namespace cachalot::cuda {
 
 #ifdef LATENT_PROFILE
 __device__ unsigned long long latent_profile[2][16];
-#define PROFILE_BEGIN                  \
-  long long profile_at = clock64();    \
-  unsigned profile_sum[15] = {}, profile_count = 0;
-#define PROFILE(i)                                              \
-  {                                                             \
-    const long long now = clock64();                            \
-    profile_sum[i] += static_cast<unsigned>(now - profile_at);  \
-    profile_at = now;                                           \
+#define PROFILE_BEGIN                                                        \
+  __shared__ unsigned profile_sum[8][16];                                    \
+  {                                                   \
+    for (int i = 0; i < 16; ++i) profile_sum[thread / 32][i] = 0;           \
+  }                                                                          \
+  unsigned profile_at = clock();
+#define PROFILE(i)                                                                \
+  {                                                                               \
+    const unsigned now = clock();                                                 \
+    profile_sum[thread / 32][i] += now - profile_at;                              \
+    profile_at = now;                                                             \
   }
-#define PROFILE_COUNT ++profile_count;
+#define PROFILE_COUNT \
+  ++profile_sum[thread / 32][15];
 #define PROFILE_END                                                              \
   if (thread % 128 == 0 && blockIdx.x == 0) {                                    \
-    for (int i = 0; i < 15; ++i) latent_profile[thread / 128][i] += profile_sum[i]; \
-    latent_profile[thread / 128][15] += profile_count;                           \
+    for (int i = 0; i < 16; ++i)                                                 \
+      latent_profile[thread / 128][i] += profile_sum[thread / 32][i];           \
   }
 #else
 #define PROFILE_BEGIN
