@@ -123,10 +123,36 @@ void attend(const Context& ctx, LatentPlan& plan, Kernel* kernel, bool fp8) {
   const CUtensorMap map = fp8 ? CUtensorMap{} : tile_map(base, F::kTokens);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, F::kBytes),
         "latent_attention");
+#ifdef LATENT_PROFILE
+  static cudaEvent_t events[4];
+  static int calls = 0;
+  if (calls == 0) for (auto& e : events) cudaEventCreate(&e);
+  cudaEventRecord(events[1], stream_of(ctx));
+  unsigned long long span[3] = {~0ull, 0, 0};
+  if (++calls % 33 == 0) cudaMemcpyToSymbol(latent_span, span, sizeof(span));
+#endif
   kernel<<<static_cast<unsigned>(plan.begins.size() - 1), F::kThreads, F::kBytes,
            stream_of(ctx)>>>(map, base, on_device, partials.out, partials.rows);
   check_launch("latent_attention");
+#ifdef LATENT_PROFILE
+  cudaEventRecord(events[2], stream_of(ctx));
+#endif
   merge(ctx, plan, on_device, F::kRows, kLatentWidth, F::kLanes, partials);
+#ifdef LATENT_PROFILE
+  cudaEventRecord(events[3], stream_of(ctx));
+  if (calls % 33 == 0) {
+    cudaDeviceSynchronize();
+    float kernel_ms = 0, merge_ms = 0;
+    cudaEventElapsedTime(&kernel_ms, events[1], events[2]);
+    cudaEventElapsedTime(&merge_ms, events[2], events[3]);
+    cudaMemcpyFromSymbol(span, latent_span, sizeof(span));
+    std::printf("   kernel %.1f us, merge %.1f us; first begin to last end %.1f us, mean span %.1f us, "
+                "%zu pieces, %d partials\n",
+                kernel_ms * 1e3, merge_ms * 1e3, double(span[1] - span[0]) / 1e3,
+                double(span[2]) / 1e3 / double(plan.begins.size() - 1), plan.pieces.size(),
+                plan.partials);
+  }
+#endif
 }
 
 bool is_fast(const LatentAttention& a) {

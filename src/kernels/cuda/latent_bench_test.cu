@@ -138,6 +138,7 @@ TEST_F(CudaLatentBench, Profile) {
     fill<<<2048, 256, 0, stream_of(ctx)>>>(reinterpret_cast<std::uint32_t*>(pool_), bytes_ / 4,
                                            format == LatentFormat::kFp8);
     print_latent_profile();
+    bench(1, 4096, 16, 1, format);
     bench(16, 32768, 16, 1, format);
     bench(128, 4096, 16, 1, format);
   }

@@ -23,14 +23,18 @@ struct FewHeads {
   static constexpr int kTileBytes = kColumnBlocks * kColumnBytes;
   static constexpr int kQueryColumn = kN * 128;
   static constexpr int kQueryAt = 2 * kTileBytes;
-  static constexpr int kRowsAt = kQueryAt + kColumnBlocks * kQueryColumn;
+  // FP8: rows as they lie in the cache, 32 tokens at a time, on their way to be expanded.
+  static constexpr int kRawTokens = 32, kRawBytes = kRawTokens * kFp8RowBytes;
+  static constexpr int kRawStages = !kFp8 ? 0 : kN == 16 ? 3 : 2;
+  static constexpr int kRawAt = kQueryAt + kColumnBlocks * kQueryColumn;
+  static constexpr int kRowsAt = kRawAt + kRawStages * kRawBytes;
   static constexpr int kBarriersAt = kRowsAt + kLanes * 2 * 4 * kN * 4;  // maxima, sums of 4 warps
-  static constexpr int kBytes = kBarriersAt + 8 * 8 + 1024;
+  static constexpr int kBytes = kBarriersAt + 8 * (8 + kRawStages) + 1024;
   static_assert(kBytes <= 232448);
 };
 
-// Barriers of the workers: of both lanes, of each.
-enum FewHeadsBarrier : int { kBothLanes = 1, kOfLane };
+// Barriers: of both lanes, of the helpers, of each lane.
+enum FewHeadsBarrier : int { kBothLanes = 1, kOfHelpers, kOfLane };
 
 // Four 8 x 8 matrices of bf16 pairs, transposed: lane 8 j + i has the address of row i of matrix j.
 __device__ inline void store_transposed(std::uint32_t address, std::uint32_t a, std::uint32_t b,
@@ -41,52 +45,116 @@ __device__ inline void store_transposed(std::uint32_t address, std::uint32_t a, 
                : "memory");
 }
 
-// Tiles of a lane, or with `lanes` 2 of both, in order.
-template <bool kFp8, int kN>
-__device__ inline void fetch_few_heads(const CUtensorMap* map, const std::byte* map_base,
-                                       const DevicePlan& plan, PieceRange range,
-                                       std::uint32_t base, std::uint32_t full, std::uint32_t empty,
-                                       int lane, int lanes, int helper) {
-  using F = FewHeads<kFp8, kN>;
-  std::uint32_t parity = 3;  // of both lanes
-  for (int i = range.first; i < range.last; ++i) {
-    const Piece piece = plan.pieces[i];
-    const RowGroup& g = plan.groups[piece.group];
-    const std::byte* const* blocks = plan.blocks + g.first_block;
-    const int end = g.end(piece.first_chunk + piece.chunks - 1), cached = g.cached;
-    const int step = 2 / lanes;
-    for (int tile = piece.first_chunk * g.chunk / F::kTokens + lane; tile * F::kTokens < end;
-         tile += step) {
-      const int own = tile % 2, pos = tile * F::kTokens;
-      const std::byte* block = blocks[tile];
-      const std::uint32_t to = base + own * F::kTileBytes;
-      if constexpr (kFp8) {
-        const int ahead = tile + 6;  // into the second-level cache
-        if (helper == 0 && ahead * F::kTokens < end) {
-          asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(blocks[ahead]),
-                       "r"(min(F::kTokens, cached - ahead * F::kTokens) * kFp8RowBytes)
-                       : "memory");
-        }
-      }
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const std::uint32_t bar = 8 * (2 * own + half);
-        if constexpr (kFp8) {
-          expand_half<F::kTokens, 128>(block, cached - pos, to, 4 * half, half == 1,
-                                       [&] { wait(empty + bar, parity >> own & 1); }, helper);
-          fence_async();
-          arrive(full + bar);
-        } else {
-          wait(empty + bar, parity >> own & 1);
-          arrive_expecting(full + bar, (4 + half) * F::kColumnBytes);
-          const auto y = static_cast<int>((block - map_base) / kCopyGrain);
-          for (int c = 4 * half; c < 4 + 5 * half; ++c) {
-            copy_box(to + c * F::kColumnBytes, map, full + bar, 0, y + c, 0);
-          }
-        }
-      }
-      parity ^= 1u << own;
+// The tokens of some pieces, in order.
+class TokenWalk {
+ public:
+  // Every `step`th from `first` on, of each piece.
+  __device__ TokenWalk(const DevicePlan& plan, PieceRange range, int first, int step)
+      : plan_(plan), range_(range), first_(first), step_(step) {
+    enter();
+  }
+  __device__ bool more() const { return range_.first < range_.last; }
+  __device__ void next() {
+    pos_ += step_;
+    if (pos_ >= end_) {
+      ++range_.first;
+      enter();
     }
+  }
+  __device__ int pos() const { return pos_; }
+  __device__ int end() const { return end_; }  // of the piece
+  __device__ int valid() const { return cached_ - pos_; }  // rows of the cache from here on
+  __device__ const std::byte* block() const { return blocks_[pos_ / kLatentBlock]; }
+
+ private:
+  __device__ void enter() {
+    for (; range_.first < range_.last; ++range_.first) {
+      const Piece piece = plan_.pieces[range_.first];
+      const RowGroup& g = plan_.groups[piece.group];
+      blocks_ = plan_.blocks + g.first_block;
+      pos_ = piece.first_chunk * g.chunk + first_;
+      end_ = g.end(piece.first_chunk + piece.chunks - 1);
+      cached_ = g.cached;
+      if (pos_ < end_) return;
+    }
+  }
+  const DevicePlan& plan_;
+  PieceRange range_;
+  int first_, step_, pos_ = 0, end_ = 0, cached_ = 0;
+  const std::byte* const* blocks_ = nullptr;
+};
+
+// BF16: the tiles of a lane, by one thread.
+template <int kN>
+__device__ inline void fetch_lane(const CUtensorMap* map, const std::byte* map_base,
+                                  const DevicePlan& plan, PieceRange range, std::uint32_t tile,
+                                  std::uint32_t full, std::uint32_t empty, int lane) {
+  using F = FewHeads<false, kN>;
+  std::uint32_t parity = 1;
+  for (TokenWalk walk(plan, range, lane * F::kTokens, 2 * F::kTokens); walk.more(); walk.next()) {
+    const auto y = static_cast<int>((walk.block() - map_base) / kCopyGrain);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const std::uint32_t bar = full + 8 * half;
+      wait(empty + 8 * half, parity);
+      arrive_expecting(bar, (4 + half) * F::kColumnBytes);
+      for (int c = 4 * half; c < 4 + 5 * half; ++c) {
+        copy_box(tile + c * F::kColumnBytes, map, bar, 0, y + c, 0);
+      }
+    }
+    parity ^= 1;
+  }
+}
+
+// FP8: copies rows of both lanes' tiles and expands them, by four warps.
+template <int kN>
+__device__ inline void fetch_codes(const DevicePlan& plan, PieceRange range, std::uint32_t base,
+                                   std::uint32_t full, std::uint32_t empty, int helper) {
+  using F = FewHeads<true, kN>;
+  const std::uint32_t raw_full = empty + 32;
+  TokenWalk ahead(plan, range, 0, F::kRawTokens);
+  const auto ask = [&](int stage) {
+    if (helper != 0 || !ahead.more()) return;
+    const int bytes = min(F::kRawTokens, ahead.valid()) * kFp8RowBytes;
+    arrive_expecting(raw_full + 8 * stage, bytes);
+    copy_bytes(base + F::kRawAt + stage * F::kRawBytes,
+               ahead.block() + ahead.pos() % kLatentBlock * kFp8RowBytes, bytes,
+               raw_full + 8 * stage);
+    ahead.next();
+  };
+  for (int s = 0; s < F::kRawStages; ++s) ask(s);
+  int stage = 0;
+  std::uint32_t raw_parity = 0, parity = 3;  // of both lanes
+  for (TokenWalk walk(plan, range, 0, F::kTokens); walk.more(); walk.next()) {
+    const int lane = walk.pos() / F::kTokens % 2;
+    const std::uint32_t tile = base + lane * F::kTileBytes;
+    for (int part = 0; part < 2; ++part) {
+      const int first = part * F::kRawTokens, valid = walk.valid() - first;
+      // Nobody asked for the second half of a tile that nobody sees.
+      const bool there = walk.pos() + first < walk.end();
+      if (there) wait(raw_full + 8 * stage, raw_parity);
+      if (part == 0) {
+        wait(empty + 16 * lane, parity >> lane & 1);
+        wait(empty + 16 * lane + 8, parity >> lane & 1);
+      }
+      expand_rows<F::kTokens>(base + F::kRawAt + stage * F::kRawBytes, tile, first,
+                              there ? valid : 0, helper);
+      if (part == 1) {
+        fence_async();
+        arrive(full + 16 * lane);
+        arrive(full + 16 * lane + 8);
+      } else {
+        fence_async();
+      }
+      if (!there) continue;
+      sync_threads(kOfHelpers, F::kHelpers);  // the codes have been read
+      ask(stage);
+      if (++stage == F::kRawStages) {
+        stage = 0;
+        raw_parity ^= 1;
+      }
+    }
+    parity ^= 1u << lane;
   }
 }
 
@@ -104,6 +172,7 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
       init_barrier(full + 8 * i, kFp8 ? 128 : 1);
       init_barrier(empty + 8 * i, 4);
     }
+    for (int i = 0; i < F::kRawStages; ++i) init_barrier(empty + 32 + 8 * i, 1);
     fence_barrier_init();
   }
   __syncthreads();
@@ -111,11 +180,12 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
   if (thread >= F::kWorkers) {
     give_registers<F::kHelperRegisters>();
     const int helper = thread - F::kWorkers;
-    if constexpr (!kFp8) {
-      if (helper % 32 != 0 || helper >= 64) return;
-      fetch_few_heads<kFp8, kN>(&map, map_base, plan, range, base, full, empty, helper / 32, 1, 0);
-    } else {
-      fetch_few_heads<kFp8, kN>(&map, map_base, plan, range, base, full, empty, 0, 2, helper);
+    if constexpr (kFp8) {
+      fetch_codes<kN>(plan, range, base, full, empty, helper);
+    } else if (helper % 32 == 0 && helper < 64) {
+      const int lane = helper / 32;
+      fetch_lane<kN>(&map, map_base, plan, range, base + lane * F::kTileBytes, full + 16 * lane,
+                     empty + 16 * lane, lane);
     }
     return;
   }

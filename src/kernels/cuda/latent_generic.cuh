@@ -182,6 +182,7 @@ __global__ void __launch_bounds__(128)
         if (column < latent) x.x = from[0];
         if (column + 1 < latent) x.y = from[1];
         if (column + 2 < latent) x.z = from[2];
+        if (column + 3 < latent) x.w = from[3];
       }
       sum[0] = __fmaf_rn(x.x, weight, sum[0]);
       sum[1] = __fmaf_rn(x.y, weight, sum[1]);

@@ -23,8 +23,9 @@ struct ManyHeads {
   static constexpr int kColumnBytes = kTokens * 128;  // of 64 columns of a tile
   static constexpr int kTileBytes = kColumnBlocks * kColumnBytes;
   static constexpr int kQueryAt = 0, kTilesAt = kTileBytes;
-  static constexpr int kRowsAt = kTilesAt + 2 * kTileBytes;  // references of A, of B, sums likewise
-  static constexpr int kBarriersAt = kRowsAt + 4 * kRows * 4;
+  static constexpr int kRowsAt = kTilesAt + 2 * kTileBytes;  // references of A, of B, sums likewise,
+  // then of the partial
+  static constexpr int kBarriersAt = kRowsAt + 6 * kRows * 4;
   static constexpr int kBytes = kBarriersAt + 8 * 8 + 1024;
   static_assert(kBytes <= 232448);
 
@@ -183,10 +184,11 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
   const auto freed = [&](int tile, int half) {
     if (lane == 0) arrive(empty + 8 * (2 * tile + half));
   };
+  PROFILE_BEGIN
   ValueSums out;
   int group = -1;
   std::uint32_t parity_a = 0, parity_b = 0;  // of the tiles' barriers
-  float reference[2], partial_reference[2], partial_sum[2];
+  float reference[2];
   Piece piece{};
   for (int next_piece = range.first, chunk = 0; chunk < piece.chunks || next_piece < range.last;
        ++chunk) {
@@ -219,7 +221,6 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
     const int begin = (piece.first_chunk + chunk) * g.chunk, end = g.end(piece.first_chunk + chunk);
     const int cached = g.cached;
     const float scale_log2 = g.scale_log2;
-    const int seen[2] = {row < g.rows ? g.seen(row) : 0, row + 8 < g.rows ? g.seen(row + 8) : 0};
     const int all_see = g.rows == F::kRows ? g.seen(0) : 0;  // by rows that are all there
     float sum[2] = {0, 0};
     out.clear();
@@ -228,8 +229,8 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
     ScoreTile scores;
     const auto hide = [&](int pos) {
       if (pos + F::kTokens <= all_see) return;
-      scores.hide(0, seen[0] - pos, lane);
-      scores.hide(1, seen[1] - pos, lane);
+      scores.hide(0, row < g.rows ? g.seen(row) - pos : 0, lane);
+      scores.hide(1, row + 8 < g.rows ? g.seen(row + 8) - pos : 0, lane);
     };
     const auto clear_tail = [&](std::uint32_t tile, int pos, int name) {
       clear_tokens<F::kTokens, 128>(tile, cached - pos, thread % 128);
@@ -240,21 +241,13 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
     if (!is_b) {
       for (int pos = begin; pos < end; pos += 2 * F::kTokens) {
         const bool has_b = pos + F::kTokens < end;
-        bool to_free = pos > begin;
         wait(full, parity_a);
         if (!kFp8 && pos + F::kTokens > cached) {
-          wait_products<0>();
-          if (to_free) freed(1, 1);
-          to_free = false;
           wait(full + 8, parity_a);
           clear_tail(tile_a, pos, kOfA);
         }
         begin_products();
         scores.multiply(query, tile_a, 0, 4, false);
-        commit_products();
-        // Before the wait: the other group may need what is freed to get there.
-        wait_products<1>();
-        if (to_free) freed(1, 1);
         wait(full + 8, parity_a);
         begin_products();
         scores.multiply(query, tile_a, 4, 5, true);
@@ -301,11 +294,11 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
           begin_products();
           out.add(weights_of_b, tile_b);
           commit_products();
+          wait_products<0>();
+          freed(1, 1);
         }
         parity_a ^= 1;
       }
-      wait_products<0>();
-      if ((end - begin + F::kTokens - 1) / F::kTokens % 2 == 0) freed(1, 1);
     } else {
       for (int pos = begin; pos < end; pos += 2 * F::kTokens) {
         const int own = pos + F::kTokens;  // where tile b begins
@@ -313,19 +306,12 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
         float factor[2];
         if (has_b) {
           wait(full + 16, parity_b);
-          bool to_free = pos > begin;
           if (!kFp8 && own + F::kTokens > cached) {
-            wait_products<0>();
-            if (to_free) freed(0, 1);
-            to_free = false;
             wait(full + 24, parity_b);
             clear_tail(tile_b, own, kOfB);
           }
           begin_products();
           scores.multiply(query, tile_b, 4, 4, false);
-          commit_products();
-          wait_products<1>();
-          if (to_free) freed(0, 1);
           wait(full + 24, parity_b);
           begin_products();
           scores.multiply(query, tile_b, 0, 4, true);
@@ -378,8 +364,6 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
           }
           parity_b ^= 1;
         } else {
-          wait_products<0>();
-          if (pos > begin) freed(0, 1);
           sync_threads(kReferencesOfA, F::kWorkers);
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
@@ -400,9 +384,11 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
           wait_products<1>();
           freed(1, 0);
         }
+        // Freed at once, not after the next scores are queued: their tile's other half is asked
+        // for only when this one is free.
+        wait_products<0>();
+        freed(0, 1);
       }
-      wait_products<0>();
-      freed(0, 1);
     }
 
     // Sums of both groups' columns, under the same reference.
@@ -415,15 +401,16 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
     sync_threads(kAll, F::kWorkers);
     const bool first = chunk == 0, last = chunk + 1 == piece.chunks;
     const Deposit how = deposit_of(g, first, last);
+    float totals[2];
     const std::int64_t partial = static_cast<std::int64_t>(piece.partial) * F::kRows;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int r = row + 8 * i, flat = g.first_row + r;
-      const float carry = first ? 0 : between(partial_reference[i], reference[i]);
-      partial_reference[i] = reference[i];
+      const std::uint32_t of_partial = sums_of_b + 256 + 4 * r;
+      const float carry = first ? 0 : between(load_float(of_partial), reference[i]);
       float total = load_float(sums_of_a + 4 * r) + load_float(sums_of_b + 4 * r);
-      if (!first) total = __fmaf_rn(partial_sum[i], carry, total);
-      partial_sum[i] = total;
+      if (!first) total = __fmaf_rn(load_float(of_partial + 256), carry, total);
+      totals[i] = total;
       const bool carried = __any_sync(0xFFFFFFFFu, carry != 1);
       if (r >= g.rows) continue;
       const int column = (is_b ? 256 : 0) + lane % 4 * 2;
@@ -440,7 +427,15 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
       }
     }
     sync_threads(kAll, F::kWorkers);  // sums have been read
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {  // by the next chunk of the piece, after its barriers
+      const std::uint32_t of_partial = sums_of_b + 256 + 4 * (row + 8 * i);
+      if (is_b || lane % 4 != 0) continue;
+      store_float(of_partial, reference[i]);
+      store_float(of_partial + 256, totals[i]);
+    }
   }
+  PROFILE_END
 }
 
 // Halves of tiles in the order in which they are needed and become free.
@@ -451,7 +446,7 @@ __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte*
                                         std::uint32_t empty, int helper) {
   using F = ManyHeads;
   if (!kFp8 && helper != 0) return;
-  std::uint32_t parity[2] = {1, 1};
+  std::uint32_t parity = 3;  // of both tiles
   for (int i = range.first; i < range.last; ++i) {
     const Piece piece = plan.pieces[i];
     const RowGroup& g = plan.groups[piece.group];
@@ -459,9 +454,6 @@ __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte*
     const int end = g.end(piece.first_chunk + piece.chunks - 1), cached = g.cached;
     for (int pos = piece.first_chunk * g.chunk; pos < end; pos += 2 * F::kTokens) {
       const bool has_b = pos + F::kTokens < end;
-      const std::byte* block[2];
-      block[0] = blocks[pos / kLatentBlock];
-      block[1] = has_b ? blocks[pos / kLatentBlock + 1] : nullptr;
       if (kFp8 && helper == 0) {  // what comes next, into the second-level cache
         for (int t = 2; t < 4; ++t) {
           const int ahead = pos + t * F::kTokens;
@@ -472,33 +464,33 @@ __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte*
                        : "memory");
         }
       }
-#pragma unroll
+#pragma unroll 1
       for (int half = 0; half < 2; ++half) {
-#pragma unroll
+#pragma unroll 1
         for (int t = 0; t < 2; ++t) {
           if (t == 1 && !has_b) continue;
+          const std::byte* block = blocks[pos / kLatentBlock + t];
           const std::uint32_t tile = base + F::kTilesAt + t * F::kTileBytes;
           const std::uint32_t bar = 8 * (2 * t + half);
           const int first = F::first_column(t, half);
           if constexpr (!kFp8) {
-            wait(empty + bar, parity[t]);
+            wait(empty + bar, parity >> t & 1);
             arrive_expecting(full + bar, (4 + half) * F::kColumnBytes);
-            const auto y = static_cast<int>((block[t] - map_base) / kCopyGrain);
+            const auto y = static_cast<int>((block - map_base) / kCopyGrain);
             for (int c = first; c < first + 4; ++c) {
               copy_box(tile + c * F::kColumnBytes, map, full + bar, 0, y + c, 0);
             }
             if (half == 1) copy_box(tile + 8 * F::kColumnBytes, map, full + bar, 0, y + 8, 0);
           } else {
-            expand_half<F::kTokens, F::kHelpers>(
-                block[t], cached - pos - t * F::kTokens, tile, first, half == 1,
-                [&] { wait(empty + bar, parity[t]); }, helper);
+            expand_half<F::kTokens>(
+                block, cached - pos - t * F::kTokens, tile, first, half == 1,
+                [&] { wait(empty + bar, parity >> t & 1); }, helper);
             fence_async();
             arrive(full + bar);
           }
         }
       }
-      parity[0] ^= 1;
-      if (has_b) parity[1] ^= 1;
+      parity ^= has_b ? 3 : 1;
     }
   }
 }
