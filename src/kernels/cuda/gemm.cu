@@ -2,7 +2,8 @@
 //
 //   few rows, weights [N, K]   gemm_rows: reads the weights once, one launch for the list
 //   small, or unusual          gemm_tiles: one launch for the list
-//   large                      gemm_library, operands converted to one type before
+//   large, several             gemm_groups: one launch for the list, operands converted before
+//   large otherwise            gemm_library, likewise
 #include <vector>
 
 #include "kernels/cuda/gemm_parts.cuh"
@@ -18,6 +19,12 @@ bool is_small(Precision precision, const Gemm& g) {
   const double work = static_cast<double>(g.m()) * g.n() * g.k();
   if (g.k() > 4096 && std::int64_t{g.m()} * g.n() < 64 * 64 * 32) return work < 1e6;
   return work < (precision == Precision::kBF16 ? 1.3e8 : 1e7);
+}
+
+// Whether a product is so many tiles that it needs no other beside it.
+bool fills_device(const Context& ctx, const Gemm& g) {
+  return std::int64_t{ceil_div(g.m(), 128)} * ceil_div(g.n(), 256) >=
+         8 * device_of(ctx).processors();
 }
 
 }  // namespace
@@ -56,7 +63,12 @@ void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problem
     } else {
       convert_operands(ctx, DType::kBF16, large);
     }
-    gemm_library(ctx, large, small);
+    std::vector<Gemm> alone, together;
+    for (const Gemm& g : large) {
+      (large.size() > 1 && fits_groups(g) && !fills_device(ctx, g) ? together : alone).push_back(g);
+    }
+    gemm_groups(ctx, together);
+    gemm_library(ctx, alone, small);
   }
   gemm_tiles(ctx, precision, small);
 }

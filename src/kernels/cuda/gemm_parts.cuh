@@ -30,6 +30,11 @@ void gemm_rows(const Context& ctx, Precision precision, std::span<const Gemm> pr
 // gemm_library.cu: operands of one type. Problems that the library refuses are left in `refused`.
 void gemm_library(const Context& ctx, std::span<const Gemm> problems, std::vector<Gemm>& refused);
 
+// gemm_groups.cu: bf16 operands whose rows begin on boundaries of 16 bytes; all problems of a list
+// side by side.
+bool fits_groups(const Gemm& g) noexcept;
+void gemm_groups(const Context& ctx, std::span<const Gemm> problems);
+
 // Of a list of jobs, each with its first block in `first`, the one that a block belongs to. The
 // whole block asks; one round trip to memory instead of a search of many.
 template <class Job>

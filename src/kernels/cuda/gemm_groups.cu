@@ -1,0 +1,344 @@
+// Many bf16 products in one launch: the experts of a layer, the heads of absorbed attention.
+//
+// One block per multiprocessor takes tiles of all problems in turn. A warp asks TMA for pieces of A
+// and B, 64 of k deep, in a ring of four stages; two warp groups multiply them (wgmma) into tiles of
+// 128 x 256 or 256 x 128, whichever wastes less of the list, and store while the next tile's pieces
+// arrive. Operands may lie either way round: wgmma reads both.
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/cuda/gemm_parts.cuh"
+#include "kernels/cuda/gemm_wgmma.cuh"
+
+namespace cachalot::cuda {
+
+namespace {
+
+using namespace wgmma_parts;
+
+constexpr int kDepth = 64, kStages = 4, kThreads = 384;
+
+struct Job {
+  CUtensorMap a, b;
+  float* c;
+  __nv_bfloat16* c_bf16;  // written instead of c, or null
+  std::int64_t c_stride;
+  int m, n, k;
+  int first, tiles_m, tiles_n;
+  bool accumulate;
+  bool pairs;   // two columns of a row lie on a boundary of their size, and
+  bool fours;   // four
+};
+
+struct TilePlace {
+  int m, n;
+};
+// Bands of eight tiles of m, so that what runs at once shares rows of A and of B.
+__device__ inline TilePlace place_of(const Job& job, int tile) {
+  constexpr int kBand = 8;
+  const int per_band = kBand * job.tiles_n;
+  const int band = tile / per_band, in_band = tile % per_band;
+  const int height = min(kBand, job.tiles_m - band * kBand);
+  return {band * kBand + in_band % height, in_band / height};
+}
+
+template <int kM, int kN>
+struct Sizes {
+  static constexpr int kBytesA = kM * kDepth * 2, kBytesB = kN * kDepth * 2;
+  static constexpr int kStageBytes = kBytesA + kBytesB;
+  static constexpr int kBytes = kStages * kStageBytes + 1024 + 128;  // alignment, barriers
+};
+
+// A piece of an operand: one box of kOuter rows along k, or boxes of 64 by rows of constant k.
+template <int kOuter, bool kAlongK>
+__device__ void load_piece(std::uint8_t* to, const CUtensorMap* map, std::uint64_t* barrier,
+                           int outer, int k) {
+  if constexpr (kAlongK) {
+    load_box(to, map, barrier, k, outer);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kOuter / 64; ++i) {
+      load_box(to + i * 64 * kDepth * 2, map, barrier, outer + i * 64, k);
+    }
+  }
+}
+
+__device__ inline void store_pair(const Job& job, int row, int col, float x, float y) {
+  if (row >= job.m || col >= job.n) return;
+  const std::int64_t at = row * job.c_stride + col;
+  const bool both = col + 1 < job.n;
+  if (job.c_bf16 != nullptr) {
+    if (job.pairs && both) {
+      *reinterpret_cast<std::uint32_t*>(job.c_bf16 + at) = pack_bf16(x, y);
+    } else {
+      job.c_bf16[at] = __float2bfloat16_rn(x);
+      if (both) job.c_bf16[at + 1] = __float2bfloat16_rn(y);
+    }
+    return;
+  }
+  float* c = job.c + at;
+  if (job.pairs && both) {
+    auto* to = reinterpret_cast<float2*>(c);
+    float2 v = {x, y};
+    if (job.accumulate) {
+      const float2 before = *to;
+      v = {before.x + x, before.y + y};
+    }
+    *to = v;
+  } else {
+    c[0] = job.accumulate ? c[0] + x : x;
+    if (both) c[1] = job.accumulate ? c[1] + y : y;
+  }
+}
+
+// The 64 x kN results of a warp group. A quad of lanes has eight columns of a row.
+template <int kN>
+__device__ void store_tile(const Job& job, int row0, int col0, const float (&d)[kN / 2]) {
+  const int warp = static_cast<int>(threadIdx.x) / 32 % 4, lane = static_cast<int>(threadIdx.x) % 32;
+  const int row = row0 + warp * 16 + lane / 4, quarter = lane % 4;
+  if (job.c_bf16 != nullptr && job.fours) {
+    // Lanes of a pair swap, so that each has four columns in a row: whole sectors of 32 bytes.
+    const bool odd = quarter % 2 != 0;
+#pragma unroll
+    for (int j = 0; j < kN / 8; j += 2) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const std::uint32_t left = pack_bf16(d[4 * j + 2 * h], d[4 * j + 2 * h + 1]);
+        const std::uint32_t right = pack_bf16(d[4 * j + 4 + 2 * h], d[4 * j + 5 + 2 * h]);
+        const std::uint32_t other = __shfl_xor_sync(0xFFFFFFFFu, odd ? left : right, 1);
+        const int r = row + 8 * h, c = col0 + (j + odd) * 8 + quarter / 2 * 4;
+        const uint2 v = odd ? uint2{other, right} : uint2{left, other};
+        if (r >= job.m) continue;
+        __nv_bfloat16* to = job.c_bf16 + r * job.c_stride + c;
+        if (c + 4 <= job.n) {
+          *reinterpret_cast<uint2*>(to) = v;
+        } else {
+          auto* bits = reinterpret_cast<std::uint16_t*>(to);
+          for (int e = 0; e < 4 && c + e < job.n; ++e) {
+            bits[e] = static_cast<std::uint16_t>((e < 2 ? v.x : v.y) >> (e % 2 * 16));
+          }
+        }
+      }
+    }
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < kN / 8; ++j) {
+    const int col = col0 + j * 8 + quarter * 2;
+    store_pair(job, row, col, d[4 * j], d[4 * j + 1]);
+    store_pair(job, row + 8, col, d[4 * j + 2], d[4 * j + 3]);
+  }
+}
+
+template <int kM, int kN, bool kTransA, bool kTransB>
+__global__ void __launch_bounds__(kThreads, 1)
+    groups_kernel(const Job* __restrict__ jobs, int count, int tiles) {
+  using S = Sizes<kM, kN>;
+  extern __shared__ std::uint8_t unaligned[];
+  std::uint8_t* shared =
+      unaligned + (1024 - (shared_address(unaligned) & 1023)) % 1024;  // of the swizzle
+  auto* full = reinterpret_cast<std::uint64_t*>(shared + kStages * S::kStageBytes);
+  std::uint64_t* empty = full + kStages;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kStages; ++i) {
+      init_barrier(full + i, 1);
+      init_barrier(empty + i, 8);  // warps that multiply
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  }
+  __syncthreads();
+  const int group = static_cast<int>(threadIdx.x) / 128;
+  int stage = 0, parity = 0;
+  if (group == 2) {  // asks
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    if (threadIdx.x / 32 != 8) return;
+    int last = -1;
+    for (int tile = static_cast<int>(blockIdx.x); tile < tiles;
+         tile += static_cast<int>(gridDim.x)) {
+      const int which = job_of_block(jobs, count, tile);
+      const Job& job = jobs[which];
+      if (threadIdx.x % 32 == 0) {
+        if (which != last) {
+          acquire_map(&job.a);
+          acquire_map(&job.b);
+        }
+        const TilePlace p = place_of(job, tile - job.first);
+        for (int k = 0; k < job.k; k += kDepth) {
+          wait(empty + stage, parity ^ 1);
+          arrive_expecting(full + stage, S::kStageBytes);
+          std::uint8_t* to = shared + stage * S::kStageBytes;
+          load_piece<kM, !kTransA>(to, &job.a, full + stage, p.m * kM, k);
+          load_piece<kN, kTransB>(to + S::kBytesA, &job.b, full + stage, p.n * kN, k);
+          if (++stage == kStages) {
+            stage = 0;
+            parity ^= 1;
+          }
+        }
+      }
+      last = which;
+      __syncwarp();
+    }
+    return;
+  }
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+  constexpr int kParts = kM / 128;  // of 64 rows each
+  for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
+    const Job& job = jobs[job_of_block(jobs, count, tile)];
+    const TilePlace p = place_of(job, tile - job.first);
+    float d[kParts][kN / 2];
+    const int pieces = (job.k + kDepth - 1) / kDepth;
+    int before = -1;  // the stage whose products may still run
+    for (int piece = 0; piece < pieces; ++piece) {
+      wait(full + stage, parity);
+      const std::uint32_t at_a = shared_address(shared + stage * S::kStageBytes);
+      const std::uint32_t at_b = at_a + S::kBytesA;
+      wgmma_fence();
+#pragma unroll
+      for (int k = 0; k < kDepth; k += 16) {
+        // 32 bytes along rows, or sixteen rows.
+        const std::uint64_t b = descriptor(at_b + (kTransB ? k * 2 : k * 128), 64 * kDepth * 2);
+#pragma unroll
+        for (int i = 0; i < kParts; ++i) {
+          const std::uint64_t a =
+              descriptor(at_a + (group * kParts + i) * 64 * kDepth * 2 + (kTransA ? k * 128 : k * 2),
+                         64 * kDepth * 2);
+          wgmma<kTransA, !kTransB>(d[i], a, b, piece > 0 || k > 0);
+        }
+      }
+      wgmma_commit();
+      wgmma_wait<1>();
+      if (before >= 0 && threadIdx.x % 32 == 0) arrive(empty + before);
+      before = stage;
+      if (++stage == kStages) {
+        stage = 0;
+        parity ^= 1;
+      }
+    }
+    wgmma_wait<0>();
+    if (threadIdx.x % 32 == 0) arrive(empty + before);
+#pragma unroll
+    for (int i = 0; i < kParts; ++i) {
+      store_tile<kN>(job, p.m * kM + (group * kParts + i) * 64, p.n * kN, d[i]);
+    }
+  }
+}
+
+using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*,
+                            const cuuint64_t*, const cuuint64_t*, const cuuint32_t*,
+                            const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
+                            CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+Encode encoder() {
+  static const Encode encode = [] {
+    void* found = nullptr;
+    cudaDriverEntryPointQueryResult result{};
+    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000,
+                                           cudaEnableDefault, &result),
+          "finding cuTensorMapEncodeTiled");
+    if (found == nullptr) {
+      throw Error(Code::kUnsupported, "the driver has no cuTensorMapEncodeTiled; install CUDA 12 "
+                                      "or later");
+    }
+    return reinterpret_cast<Encode>(found);
+  }();
+  return encode;
+}
+
+// Boxes of 64 columns by `rows` rows; beyond the matrix they are zeros.
+CUtensorMap map_of(const MatRef& m, int rows) {
+  CUtensorMap map;
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(m.cols), static_cast<cuuint64_t>(m.rows)};
+  const cuuint64_t stride[1] = {static_cast<cuuint64_t>(std::max<std::ptrdiff_t>(m.stride, 8)) * 2};
+  const cuuint32_t box[2] = {64, static_cast<cuuint32_t>(rows)}, steps[2] = {1, 1};
+  const CUresult result = encoder()(
+      &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(m.data), sizes, stride, box,
+      steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS) {
+    throw Error(Code::kInternal, cat("cuTensorMapEncodeTiled failed with ",
+                                     static_cast<int>(result), " for [", m.rows, ", ", m.cols,
+                                     "] with stride ", m.stride));
+  }
+  return map;
+}
+
+template <int kM, int kN, bool kTransA, bool kTransB>
+void launch(const Context& ctx, std::span<const Gemm> problems) {
+  std::vector<Job> jobs;
+  jobs.reserve(problems.size());
+  int tiles = 0;
+  for (const Gemm& g : problems) {
+    if (g.trans_a != kTransA || g.trans_b != kTransB) continue;
+    Job& job = jobs.emplace_back();
+    job.a = map_of(g.a, kTransA ? kDepth : kM);
+    job.b = map_of(g.b, kTransB ? kN : kDepth);
+    job.c = g.c.data;
+    job.c_bf16 = nullptr;
+    job.c_stride = g.c.stride;
+    job.m = g.m();
+    job.n = g.n();
+    job.k = g.k();
+    job.accumulate = g.accumulate;
+    std::size_t size = sizeof(float);
+    auto bits = reinterpret_cast<std::uintptr_t>(g.c.data);
+    if (g.c_bf16.rows > 0) {
+      job.c_bf16 = reinterpret_cast<__nv_bfloat16*>(g.c_bf16.data);
+      job.c_stride = g.c_bf16.stride;
+      size = sizeof(Bf16);
+      bits = reinterpret_cast<std::uintptr_t>(g.c_bf16.data);
+    }
+    bits |= static_cast<std::uintptr_t>(job.c_stride) * size;
+    job.pairs = bits % (2 * size) == 0;
+    job.fours = bits % (4 * size) == 0;
+    job.first = tiles;
+    job.tiles_m = ceil_div(job.m, kM);
+    job.tiles_n = ceil_div(job.n, kN);
+    tiles += job.tiles_m * job.tiles_n;
+  }
+  if (tiles == 0) return;
+  const auto kernel = groups_kernel<kM, kN, kTransA, kTransB>;
+  constexpr int kBytes = Sizes<kM, kN>::kBytes;
+  static const cudaError_t room =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  check(room, "asking for shared memory");
+  const Job* list = stage(ctx, std::span<const Job>(jobs));
+  const int blocks = std::min(tiles, device_of(ctx).processors());
+  kernel<<<static_cast<unsigned>(blocks), kThreads, kBytes, stream_of(ctx)>>>(
+      list, static_cast<int>(jobs.size()), tiles);
+  check_launch("groups_kernel");
+}
+
+template <bool kTransA, bool kTransB>
+void launch_fitting(const Context& ctx, std::span<const Gemm> problems) {
+  std::int64_t wide = 0, tall = 0;  // tiles
+  for (const Gemm& g : problems) {
+    if (g.trans_a != kTransA || g.trans_b != kTransB) continue;
+    wide += std::int64_t{ceil_div(g.m(), 128)} * ceil_div(g.n(), 256);
+    tall += std::int64_t{ceil_div(g.m(), 256)} * ceil_div(g.n(), 128);
+  }
+  if (tall < wide) {
+    launch<256, 128, kTransA, kTransB>(ctx, problems);
+  } else if (wide > 0) {
+    launch<128, 256, kTransA, kTransB>(ctx, problems);
+  }
+}
+
+}  // namespace
+
+bool fits_groups(const Gemm& g) noexcept {
+  const auto whole = [](const MatRef& m) {
+    return m.dtype == DType::kBF16 && in_vectors(m.data, m.stride, sizeof(Bf16)) &&
+           m.stride >= m.cols;
+  };
+  return g.k() > 0 && whole(g.a) && whole(g.b);
+}
+
+void gemm_groups(const Context& ctx, std::span<const Gemm> problems) {
+  launch_fitting<false, false>(ctx, problems);
+  launch_fitting<false, true>(ctx, problems);
+  launch_fitting<true, false>(ctx, problems);
+  launch_fitting<true, true>(ctx, problems);
+}
+
+}  // namespace cachalot::cuda
