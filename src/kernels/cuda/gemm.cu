@@ -37,7 +37,9 @@ void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problem
     }
     if (g.c.empty()) continue;
     const bool exact = g.a.dtype == DType::kBF16 && g.b.dtype == DType::kBF16;
-    if (g.k() > 0 && few_rows(precision, g)) {
+    // The library's own are better where it is more than a few, and one matrix alone.
+    const bool alone = problems.size() == 1 && g.m() > 16;
+    if (g.k() > 0 && few_rows(precision, g) && !alone) {
       rows.push_back(g);
     } else if (is_small(precision, g) ||
                (precision == Precision::kF32 && g.c_bf16.rows > 0 && !exact)) {

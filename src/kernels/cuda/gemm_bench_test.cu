@@ -66,6 +66,14 @@ class CudaGemmBench : public testing::TimedTest {
     const double t = time([&] { cuda::gemm(ctx, Precision::kBF16, list); }, 40);
     report(cat("decode bf16 ", groups, " x [", m, "x", n, "x", k, "]"), t,
            2.0 * groups * m * n * k, 2.0 * groups * n * k);
+    if (groups > 1 || m < 8) return;
+    std::vector<Gemm> refused;
+    const double library = time([&] { gemm_library(ctx, list, refused); }, 40);
+    report(cat("decode bf16 library ", groups, " x [", m, "x", n, "x", k, "]"), library,
+           2.0 * groups * m * n * k, 2.0 * groups * n * k);
+    const double rows = time([&] { gemm_rows(ctx, Precision::kBF16, list); }, 40);
+    report(cat("decode bf16 rows ", groups, " x [", m, "x", n, "x", k, "]"), rows,
+           2.0 * groups * m * n * k, 2.0 * groups * n * k);
   }
 };
 

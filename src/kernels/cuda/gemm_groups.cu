@@ -30,6 +30,8 @@ struct Job {
   bool fours;   // four
 };
 
+using Jobs = JobList<Job, 8>;
+
 struct TilePlace {
   int m, n;
 };
@@ -132,8 +134,9 @@ __device__ void store_tile(const Job& job, int row0, int col0, const float (&d)[
 
 template <int kM, int kN, bool kTransA, bool kTransB>
 __global__ void __launch_bounds__(kThreads, 1)
-    groups_kernel(const Job* __restrict__ jobs, int count, int tiles) {
+    groups_kernel(const __grid_constant__ Jobs list, int tiles) {
   using S = Sizes<kM, kN>;
+  const Job* jobs = jobs_of(list);
   extern __shared__ std::uint8_t unaligned[];
   std::uint8_t* shared =
       unaligned + (1024 - (shared_address(unaligned) & 1023)) % 1024;  // of the swizzle
@@ -156,7 +159,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     int last = -1;
     for (int tile = static_cast<int>(blockIdx.x); tile < tiles;
          tile += static_cast<int>(gridDim.x)) {
-      const int which = job_of_block(jobs, count, tile);
+      const int which = job_of_block(list, tile);
       const Job& job = jobs[which];
       if (threadIdx.x % 32 == 0) {
         if (which != last) {
@@ -184,7 +187,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
   constexpr int kParts = kM / 128;  // of 64 rows each
   for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
-    const Job& job = jobs[job_of_block(jobs, count, tile)];
+    const Job& job = jobs[job_of_block(list, tile)];
     const TilePlace p = place_of(job, tile - job.first);
     float d[kParts][kN / 2];
     const int pieces = (job.k + kDepth - 1) / kDepth;
@@ -302,10 +305,9 @@ void launch(const Context& ctx, std::span<const Gemm> problems) {
   static const cudaError_t room =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   check(room, "asking for shared memory");
-  const Job* list = stage(ctx, std::span<const Job>(jobs));
   const int blocks = std::min(tiles, device_of(ctx).processors());
   kernel<<<static_cast<unsigned>(blocks), kThreads, kBytes, stream_of(ctx)>>>(
-      list, static_cast<int>(jobs.size()), tiles);
+      job_list<8>(ctx, jobs, tiles), tiles);
   check_launch("groups_kernel");
 }
 
