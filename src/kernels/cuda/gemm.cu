@@ -21,10 +21,9 @@ bool is_small(Precision precision, const Gemm& g) {
   return work < (precision == Precision::kBF16 ? 1.3e8 : 1e7);
 }
 
-// Whether a product is so many tiles that it needs no other beside it.
-bool fills_device(const Context& ctx, const Gemm& g) {
-  return std::int64_t{ceil_div(g.m(), 128)} * ceil_div(g.n(), 256) >=
-         8 * device_of(ctx).processors();
+// Multiply-adds above which a product is worth a call of the library, whose kernels are faster.
+bool is_large(const Gemm& g) {
+  return static_cast<double>(g.m()) * g.n() * g.k() >= 4e9;
 }
 
 }  // namespace
@@ -67,7 +66,7 @@ void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problem
     }
     std::vector<Gemm> alone, together;
     for (const Gemm& g : large) {
-      (large.size() > 1 && fits_groups(g) && !fills_device(ctx, g) ? together : alone).push_back(g);
+      (large.size() > 1 && fits_groups(g) && !is_large(g) ? together : alone).push_back(g);
     }
     gemm_groups(ctx, together);
     gemm_library(ctx, alone, small);

@@ -42,6 +42,8 @@ class CudaGemmBench : public testing::TimedTest {
       std::vector<Gemm> refused;
       const double library = time([&] { gemm_library(ctx, list, refused); });
       report(cat(what, shape, " library"), library, flops, 0);
+      const double groups_alone = time([&] { gemm_groups(ctx, list); });
+      report(cat(what, shape, " groups"), groups_alone, flops, 0);
     };
     run("experts y ", forward);
     run("experts y bf16 ", forward_bf16);

@@ -19,15 +19,14 @@ using namespace wgmma_parts;
 constexpr int kDepth = 64, kStages = 4, kThreads = 384;
 
 struct Job {
-  CUtensorMap a, b;
+  CUtensorMap a, b, to;  // `to` of c or c_bf16, if by_map
   float* c;
   __nv_bfloat16* c_bf16;  // written instead of c, or null
   std::int64_t c_stride;
   int m, n, k;
   int first, tiles_m, tiles_n;
-  bool accumulate;
-  bool pairs;   // two columns of a row lie on a boundary of their size, and
-  bool fours;   // four
+  bool accumulate, by_map;
+  bool pairs;  // two columns of a row lie on a boundary of their size
 };
 
 using Jobs = JobList<Job, 8>;
@@ -44,11 +43,14 @@ __device__ inline TilePlace place_of(const Job& job, int tile) {
   return {band * kBand + in_band % height, in_band / height};
 }
 
+// Where a warp puts 16 rows of 128 bytes of its results for a copy to take, twice.
+constexpr int kBoxBytes = 16 * 128, kStoreBytes = 8 * 2 * kBoxBytes;
+
 template <int kM, int kN>
 struct Sizes {
   static constexpr int kBytesA = kM * kDepth * 2, kBytesB = kN * kDepth * 2;
   static constexpr int kStageBytes = kBytesA + kBytesB;
-  static constexpr int kBytes = kStages * kStageBytes + 1024 + 128;  // alignment, barriers
+  static constexpr int kBytes = kStages * kStageBytes + kStoreBytes + 1024 + 128;
 };
 
 // A piece of an operand: one box of kOuter rows along k, or boxes of 64 by rows of constant k.
@@ -93,42 +95,70 @@ __device__ inline void store_pair(const Job& job, int row, int col, float x, flo
   }
 }
 
-// The 64 x kN results of a warp group. A quad of lanes has eight columns of a row.
+// The 16 x kN results of a warp, one store after the other. A quad of lanes has eight columns of a
+// row.
 template <int kN>
-__device__ void store_tile(const Job& job, int row0, int col0, const float (&d)[kN / 2]) {
-  const int warp = static_cast<int>(threadIdx.x) / 32 % 4, lane = static_cast<int>(threadIdx.x) % 32;
-  const int row = row0 + warp * 16 + lane / 4, quarter = lane % 4;
-  if (job.c_bf16 != nullptr && job.fours) {
-    // Lanes of a pair swap, so that each has four columns in a row: whole sectors of 32 bytes.
-    const bool odd = quarter % 2 != 0;
+__device__ void store_directly(const Job& job, int row0, int col0, const float (&d)[kN / 2]) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
-    for (int j = 0; j < kN / 8; j += 2) {
+  for (int j = 0; j < kN / 8; ++j) {
+    const int row = row0 + lane / 4, col = col0 + j * 8 + lane % 4 * 2;
+    store_pair(job, row, col, d[4 * j], d[4 * j + 1]);
+    store_pair(job, row + 8, col, d[4 * j + 2], d[4 * j + 3]);
+  }
+}
+
+// The same through shared memory, by copies that go on while the next tile is multiplied. `boxes`
+// are two, taken in turns.
+template <int kN>
+__device__ void store_by_map(const Job& job, int row0, int col0, const float (&d)[kN / 2],
+                             std::uint8_t* boxes) {
+  if (row0 >= job.m) return;
+  const int lane = static_cast<int>(threadIdx.x) % 32, row = lane / 4, quarter = lane % 4;
+  const auto put = [&](int box, auto&& write) {
+    std::uint8_t* to = boxes + box % 2 * kBoxBytes;
+    if (lane == 0) wait_stores<1>();
+    __syncwarp();
+    write(to);
+    fence_for_copies();
+    __syncwarp();
+    const int col = col0 + box * (job.c_bf16 != nullptr ? 64 : 32);
+    if (lane == 0) {
+      if (col < job.n) store_box(&job.to, to, col, row0, job.accumulate);
+      commit_stores();
+    }
+  };
+  if (job.c_bf16 != nullptr) {
 #pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const std::uint32_t left = pack_bf16(d[4 * j + 2 * h], d[4 * j + 2 * h + 1]);
-        const std::uint32_t right = pack_bf16(d[4 * j + 4 + 2 * h], d[4 * j + 5 + 2 * h]);
-        const std::uint32_t other = __shfl_xor_sync(0xFFFFFFFFu, odd ? left : right, 1);
-        const int r = row + 8 * h, c = col0 + (j + odd) * 8 + quarter / 2 * 4;
-        const uint2 v = odd ? uint2{other, right} : uint2{left, other};
-        if (r >= job.m) continue;
-        __nv_bfloat16* to = job.c_bf16 + r * job.c_stride + c;
-        if (c + 4 <= job.n) {
-          *reinterpret_cast<uint2*>(to) = v;
-        } else {
-          auto* bits = reinterpret_cast<std::uint16_t*>(to);
-          for (int e = 0; e < 4 && c + e < job.n; ++e) {
-            bits[e] = static_cast<std::uint16_t>((e < 2 ? v.x : v.y) >> (e % 2 * 16));
+    for (int box = 0; box < kN / 64; ++box) {
+      put(box, [&](std::uint8_t* to) {
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+#pragma unroll
+          for (int h = 0; h < 2; ++h) {
+            const int at = (row + 8 * h) * 128 + (j ^ row) * 16 + quarter * 4;
+            const int of = 4 * (box * 8 + j) + 2 * h;
+            *reinterpret_cast<std::uint32_t*>(to + at) = pack_bf16(d[of], d[of + 1]);
           }
         }
-      }
+      });
     }
     return;
   }
 #pragma unroll
-  for (int j = 0; j < kN / 8; ++j) {
-    const int col = col0 + j * 8 + quarter * 2;
-    store_pair(job, row, col, d[4 * j], d[4 * j + 1]);
-    store_pair(job, row + 8, col, d[4 * j + 2], d[4 * j + 3]);
+  for (int box = 0; box < kN / 32; ++box) {
+    put(box, [&](std::uint8_t* to) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          const int at =
+              (row + 8 * h) * 128 + ((2 * j + quarter / 2) ^ row) * 16 + quarter % 2 * 8;
+          const int of = 4 * (box * 4 + j) + 2 * h;
+          *reinterpret_cast<float2*>(to + at) = {d[of], d[of + 1]};
+        }
+      }
+    });
   }
 }
 
@@ -140,7 +170,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ std::uint8_t unaligned[];
   std::uint8_t* shared =
       unaligned + (1024 - (shared_address(unaligned) & 1023)) % 1024;  // of the swizzle
-  auto* full = reinterpret_cast<std::uint64_t*>(shared + kStages * S::kStageBytes);
+  std::uint8_t* boxes = shared + kStages * S::kStageBytes;
+  auto* full = reinterpret_cast<std::uint64_t*>(boxes + kStoreBytes);
   std::uint64_t* empty = full + kStages;
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; ++i) {
@@ -186,8 +217,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
   constexpr int kParts = kM / 128;  // of 64 rows each
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  int last = -1;
   for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
-    const Job& job = jobs[job_of_block(list, tile)];
+    const int which = job_of_block(list, tile);
+    const Job& job = jobs[which];
+    if (which != last && job.by_map && threadIdx.x % 32 == 0) acquire_map(&job.to);
+    last = which;
     const TilePlace p = place_of(job, tile - job.first);
     float d[kParts][kN / 2];
     const int pieces = (job.k + kDepth - 1) / kDepth;
@@ -222,9 +258,15 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (threadIdx.x % 32 == 0) arrive(empty + before);
 #pragma unroll
     for (int i = 0; i < kParts; ++i) {
-      store_tile<kN>(job, p.m * kM + (group * kParts + i) * 64, p.n * kN, d[i]);
+      const int row = p.m * kM + (group * kParts + i) * 64 + warp % 4 * 16;
+      if (job.by_map) {
+        store_by_map<kN>(job, row, p.n * kN, d[i], boxes + warp * 2 * kBoxBytes);
+      } else {
+        store_directly<kN>(job, row, p.n * kN, d[i]);
+      }
     }
   }
+  wait_stores<0>();  // shared memory has to last until they have read it
 }
 
 using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*,
@@ -248,14 +290,16 @@ Encode encoder() {
   return encode;
 }
 
-// Boxes of 64 columns by `rows` rows; beyond the matrix they are zeros.
+// Boxes of 128 bytes by `rows` rows; beyond the matrix they are zeros.
 CUtensorMap map_of(const MatRef& m, int rows) {
   CUtensorMap map;
+  const bool is_float = m.dtype == DType::kF32;
   const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(m.cols), static_cast<cuuint64_t>(m.rows)};
-  const cuuint64_t stride[1] = {static_cast<cuuint64_t>(std::max<std::ptrdiff_t>(m.stride, 8)) * 2};
-  const cuuint32_t box[2] = {64, static_cast<cuuint32_t>(rows)}, steps[2] = {1, 1};
+  const cuuint64_t stride[1] = {static_cast<cuuint64_t>(std::max<std::ptrdiff_t>(m.stride, 8)) *
+                                size_of(m.dtype)};
+  const cuuint32_t box[2] = {is_float ? 32u : 64u, static_cast<cuuint32_t>(rows)}, steps[2] = {1, 1};
   const CUresult result = encoder()(
-      &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(m.data), sizes, stride, box,
+      &map, is_float ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(m.data), sizes, stride, box,
       steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
       CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
@@ -283,17 +327,17 @@ void launch(const Context& ctx, std::span<const Gemm> problems) {
     job.n = g.n();
     job.k = g.k();
     job.accumulate = g.accumulate;
-    std::size_t size = sizeof(float);
-    auto bits = reinterpret_cast<std::uintptr_t>(g.c.data);
+    MatRef to = g.c;
     if (g.c_bf16.rows > 0) {
       job.c_bf16 = reinterpret_cast<__nv_bfloat16*>(g.c_bf16.data);
       job.c_stride = g.c_bf16.stride;
-      size = sizeof(Bf16);
-      bits = reinterpret_cast<std::uintptr_t>(g.c_bf16.data);
+      to = g.c_bf16;
     }
-    bits |= static_cast<std::uintptr_t>(job.c_stride) * size;
-    job.pairs = bits % (2 * size) == 0;
-    job.fours = bits % (4 * size) == 0;
+    const std::size_t size = size_of(to.dtype);
+    job.pairs = (reinterpret_cast<std::uintptr_t>(to.data) |
+                 static_cast<std::uintptr_t>(to.stride) * size) % (2 * size) == 0;
+    job.by_map = in_vectors(to.data, to.stride, size) && to.stride >= to.cols;
+    if (job.by_map) job.to = map_of(to, 16);
     job.first = tiles;
     job.tiles_m = ceil_div(job.m, kM);
     job.tiles_n = ceil_div(job.n, kN);

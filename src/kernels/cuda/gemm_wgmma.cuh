@@ -55,6 +55,37 @@ __device__ inline void acquire_map(const CUtensorMap* map) {
   asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(map) : "memory");
 }
 
+// Shared memory that is written becomes visible to copies.
+__device__ inline void fence_for_copies() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+// A box of shared memory to the map's memory, or added to it (each element once: nothing depends on
+// an order). What lies outside of the matrix is left out.
+__device__ inline void store_box(const CUtensorMap* map, const void* from, int x, int y, bool add) {
+  if (add) {
+    asm volatile(
+        "cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.tile.bulk_group [%0, {%2, %3}], "
+        "[%1];" ::"l"(map),
+        "r"(shared_address(from)), "r"(x), "r"(y)
+        : "memory");
+  } else {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%2, %3}], [%1];" ::"l"(
+            map),
+        "r"(shared_address(from)), "r"(x), "r"(y)
+        : "memory");
+  }
+}
+// A group of this thread's stores since the last, also if there are none.
+__device__ inline void commit_stores() {
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+// Until at most kPending of this thread's groups still read shared memory.
+template <int kPending>
+__device__ inline void wait_stores() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+}
+
 // Of rows of 128 bytes with the 128 byte swizzle. Along k (rows of constant m or n): eight rows
 // follow each other, groups of eight 1024 bytes apart. Across (rows of constant k, 64 of m or n
 // each): groups of eight k 1024 bytes apart, the next 64 of m or n `across` bytes further.
