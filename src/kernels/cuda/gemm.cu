@@ -1,6 +1,7 @@
 // Plain products on the device: which kernel a problem goes to.
 //
 //   few rows, weights [N, K]   gemm_rows: reads the weights once, one launch for the list
+//                              (of float precision gemm_rows_float)
 //   small, or unusual          gemm_tiles: one launch for the list
 //   large, several             gemm_groups: one launch for the list, operands converted before
 //   large otherwise            gemm_library, likewise
@@ -29,7 +30,7 @@ bool is_large(const Gemm& g) {
 }  // namespace
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems) {
-  std::vector<Gemm> rows, small, large;
+  std::vector<Gemm> rows, float_rows, small, large;
   for (const Gemm& g : problems) {
     if (g.packed != nullptr) {
       throw Error(Code::kInternal, "gemm: a packed b on a device, whose kernels pack nothing");
@@ -40,6 +41,8 @@ void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problem
     const bool alone = problems.size() == 1 && g.m() > 16;
     if (g.k() > 0 && few_rows(precision, g) && !alone) {
       rows.push_back(g);
+    } else if (precision == Precision::kF32 && few_float_rows(g)) {
+      float_rows.push_back(g);
     } else if (is_small(precision, g) ||
                (precision == Precision::kF32 && g.c_bf16.rows > 0 && !exact)) {
       small.push_back(g);
@@ -48,6 +51,7 @@ void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problem
     }
   }
   gemm_rows(ctx, precision, rows);
+  gemm_rows_float(ctx, float_rows);
   if (!large.empty()) {
     // Products of bf16 numbers are exact in float: those of float precision that have only such
     // operands need no others.

@@ -223,6 +223,24 @@ TEST_F(CudaGemmTest, Rows) {
   }
 }
 
+TEST_F(CudaGemmTest, RowsOfFloats) {
+  std::vector<Case> cases;
+  for (const int m : {1, 3, 8, 13, 16}) {
+    for (const int n : {1, 64, 101}) {
+      for (int bits = 0; bits < 4; ++bits) {
+        Case c{m, n, n == 64 ? 4096 : 1028, false, true};
+        c.a = (bits & 1) != 0 ? DType::kBF16 : DType::kF32;
+        c.b = (bits & 2) != 0 ? DType::kBF16 : DType::kF32;
+        c.accumulate = m % 2 != 0;
+        c.left = m % 3 == 0 ? 4 : 0;
+        c.right = m % 3 == 0 ? 0 : 4;
+        cases.push_back(c);
+      }
+    }
+  }
+  compare({kGemm}, Precision::kF32, cases);
+}
+
 TEST_F(CudaGemmTest, EmptyProblemsAndEmptySums) {
   for (const Precision p : {Precision::kF32, Precision::kBF16}) {
     std::vector<Case> cases;
