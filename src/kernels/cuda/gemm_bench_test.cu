@@ -42,8 +42,11 @@ class CudaGemmBench : public testing::TimedTest {
       std::vector<Gemm> refused;
       const double library = time([&] { gemm_library(ctx, list, refused); });
       report(cat(what, shape, " library"), library, flops, 0);
-      const double groups_alone = time([&] { gemm_groups(ctx, list); });
-      report(cat(what, shape, " groups"), groups_alone, flops, 0);
+      for (groups_variant = 3; groups_variant >= 0; --groups_variant) {
+        const double groups_alone = time([&] { gemm_groups(ctx, list); });
+        report(cat(what, shape, " groups ", groups_variant), groups_alone, flops, 0);
+      }
+      groups_variant = 0;
     };
     run("experts y ", forward);
     run("experts y bf16 ", forward_bf16);
@@ -85,8 +88,11 @@ TEST_F(CudaGemmBench, OneProductOfGroups) {
     const Mat<Bf16> x = random_up<Bf16>(m, k, 1), w = random_up<Bf16>(n, k, 2);
     Mat<float> y = room<float>(m, n);
     const Gemm g = linear(x.cview(), MatRef(w.cview()), y.view());
-    const double t = time([&] { gemm_groups(ctx, {&g, 1}); }, 20);
-    report(cat("groups bf16 ", m, "x", n, "x", k), t, 2.0 * m * n * k, 0);
+    for (groups_variant = 3; groups_variant >= 0; --groups_variant) {
+      const double t = time([&] { gemm_groups(ctx, {&g, 1}); }, 20);
+      report(cat("groups bf16 ", groups_variant, " ", m, "x", n, "x", k), t, 2.0 * m * n * k, 0);
+    }
+    groups_variant = 0;
   }
 }
 

@@ -12,11 +12,13 @@
 
 namespace cachalot::cuda {
 
+int groups_variant = 0;
+
 namespace {
 
 using namespace wgmma_parts;
 
-constexpr int kDepth = 64, kStages = 4, kThreads = 384;
+constexpr int kDepth = 64, kThreads = 384;
 
 struct Job {
   CUtensorMap a, b, to;  // `to` of c or c_bf16, if by_map
@@ -43,26 +45,40 @@ __device__ inline TilePlace place_of(const Job& job, int tile) {
   return {band * kBand + in_band % height, in_band / height};
 }
 
-// Where a warp puts 16 rows of 128 bytes of its results for a copy to take, twice.
-constexpr int kBoxBytes = 16 * 128, kStoreBytes = 8 * 2 * kBoxBytes;
+// 16 rows of 128 bytes of a warp's results, for a copy to take.
+constexpr int kBoxBytes = 16 * 128;
 
-template <int kM, int kN>
+// Tiles of a block, and how many blocks (1 or 2, one below the other) share what they read of B.
+template <int kTileM, int kTileN, int kBlocks, int kStageCount, int kBoxCount>
 struct Sizes {
+  static constexpr int kM = kTileM, kN = kTileN, kCluster = kBlocks;
+  static constexpr int kStages = kStageCount, kBoxes = kBoxCount;
+  static constexpr int kStoreBytes = 8 * kBoxes * kBoxBytes;
   static constexpr int kBytesA = kM * kDepth * 2, kBytesB = kN * kDepth * 2;
   static constexpr int kStageBytes = kBytesA + kBytesB;
   static constexpr int kBytes = kStages * kStageBytes + kStoreBytes + 1024 + 128;
 };
 
-// A piece of an operand: one box of kOuter rows along k, or boxes of 64 by rows of constant k.
-template <int kOuter, bool kAlongK>
+// A piece of an operand: one box of kOuter rows along k, or boxes of 64 by rows of constant k. Of
+// what the blocks of a cluster share each asks for its part, for all.
+template <int kOuter, bool kAlongK, int kCluster>
 __device__ void load_piece(std::uint8_t* to, const CUtensorMap* map, std::uint64_t* barrier,
-                           int outer, int k) {
+                           int outer, int k, int rank) {
+  const auto load = [&](int offset, int x, int y) {
+    if constexpr (kCluster == 1) {
+      load_box(to + offset, map, barrier, x, y);
+    } else {
+      load_box_shared(to + offset, map, barrier, x, y, (1 << kCluster) - 1);
+    }
+  };
+  constexpr int kPart = kOuter / kCluster;
   if constexpr (kAlongK) {
-    load_box(to, map, barrier, k, outer);
+    load(rank * kPart * kDepth * 2, k, outer + rank * kPart);
   } else {
 #pragma unroll
-    for (int i = 0; i < kOuter / 64; ++i) {
-      load_box(to + i * 64 * kDepth * 2, map, barrier, outer + i * 64, k);
+    for (int i = 0; i < kPart / 64; ++i) {
+      const int box = rank * (kPart / 64) + i;
+      load(box * 64 * kDepth * 2, outer + box * 64, k);
     }
   }
 }
@@ -108,16 +124,17 @@ __device__ void store_directly(const Job& job, int row0, int col0, const float (
   }
 }
 
-// The same through shared memory, by copies that go on while the next tile is multiplied. `boxes`
-// are two, taken in turns.
-template <int kN>
+// The same through shared memory, by copies that go on while the next tile is multiplied. kBoxes
+// of a warp are taken in turns, of which `turn` is the next.
+template <int kN, int kBoxes>
 __device__ void store_by_map(const Job& job, int row0, int col0, const float (&d)[kN / 2],
-                             std::uint8_t* boxes) {
+                             std::uint8_t* boxes, int& turn) {
   if (row0 >= job.m) return;
   const int lane = static_cast<int>(threadIdx.x) % 32, row = lane / 4, quarter = lane % 4;
   const auto put = [&](int box, auto&& write) {
-    std::uint8_t* to = boxes + box % 2 * kBoxBytes;
-    if (lane == 0) wait_stores<1>();
+    std::uint8_t* to = boxes + turn * kBoxBytes;
+    turn = turn + 1 == kBoxes ? 0 : turn + 1;
+    if (lane == 0) wait_stores<kBoxes - 1>();
     __syncwarp();
     write(to);
     fence_for_copies();
@@ -162,34 +179,36 @@ __device__ void store_by_map(const Job& job, int row0, int col0, const float (&d
   }
 }
 
-template <int kM, int kN, bool kTransA, bool kTransB>
+template <class S, bool kTransA, bool kTransB>
 __global__ void __launch_bounds__(kThreads, 1)
     groups_kernel(const __grid_constant__ Jobs list, int tiles) {
-  using S = Sizes<kM, kN>;
+  constexpr int kM = S::kM, kN = S::kN, kStages = S::kStages, kCluster = S::kCluster;
   const Job* jobs = jobs_of(list);
   extern __shared__ std::uint8_t unaligned[];
   std::uint8_t* shared =
       unaligned + (1024 - (shared_address(unaligned) & 1023)) % 1024;  // of the swizzle
   std::uint8_t* boxes = shared + kStages * S::kStageBytes;
-  auto* full = reinterpret_cast<std::uint64_t*>(boxes + kStoreBytes);
+  auto* full = reinterpret_cast<std::uint64_t*>(boxes + S::kStoreBytes);
   std::uint64_t* empty = full + kStages;
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; ++i) {
       init_barrier(full + i, 1);
-      init_barrier(empty + i, 8);  // warps that multiply
+      init_barrier(empty + i, 8 * kCluster);  // warps that multiply
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }
   __syncthreads();
+  if constexpr (kCluster > 1) cluster_sync();
+  const int rank = kCluster > 1 ? cluster_rank() : 0;
+  const int first_tile = static_cast<int>(blockIdx.x) / kCluster;
+  const int tile_step = static_cast<int>(gridDim.x) / kCluster;
   const int group = static_cast<int>(threadIdx.x) / 128;
   int stage = 0, parity = 0;
   if (group == 2) {  // asks
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (threadIdx.x / 32 != 8) return;
     int last = -1;
-    for (int tile = static_cast<int>(blockIdx.x); tile < tiles;
-         tile += static_cast<int>(gridDim.x)) {
+    for (int tile = first_tile; threadIdx.x / 32 == 8 && tile < tiles; tile += tile_step) {
       const int which = job_of_block(list, tile);
       const Job& job = jobs[which];
       if (threadIdx.x % 32 == 0) {
@@ -202,8 +221,9 @@ __global__ void __launch_bounds__(kThreads, 1)
           wait(empty + stage, parity ^ 1);
           arrive_expecting(full + stage, S::kStageBytes);
           std::uint8_t* to = shared + stage * S::kStageBytes;
-          load_piece<kM, !kTransA>(to, &job.a, full + stage, p.m * kM, k);
-          load_piece<kN, kTransB>(to + S::kBytesA, &job.b, full + stage, p.n * kN, k);
+          load_piece<kM, !kTransA, 1>(to, &job.a, full + stage, (p.m * kCluster + rank) * kM, k, 0);
+          load_piece<kN, kTransB, kCluster>(to + S::kBytesA, &job.b, full + stage, p.n * kN, k,
+                                            rank);
           if (++stage == kStages) {
             stage = 0;
             parity ^= 1;
@@ -213,13 +233,22 @@ __global__ void __launch_bounds__(kThreads, 1)
       last = which;
       __syncwarp();
     }
+    if constexpr (kCluster > 1) cluster_sync();  // nobody writes here any more
     return;
   }
   asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
   constexpr int kParts = kM / 128;  // of 64 rows each
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  int last = -1;
-  for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
+  int last = -1, turn = 0;
+  const auto release = [&](int of) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    if constexpr (kCluster > 1) {
+      if (lane < kCluster) arrive_at(empty + of, lane);
+    } else {
+      if (lane == 0) arrive(empty + of);
+    }
+  };
+  for (int tile = first_tile; tile < tiles; tile += tile_step) {
     const int which = job_of_block(list, tile);
     const Job& job = jobs[which];
     if (which != last && job.by_map && threadIdx.x % 32 == 0) acquire_map(&job.to);
@@ -247,7 +276,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       }
       wgmma_commit();
       wgmma_wait<1>();
-      if (before >= 0 && threadIdx.x % 32 == 0) arrive(empty + before);
+      if (before >= 0) release(before);
       before = stage;
       if (++stage == kStages) {
         stage = 0;
@@ -255,18 +284,21 @@ __global__ void __launch_bounds__(kThreads, 1)
       }
     }
     wgmma_wait<0>();
-    if (threadIdx.x % 32 == 0) arrive(empty + before);
+    release(before);
 #pragma unroll
     for (int i = 0; i < kParts; ++i) {
-      const int row = p.m * kM + (group * kParts + i) * 64 + warp % 4 * 16;
+      const int row =
+          (p.m * kCluster + rank) * kM + (group * kParts + i) * 64 + warp % 4 * 16;
       if (job.by_map) {
-        store_by_map<kN>(job, row, p.n * kN, d[i], boxes + warp * 2 * kBoxBytes);
+        store_by_map<kN, S::kBoxes>(job, row, p.n * kN, d[i],
+                                    boxes + warp * S::kBoxes * kBoxBytes, turn);
       } else {
         store_directly<kN>(job, row, p.n * kN, d[i]);
       }
     }
   }
   wait_stores<0>();  // shared memory has to last until they have read it
+  if constexpr (kCluster > 1) cluster_sync();
 }
 
 using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*,
@@ -310,7 +342,7 @@ CUtensorMap map_of(const MatRef& m, int rows) {
   return map;
 }
 
-template <int kM, int kN, bool kTransA, bool kTransB>
+template <class S, bool kTransA, bool kTransB>
 void launch(const Context& ctx, std::span<const Gemm> problems) {
   std::vector<Job> jobs;
   jobs.reserve(problems.size());
@@ -318,8 +350,8 @@ void launch(const Context& ctx, std::span<const Gemm> problems) {
   for (const Gemm& g : problems) {
     if (g.trans_a != kTransA || g.trans_b != kTransB) continue;
     Job& job = jobs.emplace_back();
-    job.a = map_of(g.a, kTransA ? kDepth : kM);
-    job.b = map_of(g.b, kTransB ? kN : kDepth);
+    job.a = map_of(g.a, kTransA ? kDepth : S::kM);
+    job.b = map_of(g.b, kTransB ? S::kN / S::kCluster : kDepth);
     job.c = g.c.data;
     job.c_bf16 = nullptr;
     job.c_stride = g.c.stride;
@@ -339,20 +371,28 @@ void launch(const Context& ctx, std::span<const Gemm> problems) {
     job.by_map = in_vectors(to.data, to.stride, size) && to.stride >= to.cols;
     if (job.by_map) job.to = map_of(to, 16);
     job.first = tiles;
-    job.tiles_m = ceil_div(job.m, kM);
-    job.tiles_n = ceil_div(job.n, kN);
+    job.tiles_m = ceil_div(job.m, S::kM * S::kCluster);
+    job.tiles_n = ceil_div(job.n, S::kN);
     tiles += job.tiles_m * job.tiles_n;
   }
   if (tiles == 0) return;
-  const auto kernel = groups_kernel<kM, kN, kTransA, kTransB>;
-  constexpr int kBytes = Sizes<kM, kN>::kBytes;
+  const auto kernel = groups_kernel<S, kTransA, kTransB>;
   static const cudaError_t room =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes);
   check(room, "asking for shared memory");
-  const int blocks = std::min(tiles, device_of(ctx).processors());
-  kernel<<<static_cast<unsigned>(blocks), kThreads, kBytes, stream_of(ctx)>>>(
-      job_list<8>(ctx, jobs, tiles), tiles);
-  check_launch("groups_kernel");
+  const int clusters = std::min(tiles, device_of(ctx).processors() / S::kCluster);
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(clusters * S::kCluster));
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = S::kBytes;
+  config.stream = stream_of(ctx);
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {S::kCluster, 1, 1};
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  check(cudaLaunchKernelEx(&config, kernel, job_list<8>(ctx, jobs, tiles), tiles), "gemm_groups");
+  check_launch("gemm_groups");
 }
 
 template <bool kTransA, bool kTransB>
@@ -363,10 +403,19 @@ void launch_fitting(const Context& ctx, std::span<const Gemm> problems) {
     wide += std::int64_t{ceil_div(g.m(), 128)} * ceil_div(g.n(), 256);
     tall += std::int64_t{ceil_div(g.m(), 256)} * ceil_div(g.n(), 128);
   }
-  if (tall < wide) {
-    launch<256, 128, kTransA, kTransB>(ctx, problems);
-  } else if (wide > 0) {
-    launch<128, 256, kTransA, kTransB>(ctx, problems);
+  if (wide == 0) return;
+  if (groups_variant == 0) {
+    tall < wide ? launch<Sizes<256, 128, 1, 4, 2>, kTransA, kTransB>(ctx, problems)
+                : launch<Sizes<128, 256, 1, 4, 2>, kTransA, kTransB>(ctx, problems);
+  } else if (groups_variant == 1) {
+    tall < wide ? launch<Sizes<256, 128, 1, 3, 5>, kTransA, kTransB>(ctx, problems)
+                : launch<Sizes<128, 256, 1, 3, 5>, kTransA, kTransB>(ctx, problems);
+  } else if (groups_variant == 2) {
+    tall < wide ? launch<Sizes<256, 128, 2, 4, 2>, kTransA, kTransB>(ctx, problems)
+                : launch<Sizes<128, 256, 2, 4, 2>, kTransA, kTransB>(ctx, problems);
+  } else {
+    tall < wide ? launch<Sizes<256, 128, 2, 3, 5>, kTransA, kTransB>(ctx, problems)
+                : launch<Sizes<128, 256, 2, 3, 5>, kTransA, kTransB>(ctx, problems);
   }
 }
 

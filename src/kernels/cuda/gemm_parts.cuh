@@ -37,6 +37,7 @@ void gemm_library(const Context& ctx, std::span<const Gemm> problems, std::vecto
 
 // gemm_groups.cu: bf16 operands whose rows begin on boundaries of 16 bytes; all problems of a list
 // side by side.
+extern int groups_variant;
 bool fits_groups(const Gemm& g) noexcept;
 void gemm_groups(const Context& ctx, std::span<const Gemm> problems);
 

@@ -50,6 +50,34 @@ __device__ inline void load_box(void* to, const CUtensorMap* map, std::uint64_t*
       "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y)
       : "memory");
 }
+// The same into this place of every block of the pair (bits of `blocks`), whose barriers here count
+// their bytes.
+__device__ inline void load_box_shared(void* to, const CUtensorMap* map, std::uint64_t* barrier,
+                                       int x, int y, int blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::"
+      "cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y),
+      "h"(static_cast<std::uint16_t>(blocks))
+      : "memory");
+}
+// The same barrier of block `rank` of the cluster.
+__device__ inline void arrive_at(std::uint64_t* barrier, int rank) {
+  asm volatile(
+      "{.reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];}\n" ::"r"(shared_address(barrier)),
+      "r"(rank)
+      : "memory");
+}
+__device__ inline int cluster_rank() {
+  std::uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return static_cast<int>(rank);
+}
+__device__ inline void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
 // A map that lies in memory which was another map before.
 __device__ inline void acquire_map(const CUtensorMap* map) {
   asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(map) : "memory");
