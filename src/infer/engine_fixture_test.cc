@@ -179,10 +179,16 @@ TEST(EngineFixture, ActivationsInFp8AsTheOfficialKernels) {
     }
     std::vector<double> errors;
     std::size_t same = 0;
+    std::string misses;
     for (std::size_t i = 0; i < requests.size(); ++i) {
       const float* row = want.data() + (requests[i].prompt.size() - 1) * vocab;
       const auto best = static_cast<std::size_t>(first[i].tokens().front());
-      same += best == static_cast<std::size_t>(std::max_element(row, row + vocab) - row) ? 1 : 0;
+      const auto right = static_cast<std::size_t>(std::max_element(row, row + vocab) - row);
+      same += best == right ? 1 : 0;
+      if (best != right) {
+        misses += cat("; after ", requests[i].prompt.size(), " tokens ", best, " instead of ",
+                      right, ", whose logit is larger by ", row[right] - row[best]);
+      }
       double sum = 0;
       for (std::size_t j = 0; j < vocab; ++j) sum += std::exp(static_cast<double>(row[j]));
       errors.push_back(std::abs(first[i].choices.front().logprobs.front().logprob -
@@ -191,7 +197,8 @@ TEST(EngineFixture, ActivationsInFp8AsTheOfficialKernels) {
     std::sort(errors.begin(), errors.end());
     // A log-probability is a logit less the sum of all: each of the two may be off by the bound.
     EXPECT_LT(errors[errors.size() / 2], 2 * 0.05) << folder;
-    EXPECT_GE(static_cast<double>(same), 0.9 * static_cast<double>(requests.size())) << folder;
+    EXPECT_GE(static_cast<double>(same), 0.9 * static_cast<double>(requests.size()))
+        << folder << misses;
   }
   EXPECT_GT(folders, 0) << "no fixture with activations in FP8";
 }

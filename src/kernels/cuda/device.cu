@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -81,6 +82,9 @@ class LaunchTimes {
     }
     check(cudaEventRecord(event, stream), "marking a launch");
     marks_.emplace_back(kernel, event);
+    const auto now = std::chrono::steady_clock::now();
+    sums_[kernel].host_milliseconds += std::chrono::duration<double, std::milli>(now - last_).count();
+    last_ = std::chrono::steady_clock::now();
     constexpr std::size_t kMost = 1 << 14;
     if (marks_.size() == kMost) settle();
   }
@@ -93,10 +97,12 @@ class LaunchTimes {
       all += sum.milliseconds;
     }
     std::sort(order.rbegin(), order.rend());
-    std::fprintf(stderr, "%-40s %10s %10s %7s\n", "device time of", "launches", "ms", "share");
+    std::fprintf(stderr, "%-40s %10s %10s %7s %10s\n", "device time of", "launches", "ms", "share",
+                 "host's ms");
     for (const auto& [ms, kernel] : order) {
-      std::fprintf(stderr, "%-40s %10ld %10.2f %6.1f%%\n", kernel.c_str(), sums_[kernel].launches,
-                   ms, 100 * ms / std::max(all, 1e-9));
+      std::fprintf(stderr, "%-40s %10ld %10.2f %6.1f%% %10.2f\n", kernel.c_str(),
+                   sums_[kernel].launches, ms, 100 * ms / std::max(all, 1e-9),
+                   sums_[kernel].host_milliseconds);
     }
   }
 
@@ -104,6 +110,7 @@ class LaunchTimes {
   struct Sum {
     long launches = 0;
     double milliseconds = 0;
+    double host_milliseconds = 0;  // from the launch before to this one
   };
   void settle() {
     if (marks_.empty()) return;
@@ -122,6 +129,7 @@ class LaunchTimes {
   std::vector<std::pair<const char*, cudaEvent_t>> marks_;
   std::vector<cudaEvent_t> spare_;
   std::map<std::string, Sum> sums_;
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
 LaunchTimes* launch_times = nullptr;  // with CACHALOT_CUDA_TIMES=1, after as many launches
