@@ -10,74 +10,48 @@ namespace cachalot::cuda {
 
 namespace {
 
-template <class T>
-struct PlainSource {
+// A job and its reader are both made of one operand's.
+template <class Operand, class OperandReader>
+struct OneSource {
   int rows = 0, cols = 0;
-  PanelValues<T> x;
+  Operand x;
   numeric::ScaleKind kind = numeric::ScaleKind::kPow2;
   PanelOut along, across;
 
   static constexpr bool kTransposes = true;
   static constexpr int blocks(bool pow2, Wanted wanted) {
-    return pow2 && wanted == Wanted::kAlong ? 4 : 3;
+    if (wanted == Wanted::kAlong) return pow2 && !std::is_same_v<Operand, PanelCodes> ? 4 : 3;
+    return 3;
   }
   bool pow2() const { return is_pow2(kind); }
 
   class Reader {
    public:
-    static constexpr bool kStaged = true, kInPlace = sizeof(T) == sizeof(float);
-    __device__ Reader(const PlainSource& a, const Panel& p) : x_(a.x, p) {}
+    static constexpr bool kStaged = true;
+    static constexpr int kRowBytes = OperandReader::kRowBytes, kPanelBytes = kPanel * kRowBytes;
+    __device__ Reader(const OneSource& a, const Panel& p)
+        : x_(a.x, p), begin_(p.warp * kWarpRows * kRowBytes) {}
     template <bool kPow2>
     __device__ __forceinline__ void read(int row, float (&x)[kReadRows][4]) const {
       x_.read(row, x);
     }
     __device__ bool wide() const { return x_.wide(); }
     template <bool kWhole>
-    __device__ __forceinline__ void fetch(int row, float4* slot) const {
-      x_.template fetch<kWhole>(row, slot);
+    __device__ __forceinline__ void fetch(int half, char* panel) const {
+      x_.template fetch<kWhole>(half, panel + begin_);
     }
-    template <bool kPow2>
-    __device__ __forceinline__ void take(int, const float4* slot, float (&x)[4]) const {
-      x_.take(slot, x);
-    }
-
-   private:
-    ValuesReader<T> x_;
-  };
-};
-
-struct CodesSource {
-  int rows = 0, cols = 0;
-  PanelCodes x;
-  numeric::ScaleKind kind = numeric::ScaleKind::kPow2;
-  PanelOut along, across;
-
-  static constexpr bool kTransposes = true;
-  static constexpr int blocks(bool, Wanted) { return 3; }
-  bool pow2() const { return is_pow2(kind); }
-
-  class Reader {
-   public:
-    static constexpr bool kStaged = true, kInPlace = false;
-    __device__ Reader(const CodesSource& a, const Panel& p) : x_(a.x, p) {}
-    template <bool kPow2>
-    __device__ __forceinline__ void read(int row, float (&x)[kReadRows][4]) const {
-      x_.read(row, x);
-    }
-    __device__ bool wide() const { return x_.wide(); }
-    template <bool kWhole>
-    __device__ __forceinline__ void fetch(int row, float4* slot) const {
-      x_.fetch<kWhole>(row, reinterpret_cast<std::uint32_t*>(slot));
-    }
-    template <bool kPow2>
-    __device__ __forceinline__ void take(int row, const float4* slot, float (&x)[4]) const {
-      x_.multiply(*reinterpret_cast<const std::uint32_t*>(slot), row, x);
+    __device__ __forceinline__ void take(int row, const char* panel, float (&x)[4]) const {
+      x_.take(row, panel + begin_, x);
     }
 
    private:
-    CodesReader<> x_;
+    OperandReader x_;
+    int begin_;  // of the warp's rows
   };
 };
+template <class T>
+using PlainSource = OneSource<PanelValues<T>, ValuesReader<T>>;
+using CodesSource = OneSource<PanelCodes, CodesReader<>>;
 
 PanelOut result(const Fp8Out& o, std::span<const TransposedCodes> columns, std::size_t i) {
   const bool transposed = !columns.empty() && o.tile == ScaleTile::kColumn;

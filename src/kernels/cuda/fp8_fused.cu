@@ -191,7 +191,7 @@ struct SwigluOfFloats {
 
   class Reader {
    public:
-    static constexpr bool kStaged = false, kInPlace = false;
+    static constexpr bool kStaged = false;
     __device__ Reader(const SwigluOfFloats& a, const Panel& p)
         : gate_(a.gate, p),
           up_(a.up, p),
@@ -227,8 +227,10 @@ struct SwigluOfCodes {
 
   class Reader {
    public:
-    static constexpr bool kStaged = true, kInPlace = false;
-    __device__ Reader(const SwigluOfCodes& a, const Panel& p) : gate_(a.gate, p), up_(a.up, p) {}
+    static constexpr bool kStaged = true;
+    static constexpr int kRowBytes = kPanel, kPanelBytes = 2 * kPanel * kRowBytes;
+    __device__ Reader(const SwigluOfCodes& a, const Panel& p)
+        : gate_(a.gate, p), up_(a.up, p), begin_(p.warp * kWarpRows * kRowBytes) {}
     template <bool kPow2>
     __device__ __forceinline__ void read(int row, float (&x)[kReadRows][4]) const {
       float u[kReadRows][4];
@@ -238,23 +240,21 @@ struct SwigluOfCodes {
     }
     __device__ bool wide() const { return gate_.wide() && up_.wide(); }
     template <bool kWhole>
-    __device__ __forceinline__ void fetch(int row, float4* slot) const {
-      auto* words = reinterpret_cast<std::uint32_t*>(slot);
-      gate_.fetch<kWhole>(row, words);
-      up_.fetch<kWhole>(row, words + 1);
+    __device__ __forceinline__ void fetch(int half, char* panel) const {
+      gate_.fetch<kWhole>(half, panel + begin_);
+      up_.fetch<kWhole>(half, panel + kPanelBytes / 2 + begin_);
     }
-    template <bool kPow2>
-    __device__ __forceinline__ void take(int row, const float4* slot, float (&x)[4]) const {
-      const uint2 words = *reinterpret_cast<const uint2*>(slot);
+    __device__ __forceinline__ void take(int row, const char* panel, float (&x)[4]) const {
       float u[4];
-      gate_.multiply(words.x, row, x);
-      up_.multiply(words.y, row, u);
+      gate_.take(row, panel + begin_, x);
+      up_.take(row, panel + kPanelBytes / 2 + begin_, u);
 #pragma unroll
       for (int j = 0; j < 4; ++j) x[j] = gated(x[j], u[j]);
     }
 
    private:
     CodesReader<> gate_, up_;
+    int begin_;  // of the warp's rows
   };
 };
 

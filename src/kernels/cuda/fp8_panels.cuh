@@ -60,22 +60,22 @@ struct PanelCodes {
   const float* scales = nullptr;
   int scale_stride = 0;
   ScaleTile tile = ScaleTile::kRow;
-  bool wide = false;
+  bool words = false, wide = false;  // 4, 16 bytes at once
 };
 inline PanelCodes panel_codes(const Fp8View& x) {
   return {x.codes,  short_stride(x.stride), x.scales, short_stride(x.scale_stride),
-          x.tile, aligned(x.codes, x.stride, 4)};
+          x.tile, aligned(x.codes, x.stride, 4), aligned(x.codes, x.stride, 16)};
 }
 
 template <class T>
 struct PanelValues {
   const T* data = nullptr;
   int stride = 0;
-  bool wide = false;  // four at once
+  bool wide = false;  // 16 bytes at once
 };
 template <class T>
 PanelValues<T> panel_values(MatView<const T> x) {
-  return {x.data, short_stride(x.stride), aligned(x.data, x.stride, 4 * sizeof(T))};
+  return {x.data, short_stride(x.stride), aligned(x.data, x.stride, 16)};
 }
 
 // --- lists of jobs
@@ -163,29 +163,42 @@ __device__ __forceinline__ Panel find_panel(const JobList<Job>& list, const Job*
 // --- reading: what a thread needs, in registers. Rows are the warp's, 0 to 15; what the matrix does
 // not have reads as zero.
 
-// kBytes (4, 8 or 16) into shared memory, without waiting; the first `valid` of them from memory,
-// zeros after them.
-template <int kBytes>
+// 16 bytes into shared memory, without waiting; the first `valid` of them from memory, zeros after.
 __device__ __forceinline__ void copy_later(void* to, const void* from, int valid) {
   const auto shared = static_cast<std::uint32_t>(__cvta_generic_to_shared(to));
-  if constexpr (kBytes == 16) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from),
-                 "r"(valid)
-                 : "memory");
-  } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(shared), "l"(from),
-                 "r"(valid), "n"(kBytes)
-                 : "memory");
-  }
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(valid)
+               : "memory");
 }
-// Copies are made in two halves of the warp's rows. Before the rows from `row` on are used:
+__device__ __forceinline__ void copy_later(void* to, const void* from) {
+  const auto shared = static_cast<std::uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(from) : "memory");
+}
+// Copies are of the first and of the second half of a warp's rows.
+__device__ __forceinline__ void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Before the rows from `row` on are used.
 __device__ __forceinline__ void wait_for_copies(int row) {
   if (row == 0) asm volatile("cp.async.wait_group 1;" ::: "memory");
   if (row == kWarpRows / 2) asm volatile("cp.async.wait_group 0;" ::: "memory");
+  __syncwarp();  // a lane uses what others have copied
 }
-// After the copies of `row` were begun.
-__device__ __forceinline__ void end_copies(int row) {
-  if (row % (kWarpRows / 2) == kWarpRows / 2 - 1) asm volatile("cp.async.commit_group;" ::: "memory");
+// A half of the warp's rows, kRowBytes of each one after the other at `to`, of 16-byte aligned
+// memory. kWhole: none is short.
+template <int kRowBytes, bool kWhole>
+__device__ __forceinline__ void copy_rows_later(char* to, const char* from, std::int64_t stride,
+                                                int half, int rows, int valid_bytes, int lane) {
+  constexpr int kPieces = kRowBytes / 16, kRows = 32 / kPieces;
+  const int piece = lane % kPieces * 16, first = half * (kWarpRows / 2) + lane / kPieces;
+#pragma unroll
+  for (int i = 0; i < kWarpRows / 2; i += kRows) {
+    const int row = first + i;
+    char* into = to + row * kRowBytes + piece;
+    const char* at = from + row * stride + piece;
+    if (kWhole) {
+      copy_later(into, at);
+    } else {
+      copy_later(into, at, row < rows ? max(0, min(16, valid_bytes - piece)) : 0);
+    }
+  }
 }
 
 __device__ __forceinline__ float widen(float x) { return x; }
@@ -214,17 +227,20 @@ __device__ __forceinline__ void read_wide(const Bf16* from, float (&x)[4]) {
 template <class T>
 class ValuesReader {
  public:
+  static constexpr int kRowBytes = kPanel * static_cast<int>(sizeof(T));
   __device__ ValuesReader(const PanelValues<T>& m, const Panel& p)
-      : from_(element(m.data, p.first_row(), m.stride, p.col + 4 * p.lane)),
+      : from_(element(m.data, p.first_row(), m.stride, p.col)),
         stride_(m.stride),
         rows_(p.warp_rows()),
-        mine_(p.mine()),
+        cols_(p.cols),
+        lane_(p.lane),
         wide_(m.wide) {}
 
   template <int kRows>
   __device__ __forceinline__ void read(int first, float (&x)[kRows][4]) const {
-    const T* from = element(from_, first, stride_);
-    if (wide_ && first + kRows <= rows_ && mine_ >= 4) {  // no branch between the loads
+    const T* from = element(from_, first, stride_, 4 * lane_);
+    const int mine = cols_ - 4 * lane_;
+    if (wide_ && first + kRows <= rows_ && mine >= 4) {  // no branch between the loads
 #pragma unroll
       for (int i = 0; i < kRows; ++i) read_wide(element(from, i, stride_), x[i]);
       return;
@@ -233,41 +249,44 @@ class ValuesReader {
     for (int i = 0; i < kRows; ++i) {
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        x[i][j] = first + i < rows_ && j < mine_ ? widen(*element(from, i, stride_, j)) : 0.0f;
+        x[i][j] = first + i < rows_ && j < mine ? widen(*element(from, i, stride_, j)) : 0.0f;
       }
     }
   }
 
   __device__ bool wide() const { return wide_; }
-
-  // As they are in memory, to the front of `slot`. kWhole: wide(), and the panel is whole.
+  // A half of the warp's rows as they are in memory, to `rows`, where the warp's first row begins.
+  // kWhole: wide(), and the panel is whole.
   template <bool kWhole>
-  __device__ __forceinline__ void fetch(int row, float4* slot) const {
-    constexpr int kBytes = 4 * static_cast<int>(sizeof(T));
-    const T* from = element(from_, row, stride_);
-    if (kWhole) {
-      copy_later<kBytes>(slot, from, kBytes);
-      return;
-    }
-    const int valid = row < rows_ ? max(0, min(4, mine_)) : 0;
-    if (wide_) {
-      copy_later<kBytes>(slot, from, valid * static_cast<int>(sizeof(T)));
-      return;
-    }
-    for (int j = 0; j < 4; ++j) reinterpret_cast<T*>(slot)[j] = j < valid ? from[j] : T{};
-  }
-  __device__ __forceinline__ static void take(const float4* slot, float (&x)[4]) {
-    if constexpr (sizeof(T) == 2) {
-      widen(*reinterpret_cast<const uint2*>(slot), x);
+  __device__ __forceinline__ void fetch(int half, char* rows) const {
+    if (kWhole || wide_) {
+      constexpr int kSize = static_cast<int>(sizeof(T));
+      copy_rows_later<kRowBytes, kWhole>(rows, reinterpret_cast<const char*>(from_),
+                                         std::int64_t{stride_} * kSize, half, rows_, cols_ * kSize,
+                                         lane_);
     } else {
-      widen(*slot, x);
+      for (int i = 0; i < kWarpRows / 2; ++i) {
+        const int row = half * (kWarpRows / 2) + i;
+        T* to = reinterpret_cast<T*>(rows + row * kRowBytes) + 4 * lane_;
+        for (int j = 0; j < 4; ++j) {
+          const bool any = row < rows_ && 4 * lane_ + j < cols_;
+          to[j] = any ? *element(from_, row, stride_, 4 * lane_ + j) : T{};
+        }
+      }
+    }
+  }
+  __device__ __forceinline__ void take(int row, const char* rows, float (&x)[4]) const {
+    const char* at = rows + row * kRowBytes + lane_ * (kRowBytes / 32);
+    if constexpr (sizeof(T) == 2) {
+      widen(*reinterpret_cast<const uint2*>(at), x);
+    } else {
+      widen(*reinterpret_cast<const float4*>(at), x);
     }
   }
 
  private:
   const T* from_;
-  int stride_;
-  int rows_, mine_;
+  int stride_, rows_, cols_, lane_;
   bool wide_;
 };
 
@@ -282,11 +301,14 @@ __device__ __forceinline__ void multiply_out(std::uint32_t codes, float scale, f
 template <bool kRowTiles = false>
 class CodesReader {
  public:
+  static constexpr int kRowBytes = kPanel;
   __device__ CodesReader(const PanelCodes& m, const Panel& p)
-      : from_(element(m.codes, p.first_row(), m.stride, p.col + 4 * p.lane)),
+      : from_(element(m.codes, p.first_row(), m.stride, p.col)),
         stride_(m.stride),
         rows_(p.warp_rows()),
-        mine_(p.mine()),
+        cols_(p.cols),
+        lane_(p.lane),
+        words_(m.words),
         wide_(m.wide),
         by_row_(kRowTiles || m.tile == ScaleTile::kRow) {
     if (by_row_) {
@@ -302,32 +324,22 @@ class CodesReader {
       const int at = m.tile == ScaleTile::kColumn  ? p.col + 4 * p.lane + j
                      : m.tile == ScaleTile::kBlock ? p.col / kPanel
                                                    : 0;
-      scale_[j] = j < mine_ ? __ldg(line + at) : 1.0f;
+      scale_[j] = j < p.mine() ? __ldg(line + at) : 1.0f;
     }
   }
 
   __device__ __forceinline__ std::uint32_t word(int row) const {
-    const std::uint8_t* from = element(from_, row, stride_);
-    if (wide_ && row < rows_ && mine_ >= 4) {
+    const std::uint8_t* from = element(from_, row, stride_, 4 * lane_);
+    const int mine = cols_ - 4 * lane_;
+    if (words_ && row < rows_ && mine >= 4) {
       return __ldg(reinterpret_cast<const std::uint32_t*>(from));
     }
     std::uint32_t codes = 0;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      if (row < rows_ && j < mine_) codes |= std::uint32_t{from[j]} << (8 * j);
+      if (row < rows_ && j < mine) codes |= std::uint32_t{from[j]} << (8 * j);
     }
     return codes;
-  }
-  __device__ bool wide() const { return wide_; }
-  template <bool kWhole>
-  __device__ __forceinline__ void fetch(int row, std::uint32_t* slot) const {
-    if (kWhole) {
-      copy_later<4>(slot, element(from_, row, stride_), 4);
-    } else if (wide_) {
-      copy_later<4>(slot, element(from_, row, stride_), row < rows_ ? max(0, min(4, mine_)) : 0);
-    } else {
-      *slot = word(row);
-    }
   }
   __device__ __forceinline__ void multiply(std::uint32_t word, int row, float (&x)[4]) const {
     if (kRowTiles || by_row_) {
@@ -347,12 +359,28 @@ class CodesReader {
     for (int i = 0; i < kRows; ++i) multiply(words[i], first + i, x[i]);
   }
 
+  __device__ bool wide() const { return wide_; }
+  template <bool kWhole>
+  __device__ __forceinline__ void fetch(int half, char* rows) const {
+    if (kWhole || wide_) {
+      copy_rows_later<kRowBytes, kWhole>(rows, reinterpret_cast<const char*>(from_), stride_, half,
+                                         rows_, cols_, lane_);
+    } else {
+      for (int i = 0; i < kWarpRows / 2; ++i) {
+        const int row = half * (kWarpRows / 2) + i;
+        reinterpret_cast<std::uint32_t*>(rows + row * kRowBytes)[lane_] = word(row);
+      }
+    }
+  }
+  __device__ __forceinline__ void take(int row, const char* rows, float (&x)[4]) const {
+    multiply(reinterpret_cast<const std::uint32_t*>(rows + row * kRowBytes)[lane_], row, x);
+  }
+
  private:
   const std::uint8_t* from_;
-  int stride_;
   float scale_[4];  // of the columns; by rows: [0] of lane i is row i's
-  int rows_, mine_;
-  bool wide_, by_row_;
+  int stride_, rows_, cols_, lane_;
+  bool words_, wide_, by_row_;
 };
 
 // --- writing
@@ -422,67 +450,77 @@ class RowTilesWriter {
   bool wanted_;
 };
 
-// Scales of the thread's columns; of blocks and matrices all the same one. Written by one warp.
-template <bool kPow2>
-__device__ __forceinline__ void panel_scales(numeric::ScaleKind kind, const PanelOut& o,
-                                             const Panel& p, const float (&column)[4],
-                                             const float* tensor_amax, TileScale (&t)[4]) {
-  if (o.tile == ScaleTile::kColumn) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      t[j] = tile_scale<kPow2>(kind, column[j]);
-      if (p.warp == 0 && j < p.mine()) {
-        *element(o.scales, p.row / kPanel, o.scale_stride, p.col + 4 * p.lane + j) = t[j].scale;
-      }
-    }
-    return;
-  }
-  const bool whole = o.tile == ScaleTile::kTensor;
-  const float amax = whole ? tensor_amax[p.job] : largest_in_warp(largest_of(column));
-  t[0] = tile_scale<kPow2>(kind, amax);
-  t[1] = t[2] = t[3] = t[0];
-  if (threadIdx.x == 0 && (!whole || (p.row == 0 && p.col == 0))) {
-    *(whole ? o.scales : element(o.scales, p.row / kPanel, o.scale_stride, p.col / kPanel)) =
-        t[0].scale;
-  }
-}
-__device__ __forceinline__ bool lifted(const TileScale (&t)[4]) {
-  return t[0].lifted() || t[1].lifted() || t[2].lifted() || t[3].lifted();
-}
-
 __device__ __forceinline__ void keep_largest(float (&m)[4], const float (&x)[4]) {
 #pragma unroll
   for (int j = 0; j < 4; ++j) m[j] = larger(m[j], fabsf(x[j]));
 }
-// Largest magnitudes of the panel's columns from what each warp has seen of them. One barrier.
-__device__ __forceinline__ void share_columns(float4 (&shared)[kPanelWarps][kPanel / 4],
-                                              const Panel& p, float (&m)[4]) {
-  shared[p.warp][p.lane] = make_float4(m[0], m[1], m[2], m[3]);
-  __syncthreads();
-#pragma unroll
-  for (int w = 0; w < kPanelWarps; ++w) {
-    float other[4];
-    widen(shared[w][p.lane], other);
-    keep_largest(m, other);
+
+// Largest magnitudes of every warp's part of the columns; then, in their place, what quotients by
+// the columns' scales are made of: each column's is worked out by one thread.
+struct ColumnScales {
+  float row[kPanelWarps][kPanel];
+
+  __device__ __forceinline__ void put(const Panel& p, const float (&largest)[4]) {
+    *reinterpret_cast<float4*>(&row[p.warp][4 * p.lane]) =
+        make_float4(largest[0], largest[1], largest[2], largest[3]);
   }
+  // After a barrier, of one column; another barrier has to follow. True where the scale is lifted.
+  template <bool kPow2>
+  __device__ __forceinline__ bool work_out(int col, numeric::ScaleKind kind, const PanelOut& o,
+                                           const Panel& p) {
+    float m = row[0][col];
+#pragma unroll
+    for (int w = 1; w < kPanelWarps; ++w) m = larger(m, row[w][col]);
+    const TileScale t = tile_scale<kPow2>(kind, m);
+    if (col < p.cols) *element(o.scales, p.row / kPanel, o.scale_stride, p.col + col) = t.scale;
+    row[0][col] = t.inverse;
+    row[1][col] = t.divisor;
+    row[2][col] = t.lift;
+    return t.lifted();
+  }
+  __device__ __forceinline__ void get(const Panel& p, TileScale (&t)[4]) const {
+    float inverse[4], divisor[4], lift[4];
+    widen(*reinterpret_cast<const float4*>(&row[0][4 * p.lane]), inverse);
+    widen(*reinterpret_cast<const float4*>(&row[1][4 * p.lane]), divisor);
+    widen(*reinterpret_cast<const float4*>(&row[2][4 * p.lane]), lift);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) t[j] = {0, divisor[j], inverse[j], lift[j]};
+  }
+  // After a barrier: the largest magnitude of all.
+  __device__ __forceinline__ float of_panel(const Panel& p) const {
+    float m[4] = {0, 0, 0, 0}, other[4];
+#pragma unroll
+    for (int w = 0; w < kPanelWarps; ++w) {
+      widen(*reinterpret_cast<const float4*>(&row[w][4 * p.lane]), other);
+      keep_largest(m, other);
+    }
+    return largest_in_warp(largest_of(m));
+  }
+};
+
+// The scale of a block or of a whole matrix, written by one thread.
+template <bool kPow2>
+__device__ __forceinline__ TileScale block_scale(numeric::ScaleKind kind, float amax,
+                                                 const PanelOut& o, const Panel& p) {
+  const TileScale t = tile_scale<kPow2>(kind, amax);
+  const bool whole = o.tile == ScaleTile::kTensor;
+  if (threadIdx.x == 0 && (!whole || (p.row == 0 && p.col == 0))) {
+    *(whole ? o.scales : element(o.scales, p.row / kPanel, o.scale_stride, p.col / kPanel)) =
+        t.scale;
+  }
+  return t;
 }
 
-// --- transposed codes. Four rows of a thread's columns become four words, put in a slot of 16 bytes
-// per lane: slot lane ^ warp of a row of slots, so that eight warps' words of a column, which are
-// read together, lie in different banks.
+// --- transposed codes. Four rows of a thread's columns become four words, put in 512 bytes of the
+// warp: slot lane ^ warp of 32, so that eight warps' words of a column, which are read together, lie
+// in different banks.
 
-__device__ __forceinline__ void put_words(float4 (&row)[kPanel / 4], const Panel& p,
+inline constexpr int kWordsBytes = 512;
+
+__device__ __forceinline__ void put_words(char* four_rows, const Panel& p,
                                           const std::uint32_t (&words)[4]) {
-  *reinterpret_cast<uint4*>(&row[p.lane ^ p.warp]) =
+  reinterpret_cast<uint4*>(four_rows)[p.lane ^ p.warp] =
       make_uint4(words[0], words[1], words[2], words[3]);
-}
-// 16 rows of a column: of `warp`, whose four rows of slots lie kApart rows apart from `rows` on.
-template <int kApart>
-__device__ __forceinline__ uint4 transposed_piece(const float4 (*rows)[kPanel / 4], int col,
-                                                  int warp) {
-  const auto* from = reinterpret_cast<const std::uint32_t*>(&rows[0][col / 4 ^ warp]) + col % 4;
-  return make_uint4(from[0], from[kApart * kPanel], from[2 * kApart * kPanel],
-                    from[3 * kApart * kPanel]);
 }
 __device__ __forceinline__ void write_piece(const PanelOut& o, const Panel& p, int col, int row,
                                             const uint4& v) {
@@ -499,17 +537,18 @@ __device__ __forceinline__ void write_piece(const PanelOut& o, const Panel& p, i
     if (row + k < limit) to[k] = static_cast<std::uint8_t>(words[k / 4] >> (k % 4 * 8));
   }
 }
-// After a barrier: all pieces of a panel whose warps' slots lie in `value`, from each one's row
-// `first` on.
-template <int kApart>
+// After a barrier: the whole panel, whose warps' words lie from `rows` on, 4 * kRowBytes apart.
+template <int kRowBytes>
 __device__ __forceinline__ void write_transposed(const PanelOut& o, const Panel& p,
-                                                 const float4 (*value)[kPanel / 4], int first) {
+                                                 const char* rows) {
 #pragma unroll 2
   for (int i = 0; i < kPanel * kPanelWarps / kPanelThreads; ++i) {
     const int at = static_cast<int>(threadIdx.x) + i * kPanelThreads;
     const int col = at / kPanelWarps, warp = at % kPanelWarps;
+    const auto* from = reinterpret_cast<const std::uint32_t*>(rows + warp * kWarpRows * kRowBytes) +
+                       4 * (col / 4 ^ warp) + col % 4;
     write_piece(o, p, col, kWarpRows * warp,
-                transposed_piece<kApart>(value + warp * kWarpRows + first, col, warp));
+                make_uint4(from[0], from[kRowBytes], from[2 * kRowBytes], from[3 * kRowBytes]));
   }
 }
 

@@ -9,8 +9,9 @@
 //   blocks(pow2, wanted)       of threads that are to fit a multiprocessor
 //   Reader(source, panel)      what a thread needs of the operands
 //   read<kPow2>(row, x)        kReadRows rows from memory; may write results of its own
-//   kStaged; if true also      operands fit 16 bytes per thread and row:
-//   wide(), fetch<kWhole>(row, slot), take<kPow2>(row, slot, x)
+//   kStaged                    panels come to shared memory as they are, kPanelBytes, and are read
+//                              there twice; otherwise values are kept there as floats
+//   wide(), fetch<kWhole>(half, panel), take(row, panel, x)
 #pragma once
 
 #include "kernels/cuda/fp8_panels.cuh"
@@ -19,118 +20,145 @@ namespace cachalot::cuda {
 
 inline constexpr int kReadRows = 4;
 
-// 68 KiB, so that three of them fit a multiprocessor. Of `value` a thread uses what is its own.
-struct PanelMemory {
-  float4 value[kPanel][kPanel / 4];
-  float4 largest[kPanelWarps][kPanel / 4];
-};
-
 enum class Wanted { kAlong, kAcross, kTransposed };  // only `along`; `across` too; that transposed
 
+// Values kept as floats, for a Reader that cannot read twice.
+struct KeptValues {
+  static constexpr int kRowBytes = kPanel * static_cast<int>(sizeof(float));
+  static constexpr int kPanelBytes = kPanel * kRowBytes;
+  Panel p;
+
+  __device__ __forceinline__ float4& at(int row, char* panel) const {
+    return reinterpret_cast<float4*>(panel + (p.warp * kWarpRows + row) * kRowBytes)[p.lane];
+  }
+  __device__ __forceinline__ void keep(int row, char* panel, const float (&x)[4]) const {
+    at(row, panel) = make_float4(x[0], x[1], x[2], x[3]);
+  }
+  __device__ __forceinline__ void take(int row, char* panel, float (&x)[4]) const {
+    widen(at(row, panel), x);
+  }
+};
 // kPlain: the panel is whole and no scale is lifted.
-template <bool kPow2, bool kPlain>
-__device__ __forceinline__ void write_across(const CodesWriter& writer, const Panel& p,
-                                             const TileScale (&t)[4], const PanelMemory& s) {
+template <bool kPow2, bool kPlain, class Store>
+__device__ __forceinline__ void write_across(const CodesWriter& writer, const Store& store,
+                                             char* panel, const TileScale (&t)[4]) {
 #pragma unroll 4
   for (int i = 0; i < kWarpRows; ++i) {
     float x[4];
-    widen(s.value[p.warp * kWarpRows + i][p.lane], x);
+    store.take(i, panel, x);
     writer.write<kPlain>(i, codes_of<kPow2, !kPlain>(x, t[0], t[1], t[2], t[3]));
   }
 }
 
-// Words take the place of values where the warp has read all it had there: those of four rows the
-// first of the four.
-template <bool kPow2, bool kLifted>
-__device__ __forceinline__ void transpose_panel(const Panel& p, const TileScale (&t)[4],
-                                                PanelMemory& s) {
+// Words take the place of what the warp has read of the panel.
+template <bool kPow2, bool kLifted, class Store>
+__device__ __forceinline__ void transpose_panel(const Panel& p, const Store& store, char* panel,
+                                                const TileScale (&t)[4]) {
 #pragma unroll 2
   for (int i = 0; i < kWarpRows; i += 4) {
-    float4(*rows)[kPanel / 4] = &s.value[p.warp * kWarpRows + i];
-    const float4 a = rows[0][p.lane], b = rows[1][p.lane], c = rows[2][p.lane], d = rows[3][p.lane];
-    const float columns[4][4] = {
-        {a.x, b.x, c.x, d.x}, {a.y, b.y, c.y, d.y}, {a.z, b.z, c.z, d.z}, {a.w, b.w, c.w, d.w}};
+    float x[4][4];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) store.take(i + k, panel, x[k]);
     std::uint32_t words[4];
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      words[j] = codes_of<kPow2, kLifted>(columns[j], t[j], t[j], t[j], t[j]);
+      const float column[4] = {x[0][j], x[1][j], x[2][j], x[3][j]};
+      words[j] = codes_of<kPow2, kLifted>(column, t[j], t[j], t[j], t[j]);
     }
     __syncwarp();
-    put_words(rows[0], p, words);
+    put_words(panel + (p.warp * kWarpRows + i) * Store::kRowBytes, p, words);
   }
 }
 
-template <bool kWhole, class Reader>
-__device__ __forceinline__ void fetch_panel(const Reader& reader, const Panel& p, PanelMemory& s) {
-#pragma unroll
-  for (int i = 0; i < kWarpRows; ++i) {
-    reader.template fetch<kWhole>(i, &s.value[p.warp * kWarpRows + i][p.lane]);
-    end_copies(i);
+// The second reading, after columns.put().
+template <bool kPow2, bool kTransposed, class Store>
+__device__ __forceinline__ void quantize_across(const PanelOut& o, const Panel& p,
+                                                numeric::ScaleKind kind, const float* tensor_amax,
+                                                const Store& store, ColumnScales& columns,
+                                                char* panel) {
+  TileScale t[4];
+  bool lifted = false;
+  __syncthreads();
+  if (o.tile == ScaleTile::kColumn) {
+    const int col = static_cast<int>(threadIdx.x);
+    lifted = __syncthreads_or(col < kPanel && columns.work_out<kPow2>(col, kind, o, p)) != 0;
+    columns.get(p, t);
+  } else {
+    const bool whole = o.tile == ScaleTile::kTensor;
+    const float amax = whole ? tensor_amax[p.job] : columns.of_panel(p);
+    t[0] = t[1] = t[2] = t[3] = block_scale<kPow2>(kind, amax, o, p);
+    lifted = t[0].lifted();
+  }
+  if (kTransposed && o.tile == ScaleTile::kColumn) {
+    if (lifted) {
+      transpose_panel<kPow2, true>(p, store, panel, t);
+    } else {
+      transpose_panel<kPow2, false>(p, store, panel, t);
+    }
+    __syncthreads();
+    write_transposed<Store::kRowBytes>(o, p, panel);
+  } else if (const CodesWriter writer(o, p); writer.whole() && !lifted) {
+    write_across<kPow2, true>(writer, store, panel, t);
+  } else {
+    write_across<kPow2, false>(writer, store, panel, t);
   }
 }
 
 template <class Source, bool kPow2, Wanted kWanted>
 __global__ void __launch_bounds__(kPanelThreads, Source::blocks(kPow2, kWanted))
     quantize_panels(const __grid_constant__ JobList<Source> list, const float* tensor_amax) {
-  constexpr bool kAcross = kWanted != Wanted::kAlong;
+  using Reader = typename Source::Reader;
+  constexpr bool kAcross = kWanted != Wanted::kAlong, kStaged = kAcross && Reader::kStaged;
   extern __shared__ float4 shared[];
-  PanelMemory& s = *reinterpret_cast<PanelMemory*>(shared);
+  ColumnScales& columns = *reinterpret_cast<ColumnScales*>(shared);
+  char* panel = reinterpret_cast<char*>(shared) + sizeof(ColumnScales);
   const Source* job;
   const Panel p = find_panel(list, job);
   const numeric::ScaleKind kind = job->kind;
-  const typename Source::Reader reader(*job, p);
-  float4(*slots)[kPanel / 4] = &s.value[p.warp * kWarpRows];
-  constexpr bool kStaged = kAcross && Source::Reader::kStaged;
+  const Reader reader(*job, p);
   if constexpr (kStaged) {
-    if (reader.wide() && p.whole()) {
-      fetch_panel<true>(reader, p, s);
-    } else {
-      fetch_panel<false>(reader, p, s);
+    const bool whole = reader.wide() && p.whole();
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (whole) {
+        reader.template fetch<true>(half, panel);
+      } else {
+        reader.template fetch<false>(half, panel);
+      }
+      end_copies();
     }
   }
   const RowTilesWriter along(job->along, p);
-  float column[4] = {0, 0, 0, 0};
+  const KeptValues kept{p};
+  float largest[4] = {0, 0, 0, 0};
 #pragma unroll 1
   for (int i = 0; i < kWarpRows; i += kReadRows) {
     float x[kReadRows][4];
     if constexpr (kStaged) {
       wait_for_copies(i);
 #pragma unroll
-      for (int k = 0; k < kReadRows; ++k) {
-        reader.template take<kPow2>(i + k, &slots[i + k][p.lane], x[k]);
-      }
+      for (int k = 0; k < kReadRows; ++k) reader.take(i + k, panel, x[k]);
     } else {
       reader.template read<kPow2>(i, x);
     }
     if constexpr (kAcross) {
 #pragma unroll
       for (int k = 0; k < kReadRows; ++k) {
-        if (!kStaged || !Source::Reader::kInPlace) {
-          slots[i + k][p.lane] = make_float4(x[k][0], x[k][1], x[k][2], x[k][3]);
-        }
-        keep_largest(column, x[k]);
+        if constexpr (!kStaged) kept.keep(i + k, panel, x[k]);
+        keep_largest(largest, x[k]);
       }
     }
     along.write<kPow2>(x, kind, i);
   }
   if constexpr (kAcross) {
     const PanelOut o = job->across;
-    share_columns(s.largest, p, column);
     if (o.codes == nullptr) return;
-    TileScale t[4];
-    panel_scales<kPow2>(kind, o, p, column, tensor_amax, t);
-    if (kWanted == Wanted::kTransposed && o.tile == ScaleTile::kColumn) {
-      if (__any_sync(0xFFFFFFFFu, lifted(t))) {
-        transpose_panel<kPow2, true>(p, t, s);
-      } else {
-        transpose_panel<kPow2, false>(p, t, s);
-      }
-      __syncthreads();
-      write_transposed<4>(o, p, s.value, 0);
-    } else if (const CodesWriter writer(o, p); writer.whole() && !lifted(t)) {
-      write_across<kPow2, true>(writer, p, t, s);
+    columns.put(p, largest);
+    constexpr bool kTransposed = kWanted == Wanted::kTransposed;
+    if constexpr (kStaged) {
+      quantize_across<kPow2, kTransposed>(o, p, kind, tensor_amax, reader, columns, panel);
     } else {
-      write_across<kPow2, false>(writer, p, t, s);
+      quantize_across<kPow2, kTransposed>(o, p, kind, tensor_amax, kept, columns, panel);
     }
   }
 }
@@ -158,7 +186,10 @@ template <class Source, bool kPow2, Wanted kWanted>
 void launch_panels(const Context& ctx, const JobList<Source>& list, int panels,
                    const float* tensor_amax, const char* name) {
   const auto kernel = quantize_panels<Source, kPow2, kWanted>;
-  const int bytes = kWanted == Wanted::kAlong ? 0 : static_cast<int>(sizeof(PanelMemory));
+  using Store = std::conditional_t<Source::Reader::kStaged, typename Source::Reader, KeptValues>;
+  const int bytes = kWanted == Wanted::kAlong
+                        ? 0
+                        : static_cast<int>(sizeof(ColumnScales)) + Store::kPanelBytes;
   static const cudaError_t allowed =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   check(allowed, name);

@@ -24,18 +24,19 @@ struct BackwardJob {
 };
 
 struct BackwardMemory {
-  float4 dout[kPanel][kPanel / 4];
-  std::uint32_t gate[kPanel][kPanel / 4], up[kPanel][kPanel / 4];  // codes
-  float4 largest[kResults][kPanelWarps][kPanel / 4];
+  float dout[kPanel][kPanel];
+  std::uint8_t gate[kPanel][kPanel], up[kPanel][kPanel];  // codes
+  ColumnScales columns[kResults];
 };
 
 // A thread's operands: rows of its warp, in shared memory.
 class Operands {
  public:
   __device__ Operands(const BackwardJob& a, const Panel& p, BackwardMemory& s)
-      : dout_(a.dout, p), gate_(a.gate, p), up_(a.up, p), slots_(&s.dout[p.warp * kWarpRows][p.lane]),
-        gate_words_(&s.gate[p.warp * kWarpRows][p.lane]),
-        up_words_(&s.up[p.warp * kWarpRows][p.lane]) {
+      : dout_(a.dout, p), gate_(a.gate, p), up_(a.up, p),
+        dout_rows_(reinterpret_cast<char*>(&s.dout[p.warp * kWarpRows])),
+        gate_rows_(reinterpret_cast<char*>(&s.gate[p.warp * kWarpRows])),
+        up_rows_(reinterpret_cast<char*>(&s.up[p.warp * kWarpRows])) {
     const bool any = a.weight != nullptr && p.lane < kWarpRows && p.lane < p.warp_rows();
     weight_ = any ? __ldg(a.weight + p.first_row() + p.lane) : 1.0f;
   }
@@ -43,20 +44,20 @@ class Operands {
   template <bool kWhole>
   __device__ __forceinline__ void fetch() const {
 #pragma unroll
-    for (int i = 0; i < kWarpRows; ++i) {
-      dout_.fetch<kWhole>(i, slots_ + i * kSlots);
-      gate_.fetch<kWhole>(i, gate_words_ + i * kSlots);
-      up_.fetch<kWhole>(i, up_words_ + i * kSlots);
-      end_copies(i);
+    for (int half = 0; half < 2; ++half) {
+      dout_.fetch<kWhole>(half, dout_rows_);
+      gate_.fetch<kWhole>(half, gate_rows_);
+      up_.fetch<kWhole>(half, up_rows_);
+      end_copies();
     }
   }
   // The three results of a row; returns the thread's part of dweight.
   __device__ __forceinline__ float results(int row, float (&dgate)[4], float (&dup)[4],
                                            float (&hidden)[4]) const {
     float d[4], gate[4], up[4];
-    ValuesReader<float>::take(slots_ + row * kSlots, d);
-    gate_.multiply(gate_words_[row * kSlots], row, gate);
-    up_.multiply(up_words_[row * kSlots], row, up);
+    dout_.take(row, dout_rows_, d);
+    gate_.take(row, gate_rows_, gate);
+    up_.take(row, up_rows_, up);
     const float weight = __shfl_sync(0xFFFFFFFFu, weight_, row);
     float sum = 0;
 #pragma unroll
@@ -71,11 +72,9 @@ class Operands {
   }
 
  private:
-  static constexpr int kSlots = kPanel / 4;
   ValuesReader<float> dout_;
   CodesReader<true> gate_, up_;
-  float4* slots_;
-  std::uint32_t *gate_words_, *up_words_;
+  char *dout_rows_, *gate_rows_, *up_rows_;
   float weight_;  // lane i: of row i
 };
 
@@ -168,7 +167,7 @@ __device__ __forceinline__ void transpose_columns(const Panel& p, const Operands
     }
     __syncwarp();
 #pragma unroll
-    for (int e = 0; e < kResults; ++e) put_words(s.dout[p.warp * kWarpRows + i + e], p, words[e]);
+    for (int e = 0; e < kResults; ++e) put_words(reinterpret_cast<char*>(s.dout[p.warp * kWarpRows + i + e]), p, words[e]);
   }
 }
 
@@ -189,24 +188,18 @@ __global__ void __launch_bounds__(kPanelThreads, 2)
   float m[kResults][4] = {};
   first_pass<kPow2>(a, p, operands, m);
 #pragma unroll
-  for (int e = 0; e < kResults; ++e) {
-    s.largest[e][p.warp][p.lane] = make_float4(m[e][0], m[e][1], m[e][2], m[e][3]);
-  }
+  for (int e = 0; e < kResults; ++e) s.columns[e].put(p, m[e]);
   __syncthreads();
-  TileScale t[kResults][4];
-  bool any = false;
+  bool lifted = false;
 #pragma unroll
-  for (int e = 0; e < kResults; ++e) {
-#pragma unroll
-    for (int w = 0; w < kPanelWarps; ++w) {
-      float other[4];
-      widen(s.largest[e][w][p.lane], other);
-      keep_largest(m[e], other);
-    }
-    panel_scales<kPow2>(a.kind, a.column_tiles[e], p, m[e], nullptr, t[e]);
-    any = any || lifted(t[e]);
+  for (int i = static_cast<int>(threadIdx.x); i < kResults * kPanel; i += kPanelThreads) {
+    const int e = i / kPanel;
+    lifted |= s.columns[e].work_out<kPow2>(i % kPanel, a.kind, a.column_tiles[e], p);
   }
-  any = __any_sync(0xFFFFFFFFu, any);
+  const bool any = __syncthreads_or(lifted) != 0;
+  TileScale t[kResults][4];
+#pragma unroll
+  for (int e = 0; e < kResults; ++e) s.columns[e].get(p, t[e]);
   if constexpr (!kTransposed) {
     const CodesWriter writers[kResults] = {
         {a.column_tiles[kDgate], p}, {a.column_tiles[kDup], p}, {a.column_tiles[kHidden], p}};
@@ -223,7 +216,10 @@ __global__ void __launch_bounds__(kPanelThreads, 2)
     }
     __syncthreads();
 #pragma unroll 1
-    for (int e = 0; e < kResults; ++e) write_transposed<4>(a.column_tiles[e], p, s.dout, e);
+    for (int e = 0; e < kResults; ++e) {
+      write_transposed<ValuesReader<float>::kRowBytes>(a.column_tiles[e], p,
+                                                       reinterpret_cast<const char*>(s.dout[e]));
+    }
   }
 }
 
