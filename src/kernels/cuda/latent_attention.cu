@@ -44,10 +44,24 @@ void merge(const Context& ctx, const LatentPlan& plan, const DevicePlan& on_devi
            int latent, int lanes, const Partials& partials) {
   const auto in_pieces = [lanes](const RowGroup& g) { return lanes > 1 || g.pieces > 1; };
   if (std::none_of(plan.groups.begin(), plan.groups.end(), in_pieces)) return;
-  const dim3 grid(static_cast<unsigned>(plan.groups.size()), static_cast<unsigned>(rows),
-                  static_cast<unsigned>(ceil_div(latent, 128)));
-  merge_pieces<<<grid, 128, 0, stream_of(ctx)>>>(on_device, rows, latent, lanes, partials.out,
-                                                 partials.rows);
+  int eights = 1;
+  for (const RowGroup& g : plan.groups) {
+    eights = std::max(eights, ceil_div(g.chunks, kChunksTogether));
+  }
+  cudaLaunchConfig_t launch{};
+  launch.gridDim = dim3(static_cast<unsigned>(plan.groups.size()), static_cast<unsigned>(rows),
+                        static_cast<unsigned>(ceil_div(latent, 4 * kMergeThreads)));
+  launch.blockDim = dim3(static_cast<unsigned>(std::min(eights, kMergeSeries) * kMergeThreads));
+  launch.stream = stream_of(ctx);
+  cudaLaunchAttribute early{};  // launched while the kernel before runs; it waits by itself
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  launch.attrs = &early;
+  launch.numAttrs = 1;
+  check(cudaLaunchKernelEx(&launch, merge_pieces, on_device, rows, latent, lanes,
+                           static_cast<const float*>(partials.out),
+                           static_cast<const float2*>(partials.rows)),
+        "latent_attention merge");
   check_launch("latent_attention merge");
 }
 
@@ -123,36 +137,10 @@ void attend(const Context& ctx, LatentPlan& plan, Kernel* kernel, bool fp8) {
   const CUtensorMap map = fp8 ? CUtensorMap{} : tile_map(base, F::kTokens);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, F::kBytes),
         "latent_attention");
-#ifdef LATENT_PROFILE
-  static cudaEvent_t events[4];
-  static int calls = 0;
-  if (calls == 0) for (auto& e : events) cudaEventCreate(&e);
-  cudaEventRecord(events[1], stream_of(ctx));
-  unsigned long long span[3] = {~0ull, 0, 0};
-  if (++calls % 33 == 0) cudaMemcpyToSymbol(latent_span, span, sizeof(span));
-#endif
   kernel<<<static_cast<unsigned>(plan.begins.size() - 1), F::kThreads, F::kBytes,
            stream_of(ctx)>>>(map, base, on_device, partials.out, partials.rows);
   check_launch("latent_attention");
-#ifdef LATENT_PROFILE
-  cudaEventRecord(events[2], stream_of(ctx));
-#endif
   merge(ctx, plan, on_device, F::kRows, kLatentWidth, F::kLanes, partials);
-#ifdef LATENT_PROFILE
-  cudaEventRecord(events[3], stream_of(ctx));
-  if (calls % 33 == 0) {
-    cudaDeviceSynchronize();
-    float kernel_ms = 0, merge_ms = 0;
-    cudaEventElapsedTime(&kernel_ms, events[1], events[2]);
-    cudaEventElapsedTime(&merge_ms, events[2], events[3]);
-    cudaMemcpyFromSymbol(span, latent_span, sizeof(span));
-    std::printf("   kernel %.1f us, merge %.1f us; first begin to last end %.1f us, mean span %.1f us, "
-                "%zu pieces, %d partials\n",
-                kernel_ms * 1e3, merge_ms * 1e3, double(span[1] - span[0]) / 1e3,
-                double(span[2]) / 1e3 / double(plan.begins.size() - 1), plan.pieces.size(),
-                plan.partials);
-  }
-#endif
 }
 
 bool is_fast(const LatentAttention& a) {
@@ -206,16 +194,12 @@ void latent_attention(const Context& ctx, std::span<const LatentAttention> probl
 
 #ifdef LATENT_PROFILE
 void print_latent_profile() {
-  unsigned long long p[2][16], zero[2][16] = {};
+  unsigned p[64];
   cudaDeviceSynchronize();
-  cudaMemcpyFromSymbol(p, latent_profile, sizeof(p));
-  cudaMemcpyToSymbol(latent_profile, zero, sizeof(p));
-  const double count = double(p[0][15] + p[1][15] == 0 ? 1 : std::max(p[0][15], p[1][15]));
-  for (int g = 0; g < 2; ++g) {
-    std::printf("   clocks per step (%llu):", p[g][15]);
-    for (int i = 0; i < 15; ++i) std::printf(" %.0f", double(p[g][i]) / count);
-    std::printf("\n");
-  }
+  cudaMemcpyFromSymbol(p, latent_marks, sizeof(p), sizeof(p) * 5);
+  std::printf("   marks:");
+  for (int i = 0; i < 48; ++i) std::printf("%s %d", i % 16 ? "" : "\n     ", int(p[i] - p[0]));
+  std::printf("\n");
 }
 #endif
 

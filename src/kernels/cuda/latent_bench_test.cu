@@ -140,7 +140,8 @@ TEST_F(CudaLatentBench, Profile) {
     print_latent_profile();
     bench(1, 4096, 16, 1, format);
     bench(16, 32768, 16, 1, format);
-    bench(128, 4096, 16, 1, format);
+    bench(16, 32768, 128, 1, format);
+    bench(1, 4096, 128, 512, format);
   }
 #endif
 }

@@ -35,55 +35,90 @@ void LatentPlan::add(const LatentAttention& a, int rows_per_group, int chunk) {
   }
 }
 
+namespace {
+
+// A chunk and what it costs, in units of a block of 64 tokens; its end costs one more.
+struct Chunk {
+  int cost;
+  bool begins_eight;
+};
+
+struct Cuts {
+  std::vector<int> before;  // chunks before each cut, from 0 on
+  double cost = 0;          // of the one with most to do, and of merging
+};
+
+// Gives to each up to `capacity`, ending with eight chunks where those end near by: pieces that
+// begin in the middle are single chunks.
+Cuts fill(const std::vector<Chunk>& chunks, int capacity) {
+  constexpr double kPiece = 1, kMerge = 1.0 / 64;
+  Cuts cuts;
+  const int count = static_cast<int>(chunks.size());
+  int pieces = 0;
+  for (int begin = 0; begin < count;) {
+    cuts.before.push_back(begin);
+    int end = begin, load = 0, last_eight = -1, load_to_eight = 0;
+    for (; end < count && (end == begin || load + chunks[end].cost <= capacity); ++end) {
+      if (end > begin && chunks[end].begins_eight) {
+        last_eight = end;
+        load_to_eight = load;
+      }
+      load += chunks[end].cost;
+    }
+    const bool middle = end < count && !chunks[end].begins_eight;
+    if (middle && last_eight > 0 && load_to_eight * 8 >= capacity * 7) {
+      end = last_eight;
+      load = load_to_eight;
+    }
+    int own = 0;
+    for (int c = begin, eight = chunks[begin].begins_eight; c < end; ++c) {
+      if (chunks[c].begins_eight) eight = 1;
+      own += chunks[c].begins_eight || eight == 0;
+    }
+    pieces += own;
+    cuts.cost = std::max(cuts.cost, load + kPiece * own);
+    begin = end;
+  }
+  cuts.cost += kMerge * pieces;
+  return cuts;
+}
+
+}  // namespace
+
 void LatentPlan::share(int workers, bool partial_always) {
-  // Ends of chunks in units of 64 tokens, over all groups; a chunk costs one such unit more.
-  std::vector<std::int64_t> ends;
-  std::vector<char> begins_eight;  // the chunk after that end
+  std::vector<Chunk> list;
   std::int64_t total = 0;
+  int largest = 0;
   for (const RowGroup& g : groups) {
     for (int c = 0; c < g.chunks; ++c) {
-      if (!ends.empty()) begins_eight.push_back(c % kChunksTogether == 0);
-      total += ceil_div(g.end(c) - c * g.chunk, kLatentBlock) + 1;
-      ends.push_back(total);
+      const int cost = ceil_div(g.end(c) - c * g.chunk, kLatentBlock) + 1;
+      list.push_back({cost, c % kChunksTogether == 0});
+      total += cost;
+      largest = std::max(largest, cost);
     }
   }
-  const auto chunks = static_cast<std::int64_t>(ends.size());
-  const bool each_its_own = workers >= chunks;
-  workers = static_cast<int>(std::min<std::int64_t>(workers, chunks));
-  // Cuts at the ends nearest to even shares; where eight chunks end near by, there: pieces of one
-  // chunk leave partials.
-  std::vector<std::int64_t> cuts{0};  // chunks before the cut
-  const double share = static_cast<double>(total) / workers, near = share / 20;
-  std::int64_t at = 0;
-  for (int w = 1; w < workers; ++w) {
-    if (each_its_own) {
-      cuts.push_back(w);
-      continue;
-    }
-    const double ideal = share * w;
-    while (at + 1 < chunks && static_cast<double>(ends[static_cast<std::size_t>(at)]) < ideal) ++at;
-    const auto distance = [&](std::int64_t i) {
-      return std::abs(static_cast<double>(ends[static_cast<std::size_t>(i)]) - ideal);
-    };
-    std::int64_t best = at > 0 && distance(at - 1) < distance(at) ? at - 1 : at;
-    double best_distance = near;
-    for (std::int64_t i = at; i >= 0 && distance(i) <= near; --i) {
-      if (i + 1 < chunks && begins_eight[static_cast<std::size_t>(i)] && distance(i) <= best_distance) {
-        best = i;
-        best_distance = distance(i);
+  const auto chunks = static_cast<int>(list.size());
+  std::vector<int> cuts;
+  if (chunks <= workers) {
+    for (int c = 0; c < chunks; ++c) cuts.push_back(c);
+  } else {
+    // The least capacity that suffices, and some larger ones that may fit the eights better.
+    const int least = std::max(largest, ceil_div(total, workers));
+    Cuts best;
+    int tried = 0, capacity = least;
+    while (tried < (chunks > 8192 ? 1 : 4) || best.before.empty()) {
+      Cuts some = fill(list, capacity);
+      if (static_cast<int>(some.before.size()) <= workers) {
+        ++tried;
+        if (best.before.empty() || some.cost < best.cost) best = std::move(some);
       }
+      capacity += std::max(1, least / 24);
     }
-    for (std::int64_t i = at + 1; i + 1 < chunks && distance(i) <= near; ++i) {
-      if (begins_eight[static_cast<std::size_t>(i)] && distance(i) < best_distance) {
-        best = i;
-        best_distance = distance(i);
-      }
-    }
-    if (best + 1 > cuts.back() && best + 1 < chunks) cuts.push_back(best + 1);
+    cuts = std::move(best.before);
   }
   cuts.push_back(chunks);
 
-  std::int64_t chunk = 0;
+  int chunk = 0;
   std::size_t cut = 0;
   begins.clear();
   for (std::size_t i = 0; i < groups.size(); ++i) {

@@ -8,44 +8,14 @@
 namespace cachalot::cuda {
 
 #ifdef LATENT_PROFILE
-__device__ unsigned long long latent_profile[2][16];
-__device__ unsigned long long latent_span[3] = {~0ull, 0, 0};  // first begin, last end, sum of spans
-__device__ inline unsigned long long nanoseconds() {
-  unsigned long long t;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
-  return t;
-}
-#define PROFILE_BEGIN                                                        \
-  __shared__ unsigned profile_sum[8][16];                                    \
-  {                                                   \
-    for (int i = 0; i < 16; ++i) profile_sum[thread / 32][i] = 0;           \
-  }                                                                          \
-  const unsigned long long profile_begin = nanoseconds();                    \
-  unsigned profile_at = clock();
-#define PROFILE(i)                                                                \
-  {                                                                               \
-    const unsigned now = clock();                                                 \
-    profile_sum[thread / 32][i] += now - profile_at;                              \
-    profile_at = now;                                                             \
-  }
-#define PROFILE_COUNT \
-  ++profile_sum[thread / 32][15];
-#define PROFILE_END                                                              \
-  if (thread == 0) {                                                             \
-    const unsigned long long end = nanoseconds();                                \
-    atomicMin(latent_span, profile_begin);                                       \
-    atomicMax(latent_span + 1, end);                                             \
-    atomicAdd(latent_span + 2, end - profile_begin);                             \
-  }                                                                              \
-  if (thread % 128 == 0 && blockIdx.x == 0) {                                    \
-    for (int i = 0; i < 16; ++i)                                                 \
-      latent_profile[thread / 128][i] += profile_sum[thread / 32][i];           \
-  }
+__device__ unsigned latent_marks[256][64];
+// When the last pass came by, in clocks: no branches, no registers that last.
+#define MARK(i)                                                                  \
+  asm volatile("{\n.reg .u32 t;\nmov.u32 t, %%clock;\nst.global.u32 [%0], t;\n}" ::"l"( \
+                   &latent_marks[blockIdx.x][i])                                 \
+               : "memory");
 #else
-#define PROFILE_BEGIN
-#define PROFILE(i)
-#define PROFILE_COUNT
-#define PROFILE_END
+#define MARK(i)
 #endif
 
 // The pieces of a block of threads.
