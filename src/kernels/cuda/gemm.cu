@@ -1,6 +1,7 @@
 // Plain products on the device: which kernel a problem goes to.
 //
-//   few rows, weights [N, K]   gemm_rows: reads the weights once, one launch for the list
+//   few rows, weights [N, K]   gemm_rows: reads the weights once, one launch for the list;
+//                              gemm_dots in float precision
 //   small, or unusual          gemm_tiles: one launch for the list
 //   large                      gemm_library, operands converted to one type before
 #include <vector>
@@ -23,7 +24,7 @@ bool is_small(Precision precision, const Gemm& g) {
 }  // namespace
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems) {
-  std::vector<Gemm> rows, small, large;
+  std::vector<Gemm> rows, dots, small, large;
   for (const Gemm& g : problems) {
     if (g.packed != nullptr) {
       throw Error(Code::kInternal, "gemm: a packed b on a device, whose kernels pack nothing");
@@ -32,6 +33,8 @@ void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problem
     const bool exact = g.a.dtype == DType::kBF16 && g.b.dtype == DType::kBF16;
     if (g.k() > 0 && few_rows(precision, g)) {
       rows.push_back(g);
+    } else if (few_dots(precision, g)) {
+      dots.push_back(g);
     } else if (is_small(precision, g) ||
                (precision == Precision::kF32 && g.c_bf16.rows > 0 && !exact)) {
       small.push_back(g);
@@ -40,6 +43,7 @@ void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problem
     }
   }
   gemm_rows(ctx, precision, rows);
+  gemm_dots(ctx, dots);
   if (!large.empty()) {
     // Products of bf16 numbers are exact in float: those of float precision that have only such
     // operands need no others.

@@ -27,6 +27,10 @@ void gemm_tiles(const Context& ctx, Precision precision, std::span<const Gemm> p
 bool few_rows(Precision precision, const Gemm& g) noexcept;
 void gemm_rows(const Context& ctx, Precision precision, std::span<const Gemm> problems);
 
+// gemm_dots.cu: the same in float precision.
+bool few_dots(Precision precision, const Gemm& g) noexcept;
+void gemm_dots(const Context& ctx, std::span<const Gemm> problems);
+
 // gemm_library.cu: operands of one type. Problems that the library refuses are left in `refused`.
 void gemm_library(const Context& ctx, std::span<const Gemm> problems, std::vector<Gemm>& refused);
 
