@@ -13,6 +13,25 @@
 
 namespace cachalot::cuda::fp8_product {
 
+// What a kernel does in one launch, a job for each blockIdx.y: some travel as its argument.
+template <class Job>
+struct Jobs {
+  static constexpr int kNear = 8;
+  const Job* list = nullptr;  // null: `near`
+  Job near[kNear];
+
+  Jobs(const Context& ctx, std::span<const Job> jobs) {
+    if (jobs.size() <= kNear) {
+      std::copy(jobs.begin(), jobs.end(), near);
+    } else {
+      list = stage(ctx, jobs);
+    }
+  }
+  __device__ const Job& operator[](unsigned int i) const {
+    return list != nullptr ? list[i] : near[i];
+  }
+};
+
 // to [cols, rows] = from [rows, cols]^T, or to = from where !transpose.
 struct CopyCodes {
   const std::uint8_t* from = nullptr;
@@ -79,7 +98,8 @@ __device__ void transpose_tile(const CopyCodes& job, int row, int col, uint4* sh
   }
 }
 
-static __global__ void __launch_bounds__(256) copy_codes_kernel(const CopyCodes* jobs) {
+static __global__ void __launch_bounds__(256) copy_codes_kernel(
+    const __grid_constant__ Jobs<CopyCodes> jobs) {
   __shared__ uint4 shared[128 * 8];
   const CopyCodes& job = jobs[blockIdx.y];
   const int right = (job.cols + 127) / 128;
@@ -109,8 +129,49 @@ inline void copy_codes(const Context& ctx, std::span<const CopyCodes> jobs) {
   for (const CopyCodes& job : jobs) tiles = std::max(tiles, job.tiles());
   if (tiles == 0) return;
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(jobs.size()));
-  copy_codes_kernel<<<grid, 256, 0, stream_of(ctx)>>>(stage(ctx, jobs));
+  copy_codes_kernel<<<grid, 256, 0, stream_of(ctx)>>>(Jobs<CopyCodes>(ctx, jobs));
   check_launch("copy_codes");
+}
+
+// to [cols, rows] = from [rows, cols]^T: scales of rows along K, to be read for many rows at a time.
+struct TransposeScales {
+  const float* from = nullptr;
+  float* to = nullptr;
+  std::int64_t from_stride = 0;
+  std::int64_t to_stride = 0;
+  int rows = 0, cols = 0;
+
+  int tiles() const { return ceil_div(rows, 32) * ceil_div(cols, 32); }
+};
+
+static __global__ void __launch_bounds__(256)
+    transpose_scales_kernel(const __grid_constant__ Jobs<TransposeScales> jobs) {
+  __shared__ float tile[32][33];
+  const TransposeScales& job = jobs[blockIdx.y];
+  const int right = (job.cols + 31) / 32;
+  const int row = static_cast<int>(blockIdx.x) / right * 32;
+  const int col = static_cast<int>(blockIdx.x) % right * 32;
+  const int x = static_cast<int>(threadIdx.x) % 32;
+  for (int y = static_cast<int>(threadIdx.x) / 32; y < 32; y += 8) {
+    if (row + y < job.rows && col + x < job.cols) {
+      tile[y][x] = job.from[(row + y) * job.from_stride + col + x];
+    }
+  }
+  __syncthreads();
+  for (int y = static_cast<int>(threadIdx.x) / 32; y < 32; y += 8) {
+    if (row + x < job.rows && col + y < job.cols) {
+      job.to[(col + y) * job.to_stride + row + x] = tile[x][y];
+    }
+  }
+}
+
+inline void transpose_scales(const Context& ctx, std::span<const TransposeScales> jobs) {
+  int tiles = 0;
+  for (const TransposeScales& job : jobs) tiles = std::max(tiles, job.tiles());
+  if (tiles == 0) return;
+  const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(jobs.size()));
+  transpose_scales_kernel<<<grid, 256, 0, stream_of(ctx)>>>(Jobs<TransposeScales>(ctx, jobs));
+  check_launch("transpose_scales");
 }
 
 }  // namespace cachalot::cuda::fp8_product

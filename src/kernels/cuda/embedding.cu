@@ -66,30 +66,50 @@ __device__ Members members_of(const Runs& a, int at, int id) {
   return {token, others == 0 ? 32 : __ffs(static_cast<int>(others)) - 1};
 }
 
-__global__ void __launch_bounds__(kThreads)
+__device__ void copy_async(float* to, const float* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(
+                   static_cast<unsigned>(__cvta_generic_to_shared(to))),
+               "l"(from)
+               : "memory");
+}
+
+// A warp has 32 columns of a run; 32 rows are on their way while those before them are added up.
+// Lanes read back only what they copied themselves.
+constexpr int kLongWarps = 4;
+__global__ void __launch_bounds__(32 * kLongWarps)
     add_long_runs_kernel(const Runs a, MatView<const float> dout, MatView<float> dtable) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, chunks = (dout.cols + 31) / 32;
-  const int warps = static_cast<int>(gridDim.x) * (kThreads / 32);
+  __shared__ float rows[kLongWarps][2][32][32];
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int chunks = (dout.cols + 31) / 32;
   const std::int64_t work = std::int64_t{a.counts[0]} * chunks;
-  for (std::int64_t w = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) / 32; w < work;
-       w += warps) {
+  for (std::int64_t w = std::int64_t{blockIdx.x} * kLongWarps + warp; w < work;
+       w += gridDim.x * kLongWarps) {
     int at = a.begins[w / chunks];
     const int id = a.ids[a.order[at]], column = static_cast<int>(w % chunks) * 32 + lane;
     const bool live = column < dout.cols;
+    const auto fetch = [&](int stage, const Members& m) {
+      for (int i = 0; i < m.count; ++i) {
+        const int token = __shfl_sync(0xFFFFFFFFU, m.token, i);
+        if (live) copy_async(&rows[warp][stage][i][lane], dout.row(token) + column);
+      }
+      asm volatile("cp.async.commit_group;" ::: "memory");
+    };
     float sum = live ? dtable.row(id)[column] : 0.0F;
     Members now = members_of(a, at, id);
-    while (now.count > 0) {
-      float next[32];
-#pragma unroll
-      for (int i = 0; i < 32; ++i) {
-        const int token = __shfl_sync(0xFFFFFFFFU, now.token, i);
-        next[i] = live && i < now.count ? dout.row(token)[column] : 0.0F;
-      }
+    fetch(0, now);
+    for (int stage = 0; now.count > 0; stage ^= 1) {
       at += 32;
-      const Members later = members_of(a, at, id);  // while those rows are on their way
+      Members next = members_of(a, at, id);
+      if (now.count < 32) next.count = 0;
+      fetch(stage ^ 1, next);
+      asm volatile("cp.async.wait_group 1;" ::: "memory");
+      if (now.count == 32) {
 #pragma unroll
-      for (int i = 0; i < 32; ++i) sum = i < now.count ? sum + next[i] : sum;
-      now = now.count == 32 ? later : Members{0, 0};
+        for (int i = 0; i < 32; ++i) sum += rows[warp][stage][i][lane];
+      } else {
+        for (int i = 0; i < now.count; ++i) sum += rows[warp][stage][i][lane];
+      }
+      now = next;
     }
     if (live) dtable.row(id)[column] = sum;
   }
@@ -150,7 +170,7 @@ void embedding_backward(const Context& ctx, const EmbeddingBackward<float>& a) {
   find_runs_kernel<<<ceil_div(tokens, kThreads), kThreads, 0, stream>>>(runs);
   const int processors = device.processors();
   if (tokens >= kLong) {
-    add_long_runs_kernel<<<4 * processors, kThreads, 0, stream>>>(runs, a.dout, a.dtable);
+    add_long_runs_kernel<<<7 * processors, 32 * kLongWarps, 0, stream>>>(runs, a.dout, a.dtable);
   }
   const bool packs = in_packs<4>(a.dout) && in_packs<4>(a.dtable);
   const auto kernel = packs ? add_short_runs_kernel<4> : add_short_runs_kernel<1>;

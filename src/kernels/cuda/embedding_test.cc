@@ -23,8 +23,9 @@ Mat<std::int32_t> skewed(int n, int buckets, std::uint64_t seed) {
 struct Shape {
   int tokens, vocab, cols;
 };
-constexpr Shape kShapes[] = {{1, 1, 4},      {5, 3, 7},       {100, 10, 130},    {3000, 500, 64},
-                             {1000, 5, 256}, {1025, 600, 33}, {2500, 129280, 8}, {40, 300000, 4}};
+constexpr Shape kShapes[] = {{1, 1, 4},         {5, 3, 7},      {100, 10, 130}, {3000, 500, 64},
+                             {1000, 5, 256},    {96, 1, 40},    {97, 2, 33},    {1025, 600, 33},
+                             {2500, 129280, 8}, {40, 300000, 4}};
 
 TEST_F(CudaEmbeddingTest, RowsAreTheReferences) {
   for (const Shape s : kShapes) {

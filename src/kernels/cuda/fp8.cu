@@ -31,7 +31,11 @@ struct PlainSource {
     __device__ __forceinline__ void read(int row, float (&x)[kReadRows][4]) const {
       x_.read(row, x);
     }
-    __device__ __forceinline__ void fetch(int row, float4* slot) const { x_.fetch(row, slot); }
+    __device__ bool wide() const { return x_.wide(); }
+    template <bool kWhole>
+    __device__ __forceinline__ void fetch(int row, float4* slot) const {
+      x_.template fetch<kWhole>(row, slot);
+    }
     template <bool kPow2>
     __device__ __forceinline__ void take(int, const float4* slot, float (&x)[4]) const {
       x_.take(slot, x);
@@ -49,9 +53,7 @@ struct CodesSource {
   PanelOut along, across;
 
   static constexpr bool kTransposes = true;
-  static constexpr int blocks(bool pow2, Wanted wanted) {
-    return pow2 && wanted == Wanted::kAlong ? 4 : 3;
-  }
+  static constexpr int blocks(bool, Wanted) { return 3; }
   bool pow2() const { return is_pow2(kind); }
 
   class Reader {
@@ -62,8 +64,10 @@ struct CodesSource {
     __device__ __forceinline__ void read(int row, float (&x)[kReadRows][4]) const {
       x_.read(row, x);
     }
+    __device__ bool wide() const { return x_.wide(); }
+    template <bool kWhole>
     __device__ __forceinline__ void fetch(int row, float4* slot) const {
-      x_.fetch(row, reinterpret_cast<std::uint32_t*>(slot));
+      x_.fetch<kWhole>(row, reinterpret_cast<std::uint32_t*>(slot));
     }
     template <bool kPow2>
     __device__ __forceinline__ void take(int row, const float4* slot, float (&x)[4]) const {
@@ -71,7 +75,7 @@ struct CodesSource {
     }
 
    private:
-    CodesReader x_;
+    CodesReader<> x_;
   };
 };
 
@@ -148,7 +152,7 @@ __global__ void __launch_bounds__(kPanelThreads, 4)
   const Multiplied* job;
   const Panel p = find_panel(list, job);
   const Multiplied& a = list.one;
-  const CodesReader reader(a.x, p);
+  const CodesReader<> reader(a.x, p);
   float* out = element(a.out, p.first_row(), a.out_stride, p.col + 4 * p.lane);
   Bf16* half = element(a.half, p.first_row(), a.half_stride, p.col + 4 * p.lane);
 #pragma unroll 1

@@ -172,21 +172,27 @@ __device__ __forceinline__ std::uint32_t codes_of_tile(const float (&x)[4], cons
   if constexpr (kLifted) t.lift = __shfl_sync(0xFFFFFFFFu, lanes.lift, i);
   return codes_of<kPow2, kLifted>(x, t, t, t, t);
 }
-// Codes of kTiles tiles, handed to write(i, codes); returns the lane's scale.
+// Codes of kTiles tiles, handed to write<kWhole>(i, codes); returns the lane's scale. `whole`: what
+// is written has no edge. kWhole is told only where no scale is lifted either, which is nearly
+// always, so that there are two versions and not four.
 template <bool kPow2, int kTiles, class Write>
 __device__ __forceinline__ float quantize_tiles(const float (&x)[kTiles][4],
-                                                numeric::ScaleKind kind, int lane,
+                                                numeric::ScaleKind kind, int lane, bool whole,
                                                 const Write& write) {
   float amax[kTiles];
 #pragma unroll
   for (int i = 0; i < kTiles; ++i) amax[i] = largest_in_warp(largest_of(x[i]));
   const TileScale t = scale_of_lane<kPow2>(kind, amax, lane);
-  if (__any_sync(0xFFFFFFFFu, t.lifted())) {
+  if (!__any_sync(0xFFFFFFFFu, t.lifted() || !whole)) {
 #pragma unroll
-    for (int i = 0; i < kTiles; ++i) write(i, codes_of_tile<kPow2, true>(x[i], t, i));
+    for (int i = 0; i < kTiles; ++i) {
+      write.template operator()<true>(i, codes_of_tile<kPow2, false>(x[i], t, i));
+    }
   } else {
 #pragma unroll
-    for (int i = 0; i < kTiles; ++i) write(i, codes_of_tile<kPow2, false>(x[i], t, i));
+    for (int i = 0; i < kTiles; ++i) {
+      write.template operator()<false>(i, codes_of_tile<kPow2, true>(x[i], t, i));
+    }
   }
   return t.scale;
 }

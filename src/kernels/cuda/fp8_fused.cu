@@ -66,18 +66,20 @@ __device__ __forceinline__ void write_norm(const NormRows& a, int row, int first
   }
   std::uint8_t* codes_of_row = element(a.out.codes, row, a.out.stride, first * kPanel + 4 * lane);
   const int left = a.cols - first * kPanel - 4 * lane;
-  const float scale = quantize_tiles<kPow2>(x, a.kind, lane, [&](int k, std::uint32_t codes) {
+  const bool whole = a.out.wide && (first + (kTiles - 1) * kWarps + 1) * kPanel <= a.cols;
+  const auto write = [&]<bool kWhole>(int k, std::uint32_t codes) {
     std::uint8_t* to = codes_of_row + k * kWarps * kPanel;
     const int mine = left - k * kWarps * kPanel;
-    if (a.out.wide && mine >= 4) {
+    if (kWhole || (a.out.wide && mine >= 4)) {
       *reinterpret_cast<std::uint32_t*>(to) = codes;
-      return;
-    }
+    } else {
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      if (j < mine) to[j] = static_cast<std::uint8_t>(codes >> (8 * j));
+      for (int j = 0; j < 4; ++j) {
+        if (j < mine) to[j] = static_cast<std::uint8_t>(codes >> (8 * j));
+      }
     }
-  });
+  };
+  const float scale = quantize_tiles<kPow2>(x, a.kind, lane, whole, write);
   const int tile = first + lane * kWarps;
   if (lane < kTiles && tile * kPanel < a.cols) {
     *element(a.out.scales, row, a.out.scale_stride, tile) = scale;
@@ -220,7 +222,7 @@ struct SwigluOfCodes {
   PanelOut along, across;
 
   static constexpr bool kTransposes = false;
-  static constexpr int blocks(bool pow2, Wanted) { return pow2 ? 3 : 2; }
+  static constexpr int blocks(bool, Wanted) { return 2; }
   bool pow2() const { return is_pow2(kind); }
 
   class Reader {
@@ -234,10 +236,12 @@ struct SwigluOfCodes {
       up_.read(row, u);
       gate_rows(x, u);
     }
+    __device__ bool wide() const { return gate_.wide() && up_.wide(); }
+    template <bool kWhole>
     __device__ __forceinline__ void fetch(int row, float4* slot) const {
       auto* words = reinterpret_cast<std::uint32_t*>(slot);
-      gate_.fetch(row, words);
-      up_.fetch(row, words + 1);
+      gate_.fetch<kWhole>(row, words);
+      up_.fetch<kWhole>(row, words + 1);
     }
     template <bool kPow2>
     __device__ __forceinline__ void take(int row, const float4* slot, float (&x)[4]) const {
@@ -250,7 +254,7 @@ struct SwigluOfCodes {
     }
 
    private:
-    CodesReader gate_, up_;
+    CodesReader<> gate_, up_;
   };
 };
 

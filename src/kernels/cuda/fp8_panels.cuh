@@ -129,6 +129,7 @@ struct Panel {
   __device__ int mine() const { return cols - 4 * lane; }  // columns from the thread's first on
   __device__ int first_row() const { return row + warp * kWarpRows; }  // the warp's
   __device__ int warp_rows() const { return rows - warp * kWarpRows; }
+  __device__ bool whole() const { return rows == kPanel && cols == kPanel; }
 };
 
 // The block's job and place. All threads take part.
@@ -177,13 +178,14 @@ __device__ __forceinline__ void copy_later(void* to, const void* from, int valid
                  : "memory");
   }
 }
-__device__ __forceinline__ void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Until at most `groups` of 0 to 3 are not there yet.
-__device__ __forceinline__ void wait_for_copies(int groups) {
-  if (groups == 3) asm volatile("cp.async.wait_group 3;" ::: "memory");
-  if (groups == 2) asm volatile("cp.async.wait_group 2;" ::: "memory");
-  if (groups == 1) asm volatile("cp.async.wait_group 1;" ::: "memory");
-  if (groups == 0) asm volatile("cp.async.wait_group 0;" ::: "memory");
+// Copies are made in two halves of the warp's rows. Before the rows from `row` on are used:
+__device__ __forceinline__ void wait_for_copies(int row) {
+  if (row == 0) asm volatile("cp.async.wait_group 1;" ::: "memory");
+  if (row == kWarpRows / 2) asm volatile("cp.async.wait_group 0;" ::: "memory");
+}
+// After the copies of `row` were begun.
+__device__ __forceinline__ void end_copies(int row) {
+  if (row % (kWarpRows / 2) == kWarpRows / 2 - 1) asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
 __device__ __forceinline__ float widen(float x) { return x; }
@@ -236,10 +238,17 @@ class ValuesReader {
     }
   }
 
-  // As they are in memory, to the front of `slot`.
+  __device__ bool wide() const { return wide_; }
+
+  // As they are in memory, to the front of `slot`. kWhole: wide(), and the panel is whole.
+  template <bool kWhole>
   __device__ __forceinline__ void fetch(int row, float4* slot) const {
     constexpr int kBytes = 4 * static_cast<int>(sizeof(T));
     const T* from = element(from_, row, stride_);
+    if (kWhole) {
+      copy_later<kBytes>(slot, from, kBytes);
+      return;
+    }
     const int valid = row < rows_ ? max(0, min(4, mine_)) : 0;
     if (wide_) {
       copy_later<kBytes>(slot, from, valid * static_cast<int>(sizeof(T)));
@@ -268,7 +277,9 @@ __device__ __forceinline__ void multiply_out(std::uint32_t codes, float scale, f
   for (int j = 0; j < 4; ++j) x[j] = __fmul_rn(x[j], scale);
 }
 
-// Codes, four in a word; scales of any tiles. Whole warps take part in what multiplies out.
+// Codes, four in a word; scales of any tiles, or kRowTiles. Whole warps take part in what multiplies
+// out.
+template <bool kRowTiles = false>
 class CodesReader {
  public:
   __device__ CodesReader(const PanelCodes& m, const Panel& p)
@@ -277,7 +288,7 @@ class CodesReader {
         rows_(p.warp_rows()),
         mine_(p.mine()),
         wide_(m.wide),
-        by_row_(m.tile == ScaleTile::kRow) {
+        by_row_(kRowTiles || m.tile == ScaleTile::kRow) {
     if (by_row_) {
       const bool any = p.lane < kWarpRows && p.lane < rows_;
       const float* at = element(m.scales, p.first_row() + p.lane, m.scale_stride, p.col / kPanel);
@@ -307,15 +318,19 @@ class CodesReader {
     }
     return codes;
   }
+  __device__ bool wide() const { return wide_; }
+  template <bool kWhole>
   __device__ __forceinline__ void fetch(int row, std::uint32_t* slot) const {
-    if (wide_) {
+    if (kWhole) {
+      copy_later<4>(slot, element(from_, row, stride_), 4);
+    } else if (wide_) {
       copy_later<4>(slot, element(from_, row, stride_), row < rows_ ? max(0, min(4, mine_)) : 0);
     } else {
       *slot = word(row);
     }
   }
   __device__ __forceinline__ void multiply(std::uint32_t word, int row, float (&x)[4]) const {
-    if (by_row_) {
+    if (kRowTiles || by_row_) {
       multiply_out(word, __shfl_sync(0xFFFFFFFFu, scale_[0], row), x);
       return;
     }
@@ -349,12 +364,20 @@ class CodesWriter {
         stride_(o.stride),
         rows_(p.warp_rows()),
         mine_(p.mine()),
-        wide_(o.wide && p.mine() >= 4) {}
+        wide_(o.wide),
+        whole_(o.wide && p.whole()) {}
 
+  __device__ bool whole() const { return whole_; }
+  // kWhole: whole().
+  template <bool kWhole>
   __device__ __forceinline__ void write(int row, std::uint32_t codes) const {
-    if (row >= rows_) return;
     std::uint8_t* to = element(to_, row, stride_);
-    if (wide_) {
+    if (kWhole) {
+      *reinterpret_cast<std::uint32_t*>(to) = codes;
+      return;
+    }
+    if (row >= rows_) return;
+    if (wide_ && mine_ >= 4) {
       *reinterpret_cast<std::uint32_t*>(to) = codes;
       return;
     }
@@ -366,9 +389,8 @@ class CodesWriter {
 
  private:
   std::uint8_t* to_;
-  int stride_;
-  int rows_, mine_;
-  bool wide_;
+  int stride_, rows_, mine_;
+  bool wide_, whole_;
 };
 
 // Tiles of 1 x 128 and their scales.
@@ -387,15 +409,16 @@ class RowTilesWriter {
                                         int first) const {
     if (!wanted_) return;
     const float scale = quantize_tiles<kPow2>(
-        x, kind, lane_, [&](int i, std::uint32_t codes) { codes_.write(first + i, codes); });
+        x, kind, lane_, codes_.whole(), [&]<bool kWhole>(int i, std::uint32_t codes) {
+          codes_.write<kWhole>(first + i, codes);
+        });
     if (lane_ < kRows && first + lane_ < rows_) *element(scales_, first, scale_stride_) = scale;
   }
 
  private:
   CodesWriter codes_;
   float* scales_;  // of row `lane`
-  int scale_stride_;
-  int rows_, lane_;
+  int scale_stride_, rows_, lane_;
   bool wanted_;
 };
 

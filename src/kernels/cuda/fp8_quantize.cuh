@@ -10,7 +10,7 @@
 //   Reader(source, panel)      what a thread needs of the operands
 //   read<kPow2>(row, x)        kReadRows rows from memory; may write results of its own
 //   kStaged; if true also      operands fit 16 bytes per thread and row:
-//   fetch(row, slot), take<kPow2>(row, slot, x)
+//   wide(), fetch<kWhole>(row, slot), take<kPow2>(row, slot, x)
 #pragma once
 
 #include "kernels/cuda/fp8_panels.cuh"
@@ -27,15 +27,15 @@ struct PanelMemory {
 
 enum class Wanted { kAlong, kAcross, kTransposed };  // only `along`; `across` too; that transposed
 
-template <bool kPow2, bool kLifted>
-__device__ __forceinline__ void write_across(const PanelOut& o, const Panel& p,
+// kPlain: the panel is whole and no scale is lifted.
+template <bool kPow2, bool kPlain>
+__device__ __forceinline__ void write_across(const CodesWriter& writer, const Panel& p,
                                              const TileScale (&t)[4], const PanelMemory& s) {
-  const CodesWriter writer(o, p);
 #pragma unroll 4
   for (int i = 0; i < kWarpRows; ++i) {
     float x[4];
     widen(s.value[p.warp * kWarpRows + i][p.lane], x);
-    writer.write(i, codes_of<kPow2, kLifted>(x, t[0], t[1], t[2], t[3]));
+    writer.write<kPlain>(i, codes_of<kPow2, !kPlain>(x, t[0], t[1], t[2], t[3]));
   }
 }
 
@@ -60,6 +60,15 @@ __device__ __forceinline__ void transpose_panel(const Panel& p, const TileScale 
   }
 }
 
+template <bool kWhole, class Reader>
+__device__ __forceinline__ void fetch_panel(const Reader& reader, const Panel& p, PanelMemory& s) {
+#pragma unroll
+  for (int i = 0; i < kWarpRows; ++i) {
+    reader.template fetch<kWhole>(i, &s.value[p.warp * kWarpRows + i][p.lane]);
+    end_copies(i);
+  }
+}
+
 template <class Source, bool kPow2, Wanted kWanted>
 __global__ void __launch_bounds__(kPanelThreads, Source::blocks(kPow2, kWanted))
     quantize_panels(const __grid_constant__ JobList<Source> list, const float* tensor_amax) {
@@ -73,10 +82,10 @@ __global__ void __launch_bounds__(kPanelThreads, Source::blocks(kPow2, kWanted))
   float4(*slots)[kPanel / 4] = &s.value[p.warp * kWarpRows];
   constexpr bool kStaged = kAcross && Source::Reader::kStaged;
   if constexpr (kStaged) {
-#pragma unroll
-    for (int i = 0; i < kWarpRows; ++i) {
-      reader.fetch(i, &slots[i][p.lane]);
-      if (i % kReadRows == kReadRows - 1) end_copies();
+    if (reader.wide() && p.whole()) {
+      fetch_panel<true>(reader, p, s);
+    } else {
+      fetch_panel<false>(reader, p, s);
     }
   }
   const RowTilesWriter along(job->along, p);
@@ -85,7 +94,7 @@ __global__ void __launch_bounds__(kPanelThreads, Source::blocks(kPow2, kWanted))
   for (int i = 0; i < kWarpRows; i += kReadRows) {
     float x[kReadRows][4];
     if constexpr (kStaged) {
-      wait_for_copies((kWarpRows - i) / kReadRows - 1);
+      wait_for_copies(i);
 #pragma unroll
       for (int k = 0; k < kReadRows; ++k) {
         reader.template take<kPow2>(i + k, &slots[i + k][p.lane], x[k]);
@@ -118,10 +127,10 @@ __global__ void __launch_bounds__(kPanelThreads, Source::blocks(kPow2, kWanted))
       }
       __syncthreads();
       write_transposed<4>(o, p, s.value, 0);
-    } else if (lifted(t)) {
-      write_across<kPow2, true>(o, p, t, s);
+    } else if (const CodesWriter writer(o, p); writer.whole() && !lifted(t)) {
+      write_across<kPow2, true>(writer, p, t, s);
     } else {
-      write_across<kPow2, false>(o, p, t, s);
+      write_across<kPow2, false>(writer, p, t, s);
     }
   }
 }

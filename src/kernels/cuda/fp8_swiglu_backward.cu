@@ -39,10 +39,16 @@ class Operands {
     const bool any = a.weight != nullptr && p.lane < kWarpRows && p.lane < p.warp_rows();
     weight_ = any ? __ldg(a.weight + p.first_row() + p.lane) : 1.0f;
   }
-  __device__ __forceinline__ void fetch(int row) const {
-    dout_.fetch(row, slots_ + row * kSlots);
-    gate_.fetch(row, gate_words_ + row * kSlots);
-    up_.fetch(row, up_words_ + row * kSlots);
+  __device__ bool wide() const { return dout_.wide() && gate_.wide() && up_.wide(); }
+  template <bool kWhole>
+  __device__ __forceinline__ void fetch() const {
+#pragma unroll
+    for (int i = 0; i < kWarpRows; ++i) {
+      dout_.fetch<kWhole>(i, slots_ + i * kSlots);
+      gate_.fetch<kWhole>(i, gate_words_ + i * kSlots);
+      up_.fetch<kWhole>(i, up_words_ + i * kSlots);
+      end_copies(i);
+    }
   }
   // The three results of a row; returns the thread's part of dweight.
   __device__ __forceinline__ float results(int row, float (&dgate)[4], float (&dup)[4],
@@ -67,57 +73,70 @@ class Operands {
  private:
   static constexpr int kSlots = kPanel / 4;
   ValuesReader<float> dout_;
-  CodesReader gate_, up_;
+  CodesReader<true> gate_, up_;
   float4* slots_;
   std::uint32_t *gate_words_, *up_words_;
   float weight_;  // lane i: of row i
 };
 
+// Sums over the warp of four values: lane 8 i has that of the i-th one.
+__device__ __forceinline__ float sum_of_four(const float (&x)[4], int lane) {
+  const bool upper = lane >= 16, odd = (lane & 8) != 0;
+  const auto halve = [](float keep, float give, int by) {
+    return __fadd_rn(keep, __shfl_xor_sync(0xFFFFFFFFu, give, by));
+  };
+  const float a = halve(upper ? x[2] : x[0], upper ? x[0] : x[2], 16);
+  const float b = halve(upper ? x[3] : x[1], upper ? x[1] : x[3], 16);
+  float sum = halve(odd ? b : a, odd ? a : b, 8);
+#pragma unroll
+  for (int by = 4; by > 0; by /= 2) sum = halve(sum, sum, by);
+  return sum;
+}
+
 // Rows' tiles and sums; columns' largest.
 template <bool kPow2>
 __device__ __forceinline__ void first_pass(const BackwardJob& a, const Panel& p,
                                            const Operands& operands, float (&m)[kResults][4]) {
-  constexpr int kRows = 2;
+  constexpr int kRows = 4;
   const RowTilesWriter dgate_tiles(a.row_tiles[0], p), dup_tiles(a.row_tiles[1], p);
-  float sums = 0;  // lane i: of row i
+  const bool sums_wanted = a.dweight != nullptr;
+  const numeric::ScaleKind kind = a.kind;
+  float* partial = a.partial + static_cast<std::int64_t>(p.col / kPanel) * a.rows + p.first_row();
 #pragma unroll 1
   for (int i = 0; i < kWarpRows; i += kRows) {
-    if (i % 4 == 0) wait_for_copies((kWarpRows - i) / 4 - 1);
-    float dgate[kRows][4], dup[kRows][4], hidden[4];
+    wait_for_copies(i);
+    float dgate[kRows][4], dup[kRows][4], sums[kRows];
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
-      float sum = operands.results(i + k, dgate[k], dup[k], hidden);
+      float hidden[4];
+      sums[k] = operands.results(i + k, dgate[k], dup[k], hidden);
       keep_largest(m[kDgate], dgate[k]);
       keep_largest(m[kDup], dup[k]);
       keep_largest(m[kHidden], hidden);
-      if (a.dweight == nullptr) continue;
-#pragma unroll
-      for (int s = 16; s > 0; s /= 2) {
-        sum = __fadd_rn(sum, __shfl_xor_sync(0xFFFFFFFFu, sum, s));
-      }
-      if (p.lane == i + k) sums = sum;
     }
-    dgate_tiles.write<kPow2>(dgate, a.kind, i);
-    dup_tiles.write<kPow2>(dup, a.kind, i);
-  }
-  if (a.dweight != nullptr && p.lane < kWarpRows && p.lane < p.warp_rows()) {
-    a.partial[static_cast<std::ptrdiff_t>(p.col / kPanel) * a.rows + p.first_row() + p.lane] = sums;
+    dgate_tiles.write<kPow2>(dgate, kind, i);
+    dup_tiles.write<kPow2>(dup, kind, i);
+    if (sums_wanted) {
+      const float sum = sum_of_four(sums, p.lane);
+      const int row = i + p.lane / 8;
+      if (p.lane % 8 == 0 && row < p.warp_rows()) partial[row] = sum;
+    }
   }
 }
 
-template <bool kPow2, bool kLifted>
-__device__ __forceinline__ void write_columns(const BackwardJob& a, const Panel& p,
+// kPlain: the panel is whole and no scale is lifted.
+template <bool kPow2, bool kPlain>
+__device__ __forceinline__ void write_columns(const CodesWriter (&writers)[kResults],
                                               const Operands& operands,
                                               const TileScale (&t)[kResults][4]) {
-  const CodesWriter writers[kResults] = {
-      {a.column_tiles[kDgate], p}, {a.column_tiles[kDup], p}, {a.column_tiles[kHidden], p}};
 #pragma unroll 2
   for (int i = 0; i < kWarpRows; ++i) {
     float x[kResults][4];
     operands.results(i, x[kDgate], x[kDup], x[kHidden]);
 #pragma unroll
     for (int e = 0; e < kResults; ++e) {
-      writers[e].write(i, codes_of<kPow2, kLifted>(x[e], t[e][0], t[e][1], t[e][2], t[e][3]));
+      writers[e].write<kPlain>(
+          i, codes_of<kPow2, !kPlain>(x[e], t[e][0], t[e][1], t[e][2], t[e][3]));
     }
   }
 }
@@ -162,10 +181,10 @@ __global__ void __launch_bounds__(kPanelThreads, 2)
   const Panel p = find_panel(list, job);
   const BackwardJob& a = *job;
   const Operands operands(a, p, s);
-#pragma unroll
-  for (int i = 0; i < kWarpRows; ++i) {
-    operands.fetch(i);
-    if (i % 4 == 3) end_copies();
+  if (operands.wide() && p.whole()) {
+    operands.fetch<true>();
+  } else {
+    operands.fetch<false>();
   }
   float m[kResults][4] = {};
   first_pass<kPow2>(a, p, operands, m);
@@ -189,10 +208,12 @@ __global__ void __launch_bounds__(kPanelThreads, 2)
   }
   any = __any_sync(0xFFFFFFFFu, any);
   if constexpr (!kTransposed) {
-    if (any) {
-      write_columns<kPow2, true>(a, p, operands, t);
+    const CodesWriter writers[kResults] = {
+        {a.column_tiles[kDgate], p}, {a.column_tiles[kDup], p}, {a.column_tiles[kHidden], p}};
+    if (!any && writers[kDgate].whole() && writers[kDup].whole() && writers[kHidden].whole()) {
+      write_columns<kPow2, true>(writers, operands, t);
     } else {
-      write_columns<kPow2, false>(a, p, operands, t);
+      write_columns<kPow2, false>(writers, operands, t);
     }
   } else {
     if (any) {

@@ -1,9 +1,10 @@
 // Plain products on the device: which kernel a problem goes to.
 //
-//   few rows, weights [N, K]   gemm_rows: reads the weights once, one launch for the list;
-//                              gemm_dots in float precision
+//   few rows, weights [N, K]   gemm_rows: reads the weights once, one launch for the list
+//                              (of float precision gemm_rows_float)
 //   small, or unusual          gemm_tiles: one launch for the list
-//   large                      gemm_library, operands converted to one type before
+//   large, several             gemm_groups: one launch for the list, operands converted before
+//   large otherwise            gemm_library, likewise
 #include <vector>
 
 #include "kernels/cuda/gemm_parts.cuh"
@@ -21,20 +22,27 @@ bool is_small(Precision precision, const Gemm& g) {
   return work < (precision == Precision::kBF16 ? 1.3e8 : 1e7);
 }
 
+// Multiply-adds above which a product is worth a call of the library, whose kernels are faster.
+bool is_large(const Gemm& g) {
+  return static_cast<double>(g.m()) * g.n() * g.k() >= 4e9;
+}
+
 }  // namespace
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems) {
-  std::vector<Gemm> rows, dots, small, large;
+  std::vector<Gemm> rows, float_rows, small, large;
   for (const Gemm& g : problems) {
     if (g.packed != nullptr) {
       throw Error(Code::kInternal, "gemm: a packed b on a device, whose kernels pack nothing");
     }
     if (g.c.empty()) continue;
     const bool exact = g.a.dtype == DType::kBF16 && g.b.dtype == DType::kBF16;
-    if (g.k() > 0 && few_rows(precision, g)) {
+    // The library's own are better where it is more than a few, and one matrix alone.
+    const bool alone = problems.size() == 1 && g.m() > 16;
+    if (g.k() > 0 && few_rows(precision, g) && !alone) {
       rows.push_back(g);
-    } else if (few_dots(precision, g)) {
-      dots.push_back(g);
+    } else if (precision == Precision::kF32 && few_float_rows(g)) {
+      float_rows.push_back(g);
     } else if (is_small(precision, g) ||
                (precision == Precision::kF32 && g.c_bf16.rows > 0 && !exact)) {
       small.push_back(g);
@@ -43,7 +51,7 @@ void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problem
     }
   }
   gemm_rows(ctx, precision, rows);
-  gemm_dots(ctx, dots);
+  gemm_rows_float(ctx, float_rows);
   if (!large.empty()) {
     // Products of bf16 numbers are exact in float: those of float precision that have only such
     // operands need no others.
@@ -60,7 +68,12 @@ void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problem
     } else {
       convert_operands(ctx, DType::kBF16, large);
     }
-    gemm_library(ctx, large, small);
+    std::vector<Gemm> alone, together;
+    for (const Gemm& g : large) {
+      (large.size() > 1 && fits_groups(g) && !is_large(g) ? together : alone).push_back(g);
+    }
+    gemm_groups(ctx, together);
+    gemm_library(ctx, alone, small);
   }
   gemm_tiles(ctx, precision, small);
 }

@@ -38,10 +38,26 @@ class CudaGemmBench : public testing::TimedTest {
     const auto run = [&](const char* what, const std::vector<Gemm>& list) {
       const double t = time([&] { cuda::gemm(ctx, Precision::kBF16, list); });
       report(cat(what, shape), t, flops, 0);
+      if (sizeof(T) == 4) return;
+      std::vector<Gemm> refused;
+      const double library = time([&] { gemm_library(ctx, list, refused); });
+      report(cat(what, shape, " library"), library, flops, 0);
+      for (groups_variant = 3; groups_variant >= 0; --groups_variant) {
+        const double groups_alone = time([&] { gemm_groups(ctx, list); });
+        report(cat(what, shape, " groups ", groups_variant), groups_alone, flops, 0);
+      }
+      groups_variant = 0;
     };
     run("experts y ", forward);
     run("experts y bf16 ", forward_bf16);
     run("experts dw ", backward);
+    std::vector<Gemm> dx;
+    Mat<float> to = room<float>(groups * rows, k);
+    for (int g = 0; g < groups; ++g) {
+      dx.push_back({dy.cview().sub_rows(g * rows, rows), w.cview().sub_rows(g * n, n),
+                    to.view().sub_rows(g * rows, rows)});
+    }
+    run("experts dx ", dx);
   }
 
   void decode(int m, int groups, int n, int k) {
@@ -55,8 +71,30 @@ class CudaGemmBench : public testing::TimedTest {
     const double t = time([&] { cuda::gemm(ctx, Precision::kBF16, list); }, 40);
     report(cat("decode bf16 ", groups, " x [", m, "x", n, "x", k, "]"), t,
            2.0 * groups * m * n * k, 2.0 * groups * n * k);
+    if (groups > 1 || m < 8) return;
+    std::vector<Gemm> refused;
+    const double library = time([&] { gemm_library(ctx, list, refused); }, 40);
+    report(cat("decode bf16 library ", groups, " x [", m, "x", n, "x", k, "]"), library,
+           2.0 * groups * m * n * k, 2.0 * groups * n * k);
+    const double rows = time([&] { gemm_rows(ctx, Precision::kBF16, list); }, 40);
+    report(cat("decode bf16 rows ", groups, " x [", m, "x", n, "x", k, "]"), rows,
+           2.0 * groups * m * n * k, 2.0 * groups * n * k);
   }
 };
+
+TEST_F(CudaGemmBench, OneProductOfGroups) {
+  for (const auto& [n, k] : {std::pair{8192, 8192}, {2112, 7168}, {7168, 16384}, {7168, 2048}}) {
+    const int m = n == 8192 ? 8192 : 4096;
+    const Mat<Bf16> x = random_up<Bf16>(m, k, 1), w = random_up<Bf16>(n, k, 2);
+    Mat<float> y = room<float>(m, n);
+    const Gemm g = linear(x.cview(), MatRef(w.cview()), y.view());
+    for (groups_variant = 3; groups_variant >= 0; --groups_variant) {
+      const double t = time([&] { gemm_groups(ctx, {&g, 1}); }, 20);
+      report(cat("groups bf16 ", groups_variant, " ", m, "x", n, "x", k), t, 2.0 * m * n * k, 0);
+    }
+    groups_variant = 0;
+  }
+}
 
 TEST_F(CudaGemmBench, OneProduct) {
   one(8192, 8192, 8192);
@@ -70,6 +108,7 @@ TEST_F(CudaGemmBench, Experts) {
   experts<Bf16>("bf16", 64, 2048, 1408, 2048);
   experts<float>("float", 64, 2048, 1408, 2048);
   experts<Bf16>("bf16", 64, 256, 1408, 2048);
+  experts<Bf16>("bf16", 32, 128, 2048, 7168);
 }
 
 TEST_F(CudaGemmBench, Decode) {

@@ -20,9 +20,11 @@ struct Job {
   bool vectors;
 };
 
+using Jobs = JobList<Job, 16>;
+
 template <class From, class To>
-__global__ void __launch_bounds__(kThreads) convert_kernel(const Job* jobs, int count) {
-  const Job job = jobs[job_of_block(jobs, count, static_cast<int>(blockIdx.x))];
+__global__ void __launch_bounds__(kThreads) convert_kernel(const __grid_constant__ Jobs jobs) {
+  const Job& job = jobs_of(jobs)[job_of_block(jobs, static_cast<int>(blockIdx.x))];
   const int chunk = static_cast<int>(blockIdx.x) - job.first;
   const std::int64_t row0 =
       static_cast<std::int64_t>(chunk / job.blocks_per_row) * job.rows_per_block;
@@ -153,13 +155,12 @@ void convert_operands(const Context& ctx, DType to, std::span<MatRef* const> ope
     blocks += ceil_div(job.rows, job.rows_per_block) * job.blocks_per_row;
     jobs.push_back(job);
   }
-  const Job* list = stage(ctx, std::span<const Job>(jobs));
-  const auto count = static_cast<int>(jobs.size());
+  const Jobs list = job_list<16>(ctx, jobs, blocks);
   const auto grid = static_cast<unsigned>(blocks);
   if (to == DType::kBF16) {
-    convert_kernel<float, __nv_bfloat16><<<grid, kThreads, 0, stream_of(ctx)>>>(list, count);
+    convert_kernel<float, __nv_bfloat16><<<grid, kThreads, 0, stream_of(ctx)>>>(list);
   } else {
-    convert_kernel<__nv_bfloat16, float><<<grid, kThreads, 0, stream_of(ctx)>>>(list, count);
+    convert_kernel<__nv_bfloat16, float><<<grid, kThreads, 0, stream_of(ctx)>>>(list);
   }
   check_launch("convert_operands");
   for (const Use& u : uses) {

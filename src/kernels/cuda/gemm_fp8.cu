@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <string_view>
 #include <vector>
 
@@ -25,6 +26,7 @@ struct Kernel {
   int deep;               // blocks that divide K
   bool pairs_down;        // the two of a cluster lie below each other
   int box_a, box_b;       // rows of what the copy engine loads at once
+  double block_time, tile_time;
   void (*launch)(const Context&, const Params&, int blocks);
 };
 
@@ -50,29 +52,28 @@ void launch(const Context& ctx, const Params& params, int blocks) {
 }
 
 template <class S>
-constexpr Kernel kernel(const char* name) {
+constexpr Kernel kernel(const char* name, double block_time, double tile_time) {
   return {{name, S::kColumnScales}, S::kRows, S::kCols, S::kSharers, S::kDeep, S::kShare == Share::kB,
-          S::kBoxA, S::kBoxB, launch<S>};
+          S::kBoxA, S::kBoxB, block_time, tile_time, launch<S>};
 }
 
+// Microseconds on one multiprocessor, measured: a block of K of a tile, and what a tile costs beside.
 constexpr Kernel kKernels[] = {
-    kernel<Shape<64, 64, 10, Share::kNone, Pace::kDouble, false>>("64x64 double"),
-    kernel<Shape<64, 64, 10, Share::kNone, Pace::kDouble, false, 2>>("64x64 double deep 2"),
-    kernel<Shape<64, 64, 10, Share::kNone, Pace::kDouble, false, 4>>("64x64 double deep 4"),
-    kernel<Shape<64, 128, 8, Share::kNone, Pace::kDouble, false>>("64x128 double"),
-    kernel<Shape<64, 128, 7, Share::kNone, Pace::kDouble, false, 2>>("64x128 double deep 2"),
-    kernel<Shape<64, 128, 7, Share::kNone, Pace::kDouble, false, 4>>("64x128 double deep 4"),
-    kernel<Shape<128, 64, 8, Share::kNone, Pace::kDouble, false>>("128x64 double"),
-    kernel<Shape<128, 64, 7, Share::kNone, Pace::kDouble, false, 2>>("128x64 double deep 2"),
-    kernel<Shape<128, 64, 7, Share::kNone, Pace::kDouble, false, 4>>("128x64 double deep 4"),
-    kernel<Shape<128, 128, 6, Share::kNone, Pace::kDouble, false>>("128x128 double"),
-    kernel<Shape<128, 128, 4, Share::kNone, Pace::kDouble, false, 4>>("128x128 double deep 4"),
-    kernel<Shape<128, 128, 6, Share::kB, Pace::kDouble, false>>("128x128 double share b"),
-    kernel<Shape<128, 256, 4, Share::kNone, Pace::kTurns, false>>("128x256 turns"),
-    kernel<Shape<128, 256, 4, Share::kB, Pace::kTurns, false>>("128x256 turns share b"),
-    kernel<Shape<64, 128, 8, Share::kNone, Pace::kDouble, true>>("64x128 double columns"),
-    kernel<Shape<128, 128, 6, Share::kNone, Pace::kDouble, true>>("128x128 double columns"),
-    kernel<Shape<128, 256, 4, Share::kNone, Pace::kTurns, true>>("128x256 turns columns"),
+    kernel<Shape<64, 64, 10, Share::kNone, Pace::kDouble, false>>("64x64", 0.17, 0.5),
+    kernel<Shape<64, 64, 10, Share::kNone, Pace::kDouble, false, 2>>("64x64 deep 2", 0.17, 1.2),
+    kernel<Shape<64, 128, 8, Share::kNone, Pace::kDouble, false>>("64x128", 0.25, 0.7),
+    kernel<Shape<64, 128, 7, Share::kNone, Pace::kDouble, false, 4>>("64x128 deep 4", 0.25, 1.5),
+    kernel<Shape<128, 64, 8, Share::kNone, Pace::kDouble, false>>("128x64", 0.27, 0.7),
+    kernel<Shape<128, 64, 7, Share::kNone, Pace::kDouble, false, 2>>("128x64 deep 2", 0.27, 1.5),
+    kernel<Shape<128, 128, 6, Share::kNone, Pace::kDouble, false>>("128x128", 0.42, 1.2),
+    kernel<Shape<128, 128, 6, Share::kB, Pace::kDouble, false>>("128x128 share b", 0.42, 1.2),
+    kernel<Shape<128, 256, 4, Share::kNone, Pace::kTurns, false>>("128x256", 0.80, 2.2),
+    kernel<Shape<128, 256, 4, Share::kNone, Pace::kTurns2, false>>("128x256 after 2", 0.80, 2.2),
+    kernel<Shape<128, 256, 4, Share::kNone, Pace::kTurns0, false>>("128x256 after 0", 0.80, 2.2),
+    kernel<Shape<128, 256, 4, Share::kB, Pace::kTurns, false>>("128x256 share b", 0.80, 2.2),
+    kernel<Shape<64, 128, 8, Share::kNone, Pace::kDouble, true>>("64x128 columns", 0.30, 0.7),
+    kernel<Shape<128, 128, 6, Share::kNone, Pace::kDouble, true>>("128x128 columns", 0.52, 1.2),
+    kernel<Shape<128, 256, 4, Share::kNone, Pace::kTurns, true>>("128x256 columns", 1.0, 2.2),
 };
 constexpr auto kFacts = [] {
   std::array<Fp8KernelFacts, std::size(kKernels)> facts{};
@@ -80,20 +81,42 @@ constexpr auto kFacts = [] {
   return facts;
 }();
 
-const Kernel& find(std::string_view name) {
-  for (const Kernel& k : kKernels) {
-    if (name == k.facts.name) return k;
-  }
-  throw Error(Code::kInternal, cat("gemm_fp8 has no kernel ", name));
-}
+struct Plan {
+  const Kernel* kernel = nullptr;
+  bool cut = false;  // the last tiles along K
+  double time = 1e300;
+};
 
-const Kernel& choose(std::span<const Fp8Gemm> problems, bool column_scales) {
-  int most = 0;
-  for (const Fp8Gemm& g : problems) most = std::max(most, g.m());
-  if (column_scales) {
-    return find(most <= 64 ? "64x128 double columns" : "128x128 double columns");
+// The kernel that the figures above promise to be the fastest.
+Plan choose(std::span<const Fp8Gemm> problems, bool column_scales, bool counted, int processors) {
+  constexpr double kCutting = 5;          // microseconds: pieces written, read and waited for
+  constexpr double kBytesPerTime = 3e6;   // of the memory, per microsecond
+  bool one_k = !counted;
+  double bytes = 0;
+  for (const Fp8Gemm& g : problems) {
+    bytes += (1.0 * g.m() + g.n()) * g.k();
+    one_k = one_k && g.k() == problems[0].k();
   }
-  return find(most <= 64 ? "64x128 double" : most <= 128 ? "128x128 double" : "128x128 double");
+  Plan best;
+  for (const Kernel& k : kKernels) {
+    if (k.facts.column_scales != column_scales || k.cluster > 1) continue;
+    double work = 0, longest = 0;  // of multiprocessors
+    std::int64_t tiles = 0;
+    for (const Fp8Gemm& g : problems) {
+      const std::int64_t some =
+          std::int64_t{ceil_div(g.m(), k.rows)} * ceil_div(g.n(), k.cols) * k.deep;
+      const double each = ceil_div(ceil_div(g.k(), kBlockK), k.deep) * k.block_time + k.tile_time;
+      tiles += some;
+      work += static_cast<double>(some) * each;
+      longest = std::max(longest, each);
+    }
+    const double rounds = ceil_div(tiles, processors);
+    const double whole = one_k ? rounds * longest : std::max(longest, work / processors + longest / 2);
+    const double even = one_k && k.deep == 1 ? work / processors + kCutting : 1e300;
+    const double time = std::max(std::min(whole, even), bytes / kBytesPerTime + k.tile_time);
+    if (time < best.time) best = {&k, even < whole, time};
+  }
+  return best;
 }
 
 // ---- operands ----
@@ -118,7 +141,7 @@ class Operands {
     if (in_place) {
       if (m.rows <= 1) r.stride = round_up(m.cols);
     } else {
-      r.stride = round_up(r.k);
+      r.stride = row_bytes(r.k);
       r.codes = nullptr;
       copies_.push_back({.from = m.codes, .from_stride = m.stride, .to_stride = r.stride,
                          .rows = m.rows, .cols = m.cols, .transpose = k_is_row});
@@ -142,6 +165,9 @@ class Operands {
   }
 
  private:
+  // An odd number of lines of 128 bytes: the columns of large powers of two would crowd in a few
+  // channels of the memory.
+  static std::int64_t row_bytes(int k) { return ((k + 127) / 128 | 1) * 128; }
   static std::int64_t round_up(std::int64_t x) { return (x + 15) / 16 * 16; }
 
   std::vector<Rows> rows_;
@@ -154,6 +180,36 @@ Scales scales_of(const Fp8View& m, bool k_is_row) {
   if (m.tile == ScaleTile::kTensor) return {m.scales, 0, 0, 0};
   if (k_is_row) return {m.scales, 1, m.scale_stride, block ? 7 : 0};
   return {m.scales, m.scale_stride, 1, block ? 7 : 0};
+}
+
+// Scales of A along its rows would be fetched one by one, each from a line of its own, as often as
+// there are tiles side by side: where that is often they are turned around first.
+void turn_scales(const Context& ctx, std::span<const Fp8Gemm> live, std::span<Problem> problems) {
+  constexpr double kManyFlops = 3e10;
+  double flops = 0;
+  for (const Fp8Gemm& g : live) flops += 2.0 * g.m() * g.n() * g.k();
+  if (flops < kManyFlops) return;
+  std::vector<TransposeScales> jobs;
+  std::vector<std::size_t> turned;
+  std::int64_t floats = 0;
+  for (std::size_t i = 0; i < live.size(); ++i) {
+    const Fp8Gemm& g = live[i];
+    if (g.trans_a || g.a.tile != ScaleTile::kRow || g.k() <= kBlockK) continue;
+    const std::int64_t stride = (g.m() + 31) / 32 * 32;
+    jobs.push_back({.from = g.a.scales, .from_stride = g.a.scale_stride, .to_stride = stride,
+                    .rows = g.m(), .cols = ceil_div(g.k(), kBlockK)});
+    turned.push_back(i);
+    floats += stride * jobs.back().cols;
+  }
+  if (jobs.empty()) return;
+  auto* to = static_cast<float*>(
+      device_of(ctx).scratch(kScratchC, static_cast<std::size_t>(floats) * sizeof(float)));
+  for (std::size_t j = 0; j < jobs.size(); ++j) {
+    jobs[j].to = to;
+    problems[turned[j]].scale_a = {to, 1, jobs[j].to_stride, 0};
+    to += jobs[j].to_stride * jobs[j].cols;
+  }
+  transpose_scales(ctx, jobs);
 }
 
 bool has_column_scales(const Fp8Gemm& g) {
@@ -191,13 +247,12 @@ int tiles_of(const Kernel& k, int m, int n) {
 }
 
 void run(const Context& ctx, const Kernel& kernel, std::span<const Problem> problems,
-         const Fp8Choice& choice) {
-  constexpr int kSplitCost = 4;
+         const Fp8Choice& choice, bool cut) {
   Params params;
   params.problems = static_cast<int>(problems.size());
   params.group = choice.group > 0 ? choice.group : 16;
-  params.split_cost = choice.split_cost >= 0 ? choice.split_cost : kSplitCost;
-  params.split_blocks = ceil_div(problems[0].k, kBlockK);
+  params.split_cost = choice.split_cost >= 0 ? choice.split_cost : 0;
+  params.split_blocks = cut ? ceil_div(problems[0].k, kBlockK) : 0;
   int tiles = 0;
   for (const Problem& p : problems) {
     tiles += tiles_of(kernel, p.m, p.n);
@@ -246,15 +301,23 @@ void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> all, const Fp8Choice&
   if (live.empty()) return;
   const std::vector<Rows>& rows_a = a.place(ctx, kScratchA);
   const std::vector<Rows>& rows_b = b.place(ctx, kScratchB);
-  const Kernel& kernel = choice.kernel >= 0 ? kKernels[choice.kernel] : choose(live, column_scales);
+  Plan plan{.kernel = nullptr, .cut = true};
+  if (choice.kernel >= 0) {
+    plan.kernel = &kKernels[choice.kernel];
+  } else {
+    plan = choose(live, column_scales, counts != nullptr, device_of(ctx).processors());
+    if (choice.report) std::printf("[%s%s] ", plan.kernel->facts.name, plan.cut ? ", cut" : "");
+  }
+  const Kernel& kernel = *plan.kernel;
   std::vector<Problem> problems;
   for (std::size_t i = 0; i < live.size(); ++i) {
     problems.push_back(problem_of(live[i], rows_a[i], rows_b[i], kernel));
     problems.back().count = count[i];
   }
+  turn_scales(ctx, live, problems);
   for (std::size_t i = 0; i < problems.size(); i += kMaxProblems) {
     const std::size_t some = std::min<std::size_t>(kMaxProblems, problems.size() - i);
-    run(ctx, kernel, std::span(problems).subspan(i, some), choice);
+    run(ctx, kernel, std::span(problems).subspan(i, some), choice, plan.cut);
   }
 }
 

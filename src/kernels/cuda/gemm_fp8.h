@@ -19,6 +19,7 @@ struct Fp8Choice {
   int kernel = -1;      // index below fp8_kernels(), or -1: by the shapes
   int group = 0;        // rows of tiles walked together; 0: by the shapes
   int split_cost = -1;  // what cutting tiles along K costs, in blocks of K; -1: by the shapes
+  bool report = false;
 };
 struct Fp8KernelFacts {
   const char* name;

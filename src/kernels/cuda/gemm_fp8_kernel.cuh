@@ -24,7 +24,9 @@ namespace cachalot::cuda::fp8_product {
 enum class Share { kNone, kA, kB };
 enum class Pace {
   kFree,    // the warpgroups multiply as they come
-  kTurns,   // one issues its products when the other has issued its own
+  kTurns,   // one issues its products when those of the other are about to be done
+  kTurns2,
+  kTurns0,
   kDouble,  // the next block is multiplied while this one is added; twice the registers
 };
 
@@ -35,7 +37,11 @@ template <int kRows_, int kCols_, int kStages_, Share kShare_, Pace kPace_, bool
 struct Shape {
   static constexpr int kRows = kRows_, kCols = kCols_, kStages = kStages_;
   static constexpr Share kShare = kShare_;
-  static constexpr Pace kPace = kPace_;
+  static constexpr Pace kPace =
+      kPace_ == Pace::kTurns2 || kPace_ == Pace::kTurns0 ? Pace::kTurns : kPace_;
+  // Instructions of a product that are done when the other warpgroup gets its turn.
+  static constexpr int kTurnAfter =
+      kPace_ == Pace::kTurns ? 3 : kPace_ == Pace::kTurns2 ? 2 : 0;
   static constexpr bool kColumnScales = kColumnScales_;
 
   static constexpr int kDeep = kDeep_;
@@ -95,6 +101,12 @@ struct Ring {
     }
   }
 };
+
+// What all lanes agree on, as the compiler can see.
+template <class T>
+__device__ __forceinline__ T uniform(T x) {
+  return __shfl_sync(~0u, x, 0);
+}
 
 // ---- loading ----
 
@@ -190,13 +202,14 @@ __device__ void load_scales(typename S::Shared& shared, const Params& params, co
 
 // ---- multiplying ----
 
-// part = A B^T of one block of K.
-template <int kSums>
+// part = A B^T of one block of K; where kFirst > 0 its first instructions are a group of their own.
+template <int kFirst, int kSums>
 __device__ __forceinline__ void multiply(float (&part)[kSums], std::uint64_t a, std::uint64_t b) {
   ptx::hold_registers(part);
   ptx::wgmma_fence();
 #pragma unroll
   for (int i = 0; i < kBlockK / 32; ++i) {
+    if (kFirst > 0 && i == kFirst) ptx::wgmma_commit();
     ptx::wgmma_e4m3(part, a + i * ptx::kStep32Bytes, b + i * ptx::kStep32Bytes, i > 0);
   }
   ptx::wgmma_commit();
@@ -238,6 +251,11 @@ template <class S>
 struct Stages {
   typename S::Shared& shared;
   int group, row, lane;  // warpgroup; this thread's first row of the block's tile; lane of its warp
+  std::uint64_t first_a, first_b;
+
+  static __device__ std::uint32_t moved(int stage) {
+    return static_cast<std::uint32_t>(stage) * (S::kStageBytes >> 4);
+  }
 
   __device__ void wait(const Ring<S::kStages>& ring) const {
     ptx::barrier_wait(ptx::shared_address(&shared.full[ring.stage]), ring.phase);
@@ -250,12 +268,11 @@ struct Stages {
       if (lane < S::kSharers) ptx::barrier_arrive_at(empty, lane);
     }
   }
-  __device__ std::uint64_t a(int stage) const {
-    return ptx::k_major_tile(ptx::shared_address(shared.tiles[stage]) + group * (64 * kBlockK));
-  }
+  // Descriptors: those of the first stage, moved on. One lane's, so that the compiler keeps them in
+  // registers of the warp: what writes the threads' registers takes turns with the tensor cores.
+  __device__ std::uint64_t a(int stage) const { return first_a + moved(stage); }
   __device__ std::uint64_t b(int stage, int part) const {
-    return ptx::k_major_tile(ptx::shared_address(shared.tiles[stage]) + S::kBytesA +
-                             part * (S::kWide * kBlockK));
+    return first_b + moved(stage) + part * (S::kWide * kBlockK >> 4);
   }
   // Of this thread's rows; times that of B where it is one for all columns.
   __device__ float2 scales(int stage, int part) const {
@@ -289,11 +306,12 @@ __device__ __forceinline__ void multiply_blocks(const Stages<S>& stages, Ring<S:
     for (int part = 0; part < S::kParts; ++part) {
       float product[S::kSums];
       if constexpr (S::kPace == Pace::kTurns) ptx::named_sync(kTurnBarrier + stages.group, 256);
-      multiply(product, stages.a(ring.stage), stages.b(ring.stage, part));
+      multiply<S::kTurnAfter>(product, stages.a(ring.stage), stages.b(ring.stage, part));
+      const float2 scales = stages.scales(ring.stage, part);
       if constexpr (S::kPace == Pace::kTurns) {
+        if (S::kTurnAfter > 0) ptx::wgmma_wait<1>();
         ptx::named_arrive(kTurnBarrier + 1 - stages.group, 256);
       }
-      const float2 scales = stages.scales(ring.stage, part);
       ptx::wgmma_wait<0>();
       ptx::hold_registers(product);
       if (!S::kColumnScales && part == S::kParts - 1) stages.release(ring);
@@ -313,7 +331,7 @@ __device__ __forceinline__ void multiply_blocks_double(const Stages<S>& stages,
   Ring<S::kStages> ahead = ring;
   const auto issue = [&](float (&product)[S::kSums]) {
     stages.wait(ahead);
-    multiply(product, stages.a(ahead.stage), stages.b(ahead.stage, 0));
+    multiply<0>(product, stages.a(ahead.stage), stages.b(ahead.stage, 0));
     ahead.advance();
   };
   const auto add = [&]<int kPending>(float (&product)[S::kSums],
@@ -576,17 +594,24 @@ __device__ void multiply_and_store(typename S::Shared& shared, const Params& par
                                    const Problem* list, int rank, int group, int thread) {
   const int lane = thread % 32;
   const int row = 64 * group + 16 * (thread / 32) + lane / 4;
-  const Stages<S> stages{shared, group, row, lane};
+  const std::uint32_t tile = ptx::shared_address(shared.tiles[0]);
+  const Stages<S> stages{shared,
+                         group,
+                         row,
+                         lane,
+                         ptx::k_major_tile(uniform(tile + group * (64 * kBlockK))),
+                         ptx::k_major_tile(uniform(tile + S::kBytesA))};
   typename S::Tiles tiles(params, list, shared.tile_begin, rank);
   Ring<S::kStages> ring;
   if (S::kPace == Pace::kTurns && group == 1) ptx::named_arrive(kTurnBarrier, 256);
   for (Item item; tiles.next(item);) {
     float sum[S::kParts][S::kSums];
     clear<S>(sum);
+    const int blocks = uniform(item.end - item.begin);
     if constexpr (S::kPace == Pace::kDouble) {
-      multiply_blocks_double<S>(stages, ring, sum[0], item.end - item.begin);
+      multiply_blocks_double<S>(stages, ring, sum[0], blocks);
     } else {
-      multiply_blocks<S>(stages, ring, sum, item.end - item.begin);
+      multiply_blocks<S>(stages, ring, sum, blocks);
     }
     if (S::kDeep == 1 && item.cut >= 0 &&
         !combine<S>(tiles, params.partials, item, shared, rank, group, thread, sum)) {
@@ -616,7 +641,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   auto& shared =
       *reinterpret_cast<typename S::Shared*>(memory + (beyond == 0 ? 0 : 1024 - beyond));
   const Problem* const list = params.list != nullptr ? params.list : params.near;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int warp = uniform(static_cast<int>(threadIdx.x / 32));
   const int rank = S::kCluster > 1 ? ptx::cluster_rank() : 0;
   if (warp == 0) S::Tiles::number_tiles(params, list, shared.tile_begin);
   if (threadIdx.x == 64) {
@@ -643,12 +668,12 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     if (warp % 4 == 0) {
       if (threadIdx.x % 32 == 0) load_tiles<S>(shared, params, list, rank);
     } else if (warp % 4 >= 2) {
-      load_scales<S>(shared, params, list, rank, static_cast<int>(threadIdx.x) % 64);
+      load_scales<S>(shared, params, list, rank, static_cast<int>(threadIdx.x % 64));
     }
     __syncwarp();
   } else {
     if constexpr (S::kMultipliers == 2) ptx::take_registers<232>();
-    multiply_and_store<S>(shared, params, list, rank, group, static_cast<int>(threadIdx.x) % 128);
+    multiply_and_store<S>(shared, params, list, rank, group, static_cast<int>(threadIdx.x % 128));
   }
   // Nobody leaves while the other block may still write here.
   if constexpr (S::kSharers > 1) {

@@ -3,6 +3,7 @@
 // gemm.cu decides which of them a problem goes to.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -27,20 +28,57 @@ void gemm_tiles(const Context& ctx, Precision precision, std::span<const Gemm> p
 bool few_rows(Precision precision, const Gemm& g) noexcept;
 void gemm_rows(const Context& ctx, Precision precision, std::span<const Gemm> problems);
 
-// gemm_dots.cu: the same in float precision.
-bool few_dots(Precision precision, const Gemm& g) noexcept;
-void gemm_dots(const Context& ctx, std::span<const Gemm> problems);
+// gemm_rows_float.cu: the same in float precision.
+bool few_float_rows(const Gemm& g) noexcept;
+void gemm_rows_float(const Context& ctx, std::span<const Gemm> problems);
 
 // gemm_library.cu: operands of one type. Problems that the library refuses are left in `refused`.
 void gemm_library(const Context& ctx, std::span<const Gemm> problems, std::vector<Gemm>& refused);
 
-// Of a list of jobs, each with its first block in `first`, the one that a block belongs to. The
-// whole block asks; one round trip to memory instead of a search of many.
-template <class Job>
-__device__ inline int job_of_block(const Job* jobs, int count, int block) {
-  if (count == 1) return 0;
+// gemm_groups.cu: bf16 operands whose rows begin on boundaries of 16 bytes; all problems of a list
+// side by side.
+extern int groups_variant;
+bool fits_groups(const Gemm& g) noexcept;
+void gemm_groups(const Context& ctx, std::span<const Gemm> problems);
+
+// The jobs of a launch, each with its first block in `first`: a few are passed as they are, more are
+// staged, which costs a copy.
+template <class Job, int kHere>
+struct JobList {
+  const Job* staged = nullptr;
+  int count = 0;
+  int each = 0;  // blocks of every job; 0: some have more than others
+  Job here[kHere];
+};
+
+template <int kHere, class Job>
+JobList<Job, kHere> job_list(const Context& ctx, const std::vector<Job>& jobs, int blocks) {
+  JobList<Job, kHere> list;
+  list.count = static_cast<int>(jobs.size());
+  list.each = blocks / list.count;
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    const int next = i + 1 < jobs.size() ? jobs[i + 1].first : blocks;
+    if (next - jobs[i].first != list.each) list.each = 0;
+  }
+  if (list.count <= kHere) {
+    std::copy(jobs.begin(), jobs.end(), list.here);
+  } else {
+    list.staged = stage(ctx, std::span<const Job>(jobs));
+  }
+  return list;
+}
+
+template <class Job, int kHere>
+__device__ inline const Job* jobs_of(const JobList<Job, kHere>& list) {
+  return list.staged != nullptr ? list.staged : list.here;
+}
+// The job that a block belongs to; whole warps ask. One round trip to memory, no search of many.
+template <class Job, int kHere>
+__device__ inline int job_of_block(const JobList<Job, kHere>& list, int block) {
+  if (list.each > 0) return block / list.each;
+  const Job* jobs = jobs_of(list);
   int before = 0;
-  for (int j = static_cast<int>(threadIdx.x) % 32; j < count; j += 32) {
+  for (int j = static_cast<int>(threadIdx.x) % 32; j < list.count; j += 32) {
     before += jobs[j].first <= block;
   }
   return static_cast<int>(__reduce_add_sync(0xFFFFFFFFu, static_cast<unsigned>(before))) - 1;

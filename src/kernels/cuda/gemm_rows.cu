@@ -8,7 +8,7 @@ namespace cachalot::cuda {
 bool few_rows(Precision precision, const Gemm& g) noexcept {
   // Bf16 products of both types; of float precision where products of bf16 numbers are exact.
   const bool exact = g.a.dtype == DType::kBF16 && g.b.dtype == DType::kBF16;
-  return (precision == Precision::kBF16 || exact) && !g.trans_a && g.trans_b && g.m() <= 64;
+  return (precision == Precision::kBF16 || exact) && !g.trans_a && g.trans_b && g.m() <= 32;
 }
 
 void gemm_rows(const Context& ctx, Precision, std::span<const Gemm> problems) {

@@ -1,6 +1,8 @@
 // Products on the device against the definition: every type, transposition, stride and path.
 #include <dlfcn.h>
 
+#include <array>
+
 #include "kernels/cuda/gemm_case_test.cuh"
 #include "kernels/cuda/gemm_parts.cuh"
 #include "kernels/cuda/ops.h"
@@ -45,6 +47,18 @@ void by_library(const Context& ctx, Precision precision, std::span<const Gemm> p
   EXPECT_TRUE(refused.empty()) << refused.size() << " problems refused by the library";
 }
 
+void by_groups(const Context& ctx, Precision precision, std::span<const Gemm> problems) {
+  ASSERT_EQ(Precision::kBF16, precision);
+  std::vector<Gemm> list(problems.begin(), problems.end()), rest;
+  convert_operands(ctx, DType::kBF16, list);
+  std::copy_if(list.begin(), list.end(), std::back_inserter(rest),
+               [](const Gemm& g) { return !fits_groups(g); });
+  std::erase_if(list, [](const Gemm& g) { return !fits_groups(g); });
+  gemm_groups(ctx, list);
+  gemm_tiles(ctx, precision, rest);
+}
+
+constexpr Path kGroups{"groups", by_groups};
 constexpr Path kGemm{"gemm", gemm}, kTiles{"tiles", gemm_tiles}, kRows{"rows", gemm_rows},
     kLibrary{"library", by_library};
 
@@ -172,6 +186,19 @@ TEST_F(CudaGemmTest, Library) {
   }
 }
 
+TEST_F(CudaGemmTest, Groups) {
+  for (const auto& [m, n, k] : kShapes) {
+    for (const auto& [left, right] : kPads) {
+      compare({kGroups}, Precision::kBF16, all_types(m, n, k, left, right));
+    }
+  }
+  for (const auto& [m, n, k] : {std::array{200, 300, 136}, {260, 130, 320}}) {
+    std::vector<Case> cases = all_types(m, n, k, 8, 8);
+    std::erase_if(cases, [](const Case& c) { return c.a == DType::kF32 || c.b == DType::kF32; });
+    compare({kGroups}, Precision::kBF16, cases);
+  }
+}
+
 TEST_F(CudaGemmTest, Rows) {
   std::vector<Case> cases;
   for (const int m : {1, 2, 7, 8, 9, 16, 17, 31, 32, 45}) {
@@ -194,6 +221,24 @@ TEST_F(CudaGemmTest, Rows) {
                  [&](const Case& c) { return c.m <= most; });
     compare({kRows}, Precision::kBF16, some);
   }
+}
+
+TEST_F(CudaGemmTest, RowsOfFloats) {
+  std::vector<Case> cases;
+  for (const int m : {1, 3, 8, 13, 16}) {
+    for (const int n : {1, 64, 101}) {
+      for (int bits = 0; bits < 4; ++bits) {
+        Case c{m, n, n == 64 ? 4096 : 1028, false, true};
+        c.a = (bits & 1) != 0 ? DType::kBF16 : DType::kF32;
+        c.b = (bits & 2) != 0 ? DType::kBF16 : DType::kF32;
+        c.accumulate = m % 2 != 0;
+        c.left = m % 3 == 0 ? 4 : 0;
+        c.right = m % 3 == 0 ? 0 : 4;
+        cases.push_back(c);
+      }
+    }
+  }
+  compare({kGemm}, Precision::kF32, cases);
 }
 
 TEST_F(CudaGemmTest, EmptyProblemsAndEmptySums) {
@@ -252,7 +297,45 @@ TEST_F(CudaGemmTest, GroupsOfOneMatrix) {
   }
 }
 
-// Too large for the definition here: the library against the tiles.
+// Too large for the definition here: groups against tiles, more of them than multiprocessors.
+TEST_F(CudaGemmTest, LargeGroupsAgreeWithTiles) {
+  constexpr int kM = 1300, kN = 1408, kK = 520;
+  for (const bool trans_a : {false, true}) {
+    for (const bool trans_b : {false, true}) {
+      constexpr int kWidth = 1304;  // whole vectors
+      const Mat<Bf16> a =
+          up(testing::to_bf16(random_mat(trans_a ? kK : kM, trans_a ? kWidth : kK, 1)));
+      const Mat<Bf16> b = up(testing::to_bf16(random_mat(trans_b ? kN : kK, trans_b ? kK : kN, 2)));
+      Mat<float> got[3], want[3];
+      std::vector<Gemm> list, same;
+      for (int i = 0; i < 3; ++i) {
+        const int m = i == 1 ? kM : kM - 5 * i, k = kK - 8 * i;
+        got[i] = room<float>(m, kN);
+        want[i] = room<float>(m, kN);
+        const MatRef x = columns(MatRef(a.cview()).sub_rows(0, trans_a ? k : m), 0, trans_a ? m : k);
+        const MatRef y = columns(MatRef(b.cview()).sub_rows(0, trans_b ? kN : k), 0, trans_b ? k : kN);
+        list.push_back({x, y, got[i].view(), trans_a, trans_b});
+        same.push_back({x, y, want[i].view(), trans_a, trans_b});
+      }
+      for (int turn = 0; turn < 3; ++turn) {  // other maps at other addresses each time
+        gemm_groups(ctx, std::span<const Gemm>(list).subspan(static_cast<std::size_t>(turn), 1));
+      }
+      gemm_tiles(ctx, Precision::kBF16, same);
+      for (groups_variant = 0; groups_variant < 4; ++groups_variant) {
+        for (auto& m : got) device_->zero(m.data(), m.size() * sizeof(float));
+        gemm_groups(ctx, list);
+        for (int i = 0; i < 3; ++i) {
+          EXPECT_EQ("", disagreement(down(got[i]).cview(), down(want[i]).cview(), 2e-5))
+              << "trans " << trans_a << trans_b << " problem " << i << " variant "
+              << groups_variant;
+        }
+      }
+      groups_variant = 0;
+    }
+  }
+}
+
+// The library against the tiles.
 TEST_F(CudaGemmTest, LargeOnesAgreeWithTiles) {
   if (!has_library()) GTEST_SKIP() << "no cublasLt on this machine";
   constexpr int kM = 700, kN = 1408, kK = 1000;

@@ -23,6 +23,8 @@ struct Job {
   bool accumulate;
 };
 
+using Jobs = JobList<Job, 16>;
+
 __device__ void store(const Job& job, int row, int col, float value) {
   if (row >= job.m || col >= job.n) return;
   const std::int64_t at = row * job.c_stride + col;
@@ -33,11 +35,11 @@ __device__ void store(const Job& job, int row, int col, float value) {
   }
 }
 
-// A tile of one operand: `outer` rows of the result's dimension by kDepth of the summed one. In
+// A tile of one operand: kOuter rows of the result's dimension by kDepth of the summed one. In
 // shared memory as it lies in device memory: by rows along k (kAlongK), or by rows of constant k.
-constexpr int kDepth = 64, kPad = 8, kThreads = 128;
+constexpr int kPad = 8, kThreads = 128;
 
-template <int kOuter, bool kAlongK>
+template <int kOuter, int kDepth, bool kAlongK>
 struct Tile {
   static constexpr int kRows = kAlongK ? kOuter : kDepth;
   static constexpr int kCols = kAlongK ? kDepth : kOuter;
@@ -82,9 +84,9 @@ __device__ void load_matrices(std::uint32_t (&r)[4], const __nv_bfloat16* row) {
 
 // Four matrices of 8 x 8 that cover 16 of the outer dimension by 16 of k: (outer, k) of (0, 0),
 // (8, 0), (0, 8), (8, 8), each thread with two elements that follow one another in k.
-template <int kOuter, bool kAlongK>
-__device__ void fragment(std::uint32_t (&r)[4], const Tile<kOuter, kAlongK>& tile, int outer,
-                         int k) {
+template <int kOuter, int kDepth, bool kAlongK>
+__device__ void fragment(std::uint32_t (&r)[4], const Tile<kOuter, kDepth, kAlongK>& tile,
+                         int outer, int k) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int o = outer + (lane / 8 % 2) * 8, kk = k + lane / 16 * 8, i = lane % 8;
   const int at = kAlongK ? (o + i) * tile.kStride + kk : (kk + i) * tile.kStride + o;
@@ -93,14 +95,16 @@ __device__ void fragment(std::uint32_t (&r)[4], const Tile<kOuter, kAlongK>& til
 
 // kM x 64 of the result; warps side by side along n where kM is 16, else two by two.
 template <int kM, bool kTransA, bool kTransB>
-__global__ void __launch_bounds__(kThreads) tiles_bf16_kernel(const Job* jobs, int count) {
+__global__ void __launch_bounds__(kThreads) tiles_bf16_kernel(const __grid_constant__ Jobs jobs) {
   constexpr int kN = 64, kWarpsM = kM == 16 ? 1 : 2, kWarpsN = 4 / kWarpsM;
   constexpr int kWarpM = kM / kWarpsM, kWarpN = kN / kWarpsN;
-  using TileA = Tile<kM, !kTransA>;
-  using TileB = Tile<kN, kTransB>;
+  // Few rows wait for memory: all that there is room for is asked for at once.
+  constexpr int kDepth = kM == 16 ? 128 : 64;
+  using TileA = Tile<kM, kDepth, !kTransA>;
+  using TileB = Tile<kN, kDepth, kTransB>;
   __shared__ __align__(16) TileA a;
   __shared__ __align__(16) TileB b;
-  const Job job = jobs[job_of_block(jobs, count, static_cast<int>(blockIdx.x))];
+  const Job job = jobs_of(jobs)[job_of_block(jobs, static_cast<int>(blockIdx.x))];
   const int tile = static_cast<int>(blockIdx.x) - job.first;
   const int m0 = tile / job.tiles_n * kM, n0 = tile % job.tiles_n * kN;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
@@ -181,9 +185,9 @@ __device__ void load_float(float (&to)[kFloatDepth][kFloatTile + 4], const void*
   }
 }
 
-__global__ void __launch_bounds__(kFloatThreads) tiles_float_kernel(const Job* jobs, int count) {
+__global__ void __launch_bounds__(kFloatThreads) tiles_float_kernel(const __grid_constant__ Jobs jobs) {
   __shared__ float a[kFloatDepth][kFloatTile + 4], b[kFloatDepth][kFloatTile + 4];
-  const Job job = jobs[job_of_block(jobs, count, static_cast<int>(blockIdx.x))];
+  const Job job = jobs_of(jobs)[job_of_block(jobs, static_cast<int>(blockIdx.x))];
   const int tile = static_cast<int>(blockIdx.x) - job.first;
   const int m0 = tile / job.tiles_n * kFloatTile, n0 = tile % job.tiles_n * kFloatTile;
   const int row = static_cast<int>(threadIdx.x) / 16 * 4, col = static_cast<int>(threadIdx.x) % 16;
@@ -242,7 +246,7 @@ Job job_of(const Gemm& g, int tile_m, int tile_n, int& blocks) {
   return job;
 }
 
-using Kernel = void (*)(const Job*, int);
+using Kernel = void (*)(Jobs);
 constexpr Kernel kBf16Kernels[2][2][2] = {  // [rows][trans_a][trans_b]
     {{tiles_bf16_kernel<16, false, false>, tiles_bf16_kernel<16, false, true>},
      {tiles_bf16_kernel<16, true, false>, tiles_bf16_kernel<16, true, true>}},
@@ -252,9 +256,8 @@ constexpr Kernel kBf16Kernels[2][2][2] = {  // [rows][trans_a][trans_b]
 void launch(const Context& ctx, Kernel kernel, int threads, const std::vector<Job>& jobs,
             int blocks) {
   if (blocks == 0) return;
-  const Job* list = stage(ctx, std::span<const Job>(jobs));
   kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), 0, stream_of(ctx)>>>(
-      list, static_cast<int>(jobs.size()));
+      job_list<16>(ctx, jobs, blocks));
   check_launch("gemm_tiles");
 }
 

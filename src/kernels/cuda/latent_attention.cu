@@ -1,13 +1,17 @@
 // Absorbed MLA attention on Hopper: which kernel a problem gets, and its launches.
 //
 // By heads, format and precision alone (never by queries or by what else is in the call: bits
-// must not depend on those): latent 512 and rope 64 in BF16 or FP8 with bf16 products take the
-// kernels of latent_mma.cuh, everything else that of latent_generic.cuh.
+// must not depend on those): latent 512 and rope 64 in BF16 or FP8 with bf16 products take
+// the kernels of latent_few.cuh (up to 32 heads) and latent_many.cuh, everything else that of
+// latent_generic.cuh.
 // Idea of attending over parts of the context and merging them: Dao et al., Flash-Decoding (2023).
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 
+#include "kernels/cuda/latent_few.cuh"
 #include "kernels/cuda/latent_generic.cuh"
-#include "kernels/cuda/latent_mma.cuh"
+#include "kernels/cuda/latent_many.cuh"
 #include "kernels/cuda/latent_plan.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/stream.cuh"
@@ -17,9 +21,11 @@ namespace cachalot::cuda {
 namespace {
 
 constexpr int kSharedLimit = 232448;  // bytes a block of threads may have
+constexpr int kFewHeads = 32;
 
-int generic_chunk(int) { return 256; }
-int few_heads_chunk(int seen) { return seen <= 16384 ? 256 : seen <= 65536 ? 512 : 1024; }
+// Tokens. For few heads a chunk's sums are small beside its cache rows; for many heads, storing
+// them costs about as much as 64 tokens. Generic: pieces are chunks.
+constexpr int kGenericChunk = 256, kFewHeadsChunk = 512, kManyHeadsChunk = 512;
 
 struct Partials {
   float* out = nullptr;     // [partials, rows of a group, L]
@@ -35,11 +41,12 @@ Partials partials_of(const Context& ctx, const LatentPlan& plan, int rows, int l
 }
 
 void merge(const Context& ctx, const LatentPlan& plan, const DevicePlan& on_device, int rows,
-           int latent, const Partials& partials) {
-  if (plan.partials == 0) return;
+           int latent, int lanes, const Partials& partials) {
+  const auto in_pieces = [lanes](const RowGroup& g) { return lanes > 1 || g.pieces > 1; };
+  if (std::none_of(plan.groups.begin(), plan.groups.end(), in_pieces)) return;
   const dim3 grid(static_cast<unsigned>(plan.groups.size()), static_cast<unsigned>(rows),
                   static_cast<unsigned>(ceil_div(latent, 128)));
-  merge_chunks<<<grid, 128, 0, stream_of(ctx)>>>(on_device, rows, latent, partials.out,
+  merge_pieces<<<grid, 128, 0, stream_of(ctx)>>>(on_device, rows, latent, lanes, partials.out,
                                                  partials.rows);
   check_launch("latent_attention merge");
 }
@@ -61,17 +68,18 @@ GenericShape generic_shape(const LatentAttention& a) {
                                       "about 19000"));
 }
 
-void attend_generic(const Context& ctx, const LatentPlan& plan, const GenericShape& shape) {
+void attend_generic(const Context& ctx, LatentPlan& plan, const GenericShape& shape) {
+  plan.share(1 << 30, false);
   const int latent = shape.layout.latent;
   const DevicePlan on_device = upload(ctx, plan);
   const Partials partials = partials_of(ctx, plan, shape.rows, latent);
   check(cudaFuncSetAttribute(attend_any, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              static_cast<int>(shape.bytes())),
         "latent_attention");
-  attend_any<<<static_cast<unsigned>(plan.items.size()), 256, shape.bytes(), stream_of(ctx)>>>(
+  attend_any<<<static_cast<unsigned>(plan.pieces.size()), 256, shape.bytes(), stream_of(ctx)>>>(
       shape, on_device, partials.out, partials.rows);
   check_launch("latent_attention");
-  merge(ctx, plan, on_device, shape.rows, latent, partials);
+  merge(ctx, plan, on_device, shape.rows, latent, 1, partials);
 }
 
 // Memory as lines of 128 bytes, of which a token takes every ninth: a box of it is 64 columns of
@@ -104,22 +112,47 @@ CUtensorMap tile_map(const std::byte* base, int tokens) {
   return map;
 }
 
-template <bool kFp8, int kRowTiles>
-void attend_few(const Context& ctx, const LatentPlan& plan) {
+// `F`: FewHeads or ManyHeads.
+template <class F, class Kernel>
+void attend(const Context& ctx, LatentPlan& plan, Kernel* kernel, bool fp8) {
   if (plan.empty()) return;
-  using F = FewHeads<kFp8, kRowTiles>;
+  plan.share(device_of(ctx).processors(), F::kLanes > 1);
   const DevicePlan on_device = upload(ctx, plan);
-  const Partials partials = partials_of(ctx, plan, F::kRows, kLatentWidth);
+  const Partials partials = partials_of(ctx, plan, F::kRows * F::kLanes, kLatentWidth);
   const std::byte* base = *std::min_element(plan.blocks.begin(), plan.blocks.end());
-  const CUtensorMap map = kFp8 ? CUtensorMap{} : tile_map(base, F::kTokens);
-  const auto kernel = attend_few_heads<kFp8, kRowTiles>;
+  const CUtensorMap map = fp8 ? CUtensorMap{} : tile_map(base, F::kTokens);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, F::kBytes),
         "latent_attention");
-  const int items = static_cast<int>(plan.items.size());
-  kernel<<<static_cast<unsigned>(std::min(items, device_of(ctx).processors())), F::kThreads,
-           F::kBytes, stream_of(ctx)>>>(map, base, on_device, items, partials.out, partials.rows);
+#ifdef LATENT_PROFILE
+  static cudaEvent_t events[4];
+  static int calls = 0;
+  if (calls == 0) for (auto& e : events) cudaEventCreate(&e);
+  cudaEventRecord(events[1], stream_of(ctx));
+  unsigned long long span[3] = {~0ull, 0, 0};
+  if (++calls % 33 == 0) cudaMemcpyToSymbol(latent_span, span, sizeof(span));
+#endif
+  kernel<<<static_cast<unsigned>(plan.begins.size() - 1), F::kThreads, F::kBytes,
+           stream_of(ctx)>>>(map, base, on_device, partials.out, partials.rows);
   check_launch("latent_attention");
-  merge(ctx, plan, on_device, F::kRows, kLatentWidth, partials);
+#ifdef LATENT_PROFILE
+  cudaEventRecord(events[2], stream_of(ctx));
+#endif
+  merge(ctx, plan, on_device, F::kRows, kLatentWidth, F::kLanes, partials);
+#ifdef LATENT_PROFILE
+  cudaEventRecord(events[3], stream_of(ctx));
+  if (calls % 33 == 0) {
+    cudaDeviceSynchronize();
+    float kernel_ms = 0, merge_ms = 0;
+    cudaEventElapsedTime(&kernel_ms, events[1], events[2]);
+    cudaEventElapsedTime(&merge_ms, events[2], events[3]);
+    cudaMemcpyFromSymbol(span, latent_span, sizeof(span));
+    std::printf("   kernel %.1f us, merge %.1f us; first begin to last end %.1f us, mean span %.1f us, "
+                "%zu pieces, %d partials\n",
+                kernel_ms * 1e3, merge_ms * 1e3, double(span[1] - span[0]) / 1e3,
+                double(span[2]) / 1e3 / double(plan.begins.size() - 1), plan.pieces.size(),
+                plan.partials);
+  }
+#endif
 }
 
 bool is_fast(const LatentAttention& a) {
@@ -143,24 +176,47 @@ bool is_fast(const LatentAttention& a) {
 }  // namespace
 
 void latent_attention(const Context& ctx, std::span<const LatentAttention> problems) {
-  LatentPlan few[2][2];  // [fp8][more than 16 rows]
+  LatentPlan few[2][2], many[2];  // [fp8][more than 16 rows]
+  std::vector<std::pair<GenericShape, LatentPlan>> generic;
   for (const LatentAttention& a : problems) {
     if (a.q.rows == 0) continue;
-    if (is_fast(a)) {
-      const bool wide = a.q.rows * a.heads > 16;
-      few[a.cache.layout.format == LatentFormat::kFp8][wide].add(a, wide ? 32 : 16,
-                                                                 few_heads_chunk);
-    } else {
-      LatentPlan plan;
+    const bool fp8 = a.cache.layout.format == LatentFormat::kFp8;
+    if (!is_fast(a)) {
       const GenericShape shape = generic_shape(a);
-      plan.add(a, shape.rows, generic_chunk);
-      attend_generic(ctx, plan, shape);
+      auto same = std::find_if(generic.begin(), generic.end(),
+                               [&](const auto& other) { return other.first == shape; });
+      if (same == generic.end()) same = generic.insert(same, {shape, {}});
+      same->second.add(a, shape.rows, kGenericChunk);
+    } else if (a.heads > kFewHeads) {
+      many[fp8].add(a, ManyHeads::kRows, kManyHeadsChunk);
+    } else if (a.q.rows * a.heads <= 16) {
+      few[fp8][0].add(a, 16, kFewHeadsChunk);
+    } else {
+      few[fp8][1].add(a, 32, kFewHeadsChunk);
     }
   }
-  attend_few<false, 1>(ctx, few[0][0]);
-  attend_few<false, 2>(ctx, few[0][1]);
-  attend_few<true, 1>(ctx, few[1][0]);
-  attend_few<true, 2>(ctx, few[1][1]);
+  attend<FewHeads<false, 16>>(ctx, few[0][0], attend_few_heads<false, 16>, false);
+  attend<FewHeads<false, 32>>(ctx, few[0][1], attend_few_heads<false, 32>, false);
+  attend<FewHeads<true, 16>>(ctx, few[1][0], attend_few_heads<true, 16>, true);
+  attend<FewHeads<true, 32>>(ctx, few[1][1], attend_few_heads<true, 32>, true);
+  attend<ManyHeads>(ctx, many[0], attend_many_heads<false>, false);
+  attend<ManyHeads>(ctx, many[1], attend_many_heads<true>, true);
+  for (auto& [shape, plan] : generic) attend_generic(ctx, plan, shape);
 }
+
+#ifdef LATENT_PROFILE
+void print_latent_profile() {
+  unsigned long long p[2][16], zero[2][16] = {};
+  cudaDeviceSynchronize();
+  cudaMemcpyFromSymbol(p, latent_profile, sizeof(p));
+  cudaMemcpyToSymbol(latent_profile, zero, sizeof(p));
+  const double count = double(p[0][15] + p[1][15] == 0 ? 1 : std::max(p[0][15], p[1][15]));
+  for (int g = 0; g < 2; ++g) {
+    std::printf("   clocks per step (%llu):", p[g][15]);
+    for (int i = 0; i < 15; ++i) std::printf(" %.0f", double(p[g][i]) / count);
+    std::printf("\n");
+  }
+}
+#endif
 
 }  // namespace cachalot::cuda

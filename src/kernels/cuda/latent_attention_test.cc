@@ -115,7 +115,9 @@ TEST_F(CudaLatentAttentionTest, FastShapesAgree) {
                                                          {70, 70, 16},
                                                          {70, 150, 128},
                                                          {1, 5000, 16},
-                                                         {1, 5000, 128}}) {
+                                                         {1, 5000, 128},
+                                                         {2, 9000, 32},
+                                                         {1, 20000, 64}}) {
       check(s, format, Precision::kBF16, 1e-2);
     }
   }
@@ -155,8 +157,8 @@ TEST_F(CudaLatentAttentionTest, NeitherOtherProblemsNorPlacesChangeBits) {
       std::vector<LatentCase> cases;
       std::vector<Mat<float>> alone;
       std::uint64_t seed = 1;
-      const std::vector<LatentShape> shapes{{1, 3000, heads}, {2, 50, heads}, {1, 1, heads},
-                                            {4, 1500, heads}, {1, 700, heads}};
+      const std::vector<LatentShape> shapes{{1, 3000, heads}, {2, 50, heads},   {1, 1, heads},
+                                            {4, 1500, heads}, {1, 700, heads},  {1, 9000, heads}};
       for (const LatentShape& s : shapes) {
         LatentCase c = make(s, format, Precision::kBF16, ++seed);
         const LatentAttention problem = c.problem();

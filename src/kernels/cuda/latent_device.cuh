@@ -10,6 +10,7 @@
 #include <cuda_bf16.h>
 
 #include <cstdint>
+#include <type_traits>
 
 namespace cachalot::cuda {
 
@@ -51,17 +52,12 @@ __device__ inline bool try_wait(std::uint32_t bar, std::uint32_t parity) {
       : "memory");
   return done != 0;
 }
-__device__ inline std::uint64_t nanoseconds() {
-  std::uint64_t t;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
-  return t;
-}
 // A wait of seconds is a fault: a trap names it where a hang would not.
 __device__ inline void wait(std::uint32_t bar, std::uint32_t parity) {
   if (try_wait(bar, parity)) return;
-  const std::uint64_t begin = nanoseconds();
+  const long long begin = clock64();
   while (!try_wait(bar, parity)) {
-    if (nanoseconds() - begin > 4'000'000'000u) __trap();
+    if (clock64() - begin > 1'000'000'000) __trap();
   }
 }
 
@@ -83,6 +79,17 @@ __device__ inline void sync_threads(int name, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
 }
 
+__device__ inline bool any_of_threads(int name, int threads, bool x) {
+  std::uint32_t any;
+  asm volatile(
+      "{\n.reg .pred p, q;\nsetp.ne.u32 p, %1, 0;\n"
+      "barrier.cta.red.or.pred q, %2, %3, p;\nselp.u32 %0, 1, 0, q;\n}"
+      : "=r"(any)
+      : "r"(static_cast<std::uint32_t>(x)), "r"(name), "r"(threads)
+      : "memory");
+  return any != 0;
+}
+
 __device__ inline void copy_box(std::uint32_t to, const CUtensorMap* map, std::uint32_t bar, int x,
                                 int y, int z) {
   asm volatile(
@@ -100,32 +107,50 @@ __device__ inline void copy_bytes(std::uint32_t to, const void* from, int bytes,
       : "memory");
 }
 
-__device__ inline void load_matrices(std::uint32_t (&r)[4], std::uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+__device__ inline float load_float(std::uint32_t address) {
+  float x;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(address) : "memory");
+  return x;
+}
+__device__ inline void store_float(std::uint32_t address, float x) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory");
+}
+// Where the program says: a load that moves up takes registers.
+__device__ inline uint4 load_global_piece(const void* from) {
+  uint4 x;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+               : "l"(from));
+  return x;
+}
+__device__ inline float load_global_float(const void* from) {
+  float x;
+  asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(x) : "l"(from));
+  return x;
+}
+
+__device__ inline uint4 load_piece(std::uint32_t address) {
+  uint4 x;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
                : "r"(address)
                : "memory");
+  return x;
 }
-__device__ inline void load_transposed(std::uint32_t (&r)[4], std::uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address)
+__device__ inline void store_piece(std::uint32_t address, uint4 x) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x.x), "r"(x.y),
+               "r"(x.z), "r"(x.w)
                : "memory");
-}
-// c [16, 8] += a [16, 16] b [16, 8]
-__device__ inline void multiply(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
-                                std::uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7},"
-      " {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 __device__ inline std::uint32_t pack_bf16(float low, float high) {
   std::uint32_t packed;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
+}
+// Of a packed pair: weights are summed as they are multiplied, so that they sum to one exactly.
+__device__ inline float sum_of_pair(std::uint32_t pair) {
+  return __uint_as_float(pair << 16) + __uint_as_float(pair & 0xFFFF0000u);
 }
 __device__ inline float exp2_of(float x) {
   float y;
@@ -140,79 +165,157 @@ __device__ inline std::uint32_t piece_at(int token, int column_block, int piece)
                                     ((piece ^ (token & 7)) << 4));
 }
 
-// Codes of E4M3 without subnormals -> bf16, times a power of two that may be as large as 2^119. The
-// bits of a code, put where those of a bf16 are, are the number times 2^-120; two factors, because
-// their product may be past the end of bf16.
+// Codes of E4M3 without subnormals -> bf16. The bits of a code, put where those of a bf16 are, are
+// the number times 2^-120: a product with the scale, a power of two, times 2^120 is exact. Where
+// that is past the end of bf16, and for NaN, kLarge multiplies twice.
+__device__ inline bool is_large_scale(float scale) { return !(scale <= 0x1p7f); }
 struct CodeScale {
   __nv_bfloat162 first, second;
-  bool two;  // else `second` is 1
-  __device__ explicit CodeScale(float scale) {
-    two = !(scale <= 0x1p7f);
-    first = __float2bfloat162_rn(two ? 0x1p120f : scale * 0x1p120f);
+  __device__ explicit CodeScale(float scale, bool large) {
+    first = __float2bfloat162_rn(large ? 0x1p120f : scale * 0x1p120f);
     second = __float2bfloat162_rn(scale);
   }
 };
+template <bool kLarge>
 __device__ inline std::uint32_t two_of_codes(std::uint32_t spread, const CodeScale& scale) {
   const std::uint32_t bits = (spread & 0x80008000u) | ((spread >> 4) & 0x07F007F0u);
   __nv_bfloat162 x = __hmul2(*reinterpret_cast<const __nv_bfloat162*>(&bits), scale.first);
-  if (scale.two) x = __hmul2(x, scale.second);
+  if constexpr (kLarge) x = __hmul2(x, scale.second);
   return *reinterpret_cast<const std::uint32_t*>(&x);
 }
-// The four codes of a word as two pairs of bf16.
-__device__ inline uint2 four_codes(std::uint32_t codes, const CodeScale& scale) {
-  return {two_of_codes(__byte_perm(codes, 0, 0x1404), scale),
-          two_of_codes(__byte_perm(codes, 0, 0x3424), scale)};
+// Where a thread's 16 columns lie, two pieces: columns 16 `piece` on of a token's four column blocks
+// from `first_column` on. Threads have the pieces of a token in order; those of neighbouring column
+// blocks store theirs in opposite orders: no two of the eight that store at once meet in a bank.
+struct PieceStore {
+  std::uint32_t at, next;
+  bool odd;
+  template <int kTokens>
+  static __device__ PieceStore of(std::uint32_t tile, int token, int first_column, int piece) {
+    const bool odd = piece / 4 % 2 != 0;
+    const std::uint32_t at =
+        tile + piece_at<kTokens>(token, first_column + piece / 4, piece % 4 * 2 + odd);
+    return {at, at ^ 16, odd};
+  }
+};
+template <bool kLarge>
+__device__ inline void expand_piece(uint4 codes, float scale, const PieceStore& to, int offset) {
+  const CodeScale by(scale, kLarge);
+  const auto two = [&](std::uint32_t word, std::uint32_t which) {
+    return two_of_codes<kLarge>(__byte_perm(word, 0, which), by);
+  };
+  constexpr std::uint32_t kLow = 0x1404, kHigh = 0x3424;  // where two codes go: upper bytes of two
+  const uint2 first = to.odd ? uint2{codes.z, codes.w} : uint2{codes.x, codes.y};
+  const uint2 second = to.odd ? uint2{codes.x, codes.y} : uint2{codes.z, codes.w};
+  store_piece(to.at + offset, {two(first.x, kLow), two(first.x, kHigh), two(first.y, kLow),
+                               two(first.y, kHigh)});
+  store_piece(to.next + offset, {two(second.x, kLow), two(second.x, kHigh), two(second.y, kLow),
+                                 two(second.y, kHigh)});
 }
 
-// Token by token, 32 of a row's codes per lane: `codes` [tokens, 656 bytes] become a tile; tokens
-// from `valid` on become zeros. By `kThreads` threads, whole warps.
-template <int kTokens, int kThreads>
-__device__ inline void expand_codes(std::uint32_t raw, std::uint32_t tile, int valid, int thread) {
+// Tokens [first, first + 32) of a tile from rows of FP8 in shared memory; those from `valid` on, of
+// the rows, become zeros. By four warps.
+template <int kTokens>
+__device__ inline void expand_rows(std::uint32_t rows, std::uint32_t tile, int first, int valid,
+                                   int thread) {
+  constexpr int kAtOnce = 4;
   const int warp = thread / 32, lane = thread % 32;
-  for (int t = warp; t < kTokens; t += kThreads / 32) {
-    uint4 codes = {0, 0, 0, 0};
-    float scale = 1;
-    const std::uint32_t row = raw + static_cast<std::uint32_t>(t * kFp8RowBytes);
-    if (t < valid) {
-      asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                   : "=r"(codes.x), "=r"(codes.y), "=r"(codes.z), "=r"(codes.w)
-                   : "r"(row + lane * 16)
-                   : "memory");
-      asm volatile("ld.shared.f32 %0, [%1];"
-                   : "=f"(scale)
-                   : "r"(row + kFp8ScalesAt + lane / 8 * 4)
-                   : "memory");
+  // Eight tokens further they lie 1024 bytes further.
+  const PieceStore to[2] = {PieceStore::of<kTokens>(tile, first + warp, 0, lane),
+                            PieceStore::of<kTokens>(tile, first + warp + 4, 0, lane)};
+#pragma unroll
+  for (int t0 = 0; t0 < 32; t0 += 4 * kAtOnce) {
+    uint4 codes[kAtOnce];
+    float scales[kAtOnce];
+    bool large = false;
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int t = t0 + 4 * i + warp;
+      const std::uint32_t row = rows + static_cast<std::uint32_t>(t * kFp8RowBytes);
+      codes[i] = load_piece(row + lane * 16);
+      scales[i] = load_float(row + kFp8ScalesAt + lane / 8 * 4);
+      if (t >= valid) {
+        codes[i] = {0, 0, 0, 0};
+        scales[i] = 1;
+      }
+      large |= is_large_scale(scales[i]);
     }
-    const CodeScale by(scale);
-    const uint2 a = four_codes(codes.x, by), b = four_codes(codes.y, by),
-                c = four_codes(codes.z, by), d = four_codes(codes.w, by);
-    const uint4 low = {a.x, a.y, b.x, b.y}, high = {c.x, c.y, d.x, d.y};
-    // Lanes of neighbouring column blocks write their halves in opposite orders: no two of the
-    // eight lanes that write at once meet in a bank.
-    const int odd = lane / 4 % 2, piece = lane % 4 * 2;
-    for (int half = 0; half < 2; ++half) {
-      const int which = half ^ odd;
-      const uint4 x = which == 0 ? low : high;
-      asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
-                       tile + piece_at<kTokens>(t, lane / 4, piece + which)),
-                   "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
-                   : "memory");
+    if (__any_sync(0xFFFFFFFFu, large)) {
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        expand_piece<true>(codes[i], scales[i], to[i % 2], (t0 + i / 2 * 8) * 128);
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        expand_piece<false>(codes[i], scales[i], to[i % 2], (t0 + i / 2 * 8) * 128);
+      }
     }
   }
-  for (int i = thread; i < kTokens * 8; i += kThreads) {
-    const int t = i / 8, piece = i % 8;
-    uint4 x = {0, 0, 0, 0};
-    if (t < valid) {
-      asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                   : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-                   : "r"(raw + t * kFp8RowBytes + kFp8RopeAt + piece * 16)
-                   : "memory");
-    }
-    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
-                     tile + piece_at<kTokens>(t, kColumnBlocks - 1, piece)),
-                 "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
-                 : "memory");
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int t = thread / 8 + 16 * i;
+    uint4 x = load_piece(rows + static_cast<std::uint32_t>(t * kFp8RowBytes + kFp8RopeAt) +
+                         thread % 8 * 16);
+    if (t >= valid) x = {0, 0, 0, 0};
+    store_piece(tile + piece_at<kTokens>(first + t, kColumnBlocks - 1, thread % 8), x);
   }
+}
+
+// Four column blocks of a tile from `first_column` on, and the rope if asked for, out of global
+// memory: read into registers, then, once `room` says so, expanded. By four warps.
+template <int kTokens, class Room>
+__device__ inline void expand_half(const std::byte* block, int valid, std::uint32_t tile,
+                                   int first_column, bool rope, Room&& room, int thread) {
+  constexpr int kThreads = 128, kPerRow = 16, kRowsAtOnce = kThreads / kPerRow;
+  constexpr int kSteps = kTokens / kRowsAtOnce, kRopeSteps = kTokens * 8 / kThreads;
+  const int piece = thread % kPerRow, first_row = thread / kPerRow;
+  const std::byte* row = block + first_row * kFp8RowBytes;
+  const std::byte* codes_at = row + first_column * 64 + piece * 16;
+  const std::byte* scale_at = row + kFp8ScalesAt + (first_column / 2 + piece / 8) * 4;
+  const PieceStore to = PieceStore::of<kTokens>(tile, first_row, first_column, piece);
+  uint4 codes[kSteps];
+  float scales[kSteps];
+  bool large = false;
+#pragma unroll
+  for (int i = 0; i < kSteps; ++i) {
+    codes[i] = {0, 0, 0, 0};
+    scales[i] = 1;
+    if (first_row + i * kRowsAtOnce < valid) {
+      codes[i] = load_global_piece(codes_at + i * kRowsAtOnce * kFp8RowBytes);
+      scales[i] = load_global_float(scale_at + i * kRowsAtOnce * kFp8RowBytes);
+    }
+  }
+  room();
+#pragma unroll
+  for (int i = 0; i < kSteps; ++i) large |= is_large_scale(scales[i]);
+  large = __any_sync(0xFFFFFFFFu, large);
+  uint4 ropes[kRopeSteps];
+  const auto expand = [&](auto is_large) {
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      if (rope && i == kSteps / 2) {  // into registers that are free by now
+#pragma unroll
+        for (int j = 0; j < kRopeSteps; ++j) {
+          const int t = (thread + j * kThreads) / 8;
+          ropes[j] = {0, 0, 0, 0};
+          if (t < valid) {
+            ropes[j] =
+                load_global_piece(block + t * kFp8RowBytes + kFp8RopeAt + thread % 8 * 16);
+          }
+        }
+      }
+      expand_piece<is_large.value>(codes[i], scales[i], to, i * kRowsAtOnce * 128);
+    }
+  };
+  if (large) {
+    expand(std::true_type{});
+  } else {
+    expand(std::false_type{});
+  }
+  if (!rope) return;
+  const std::uint32_t rope_to = tile + piece_at<kTokens>(thread / 8, kColumnBlocks - 1, thread % 8);
+#pragma unroll
+  for (int j = 0; j < kRopeSteps; ++j) store_piece(rope_to + j * (kThreads / 8) * 128, ropes[j]);
 }
 
 // Tokens from `valid` on become zeros: what a block holds behind its last row may be NaN, and a

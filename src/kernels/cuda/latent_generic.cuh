@@ -12,6 +12,7 @@ struct GenericShape {
   bool bf16;         // operands and weights rounded
   int rows, tokens;  // of a tile
   int stride;        // floats of a token in shared memory: odd
+  bool operator==(const GenericShape&) const = default;
   std::size_t bytes() const {
     return sizeof(float) * (static_cast<std::size_t>(rows) * layout.width() +
                             static_cast<std::size_t>(tokens) * stride +
@@ -39,7 +40,7 @@ __device__ inline float latent_value(const GenericShape& s, const std::byte* row
   return __uint_as_float(size | (code & 0x80u) << 24) * scales[c / kLatentTile];
 }
 
-// One item per block of threads.
+// One piece, a chunk, per block of threads.
 __global__ void __launch_bounds__(256)
     attend_any(GenericShape s, DevicePlan plan, float* partial_out, float2* partial_rows) {
   extern __shared__ float memory[];
@@ -54,8 +55,8 @@ __global__ void __launch_bounds__(256)
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int warp = thread / 32, lane = thread % 32, warps = threads / 32;
 
-  const WorkItem work = plan.items[blockIdx.x];
-  const RowGroup& g = plan.groups[work.group];
+  const Piece piece = plan.pieces[blockIdx.x];
+  const RowGroup& g = plan.groups[piece.group];
   const std::byte* const* blocks = plan.blocks + g.first_block;
   for (int i = thread; i < g.rows * width; i += threads) {
     const int flat = g.first_row + i / width;
@@ -68,8 +69,8 @@ __global__ void __launch_bounds__(256)
     maxima[i] = -INFINITY;
     sums[i] = 0;
   }
-  const int end = g.end(work.chunk);
-  for (int pos = work.chunk * g.chunk; pos < end; pos += s.tokens) {
+  const int end = g.end(piece.first_chunk);
+  for (int pos = piece.first_chunk * g.chunk; pos < end; pos += s.tokens) {
     const int tokens = min(s.tokens, end - pos);
     __syncthreads();
     for (int t = warp; t < tokens; t += warps) {
@@ -98,13 +99,15 @@ __global__ void __launch_bounds__(256)
       float most = maxima[r];
       for (int t = lane; t < seen; t += 32) most = fmaxf(most, w[t]);
       for (int i = 1; i < 32; i *= 2) most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, i));
+      most = ceilf(most);  // factors between chunks are exact
       const float zero_at = most == -INFINITY ? 0 : most;
       const float correction = exp2f(maxima[r] - zero_at);
       float sum = 0;
       for (int t = lane; t < tokens; t += 32) {
-        const float p = t < seen ? exp2f(w[t] - zero_at) : 0;
+        float p = t < seen ? exp2f(w[t] - zero_at) : 0;
+        if (s.bf16) p = round_bf16(p);
         sum += p;
-        w[t] = s.bf16 ? round_bf16(p) : p;
+        w[t] = p;
       }
       for (int i = 1; i < 32; i *= 2) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, i);
       __syncwarp();
@@ -126,13 +129,13 @@ __global__ void __launch_bounds__(256)
     }
   }
   __syncthreads();
-  const bool only = g.chunks == 1;
-  const std::int64_t partial = static_cast<std::int64_t>(g.partial + work.chunk) * s.rows;
+  const bool only = g.pieces == 1;
+  const std::int64_t partial = static_cast<std::int64_t>(piece.partial) * s.rows;
   for (int i = thread; i < g.rows * latent; i += threads) {
     const int r = i / latent, c = i % latent, flat = g.first_row + r;
     if (only) {
       g.out[flat / g.heads * g.out_stride + static_cast<std::int64_t>(flat % g.heads) * latent +
-            c] = __fdiv_rn(out[i], sums[r]);
+            c] = __fmaf_rn(out[i], 1 / sums[r], 0.0f);
     } else {
       partial_out[(partial + r) * latent + c] = out[i];
     }
@@ -141,50 +144,59 @@ __global__ void __launch_bounds__(256)
   for (int r = thread; r < g.rows; r += threads) partial_rows[partial + r] = {maxima[r], sums[r]};
 }
 
-// Chunks of a row -> its result: 128 columns per block of threads, chunks in four interleaved
-// series, each in order. A chunk a row does not see adds zeros: more chunks change no bits.
+// Pieces of a row -> its result: 128 columns per block of threads. The eights of its chunks go to
+// four series in turn, each sums in order; then the series in order. A partial may have two lanes,
+// which are sums of different tokens.
 __global__ void __launch_bounds__(128)
-    merge_chunks(DevicePlan plan, int rows_per_group, int latent, const float* partial_out,
+    merge_pieces(DevicePlan plan, int rows_per_group, int latent, int lanes, const float* partial_out,
                  const float2* partial_rows) {
   const RowGroup& g = plan.groups[blockIdx.x];
-  const int row = static_cast<int>(blockIdx.y), chunks = g.chunks;
-  if (chunks == 1 || row >= g.rows) return;
+  const int row = static_cast<int>(blockIdx.y), pieces = g.pieces;
+  if ((pieces == 1 && lanes == 1) || row >= g.rows) return;
   const int thread = static_cast<int>(threadIdx.x), series = thread / 32, lane = thread % 32;
   const int column = static_cast<int>(blockIdx.z) * 128 + lane * 4;
-  const std::int64_t first = static_cast<std::int64_t>(g.partial) * rows_per_group + row;
+  const std::int64_t first = static_cast<std::int64_t>(g.partial) * lanes * rows_per_group + row;
   float most = -INFINITY;
-  for (int c = lane; c < chunks; c += 32) {
-    most = fmaxf(most, partial_rows[first + static_cast<std::int64_t>(c) * rows_per_group].x);
+  for (int p = lane; p < pieces * lanes; p += 32) {
+    most = fmaxf(most, partial_rows[first + static_cast<std::int64_t>(p) * rows_per_group].x);
   }
   for (int i = 1; i < 32; i *= 2) most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, i));
   const float zero_at = most == -INFINITY ? 0 : most;  // all NaN
-  float total = 0, sum[4] = {};
-  const bool whole = latent % 4 == 0;
+  const bool whole = latent % 4 == 0 && column < latent;
+  const int eights = (g.chunks + kChunksTogether - 1) / kChunksTogether;
+  float total[5] = {};  // of columns, and of weights
+  for (int e = series; e < eights; e += 4) {
+    const int begin = plan.eights[g.first_eight + e], end = plan.eights[g.first_eight + e + 1];
+    for (int l = 0; l < lanes; ++l) {
+    float sum[5] = {};
 #pragma unroll 4
-  for (int c = series; c < chunks; c += 4) {
-    const std::int64_t at = first + static_cast<std::int64_t>(c) * rows_per_group;
-    const float2 of = partial_rows[at];
-    const float weight = exp2f(of.x - zero_at);
-    total = __fmaf_rn(of.y, weight, total);
-    const float* from = partial_out + at * latent + column;
-    if (whole && column < latent) {
-      const float4 x = *reinterpret_cast<const float4*>(from);
+    for (int p = begin; p < end; ++p) {
+      const std::int64_t at = first + (static_cast<std::int64_t>(p) * lanes + l) * rows_per_group;
+      const float2 of = partial_rows[at];
+      const float weight = exp2_of(of.x - zero_at);
+      const float* from = partial_out + at * latent + column;
+      float4 x = {0, 0, 0, 0};
+      if (whole) {
+        x = *reinterpret_cast<const float4*>(from);
+      } else {
+        if (column < latent) x.x = from[0];
+        if (column + 1 < latent) x.y = from[1];
+        if (column + 2 < latent) x.z = from[2];
+        if (column + 3 < latent) x.w = from[3];
+      }
       sum[0] = __fmaf_rn(x.x, weight, sum[0]);
       sum[1] = __fmaf_rn(x.y, weight, sum[1]);
       sum[2] = __fmaf_rn(x.z, weight, sum[2]);
       sum[3] = __fmaf_rn(x.w, weight, sum[3]);
-    } else {
-      for (int i = 0; i < 4; ++i) {
-        if (column + i < latent) sum[i] = __fmaf_rn(from[i], weight, sum[i]);
-      }
+      sum[4] = __fmaf_rn(of.y, weight, sum[4]);
+    }
+    for (int i = 0; i < 5; ++i) total[i] += sum[i];
     }
   }
   __shared__ float parts[4][32][5];
-  for (int i = 0; i < 4; ++i) parts[series][lane][i] = sum[i];
-  parts[series][lane][4] = total;
+  for (int i = 0; i < 5; ++i) parts[series][lane][i] = total[i];
   __syncthreads();
-  // Thread (column i of four, lane): the series in order.
-  const int i = series;
+  const int i = series;  // now: which of the four columns
   if (column + i >= latent) return;
   float result = parts[0][lane][i], all = parts[0][lane][4];
   for (int s = 1; s < 4; ++s) {
@@ -193,7 +205,7 @@ __global__ void __launch_bounds__(128)
   }
   const int flat = g.first_row + row;
   g.out[flat / g.heads * g.out_stride + static_cast<std::int64_t>(flat % g.heads) * latent +
-        column + i] = __fdiv_rn(result, all);
+        column + i] = __fmul_rn(result, 1 / all);
 }
 
 }  // namespace cachalot::cuda

@@ -1,9 +1,10 @@
 // How latent attention is cut into work: rows of one sequence into groups, its context into chunks.
 //
-// A row is a (query, head) pair of a problem, query-major. Where a context is cut depends on how
-// much of it a query sees and on nothing else, so that its bits do not depend on what else is in
-// the call: queries of one problem that want different chunks go into different groups. A group's
-// chunks are items; each leaves its own softmax and sum (a partial), which are merged in order.
+// A row is a (query, head) pair of a problem, query-major. A row's result is a sum over chunks of
+// the context, in order, of every eight chunks first: where chunks lie depends on the place in the
+// context alone, so that bits do not depend on what else is in the call. How chunks are shared out
+// depends on the call. A block of threads does pieces: a chunk, or, where they begin eight, several
+// that it adds up itself. Pieces of a row leave partial results that are merged in the same order.
 #pragma once
 
 #include <cstddef>
@@ -13,6 +14,8 @@
 #include "kernels/latent_attention.h"
 
 namespace cachalot::cuda {
+
+inline constexpr int kChunksTogether = 8;
 
 struct RowGroup {
   const float* q;     // of the problem's first row
@@ -24,7 +27,9 @@ struct RowGroup {
   int first_seen;     // by query 0; each later one sees one row more
   int cached;         // rows of the cache: what lies behind them is not to be used
   int chunk, chunks;  // tokens of a chunk
-  int partial;        // number of the group's first
+  int partial;        // its first: one for each of its pieces
+  int pieces;
+  int first_eight;    // in the list of eights
   float scale_log2;   // to powers of two
 
 #ifdef __CUDACC__
@@ -44,26 +49,32 @@ struct RowGroup {
   }
 };
 
-struct WorkItem {
-  int group, chunk;
+struct Piece {
+  int group, first_chunk, chunks, partial;
 };
 
 struct LatentPlan {
   std::vector<RowGroup> groups;
-  std::vector<WorkItem> items;
   std::vector<const std::byte*> blocks;  // of the layer, offset included
-  int partials = 0;  // groups of one chunk leave none
+  // Made by `share`:
+  std::vector<Piece> pieces;
+  std::vector<int> begins;  // pieces of each block of threads
+  std::vector<int> eights;  // of each group: the first piece of every eight chunks, and their end
+  int partials = 0;
 
-  // Tokens of a chunk by what a query sees: a multiple of 64.
-  using ChunkRule = int (*)(int seen);
-  void add(const LatentAttention& a, int rows_per_group, ChunkRule rule);
-  bool empty() const noexcept { return items.empty(); }
+  void add(const LatentAttention& a, int rows_per_group, int chunk);
+  // Among up to `workers` blocks of threads, to each about as many tokens. `partial_always`: also
+  // for groups of one chunk.
+  void share(int workers, bool partial_always);
+  bool empty() const noexcept { return groups.empty(); }
 };
 
 // The plan on the device, in one piece.
 struct DevicePlan {
   const RowGroup* groups;
-  const WorkItem* items;
+  const Piece* pieces;
+  const int* begins;
+  const int* eights;
   const std::byte* const* blocks;
 };
 DevicePlan upload(const Context& ctx, const LatentPlan& plan);

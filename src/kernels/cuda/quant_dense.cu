@@ -20,6 +20,8 @@ struct Job {
   bool e4m3, vectors;
 };
 
+using Jobs = JobList<Job, 16>;
+
 __device__ float weight_scale(const Job& job, int row, int col) {
   const std::int64_t group = col >> job.group_shift;
   if (job.e4m3) {
@@ -36,8 +38,8 @@ __device__ bool any_nan(std::uint32_t codes) {
 }
 
 // Eight weights a thread at a time.
-__global__ void __launch_bounds__(kThreads) dequantise_kernel(const Job* jobs, int count) {
-  const Job job = jobs[job_of_block(jobs, count, static_cast<int>(blockIdx.x))];
+__global__ void __launch_bounds__(kThreads) dequantise_kernel(const __grid_constant__ Jobs jobs) {
+  const Job job = jobs_of(jobs)[job_of_block(jobs, static_cast<int>(blockIdx.x))];
   const int chunk = static_cast<int>(blockIdx.x) - job.first;
   const int row0 = chunk / job.chunks_per_row * job.rows_per_chunk;
   const int col0 = chunk % job.chunks_per_row * kChunk;
@@ -140,9 +142,8 @@ void quant_dense(const Context& ctx, std::span<const QuantLinear> problems) {
       const MatRef w(to, DType::kBF16, a.w.rows, a.w.cols, job.to_stride);
       products.push_back(linear(a.x, w, a.y, a.accumulate));
     }
-    const Job* list = stage(ctx, std::span<const Job>(jobs));
     dequantise_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream_of(ctx)>>>(
-        list, static_cast<int>(jobs.size()));
+        job_list<16>(ctx, jobs, blocks));
     check_launch("dequantise_kernel");
     cuda::gemm(ctx, Precision::kBF16, products);
     done = end;

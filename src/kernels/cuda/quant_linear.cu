@@ -11,7 +11,7 @@ void quant_linear(const Context& ctx, QuantActivations activations,
                   std::span<const QuantLinear> problems) {
   // Bytes moved per weight: 1 for every 32 rows, from the second time on mostly of the cache,
   // against 1 + 2 + 2 of the way through bf16.
-  constexpr int kFewRows = 96;
+  constexpr int kFewRows = 32;
   std::vector<QuantLinear> few, many;
   for (const QuantLinear& a : problems) {
     if (a.w.panels) {

@@ -103,7 +103,7 @@ class CudaQuantLinearTest : public testing::CudaTest {
 
 TEST_F(CudaQuantLinearTest, FewRows) {
   for (const Kind kind : kKinds) {
-    for (const int m : {1, 3, 8, 9, 16, 25, 40}) {
+    for (const int m : {1, 3, 8, 9, 16, 25, 32}) {
       const int first = m % 2 != 0 ? 0 : 37;
       compare(QuantActivations::kBf16, kind, m, 160, 512, first, 0, m % 3 == 0, m % 2 == 0, false,
               2e-5);
@@ -207,7 +207,7 @@ class CudaQuantLinearBench : public testing::TimedTest {
 };
 
 TEST_F(CudaQuantLinearBench, Experts) {
-  for (const int m : {1, 2, 8, 16, 32, 64, 96, 128}) {
+  for (const int m : {1, 8, 16, 32, 64, 128}) {
     experts(QuantCode::kE4m3, 128, 32, m, 7168, 2048, "e4m3");
   }
   experts(QuantCode::kE4m3, 128, 8, 1, 7168, 2048, "e4m3");

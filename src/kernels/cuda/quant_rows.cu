@@ -22,10 +22,12 @@ struct CodesJob {
   bool x_float;
 };
 
+using CodesJobs = JobList<CodesJob, 16>;
+
 // A warp per tile of 1 x 128: numeric::quantize_int8_tile, codes as bf16 numbers.
-__global__ void codes_kernel(const CodesJob* jobs, int count) {
+__global__ void codes_kernel(const __grid_constant__ CodesJobs jobs) {
   constexpr float kTiny = 0x1p-100f;
-  const CodesJob job = jobs[job_of_block(jobs, count, static_cast<int>(blockIdx.x))];
+  const CodesJob job = jobs_of(jobs)[job_of_block(jobs, static_cast<int>(blockIdx.x))];
   const int tile = static_cast<int>(blockIdx.x) - job.first;
   const int row = tile / job.tiles, t = tile % job.tiles;
   const int lane = static_cast<int>(threadIdx.x);
@@ -88,9 +90,8 @@ void quantise_x(const Context& ctx, std::span<const QuantLinear> problems,
     jobs[i].x_scales = c.scales;
     jobs[i].x_scale_stride = c.scale_stride;
   }
-  const CodesJob* staged = stage(ctx, std::span<const CodesJob>(list));
   codes_kernel<<<static_cast<unsigned>(blocks), 32, 0, stream_of(ctx)>>>(
-      staged, static_cast<int>(list.size()));
+      job_list<16>(ctx, list, blocks));
   check_launch("codes_kernel");
 }
 

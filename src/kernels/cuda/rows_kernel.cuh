@@ -167,8 +167,8 @@ struct RowsSizes {
   static constexpr int kPieceBytes = 128;  // of a row
   static constexpr int kStageBytes = kRows * kPieceBytes;
   static constexpr int kBlocks = kTokens <= 2 ? 2 : 1;  // of a multiprocessor
-  // 96 KB on their way for each of two blocks, or 128 and more for the one.
-  static constexpr int kStages = (kTokens <= 2 ? 6 : kTokens == 4 ? 12 : 8) / kTiles;
+  // 96 KB on their way for each of two blocks, or 192 for the one.
+  static constexpr int kStages = (kTokens <= 2 ? 6 : 12) / kTiles;
   static constexpr int kSumStride = kRows + 1;
   static constexpr int kSumBytes = kRowsWarps * 8 * kTokens * kSumStride * 4;
   static constexpr int kBytes = kRowsWarps * kStages * kStageBytes + kSumBytes;
@@ -184,6 +184,8 @@ __device__ inline int swizzled(int row, int chunk) {
 struct RowsPlace {
   int row0, token0, piece, pieces;
 };
+using RowsJobs = JobList<RowsJob, 16>;
+
 template <int kRows, int kTokens>
 __device__ inline RowsPlace place_of(const RowsJob& job, int unit, int pieces, int log_splits) {
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -203,35 +205,38 @@ class RowsStream {
   using Sizes = RowsSizes<kTiles, kTokens>;
 
  public:
-  __device__ RowsStream(const RowsJob* jobs, int count, int units, int log_splits,
-                        std::uint8_t* ring)
-      : jobs_(jobs), count_(count), units_(units), log_splits_(log_splits), ring_(ring) {
+  __device__ RowsStream(const RowsJobs& jobs, int units, int log_splits, std::uint8_t* ring)
+      : jobs_(jobs), units_(units), log_splits_(log_splits), ring_(ring) {
     unit_ = static_cast<int>(blockIdx.x) - static_cast<int>(gridDim.x);
+    const int chunk = static_cast<int>(threadIdx.x) % 8;
     lane_row_ = static_cast<int>(threadIdx.x) % 32 / 8;
-    lane_chunk_ = static_cast<int>(threadIdx.x) % 8;
+    lane_byte_ = chunk * 16;
+    even_at_ = lane_row_ * Sizes::kPieceBytes + swizzled(lane_row_, chunk) * 16;
+    odd_at_ = (lane_row_ + 4) * Sizes::kPieceBytes + swizzled(lane_row_ + 4, chunk) * 16;
   }
 
   // Asks for the next piece, if there is one.
   __device__ void ask() {
     while (piece_ >= pieces_ && unit_ < units_) next_unit();
     if (unit_ < units_) {
-      const int at = piece_ * Sizes::kPieceBytes + lane_chunk_ * 16;
+      const int at = piece_ * Sizes::kPieceBytes + lane_byte_;
       std::uint8_t* to = ring_ + slot_ * Sizes::kStageBytes;
-      if (vectors_) {
-        const int bytes = max(0, min(16, row_bytes_ - at));
-        const std::uint8_t* from = bytes > 0 ? lane_rows_ + at : lane_rows_;
+      const int bytes = max(0, min(16, row_bytes_ - at));
+      const std::uint8_t* from = bytes > 0 ? lane_rows_ + at : lane_rows_;
+      if (vectors_ && whole_) {
 #pragma unroll
         for (int i = 0; i < Sizes::kRows / 4; ++i) {
-          const auto address =
-              static_cast<std::uint32_t>(__cvta_generic_to_shared(to + lane_at(i)));
-          asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address),
-                       "l"(from + min(4 * i, last_row_) * stride_), "r"(bytes));
+          copy_vector(to + lane_at(i), from, bytes);
+          from += four_rows_;
+        }
+      } else if (vectors_) {
+        for (int i = 0; i < Sizes::kRows / 4; ++i) {
+          copy_vector(to + lane_at(i), from + clamped(i), bytes);
         }
       } else {
-#pragma unroll 1
         for (int i = 0; i < Sizes::kRows / 4; ++i) {
-          *reinterpret_cast<uint4*>(to + lane_at(i)) = read_carefully<uint4>(
-              lane_rows_ + min(4 * i, last_row_) * stride_, at, row_bytes_);
+          *reinterpret_cast<uint4*>(to + lane_at(i)) =
+              read_carefully<uint4>(lane_rows_ + clamped(i), at, row_bytes_);
         }
       }
       piece_ += 1 << log_splits_;
@@ -241,33 +246,43 @@ class RowsStream {
   }
 
  private:
+  // Zeros behind `bytes`.
+  __device__ static void copy_vector(std::uint8_t* to, const std::uint8_t* from, int bytes) {
+    const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(to));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
+                 "r"(bytes));
+  }
   __device__ int lane_at(int i) const {
-    const int row = lane_row_ + 4 * i;
-    return row * Sizes::kPieceBytes + swizzled(row, lane_chunk_) * 16;
+    return (i % 2 == 0 ? even_at_ : odd_at_) + i / 2 * 8 * Sizes::kPieceBytes;
+  }
+  // From this lane's first row to its i-th, or to the last row of all.
+  __device__ std::int64_t clamped(int i) const {
+    return min(4 * i, last_row_) * (four_rows_ / 4);
   }
   __device__ void next_unit() {
     unit_ += static_cast<int>(gridDim.x);
     if (unit_ >= units_) return;
-    const RowsJob& job = jobs_[job_of_block(jobs_, count_, unit_)];
+    const RowsJob& job = jobs_of(jobs_)[job_of_block(jobs_, unit_)];
     row_bytes_ = static_cast<int>((static_cast<std::int64_t>(job.k) * W::kBits + 7) / 8);
     const RowsPlace p = place_of<Sizes::kRows, kTokens>(
         job, unit_, (row_bytes_ + Sizes::kPieceBytes - 1) / Sizes::kPieceBytes, log_splits_);
     piece_ = p.piece;
     pieces_ = p.pieces;
-    stride_ = job.w_stride;
+    four_rows_ = 4 * job.w_stride;
     vectors_ = job.w_vectors;
-    lane_rows_ = job.w + (p.row0 + lane_row_) * stride_;
+    whole_ = p.row0 + Sizes::kRows <= job.n;
+    lane_rows_ = job.w + (p.row0 + lane_row_) * job.w_stride;
     last_row_ = job.n - 1 - p.row0 - lane_row_;  // may be before this lane's first
   }
 
-  const RowsJob* jobs_;
-  int count_, units_, log_splits_;
+  const RowsJobs& jobs_;
+  int units_, log_splits_;
   std::uint8_t* ring_;
   int unit_, piece_ = 0, pieces_ = 0, slot_ = 0;
-  int lane_row_, lane_chunk_, row_bytes_ = 0, last_row_ = 0;
+  int lane_row_, lane_byte_, even_at_, odd_at_, row_bytes_ = 0, last_row_ = 0;
   const std::uint8_t* lane_rows_ = nullptr;
-  std::int64_t stride_ = 0;
-  bool vectors_ = false;
+  std::int64_t four_rows_ = 0;
+  bool vectors_ = false, whole_ = false;
 };
 
 // The columns [col, col + kCount) of a row of x, as bf16 pairs; zeros from k on. kWhole: all of them
@@ -315,6 +330,8 @@ class RowsSums {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     in_eight_ = lane / 4;
     quarter_ = lane % 4;
+    const int byte = quarter_ * static_cast<int>(sizeof(Vector));
+    lane_at_ = in_eight_ * 128 + swizzled(in_eight_, byte / 16) * 16 + byte % 16;
     token0_ = place.token0;
     k_ = job.k;
     x_vectors_ = job.x_vectors;
@@ -379,7 +396,7 @@ class RowsSums {
 
   template <bool kWhole>
   __device__ void add_spans(const std::uint8_t* stage, int col0) {
-    constexpr int kUnroll = kWhole && kTokens < 8 ? 2 : 1;
+    constexpr int kUnroll = kWhole ? 2 : 1;
 #pragma unroll kUnroll
     for (int s = 0; s < kSpans; ++s) {
       add_span<kWhole>(stage, s, col0 + s * kSpan);
@@ -401,10 +418,9 @@ class RowsSums {
     for (int r = 0; r < kTiles; ++r) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        const int row = r * 16 + h * 8 + in_eight_;
-        const int byte = (s * 4 + quarter_) * static_cast<int>(sizeof(Vector));
-        v[r][h] = *reinterpret_cast<const Vector*>(stage + row * 128 +
-                                                   swizzled(row, byte / 16) * 16 + byte % 16);
+        // The bits of a span are above those of a quarter: swizzling keeps them apart.
+        const int at = lane_at_ ^ s * 4 * static_cast<int>(sizeof(Vector));
+        v[r][h] = *reinterpret_cast<const Vector*>(stage + at + (r * 2 + h) * 8 * 128);
         if constexpr (W::kNaNs) nans_[r][h] |= W::nans(v[r][h]);
       }
     }
@@ -473,7 +489,7 @@ class RowsSums {
   const RowsJob& job_;
   const void* scales_ = nullptr;
   const char* x_[kTokens];
-  int in_eight_, quarter_, token0_, k_, groups_ = 0, log_group_spans_ = 0;
+  int in_eight_, quarter_, lane_at_, token0_, k_, groups_ = 0, log_group_spans_ = 0;
   bool x_vectors_, x_scales_ = false;
   int scale_rows_[kTiles][2];
   float part_[W::kScaled ? kTiles : 1][W::kScaled ? kTokens : 1][4] = {};
@@ -482,20 +498,20 @@ class RowsSums {
 
 template <class W, int kTiles, int kTokens, bool kFloat>
 __global__ void __launch_bounds__(kRowsThreads, RowsSizes<kTiles, kTokens>::kBlocks)
-    rows_kernel(const RowsJob* jobs, int count, int units, int log_splits) {
+    rows_kernel(const __grid_constant__ RowsJobs jobs, int units, int log_splits) {
   using Sizes = RowsSizes<kTiles, kTokens>;
   extern __shared__ __align__(128) std::uint8_t shared[];
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   std::uint8_t* ring = shared + warp * Sizes::kStages * Sizes::kStageBytes;
   auto* sums = reinterpret_cast<float*>(shared + kRowsWarps * Sizes::kStages * Sizes::kStageBytes);
 
-  RowsStream<W, kTiles, kTokens> stream(jobs, count, units, log_splits, ring);
+  RowsStream<W, kTiles, kTokens> stream(jobs, units, log_splits, ring);
 #pragma unroll 1
   for (int i = 0; i < Sizes::kStages - 1; ++i) stream.ask();
   int slot = 0;
   for (int unit = static_cast<int>(blockIdx.x); unit < units;
        unit += static_cast<int>(gridDim.x)) {
-    const RowsJob& job = jobs[job_of_block(jobs, count, unit)];
+    const RowsJob& job = jobs_of(jobs)[job_of_block(jobs, unit)];
     const auto row_bytes = static_cast<int>((static_cast<std::int64_t>(job.k) * W::kBits + 7) / 8);
     const RowsPlace place =
         place_of<Sizes::kRows, kTokens>(job, unit, (row_bytes + 127) / 128, log_splits);
@@ -544,18 +560,35 @@ __global__ void __launch_bounds__(kRowsThreads, RowsSizes<kTiles, kTokens>::kBlo
   }
 }
 
+// Log2 of the warps that share a tile: the fewest rounds of pieces, where each tile costs the time
+// of a few pieces beside its own.
+template <class W, int kTiles, int kTokens>
+int rows_splits(const std::vector<RowsJob>& jobs, int most_blocks) {
+  constexpr std::int64_t kTileCost = 3;
+  int best = 0;
+  std::int64_t least = 0;
+  for (int log = 0; log <= 3; ++log) {
+    std::int64_t units = 0, pieces = 0;
+    for (const RowsJob& j : jobs) {
+      units += std::int64_t{ceil_div(ceil_div(j.n, 16 * kTiles), kRowsWarps >> log)} *
+               ceil_div(j.m, 8 * kTokens);
+      pieces = std::max<std::int64_t>(pieces, ceil_div(std::int64_t{j.k} * W::kBits, 128 * 8));
+    }
+    const std::int64_t rounds =
+        ceil_div(units, most_blocks) * (ceil_div(pieces, std::int64_t{1} << log) + kTileCost);
+    if (log == 0 || rounds < least) {
+      best = log;
+      least = rounds;
+    }
+  }
+  return best;
+}
+
 template <class W, int kTiles, int kTokens, bool kFloat>
 void launch_rows_kernel(const Context& ctx, std::vector<RowsJob>& jobs) {
   using Sizes = RowsSizes<kTiles, kTokens>;
-  std::int64_t most_bytes = 0;
-  for (const RowsJob& j : jobs) {
-    most_bytes = std::max(most_bytes, (static_cast<std::int64_t>(j.k) * W::kBits + 7) / 8);
-  }
-  // All warps of a block along K, as long as each has two pieces.
-  int log_splits = 3;
-  while (log_splits > 0 && most_bytes < (std::int64_t{2} << log_splits) * Sizes::kPieceBytes) {
-    --log_splits;
-  }
+  const int most_blocks = Sizes::kBlocks * device_of(ctx).processors();
+  const int log_splits = rows_splits<W, kTiles, kTokens>(jobs, most_blocks);
   int units = 0;
   for (RowsJob& j : jobs) {
     j.first = units;
@@ -564,13 +597,15 @@ void launch_rows_kernel(const Context& ctx, std::vector<RowsJob>& jobs) {
     units += j.units;
   }
   const auto kernel = rows_kernel<W, kTiles, kTokens, kFloat>;
-  static const cudaError_t room = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Sizes::kBytes);
+  static const cudaError_t room = [&] {
+    cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                         cudaSharedmemCarveoutMaxShared);
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                Sizes::kBytes);
+  }();
   check(room, "asking for shared memory");
-  const RowsJob* list = stage(ctx, std::span<const RowsJob>(jobs));
-  const int blocks = std::min(units, Sizes::kBlocks * device_of(ctx).processors());
-  kernel<<<static_cast<unsigned>(blocks), kRowsThreads, Sizes::kBytes, stream_of(ctx)>>>(
-      list, static_cast<int>(jobs.size()), units, log_splits);
+  kernel<<<static_cast<unsigned>(std::min(units, most_blocks)), kRowsThreads, Sizes::kBytes,
+           stream_of(ctx)>>>(job_list<16>(ctx, jobs, units), units, log_splits);
   check_launch("rows_kernel");
 }
 
@@ -588,10 +623,8 @@ void launch_rows(const Context& ctx, std::vector<RowsJob>& jobs, bool x_float) {
     launch_rows_kernel<W, kTiles, 1, false>(ctx, jobs);
   } else if (most <= 16) {
     launch_rows_kernel<W, 2, 2, false>(ctx, jobs);
-  } else if (most <= 32) {
-    launch_rows_kernel<W, 2, 4, false>(ctx, jobs);
   } else {
-    launch_rows_kernel<W, 2, 8, false>(ctx, jobs);
+    launch_rows_kernel<W, 2, 4, false>(ctx, jobs);
   }
 }
 

@@ -1,0 +1,97 @@
+#include "kernels/cuda/latent_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "base/rng.h"
+
+namespace cachalot::cuda {
+namespace {
+
+// Every chunk in one piece, in order; pieces of several chunks begin eights and stay in them; nobody
+// has much more than an even share.
+void expect_shared(const std::vector<int>& contexts, int queries, int heads, int rows_per_group,
+                   int chunk, int workers) {
+  std::vector<std::vector<const std::byte*>> blocks;
+  LatentPlan plan;
+  for (const int s : contexts) {
+    blocks.emplace_back(static_cast<std::size_t>(s + 63) / 64, nullptr);
+    LatentAttention a{};
+    a.q.rows = std::min(queries, s);
+    a.heads = heads;
+    a.cache.rows = s;
+    a.cache.blocks = blocks.back();
+    plan.add(a, rows_per_group, chunk);
+  }
+  plan.share(workers, /*partial_always=*/false);
+  ASSERT_GE(plan.begins.size(), 2U);
+  ASSERT_LE(static_cast<int>(plan.begins.size()) - 1, workers);
+  EXPECT_EQ(plan.begins.front(), 0);
+  EXPECT_EQ(plan.begins.back(), static_cast<int>(plan.pieces.size()));
+  EXPECT_TRUE(std::is_sorted(plan.begins.begin(), plan.begins.end()));
+  std::size_t at = 0;
+  int partials = 0;
+  for (std::size_t i = 0; i < plan.groups.size(); ++i) {
+    const RowGroup& g = plan.groups[i];
+    int next = 0, count = 0, eight = g.first_eight;
+    while (at < plan.pieces.size() && plan.pieces[at].group == static_cast<int>(i)) {
+      const Piece& p = plan.pieces[at++];
+      EXPECT_EQ(p.first_chunk, next);
+      EXPECT_EQ(p.partial, g.partial + count);
+      if (p.first_chunk % kChunksTogether == 0) {
+        EXPECT_EQ(plan.eights[static_cast<std::size_t>(eight++)], count);
+      }
+      EXPECT_TRUE(p.chunks == 1 || (p.first_chunk % kChunksTogether == 0 && p.chunks <= kChunksTogether));
+      next += p.chunks;
+      ++count;
+    }
+    EXPECT_EQ(next, g.chunks);
+    EXPECT_EQ(count, g.pieces);
+    EXPECT_EQ(plan.eights[static_cast<std::size_t>(eight)], count);
+    if (g.chunks > 1) {
+      EXPECT_EQ(g.partial, partials);
+      partials += count;
+    }
+  }
+  EXPECT_EQ(at, plan.pieces.size());
+  EXPECT_EQ(plan.partials, partials);
+  std::vector<double> loads;
+  double total = 0;
+  for (std::size_t w = 0; w + 1 < plan.begins.size(); ++w) {
+    double load = 0;
+    for (int i = plan.begins[w]; i < plan.begins[w + 1]; ++i) {
+      const Piece& p = plan.pieces[static_cast<std::size_t>(i)];
+      const RowGroup& g = plan.groups[static_cast<std::size_t>(p.group)];
+      load += g.end(p.first_chunk + p.chunks - 1) - p.first_chunk * g.chunk + 64 * p.chunks;
+    }
+    EXPECT_GT(load, 0);
+    loads.push_back(load);
+    total += load;
+  }
+  const double even = total / workers;
+  EXPECT_LE(*std::max_element(loads.begin(), loads.end()), 1.1 * even + 1.5 * (chunk + 64))
+      << contexts.size() << " sequences, " << heads << " heads, " << workers << " workers";
+}
+
+TEST(CudaLatentPlanTest, EverythingIsSharedOutOnce) {
+  for (const int workers : {1, 7, 132, 1 << 30}) {
+    expect_shared({1}, 1, 16, 16, 512, workers);
+    expect_shared({4096}, 1, 128, 64, 512, workers);
+    expect_shared({131072}, 5, 128, 64, 512, workers);
+    expect_shared(std::vector<int>(128, 4096), 1, 128, 64, 512, workers);
+    expect_shared(std::vector<int>(100, 4096), 1, 16, 16, 512, workers);
+    expect_shared({70, 4000, 1, 513, 512, 9000, 100000}, 70, 20, 32, 256, workers);
+    const Rng rng(3, 0);
+    for (std::uint64_t k = 0; k < 20; ++k) {
+      std::vector<int> contexts;
+      for (std::uint64_t i = 0; i < 1 + k * 3; ++i) {
+        contexts.push_back(1 + static_cast<int>(rng.bits(k * 1000 + i) % 20000));
+      }
+      expect_shared(contexts, 1 + static_cast<int>(k % 3), 16, 32, 512, workers);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace cachalot::cuda
