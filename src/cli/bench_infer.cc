@@ -114,13 +114,11 @@ void run(const Options& o, const Globals& globals) {
   if (globals.json) {
     Json list = Json::array();
     for (const InferBenchCase& c : cases) list.push_back(to_json(c));
-    print_json({{"machine",
-                 {{"cpu", d.cpu},
-                  {"device", d.device},
-                  {"level", d.level},
-                  {"threads", d.threads}}},
-                {"weights", weights_json(session)},
-                {"cases", list}});
+    print_json(
+        {{"machine",
+          {{"cpu", d.cpu}, {"device", d.device}, {"level", d.level}, {"threads", d.threads}}},
+         {"weights", weights_json(session)},
+         {"cases", list}});
     return;
   }
   print_line(fmt::format("{}, level {}, {} threads; cache {}", d.device.empty() ? d.cpu : d.device,

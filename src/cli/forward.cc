@@ -91,8 +91,8 @@ void run(const Options& o, const Globals& globals) {
   const model::AttentionMode attention = parse_attention(o.attention);
   const runtime::Runtime rt({.threads = globals.threads, .cpu = {}, .on_device = true});
   const Context& ctx = rt.context();
-  const auto model = model::Model::load(
-      o.model, load_options(o.model, o.precision, ctx, ModelUse::kOnce));
+  const auto model =
+      model::Model::load(o.model, load_options(o.model, o.precision, ctx, ModelUse::kOnce));
   const model::Config& config = model.config();
   const int rows = static_cast<int>(tokens.size());
 
@@ -106,9 +106,8 @@ void run(const Options& o, const Globals& globals) {
   model::Taps taps, mtp_taps;
   const Mat<float> normed = kept(ctx, forward.run({&chunk, 1}, &taps));
   const Mat<float> final_norm = host_copy(normed.cview(), ctx.device);
-  const Mat<float> logits = logits_of(ctx, rows, config.vocab_size, [&](MatView<float> to) {
-    forward.logits(normed.cview(), to);
-  });
+  const Mat<float> logits = logits_of(
+      ctx, rows, config.vocab_size, [&](MatView<float> to) { forward.logits(normed.cview(), to); });
   Mat<float> mtp_logits, mtp_hidden;
 
   Dump dump;

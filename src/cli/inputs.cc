@@ -39,9 +39,9 @@ model::LoadOptions::Placement placement(const std::string& folder, const Context
   const std::string_view where = asked != nullptr && *asked != 0 ? asked : "auto";
   if (ctx.device != nullptr) {
     if (where == "auto") return kOnDevice;
-    throw Error(Code::kUsage, cat("CACHALOT_WEIGHTS is `", where, "`, but on a device (",
-                                  ctx.device->name(),
-                                  ") weights lie in its memory: unset it, or leave --device out"));
+    throw Error(Code::kUsage,
+                cat("CACHALOT_WEIGHTS is `", where, "`, but on a device (", ctx.device->name(),
+                    ") weights lie in its memory: unset it, or leave --device out"));
   }
   if (where == "mapped") return kMapped;
   if (where == "copied") return kCopied;

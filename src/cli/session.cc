@@ -51,9 +51,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 Session::Session(const std::string& model_folder, const std::string& precision, int threads,
                  ModelUse use)
-    : folder(model_folder),
-      runtime({.threads = threads, .cpu = {}, .on_device = true}),
-      model([&] {
+    : folder(model_folder), runtime({.threads = threads, .cpu = {}, .on_device = true}), model([&] {
         const auto start = std::chrono::steady_clock::now();
         model::LoadOptions options = load_options(folder, precision, runtime.context(), use);
         options.progress = [last = start](std::uint64_t bytes) mutable {

@@ -164,8 +164,8 @@ class Engine {
   double seconds_per_prompt_row_ = 0;  // measured; 0: not yet
 
   std::vector<StreamPtr> running_, waiting_;
-  std::list<ReadText> kept_;       // the last used one first
-  std::vector<StreamPtr> forked_;  // in this pass
+  std::list<ReadText> kept_;                // the last used one first
+  std::vector<StreamPtr> forked_;           // in this pass
   Mat<float> last_rows_, picked_, joined_;  // where the model runs
   Mat<std::int32_t> picked_index_;
   Mat<float> logits_, device_logits_;  // the host's, and where a device wrote them

@@ -143,11 +143,11 @@ TEST(EngineFixture, ActivationsInFp8AsTheOfficialKernels) {
     ++folders;
     const std::vector<float> want = expected.at("s0.logits_w8a8_official").to_floats();
     const auto prompt = tokens_of(expected, "s0.tokens");
-    const auto model = model::Model::load(
-        folder, {.precision = Precision::kF32,
-                 .keep_codes = true,
-                 .activations = model::LoadOptions::Activations::kFp8,
-                 .context = &rt.context()});
+    const auto model =
+        model::Model::load(folder, {.precision = Precision::kF32,
+                                    .keep_codes = true,
+                                    .activations = model::LoadOptions::Activations::kFp8,
+                                    .context = &rt.context()});
     const auto vocab = static_cast<std::size_t>(model.config().vocab_size);
     std::vector<Request> requests;
     for (std::size_t n = 1; n <= prompt.size(); n += 3) {

@@ -91,7 +91,8 @@ class Evaluator {
     const int m = n - skip;
     logits_.resize(m, model_.config().vocab_size);
     forward_.mtp_logits(mtp_hidden_.cview().sub_rows(at + skip - 1, m), logits_.view());
-    const Mat<float> copy = ctx_.device != nullptr ? host_copy(logits_.cview(), ctx_.device) : Mat<float>();
+    const Mat<float> copy =
+        ctx_.device != nullptr ? host_copy(logits_.cview(), ctx_.device) : Mat<float>();
     const Mat<float>& logits = ctx_.device != nullptr ? copy : logits_;
     for (int i = 0; i < m; ++i) {
       const float* row = logits.row(i);

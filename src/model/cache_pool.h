@@ -1,7 +1,8 @@
 // The memory of all latent caches: pages of 64 tokens, each with the rows of every layer, shared
 // between sequences that begin alike.
 //
-// Owns:    all pages, in one allocation made once, of the host or of a device; a page has as many holders as sequences that
+// Owns:    all pages, in one allocation made once, of the host or of a device; a page has as many
+// holders as sequences that
 //          count it among theirs. It outlives its sequences (LatentCache).
 // Threads: pages are taken, shared and given back under a lock, so different sequences may live on
 //          different threads. Nobody writes a page that has two holders.

@@ -1,7 +1,7 @@
 // The inference forward pass over latent caches: prefill chunks and decode steps, batched.
 //
-// With a device (Context::device) caches and model lie on it, and so do the rows that passes give and
-// take; tokens and taps are the host's.
+// With a device (Context::device) caches and model lie on it, and so do the rows that passes give
+// and take; tokens and taps are the host's.
 //
 // Symbols: T rows of the pass (all chunks together), D hidden, L layers, E experts, k per token.
 // Threads: one caller per Forward; the model is shared.
@@ -93,8 +93,8 @@ class Forward {
   nn::Numerics num_;
 
   Mat<float> x_, h_, joined_;
-  Mat<float> angles_, host_angles_;     // [2 T, R / 2] cosines, then sines
-  Mat<std::int32_t> ids_;               // [1, T]
+  Mat<float> angles_, host_angles_;  // [2 T, R / 2] cosines, then sines
+  Mat<std::int32_t> ids_;            // [1, T]
   std::vector<std::int32_t> host_ids_;
   std::vector<int> positions_;
   std::vector<StoreLatent> stores_;

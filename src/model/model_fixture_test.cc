@@ -137,10 +137,9 @@ void check_sequence(const Setup& s, const Model& model, const io::Safetensors& e
     const Chunk next{std::span(tokens).subspan(1), &cache};
     const auto rows = forward.run_mtp({&next, 1}, normed.cview().sub_rows(0, t - 1), &mtp_taps);
     expect_relative(expected, p + "mtp.hidden", host_copy(rows, device).cview(), what);
-    EXPECT_EQ(largest_error(host_copy(rows, device).cview(),
-                            {mtp_taps.hidden.back().span().begin(),
-                             mtp_taps.hidden.back().span().end()},
-                            0),
+    EXPECT_EQ(largest_error(
+                  host_copy(rows, device).cview(),
+                  {mtp_taps.hidden.back().span().begin(), mtp_taps.hidden.back().span().end()}, 0),
               0);
     Mat<float> mtp_logits;
     {
@@ -223,8 +222,8 @@ TEST_P(ModelFixture, MatchesTheOracle) {
   const runtime::Runtime runtime(
       {.threads = which.threads, .cpu = which.level, .on_device = which.on_device});
   for (const fs::path& folder : folders) {
-    const Model model = Model::load(
-        folder, {.precision = Precision::kF32, .context = &runtime.context()});
+    const Model model =
+        Model::load(folder, {.precision = Precision::kF32, .context = &runtime.context()});
     const auto expected = io::Safetensors::open(folder / "expected.safetensors");
     ASSERT_GT(sequences_in(expected), 0) << folder;
     for (int n = 0; n < sequences_in(expected); ++n) {
@@ -237,8 +236,7 @@ TEST_P(ModelFixture, MatchesTheOracle) {
 INSTANTIATE_TEST_SUITE_P(EveryLevel, ModelFixture, ::testing::ValuesIn(cases()),
                          [](const auto& info) {
                            return (info.param.on_device ? "device" : info.param.level) +
-                                  "_threads" +
-                                  std::to_string(info.param.threads) +
+                                  "_threads" + std::to_string(info.param.threads) +
                                   (info.param.mode == AttentionMode::kNaive ? "_naive"
                                                                             : "_absorbed");
                          });

@@ -91,8 +91,10 @@ bool few_float_rows(const Gemm& g) noexcept {
   const auto whole = [](const MatRef& m) {
     return in_vectors(m.data, m.stride, size_of(m.dtype));
   };
-  return !g.trans_a && g.trans_b && g.m() <= 16 && g.c_bf16.rows == 0 && g.k() % 4 == 0 &&
-         g.k() >= 1024 && whole(g.a) && whole(g.b);
+  // Many rows of few outputs: the router of a batch, for which other kernels have few tiles.
+  const bool few = g.m() <= 16 || (g.m() <= 128 && g.n() <= 512);
+  return !g.trans_a && g.trans_b && few && g.c_bf16.rows == 0 && g.k() % 4 == 0 && g.k() >= 1024 &&
+         whole(g.a) && whole(g.b);
 }
 
 void gemm_rows_float(const Context& ctx, std::span<const Gemm> problems) {
