@@ -5,8 +5,6 @@
 // 128 codes of K), two warps copy the scales of these rows beside it. Multiplying: the tensor cores
 // sum the products of one block of K into fresh registers (their sums keep about 14 bits: no longer
 // run is theirs), which are then added to float sums, times the scales.
-// Where two blocks form a cluster they share the tile of A (they are neighbours in a row) or of B:
-// each loads half of it for both.
 // Paper: DeepSeek-V3 report, section 3.3.2; the division into warps follows the public descriptions
 // of DeepGEMM and CUTLASS.
 #pragma once
@@ -21,33 +19,18 @@
 
 namespace cachalot::cuda::fp8_product {
 
-enum class Share { kNone, kA, kB };
-enum class Pace {
-  kFree,    // the warpgroups multiply as they come
-  kTurns,   // one issues its products when those of the other are about to be done
-  kTurns2,
-  kTurns0,
-  kDouble,  // the next block is multiplied while this one is added; twice the registers
-};
-
 // kColumnScales: B has scales for each column, not for 128 together. kDeep blocks form a cluster
-// that divides K and then exchanges its sums; each block writes some of the columns.
-template <int kRows_, int kCols_, int kStages_, Share kShare_, Pace kPace_, bool kColumnScales_,
-          int kDeep_ = 1>
+// that divides K and then exchanges its sums; each block writes some of the columns. kStaged: results
+// leave through shared memory, while the next tile is multiplied.
+//
+// Tiles of 128 columns or fewer: the next block of K is multiplied while this one is added, which
+// takes twice the registers. Tiles of 256: the two warpgroups take turns.
+template <int kRows_, int kCols_, int kStages_, bool kColumnScales_, int kDeep_ = 1,
+          bool kStaged_ = false>
 struct Shape {
-  static constexpr int kRows = kRows_, kCols = kCols_, kStages = kStages_;
-  static constexpr Share kShare = kShare_;
-  static constexpr Pace kPace =
-      kPace_ == Pace::kTurns2 || kPace_ == Pace::kTurns0 ? Pace::kTurns : kPace_;
-  // Instructions of a product that are done when the other warpgroup gets its turn.
-  static constexpr int kTurnAfter =
-      kPace_ == Pace::kTurns ? 3 : kPace_ == Pace::kTurns2 ? 2 : 0;
-  static constexpr bool kColumnScales = kColumnScales_;
+  static constexpr int kRows = kRows_, kCols = kCols_, kStages = kStages_, kDeep = kDeep_;
+  static constexpr bool kColumnScales = kColumnScales_, kStaged = kStaged_;
 
-  static constexpr int kDeep = kDeep_;
-
-  static constexpr int kSharers = kShare == Share::kNone ? 1 : 2;
-  static constexpr int kCluster = kSharers * kDeep;
   static constexpr int kMultipliers = kRows / 64;  // warpgroups
   static constexpr int kThreads = 128 * (kMultipliers + 1);
   static constexpr int kWide = kCols < 128 ? kCols : 128;  // columns of one product
@@ -57,12 +40,11 @@ struct Shape {
   static constexpr int kStageBytes = kBytesA + kBytesB;
   static constexpr int kScalesB = kColumnScales ? kCols : 4;
   static constexpr int kScalers = 64;  // threads that copy scales
-  // Boxes of the copy engine.
-  static constexpr int kBoxA = kShare == Share::kA ? kRows / 2 : kRows;
-  static constexpr int kBoxB = kShare == Share::kB ? kCols / 2 : kCols;
 
   struct Shared {
     alignas(1024) std::uint8_t tiles[kStages][kStageBytes];
+    // [64, kCols] of each warpgroup in boxes of 64 rows by 128 bytes.
+    alignas(1024) std::uint8_t staged[kStaged ? kMultipliers : 1][kStaged ? 64 * kCols * 4 : 16];
     float scale_a[kStages][kRows];
     float scale_b[kStages][kScalesB];
     std::uint64_t full[kStages], empty[kStages];
@@ -73,20 +55,18 @@ struct Shape {
     std::uint64_t all_exchanged;
   };
   static constexpr int kSharedBytes = static_cast<int>(sizeof(Shared)) + 1024;
-  using Tiles =
-      Schedule<kRows, kCols, kShare == Share::kB ? 2 : 1, kShare == Share::kA ? 2 : 1, kDeep>;
+  using Tiles = Schedule<kRows, kCols, kDeep>;
 
   static_assert(kRows == 64 || kRows == 128);
-  static_assert(kCols == 64 || kCols % 128 == 0);
-  static_assert(kPace != Pace::kDouble || kParts == 1);
-  static_assert(kPace != Pace::kTurns || kMultipliers == 2);
-  static_assert(kDeep == 1 || (kSharers == 1 && kParts == 1 && kSums / kDeep % 8 == 0));
+  static_assert(kCols == 64 || kCols == 128 || (kCols == 256 && kMultipliers == 2));
+  static_assert(kDeep == 1 || (kParts == 1 && kSums / kDeep % 8 == 0));
+  static_assert(!kStaged || (kParts == 1 && kDeep == 1));
   static_assert(kSharedBytes <= 227 * 1024);
 };
 
-// For every tile that workers may share (at most two rounds of them), block of the cluster and
-// warpgroup: how many have left their piece. Zero between launches.
-inline constexpr int kCounters = 2 * 2 * 2 * 256;
+// For every tile that workers may share (at most two rounds of them) and warpgroup: how many have
+// left their piece. Zero between launches.
+inline constexpr int kCounters = 2 * 2 * 256;
 static __device__ unsigned int counters[kCounters];
 
 // Place in the ring of stages.
@@ -116,35 +96,27 @@ __device__ void load_tiles(typename S::Shared& shared, const Params& params, con
   using ptx::shared_address;
   typename S::Tiles tiles(params, list, shared.tile_begin, rank);
   Ring<S::kStages> ring;
-  int mapped = -1;
-  for (Item item; tiles.next(item);) {
-    const Problem& p = list[item.problem];
-    if (params.list != nullptr && item.problem != mapped) {
-      ptx::acquire_tensor_map(&p.a);
-      ptx::acquire_tensor_map(&p.b);
-      mapped = item.problem;
+  Item item, after;
+  bool more = tiles.next(item);
+  while (more) {
+    const bool another = tiles.next(after);
+    if (another && after.problem != item.problem) {
+      ptx::prefetch_tensor_map(&list[after.problem].a);
+      ptx::prefetch_tensor_map(&list[after.problem].b);
     }
+    const Problem& p = list[item.problem];
     for (int block = item.begin; block < item.end; ++block) {
       const std::uint32_t full = shared_address(&shared.full[ring.stage]);
       const std::uint32_t a = shared_address(shared.tiles[ring.stage]);
-      const std::uint32_t b = a + S::kBytesA;
       const int k = block * kBlockK;
       ptx::barrier_wait(shared_address(&shared.empty[ring.stage]), ring.phase ^ 1);
       ptx::barrier_arrive_expect(full, S::kStageBytes);
-      if constexpr (S::kShare == Share::kA) {
-        ptx::tma_load_multicast(a + rank * (S::kBytesA / 2), &p.a, full, 3, k,
-                                item.row + rank * S::kBoxA);
-      } else {
-        ptx::tma_load(a, &p.a, full, k, item.row);
-      }
-      if constexpr (S::kShare == Share::kB) {
-        ptx::tma_load_multicast_5d(b + rank * (S::kBytesB / 2), &p.b, full, 3, k, 0, 0, 0,
-                                   (item.col + rank * S::kBoxB) / 16);
-      } else {
-        ptx::tma_load_5d(b, &p.b, full, k, 0, 0, 0, item.col / 16);
-      }
+      ptx::tma_load(a, &p.a, full, k, item.row);
+      ptx::tma_load_5d(a + S::kBytesA, &p.b, full, k, 0, 0, 0, item.col / 16);
       ring.advance();
     }
+    item = after;
+    more = another;
   }
 }
 
@@ -262,11 +234,7 @@ struct Stages {
   }
   __device__ void release(const Ring<S::kStages>& ring) const {
     const std::uint32_t empty = ptx::shared_address(&shared.empty[ring.stage]);
-    if constexpr (S::kSharers == 1) {
-      if (lane == 0) ptx::barrier_arrive(empty);
-    } else {
-      if (lane < S::kSharers) ptx::barrier_arrive_at(empty, lane);
-    }
+    if (lane == 0) ptx::barrier_arrive(empty);
   }
   // Descriptors: those of the first stage, moved on. One lane's, so that the compiler keeps them in
   // registers of the warp: what writes the threads' registers takes turns with the tensor cores.
@@ -296,22 +264,22 @@ struct Stages {
 };
 
 inline constexpr int kTurnBarrier = 4;  // and the next: named barriers of the two warpgroups
+inline constexpr int kTurnAfter = 3;    // instructions of the 4 of a block of K
 
 template <class S>
-__device__ __forceinline__ void multiply_blocks(const Stages<S>& stages, Ring<S::kStages>& ring,
-                                                float (&sum)[S::kParts][S::kSums], int blocks) {
+__device__ __forceinline__ void multiply_in_turns(const Stages<S>& stages,
+                                                  Ring<S::kStages>& ring,
+                                                  float (&sum)[S::kParts][S::kSums], int blocks) {
   for (int block = 0; block < blocks; ++block) {
     stages.wait(ring);
 #pragma unroll
     for (int part = 0; part < S::kParts; ++part) {
       float product[S::kSums];
-      if constexpr (S::kPace == Pace::kTurns) ptx::named_sync(kTurnBarrier + stages.group, 256);
-      multiply<S::kTurnAfter>(product, stages.a(ring.stage), stages.b(ring.stage, part));
+      ptx::named_sync(kTurnBarrier + stages.group, 256);
+      multiply<kTurnAfter>(product, stages.a(ring.stage), stages.b(ring.stage, part));
       const float2 scales = stages.scales(ring.stage, part);
-      if constexpr (S::kPace == Pace::kTurns) {
-        if (S::kTurnAfter > 0) ptx::wgmma_wait<1>();
-        ptx::named_arrive(kTurnBarrier + 1 - stages.group, 256);
-      }
+      ptx::wgmma_wait<1>();  // the last instruction runs while the other warpgroup begins
+      ptx::named_arrive(kTurnBarrier + 1 - stages.group, 256);
       ptx::wgmma_wait<0>();
       ptx::hold_registers(product);
       if (!S::kColumnScales && part == S::kParts - 1) stages.release(ring);
@@ -323,7 +291,7 @@ __device__ __forceinline__ void multiply_blocks(const Stages<S>& stages, Ring<S:
 }
 
 template <class S>
-__device__ __forceinline__ void multiply_blocks_double(const Stages<S>& stages,
+__device__ __forceinline__ void multiply_ahead(const Stages<S>& stages,
                                                        Ring<S::kStages>& ring,
                                                        float (&sum)[S::kSums], int blocks) {
   if (blocks == 0) return;
@@ -382,9 +350,9 @@ struct Output {
 __device__ __forceinline__ Output output_of(const Problem& p, const Item& item, int tile_rows,
                                             int tile_cols) {
   const int rows = p.rows(), cols = p.n;
-  return {p.c,
-          p.c_bf16,
-          p.c_stride,
+  return {p.out,
+          p.out_bf16,
+          p.out_stride,
           rows,
           cols,
           p.accumulate,
@@ -505,7 +473,7 @@ __device__ __forceinline__ void clear(float (&sum)[S::kParts][S::kSums]) {
 // the sum of all, in the order of K.
 template <class S>
 __device__ bool combine(const typename S::Tiles& tiles, float4* partials, const Item& item,
-                        typename S::Shared& shared, int rank, int group, int thread,
+                        typename S::Shared& shared, int group, int thread,
                         float (&sum)[S::kParts][S::kSums]) {
   const int first = tiles.first_worker(item.cut), last = tiles.last_worker(item.cut);
   if (first == last) return true;
@@ -513,11 +481,11 @@ __device__ bool combine(const typename S::Tiles& tiles, float4* partials, const 
   const auto piece = [&](int worker) {
     const int slot = tiles.slot(worker, item.cut);
     return partials +
-           static_cast<std::int64_t>((slot * S::kCluster + rank) * S::kMultipliers + group) *
+           static_cast<std::int64_t>(slot * S::kMultipliers + group) *
                (kVectors * 128) +
            thread;
   };
-  float4* const mine = piece(static_cast<int>(blockIdx.x) / S::kCluster);
+  float4* const mine = piece(static_cast<int>(blockIdx.x));
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
     const float* from = &sum[i / (S::kSums / 4)][i % (S::kSums / 4) * 4];
@@ -526,8 +494,7 @@ __device__ bool combine(const typename S::Tiles& tiles, float4* partials, const 
   __threadfence();
   ptx::named_sync(1 + group, 128);
   if (thread == 0) {
-    unsigned int* const counter =
-        &counters[(item.cut * S::kCluster + rank) * S::kMultipliers + group];
+    unsigned int* const counter = &counters[item.cut * S::kMultipliers + group];
     const unsigned int before = atomicAdd(counter, 1u);
     shared.arrived[group] = static_cast<int>(before);
     if (static_cast<int>(before) == last - first) *counter = 0;
@@ -589,6 +556,53 @@ __device__ __forceinline__ void exchange(typename S::Shared& shared, int rank, i
   }
 }
 
+// Hands a warpgroup's sums to the copy engine.
+template <class S>
+__device__ __forceinline__ void stage_out(std::uint8_t* staged, const Problem& p,
+                                          const Output& out, const float (&sum)[S::kSums],
+                                          const Item& item, int group, int thread) {
+  constexpr int kBoxBytes = 64 * 128;
+  const int lane = thread % 32, quad = lane % 4;
+  const int row = 16 * (thread / 32) + lane / 4;  // and 8 below: the same modulo 8
+  const bool half = out.c_bf16 != nullptr;
+  if (thread == 0) ptx::tma_store_wait_read();  // the tile before
+  ptx::named_sync(1 + group, 128);
+#pragma unroll
+  for (int lower = 0; lower < 2; ++lower) {
+    std::uint8_t* const to = staged + (row + 8 * lower) * 128;
+    if (half) {
+#pragma unroll
+      for (int i = 0; i < S::kSums / 8; ++i) {
+        const float4 v = four(sum, i, lower);
+        const int piece = (i % 4 * 2 + quad / 2) ^ (row % 8);
+        *reinterpret_cast<uint2*>(to + i / 4 * kBoxBytes + piece * 16 + quad % 2 * 8) =
+            make_uint2(pack_bf16(v.x, v.y), pack_bf16(v.z, v.w));
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < S::kSums / 8; ++i) {
+        const int piece = (i % 2 * 4 + quad) ^ (row % 8);
+        *reinterpret_cast<float4*>(to + i / 2 * kBoxBytes + piece * 16) = four(sum, i, lower);
+      }
+    }
+  }
+  ptx::fence_shared_for_async();
+  ptx::named_sync(1 + group, 128);
+  const int first_row = item.row + 64 * group;
+  if (thread == 0 && first_row < p.m) {
+    const int wide = half ? 64 : 32;  // columns of a box
+    for (int box = 0; box < S::kCols / wide && item.col + box * wide < p.n; ++box) {
+      const std::uint32_t from = ptx::shared_address(staged + box * kBoxBytes);
+      if (out.accumulate) {
+        ptx::tma_add(&p.c, from, item.col + box * wide, first_row);
+      } else {
+        ptx::tma_store(&p.c, from, item.col + box * wide, first_row);
+      }
+    }
+    ptx::tma_store_commit();
+  }
+}
+
 template <class S>
 __device__ void multiply_and_store(typename S::Shared& shared, const Params& params,
                                    const Problem* list, int rank, int group, int thread) {
@@ -603,21 +617,29 @@ __device__ void multiply_and_store(typename S::Shared& shared, const Params& par
                          ptx::k_major_tile(uniform(tile + S::kBytesA))};
   typename S::Tiles tiles(params, list, shared.tile_begin, rank);
   Ring<S::kStages> ring;
-  if (S::kPace == Pace::kTurns && group == 1) ptx::named_arrive(kTurnBarrier, 256);
+  if (S::kParts > 1 && group == 1) ptx::named_arrive(kTurnBarrier, 256);
   for (Item item; tiles.next(item);) {
     float sum[S::kParts][S::kSums];
     clear<S>(sum);
     const int blocks = uniform(item.end - item.begin);
-    if constexpr (S::kPace == Pace::kDouble) {
-      multiply_blocks_double<S>(stages, ring, sum[0], blocks);
+    if constexpr (S::kParts == 1) {
+      multiply_ahead<S>(stages, ring, sum[0], blocks);
     } else {
-      multiply_blocks<S>(stages, ring, sum, blocks);
+      multiply_in_turns<S>(stages, ring, sum, blocks);
     }
     if (S::kDeep == 1 && item.cut >= 0 &&
-        !combine<S>(tiles, params.partials, item, shared, rank, group, thread, sum)) {
+        !combine<S>(tiles, params.partials, item, shared, group, thread, sum)) {
       continue;
     }
-    const Output out = output_of(list[item.problem], item, S::kRows, S::kCols);
+    const Problem& p = list[item.problem];
+    const Output out = output_of(p, item, S::kRows, S::kCols);
+    if constexpr (S::kStaged) {
+      // The map ends where the problem does; where fewer rows count, it does not know.
+      if (p.mapped && (out.rows == p.m || out.whole)) {
+        stage_out<S>(shared.staged[group], p, out, sum[0], item, group, thread);
+        continue;
+      }
+    }
     if constexpr (S::kDeep > 1) {
       float mine[S::kSums / S::kDeep];
       exchange<S>(shared, rank, group, thread, sum[0], mine);
@@ -630,7 +652,8 @@ __device__ void multiply_and_store(typename S::Shared& shared, const Params& par
       }
     }
   }
-  if (S::kPace == Pace::kTurns && group == 0) ptx::named_sync(kTurnBarrier, 256);
+  if (S::kParts > 1 && group == 0) ptx::named_sync(kTurnBarrier, 256);
+  if (S::kStaged && thread == 0) ptx::tma_store_wait();
 }
 
 template <class S>
@@ -642,25 +665,36 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       *reinterpret_cast<typename S::Shared*>(memory + (beyond == 0 ? 0 : 1024 - beyond));
   const Problem* const list = params.list != nullptr ? params.list : params.near;
   const int warp = uniform(static_cast<int>(threadIdx.x / 32));
-  const int rank = S::kCluster > 1 ? ptx::cluster_rank() : 0;
-  if (warp == 0) S::Tiles::number_tiles(params, list, shared.tile_begin);
-  if (threadIdx.x == 64) {
-    ptx::prefetch_tensor_map(&list->a);
-    ptx::prefetch_tensor_map(&list->b);
-  }
-  if (threadIdx.x == 32) {
-    for (int i = 0; i < S::kStages; ++i) {
-      ptx::barrier_init(ptx::shared_address(&shared.full[i]), 1 + S::kScalers);
-      ptx::barrier_init(ptx::shared_address(&shared.empty[i]),
-                        4 * S::kMultipliers * S::kSharers);
+  const int rank = S::kDeep > 1 ? ptx::cluster_rank() : 0;
+  if (warp == 0) {
+    S::Tiles::number_tiles(params, list, shared.tile_begin);
+  } else if (warp == 1) {
+    if (threadIdx.x % 32 == 0) {
+      for (int i = 0; i < S::kStages; ++i) {
+        ptx::barrier_init(ptx::shared_address(&shared.full[i]), 1 + S::kScalers);
+        ptx::barrier_init(ptx::shared_address(&shared.empty[i]), 4 * S::kMultipliers);
+      }
+      if (S::kDeep > 1) {
+        ptx::barrier_init(ptx::shared_address(&shared.all_exchanged),
+                          4 * S::kMultipliers * S::kDeep);
+      }
+      ptx::fence_barrier_init();
     }
-    if (S::kDeep > 1) {
-      ptx::barrier_init(ptx::shared_address(&shared.all_exchanged), 4 * S::kMultipliers * S::kDeep);
+  } else {
+    if (params.list != nullptr) {
+      for (int i = static_cast<int>(threadIdx.x) - 64; i < params.problems; i += S::kThreads - 64) {
+        ptx::acquire_tensor_map(&list[i].a);
+        ptx::acquire_tensor_map(&list[i].b);
+        ptx::acquire_tensor_map(&list[i].c);
+      }
     }
-    ptx::fence_barrier_init();
+    if (threadIdx.x == 64) {
+      ptx::prefetch_tensor_map(&list->a);
+      ptx::prefetch_tensor_map(&list->b);
+    }
   }
   __syncthreads();
-  if constexpr (S::kCluster > 1) ptx::cluster_sync();
+  if constexpr (S::kDeep > 1) ptx::cluster_sync();
 
   const int group = warp / 4;
   if (group == S::kMultipliers) {
@@ -674,11 +708,6 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   } else {
     if constexpr (S::kMultipliers == 2) ptx::take_registers<232>();
     multiply_and_store<S>(shared, params, list, rank, group, static_cast<int>(threadIdx.x % 128));
-  }
-  // Nobody leaves while the other block may still write here.
-  if constexpr (S::kSharers > 1) {
-    __syncwarp();
-    ptx::cluster_sync();
   }
 }
 

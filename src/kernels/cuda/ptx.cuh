@@ -195,6 +195,14 @@ __device__ __forceinline__ void tma_store(const CUtensorMap* map, std::uint32_t 
                "r"(from), "r"(x), "r"(y)
                : "memory");
 }
+// The same, added to the matrix.
+__device__ __forceinline__ void tma_add(const CUtensorMap* map, std::uint32_t from, int x, int y) {
+  asm volatile(
+      "cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.bulk_group [%0, {%2, %3}], [%1];" ::
+          "l"(map),
+      "r"(from), "r"(x), "r"(y)
+      : "memory");
+}
 __device__ __forceinline__ void tma_store_commit() {
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
