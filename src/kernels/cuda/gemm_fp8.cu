@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <string_view>
 #include <vector>
 
@@ -18,6 +17,10 @@ namespace {
 using namespace fp8_product;  // NOLINT(google-build-using-namespace): this file is its host side
 
 // ---- kernels ----
+
+bool has_column_scales(const Fp8Gemm& g) {
+  return g.b.tile == ScaleTile::kRow || g.b.tile == ScaleTile::kColumn;
+}
 
 struct Kernel {
   Fp8KernelFacts facts;
@@ -58,16 +61,9 @@ constexpr Kernel kKernels[] = {
     kernel<Shape<64, 64, 10, false>>("64x64", 0.17, 0.5),
     kernel<Shape<64, 64, 10, false, 2>>("64x64 deep 2", 0.17, 1.2),
     kernel<Shape<64, 128, 8, false>>("64x128", 0.25, 0.7),
-    kernel<Shape<64, 128, 7, false, 4>>("64x128 deep 4", 0.25, 1.5),
-    kernel<Shape<128, 64, 8, false>>("128x64", 0.27, 0.7),
-    kernel<Shape<128, 64, 7, false, 2>>("128x64 deep 2", 0.27, 1.5),
-    kernel<Shape<128, 128, 6, false>>("128x128", 0.42, 1.2),
-    kernel<Shape<128, 128, 4, false, 1, true>>("128x128 staged", 0.42, 0.4),
-    kernel<Shape<128, 256, 4, false>>("128x256", 0.80, 2.2),
+    kernel<Shape<128, 128, 4, false, 1, true>>("128x128", 0.42, 0.4),
     kernel<Shape<64, 128, 8, true>>("64x128 columns", 0.30, 0.7),
-    kernel<Shape<128, 128, 6, true>>("128x128 columns", 0.52, 1.2),
-    kernel<Shape<128, 128, 4, true, 1, true>>("128x128 staged columns", 0.52, 0.4),
-    kernel<Shape<128, 256, 4, true>>("128x256 columns", 1.0, 2.2),
+    kernel<Shape<128, 128, 4, true, 1, true>>("128x128 columns", 0.52, 0.4),
 };
 constexpr auto kFacts = [] {
   std::array<Fp8KernelFacts, std::size(kKernels)> facts{};
@@ -82,34 +78,40 @@ struct Plan {
 };
 
 // The kernel that the figures above promise to be the fastest.
-Plan choose(std::span<const Fp8Gemm> problems, bool column_scales, bool counted, int processors) {
-    constexpr double kBytesPerTime = 3e6;   // of the memory, per microsecond
-  bool one_k = !counted;
+Plan choose(std::span<const Fp8Gemm> problems, bool counted, int processors) {
+  constexpr double kBytesPerTime = 3e6;  // of the memory, per microsecond
+  bool one_k = !counted, column_scales = false;
   double bytes = 0;
   for (const Fp8Gemm& g : problems) {
-    bytes += (1.0 * g.m() + g.n()) * g.k();
+    bytes += (1.0 * g.m() + g.n()) * g.k() + 4.0 * g.m() * g.n();
     one_k = one_k && g.k() == problems[0].k();
+    column_scales = column_scales || has_column_scales(g);
   }
+  const double moving = bytes / kBytesPerTime;
   Plan best;
   for (const Kernel& k : kKernels) {
     if (k.facts.column_scales != column_scales) continue;
-    // Pieces written, read and waited for.
-    const double cutting = 4 + 11.0 / 16384 * k.rows * k.cols;
     double work = 0, longest = 0;  // of multiprocessors
     std::int64_t tiles = 0;
     for (const Fp8Gemm& g : problems) {
       const std::int64_t some =
           std::int64_t{ceil_div(g.m(), k.rows)} * ceil_div(g.n(), k.cols) * k.deep;
-      const double each = ceil_div(ceil_div(g.k(), kBlockK), k.deep) * k.block_time + k.tile_time;
+      const double each =
+          ceil_div(ceil_div(g.k(), kBlockK), k.deep) * k.block_time + k.tile_time;
       tiles += some;
       work += static_cast<double>(some) * each;
       longest = std::max(longest, each);
     }
-    const double rounds = ceil_div(tiles, processors);
-    const double whole = one_k ? rounds * longest : std::max(longest, work / processors + longest / 2);
-    const double even = one_k && k.deep == 1 ? work / processors + cutting : 1e300;
-    const double time = std::max(std::min(whole, even), bytes / kBytesPerTime + k.tile_time);
-    if (time < best.time) best = {&k, even < whole, time};
+    const double even = work / processors;
+    const double busy =
+        one_k ? ceil_div(tiles, processors) * longest : std::max(longest, even + longest / 2);
+    const double whole = std::max(busy, moving) + 0.2 * std::min(busy, moving);
+    // Pieces are written, read and waited for.
+    const double pieces = 4 + 11.0 / (128 * 128) * k.rows * k.cols;
+    const double cut = one_k && k.deep == 1
+                           ? std::max(even, moving) + 0.2 * std::min(even, moving) + pieces
+                           : 1e300;
+    if (std::min(whole, cut) < best.time) best = {&k, cut < whole, std::min(whole, cut)};
   }
   return best;
 }
@@ -180,7 +182,7 @@ Scales scales_of(const Fp8View& m, bool k_is_row) {
 // Scales of A along its rows would be fetched one by one, each from a line of its own, as often as
 // there are tiles side by side: where that is often they are turned around first.
 void turn_scales(const Context& ctx, std::span<const Fp8Gemm> live, std::span<Problem> problems) {
-  constexpr double kManyFlops = 3e10;
+  constexpr double kManyFlops = 6e10;
   double flops = 0;
   for (const Fp8Gemm& g : live) flops += 2.0 * g.m() * g.n() * g.k();
   if (flops < kManyFlops) return;
@@ -207,10 +209,6 @@ void turn_scales(const Context& ctx, std::span<const Fp8Gemm> live, std::span<Pr
   transpose_scales(ctx, jobs);
 }
 
-bool has_column_scales(const Fp8Gemm& g) {
-  return g.b.tile == ScaleTile::kRow || g.b.tile == ScaleTile::kColumn;
-}
-
 Problem problem_of(const Fp8Gemm& g, const Rows& a, const Rows& b, const Kernel& kernel) {
   Problem p;
   if (g.k() > 0) {
@@ -232,7 +230,8 @@ Problem problem_of(const Fp8Gemm& g, const Rows& a, const Rows& b, const Kernel&
   p.vectors = address % (half ? 8 : 16) == 0 && (g.m() == 1 || p.out_stride % 4 == 0);
   const std::int64_t row_bytes = p.out_stride * (half ? 2 : 4);
   void* const c = half ? static_cast<void*>(p.out_bf16) : p.out;
-  p.mapped = can_map(c, row_bytes) && row_bytes >= g.n() * (half ? 2 : 4);
+  const std::int64_t written = std::int64_t{g.n()} * (half ? 2 : 4);  // in pieces of 16 bytes
+  p.mapped = can_map(c, row_bytes) && row_bytes >= written && written % 16 == 0;
   if (p.mapped) {
     p.c = map_matrix({c, g.m(), g.n(), row_bytes},
                      half ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 64,
@@ -281,18 +280,20 @@ void run(const Context& ctx, const Kernel& kernel, std::span<const Problem> prob
 
 std::span<const Fp8KernelFacts> fp8_kernels() noexcept { return kFacts; }
 
+Fp8KernelFacts fp8_kernel_for(const Context& ctx, std::span<const Fp8Gemm> problems) {
+  return choose(problems, false, device_of(ctx).processors()).kernel->facts;
+}
+
 void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> all, const Fp8Choice& choice,
               const std::int32_t* counts) {
   Operands a, b;
   std::vector<Fp8Gemm> live;
   std::vector<const std::int32_t*> count;
-  bool column_scales = false;
   for (std::size_t i = 0; i < all.size(); ++i) {
     const Fp8Gemm& g = all[i];
     if (is_empty(g)) continue;
     a.add(g.a, g.trans_a, false);
     b.add(g.b, !g.trans_b, true);
-    column_scales |= has_column_scales(g);
     live.push_back(g);
     count.push_back(counts != nullptr ? counts + i : nullptr);
   }
@@ -303,8 +304,7 @@ void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> all, const Fp8Choice&
   if (choice.kernel >= 0) {
     plan.kernel = &kKernels[choice.kernel];
   } else {
-    plan = choose(live, column_scales, counts != nullptr, device_of(ctx).processors());
-    if (choice.report) std::printf("[%s%s] ", plan.kernel->facts.name, plan.cut ? ", cut" : "");
+    plan = choose(live, counts != nullptr, device_of(ctx).processors());
   }
   const Kernel& kernel = *plan.kernel;
   std::vector<Problem> problems;

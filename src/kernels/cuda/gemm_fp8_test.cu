@@ -33,6 +33,10 @@ constexpr ScaleTile kRow = ScaleTile::kRow, kColumn = ScaleTile::kColumn,
                     kBlock = ScaleTile::kBlock, kTensor = ScaleTile::kTensor;
 const Case kCases[] = {
     {1, 1, 1},
+    {130, 160, 304},
+    {.m = 130, .n = 160, .k = 304, .accumulate = true},
+    {.m = 77, .n = 152, .k = 300, .half = true, .c_pad = 8},
+    {.m = 300, .n = 256, .k = 2000, .accumulate = true, .c_pad = 0},
     {64, 128, 128},
     {128, 256, 512},
     {130, 150, 304},
