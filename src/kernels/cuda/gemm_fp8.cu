@@ -96,8 +96,7 @@ Plan choose(std::span<const Fp8Gemm> problems, bool counted, int processors) {
     for (const Fp8Gemm& g : problems) {
       const std::int64_t some =
           std::int64_t{ceil_div(g.m(), k.rows)} * ceil_div(g.n(), k.cols) * k.deep;
-      const double each =
-          ceil_div(ceil_div(g.k(), kBlockK), k.deep) * k.block_time + k.tile_time;
+      const double each = ceil_div(ceil_div(g.k(), kBlockK), k.deep) * k.block_time + k.tile_time;
       tiles += some;
       work += static_cast<double>(some) * each;
       longest = std::max(longest, each);
@@ -140,8 +139,12 @@ class Operands {
     } else {
       r.stride = row_bytes(r.k);
       r.codes = nullptr;
-      copies_.push_back({.from = m.codes, .from_stride = m.stride, .to_stride = r.stride,
-                         .rows = m.rows, .cols = m.cols, .transpose = k_is_row});
+      copies_.push_back({.from = m.codes,
+                         .from_stride = m.stride,
+                         .to_stride = r.stride,
+                         .rows = m.rows,
+                         .cols = m.cols,
+                         .transpose = k_is_row});
       copied_.push_back(rows_.size());
     }
     rows_.push_back(r);
@@ -193,8 +196,11 @@ void turn_scales(const Context& ctx, std::span<const Fp8Gemm> live, std::span<Pr
     const Fp8Gemm& g = live[i];
     if (g.trans_a || g.a.tile != ScaleTile::kRow || g.k() <= kBlockK) continue;
     const std::int64_t stride = (g.m() + 31) / 32 * 32;
-    jobs.push_back({.from = g.a.scales, .from_stride = g.a.scale_stride, .to_stride = stride,
-                    .rows = g.m(), .cols = ceil_div(g.k(), kBlockK)});
+    jobs.push_back({.from = g.a.scales,
+                    .from_stride = g.a.scale_stride,
+                    .to_stride = stride,
+                    .rows = g.m(),
+                    .cols = ceil_div(g.k(), kBlockK)});
     turned.push_back(i);
     floats += stride * jobs.back().cols;
   }
@@ -226,7 +232,8 @@ Problem problem_of(const Fp8Gemm& g, const Rows& a, const Rows& b, const Kernel&
   p.out = g.c.data;
   p.out_bf16 = g.c_bf16.data;
   p.out_stride = half ? g.c_bf16.stride : g.c.stride;
-  const auto address = reinterpret_cast<std::uintptr_t>(half ? static_cast<void*>(p.out_bf16) : p.out);
+  const auto address =
+      reinterpret_cast<std::uintptr_t>(half ? static_cast<void*>(p.out_bf16) : p.out);
   p.vectors = address % (half ? 8 : 16) == 0 && (g.m() == 1 || p.out_stride % 4 == 0);
   const std::int64_t row_bytes = p.out_stride * (half ? 2 : 4);
   void* const c = half ? static_cast<void*>(p.out_bf16) : p.out;

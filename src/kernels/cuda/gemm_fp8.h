@@ -10,8 +10,8 @@
 namespace cachalot::cuda {
 
 // Problems as of gemm_fp8, of which problem i has only counts[i] rows (on the device; at most its
-// m; A not transposed): experts that each have room for as many tokens as there may be, in decoding.
-// Rows beyond the count are neither read for the result nor written.
+// m; A not transposed): experts that each have room for as many tokens as there may be, in
+// decoding. Rows beyond the count are neither read for the result nor written.
 void gemm_fp8_masked(const Context& ctx, std::span<const Fp8Gemm> problems,
                      const std::int32_t* counts);
 

@@ -1,10 +1,10 @@
 // Which tile of which product each block of a persistent grid computes, and which blocks of K.
 //
 // Tiles of all products are numbered one after the other; worker w (a block, or a cluster of blocks
-// that divide K) takes tiles w, w + workers, ... Where the last round would leave workers idle, and all products have
-// one K, the tiles of the last two rounds are one line of blocks of K instead, cut into equal
-// pieces ("stream-K": Osama and others, 2023): a tile that two or more workers have a piece of is
-// summed, in the order of K, by the one that finishes last.
+// that divide K) takes tiles w, w + workers, ... Where the last round would leave workers idle, and
+// all products have one K, the tiles of the last two rounds are one line of blocks of K instead,
+// cut into equal pieces ("stream-K": Osama and others, 2023): a tile that two or more workers have
+// a piece of is summed, in the order of K, by the one that finishes last.
 #pragma once
 
 #include <cuda.h>
@@ -67,7 +67,6 @@ struct Item {
 template <int kRows, int kCols, int kDeep>
 class Schedule {
  public:
-
   // Run by one warp: where each problem's tiles begin; begin[problems] is the number of all.
   static __device__ void number_tiles(const Params& params, const Problem* list, int* begin) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -88,7 +87,10 @@ class Schedule {
   }
 
   __device__ Schedule(const Params& params, const Problem* list, const int* begin, int rank)
-      : list_(list), begin_(begin), group_(params.group), blocks_(params.split_blocks),
+      : list_(list),
+        begin_(begin),
+        group_(params.group),
+        blocks_(params.split_blocks),
         rank_(rank) {
     const int workers = static_cast<int>(gridDim.x) / kDeep;
     const int worker = static_cast<int>(blockIdx.x) / kDeep;
@@ -146,12 +148,8 @@ class Schedule {
  private:
   static constexpr int kLeastBlocks = 2;  // of a worker's share
 
-  static __device__ int tiles_down(const Problem& p) {
-    return (p.rows() + kRows - 1) / kRows;
-  }
-  static __device__ int tiles_right(const Problem& p) {
-    return (p.n + kCols - 1) / kCols;
-  }
+  static __device__ int tiles_down(const Problem& p) { return (p.rows() + kRows - 1) / kRows; }
+  static __device__ int tiles_right(const Problem& p) { return (p.n + kCols - 1) / kCols; }
   // Columns of tiles within groups of rows: what runs at one time is about square.
   __device__ void place(const Problem& p, int tile, Item& item) const {
     const int down = tiles_down(p), right = tiles_right(p);
