@@ -37,8 +37,9 @@ struct CopyCodes {
   const std::uint8_t* from = nullptr;
   std::uint8_t* to = nullptr;
   std::int64_t from_stride = 0;
-  std::int64_t to_stride = 0;  // a multiple of 16; what lies between two rows of `to` may be written
-  int rows = 0, cols = 0;      // of `from`
+  std::int64_t to_stride =
+      0;                   // a multiple of 16; what lies between two rows of `to` may be written
+  int rows = 0, cols = 0;  // of `from`
   bool transpose = false;
 
   int tiles_right() const { return ceil_div(cols, 128); }
@@ -98,16 +99,16 @@ __device__ void transpose_tile(const CopyCodes& job, int row, int col, uint4* sh
   }
 }
 
-static __global__ void __launch_bounds__(256) copy_codes_kernel(
-    const __grid_constant__ Jobs<CopyCodes> jobs) {
+static __global__ void __launch_bounds__(256)
+    copy_codes_kernel(const __grid_constant__ Jobs<CopyCodes> jobs) {
   __shared__ uint4 shared[128 * 8];
   const CopyCodes& job = jobs[blockIdx.y];
   const int right = (job.cols + 127) / 128;
   const int row = static_cast<int>(blockIdx.x) / right * 128;
   const int col = static_cast<int>(blockIdx.x) % right * 128;
   if (row >= job.rows) return;
-  const bool aligned = reinterpret_cast<std::uintptr_t>(job.from) % 4 == 0 &&
-                       job.from_stride % 4 == 0;
+  const bool aligned =
+      reinterpret_cast<std::uintptr_t>(job.from) % 4 == 0 && job.from_stride % 4 == 0;
   if (job.transpose) {
     if (aligned) {
       transpose_tile<true>(job, row, col, shared);
@@ -133,7 +134,8 @@ inline void copy_codes(const Context& ctx, std::span<const CopyCodes> jobs) {
   check_launch("copy_codes");
 }
 
-// to [cols, rows] = from [rows, cols]^T: scales of rows along K, to be read for many rows at a time.
+// to [cols, rows] = from [rows, cols]^T: scales of rows along K, to be read for many rows at a
+// time.
 struct TransposeScales {
   const float* from = nullptr;
   float* to = nullptr;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <string_view>
 #include <vector>
 
@@ -19,13 +18,15 @@ using namespace fp8_product;  // NOLINT(google-build-using-namespace): this file
 
 // ---- kernels ----
 
+bool has_column_scales(const Fp8Gemm& g) {
+  return g.b.tile == ScaleTile::kRow || g.b.tile == ScaleTile::kColumn;
+}
+
 struct Kernel {
   Fp8KernelFacts facts;
-  int rows, cols;         // of a tile
-  int cluster;            // blocks that share operands
-  int deep;               // blocks that divide K
-  bool pairs_down;        // the two of a cluster lie below each other
-  int box_a, box_b;       // rows of what the copy engine loads at once
+  int rows, cols;  // of a tile
+  int deep;        // blocks that divide K
+  // Microseconds of a multiprocessor, measured: a block of K of a tile; a tile beside that.
   double block_time, tile_time;
   void (*launch)(const Context&, const Params&, int blocks);
 };
@@ -42,38 +43,27 @@ void launch(const Context& ctx, const Params& params, int blocks) {
   config.stream = stream_of(ctx);
   cudaLaunchAttribute cluster{};
   cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = S::kCluster;
+  cluster.val.clusterDim.x = S::kDeep;
   cluster.val.clusterDim.y = 1;
   cluster.val.clusterDim.z = 1;
   config.attrs = &cluster;
-  config.numAttrs = S::kCluster > 1 ? 1 : 0;
+  config.numAttrs = S::kDeep > 1 ? 1 : 0;
   check(cudaLaunchKernelEx(&config, kernel, params), "gemm_fp8");
   check_launch("gemm_fp8");
 }
 
 template <class S>
 constexpr Kernel kernel(const char* name, double block_time, double tile_time) {
-  return {{name, S::kColumnScales}, S::kRows, S::kCols, S::kSharers, S::kDeep, S::kShare == Share::kB,
-          S::kBoxA, S::kBoxB, block_time, tile_time, launch<S>};
+  return {{name, S::kColumnScales}, S::kRows, S::kCols, S::kDeep, block_time, tile_time, launch<S>};
 }
 
-// Microseconds on one multiprocessor, measured: a block of K of a tile, and what a tile costs beside.
 constexpr Kernel kKernels[] = {
-    kernel<Shape<64, 64, 10, Share::kNone, Pace::kDouble, false>>("64x64", 0.17, 0.5),
-    kernel<Shape<64, 64, 10, Share::kNone, Pace::kDouble, false, 2>>("64x64 deep 2", 0.17, 1.2),
-    kernel<Shape<64, 128, 8, Share::kNone, Pace::kDouble, false>>("64x128", 0.25, 0.7),
-    kernel<Shape<64, 128, 7, Share::kNone, Pace::kDouble, false, 4>>("64x128 deep 4", 0.25, 1.5),
-    kernel<Shape<128, 64, 8, Share::kNone, Pace::kDouble, false>>("128x64", 0.27, 0.7),
-    kernel<Shape<128, 64, 7, Share::kNone, Pace::kDouble, false, 2>>("128x64 deep 2", 0.27, 1.5),
-    kernel<Shape<128, 128, 6, Share::kNone, Pace::kDouble, false>>("128x128", 0.42, 1.2),
-    kernel<Shape<128, 128, 6, Share::kB, Pace::kDouble, false>>("128x128 share b", 0.42, 1.2),
-    kernel<Shape<128, 256, 4, Share::kNone, Pace::kTurns, false>>("128x256", 0.80, 2.2),
-    kernel<Shape<128, 256, 4, Share::kNone, Pace::kTurns2, false>>("128x256 after 2", 0.80, 2.2),
-    kernel<Shape<128, 256, 4, Share::kNone, Pace::kTurns0, false>>("128x256 after 0", 0.80, 2.2),
-    kernel<Shape<128, 256, 4, Share::kB, Pace::kTurns, false>>("128x256 share b", 0.80, 2.2),
-    kernel<Shape<64, 128, 8, Share::kNone, Pace::kDouble, true>>("64x128 columns", 0.30, 0.7),
-    kernel<Shape<128, 128, 6, Share::kNone, Pace::kDouble, true>>("128x128 columns", 0.52, 1.2),
-    kernel<Shape<128, 256, 4, Share::kNone, Pace::kTurns, true>>("128x256 columns", 1.0, 2.2),
+    kernel<Shape<64, 64, 10, false>>("64x64", 0.17, 0.5),
+    kernel<Shape<64, 64, 10, false, 2>>("64x64 deep 2", 0.17, 1.2),
+    kernel<Shape<64, 128, 8, false>>("64x128", 0.25, 0.7),
+    kernel<Shape<128, 128, 4, false, 1, true>>("128x128", 0.42, 0.4),
+    kernel<Shape<64, 128, 8, true>>("64x128 columns", 0.30, 0.7),
+    kernel<Shape<128, 128, 4, true, 1, true>>("128x128 columns", 0.52, 0.4),
 };
 constexpr auto kFacts = [] {
   std::array<Fp8KernelFacts, std::size(kKernels)> facts{};
@@ -88,18 +78,19 @@ struct Plan {
 };
 
 // The kernel that the figures above promise to be the fastest.
-Plan choose(std::span<const Fp8Gemm> problems, bool column_scales, bool counted, int processors) {
-  constexpr double kCutting = 5;          // microseconds: pieces written, read and waited for
-  constexpr double kBytesPerTime = 3e6;   // of the memory, per microsecond
-  bool one_k = !counted;
+Plan choose(std::span<const Fp8Gemm> problems, bool counted, int processors) {
+  constexpr double kBytesPerTime = 3e6;  // of the memory, per microsecond
+  bool one_k = !counted, column_scales = false;
   double bytes = 0;
   for (const Fp8Gemm& g : problems) {
-    bytes += (1.0 * g.m() + g.n()) * g.k();
+    bytes += (1.0 * g.m() + g.n()) * g.k() + 4.0 * g.m() * g.n();
     one_k = one_k && g.k() == problems[0].k();
+    column_scales = column_scales || has_column_scales(g);
   }
+  const double moving = bytes / kBytesPerTime;
   Plan best;
   for (const Kernel& k : kKernels) {
-    if (k.facts.column_scales != column_scales || k.cluster > 1) continue;
+    if (k.facts.column_scales != column_scales) continue;
     double work = 0, longest = 0;  // of multiprocessors
     std::int64_t tiles = 0;
     for (const Fp8Gemm& g : problems) {
@@ -110,11 +101,16 @@ Plan choose(std::span<const Fp8Gemm> problems, bool column_scales, bool counted,
       work += static_cast<double>(some) * each;
       longest = std::max(longest, each);
     }
-    const double rounds = ceil_div(tiles, processors);
-    const double whole = one_k ? rounds * longest : std::max(longest, work / processors + longest / 2);
-    const double even = one_k && k.deep == 1 ? work / processors + kCutting : 1e300;
-    const double time = std::max(std::min(whole, even), bytes / kBytesPerTime + k.tile_time);
-    if (time < best.time) best = {&k, even < whole, time};
+    const double even = work / processors;
+    const double busy =
+        one_k ? ceil_div(tiles, processors) * longest : std::max(longest, even + longest / 2);
+    const double whole = std::max(busy, moving) + 0.2 * std::min(busy, moving);
+    // Pieces are written, read and waited for.
+    const double pieces = 4 + 11.0 / (128 * 128) * k.rows * k.cols;
+    const double cut = one_k && k.deep == 1
+                           ? std::max(even, moving) + 0.2 * std::min(even, moving) + pieces
+                           : 1e300;
+    if (std::min(whole, cut) < best.time) best = {&k, cut < whole, std::min(whole, cut)};
   }
   return best;
 }
@@ -143,8 +139,12 @@ class Operands {
     } else {
       r.stride = row_bytes(r.k);
       r.codes = nullptr;
-      copies_.push_back({.from = m.codes, .from_stride = m.stride, .to_stride = r.stride,
-                         .rows = m.rows, .cols = m.cols, .transpose = k_is_row});
+      copies_.push_back({.from = m.codes,
+                         .from_stride = m.stride,
+                         .to_stride = r.stride,
+                         .rows = m.rows,
+                         .cols = m.cols,
+                         .transpose = k_is_row});
       copied_.push_back(rows_.size());
     }
     rows_.push_back(r);
@@ -185,7 +185,7 @@ Scales scales_of(const Fp8View& m, bool k_is_row) {
 // Scales of A along its rows would be fetched one by one, each from a line of its own, as often as
 // there are tiles side by side: where that is often they are turned around first.
 void turn_scales(const Context& ctx, std::span<const Fp8Gemm> live, std::span<Problem> problems) {
-  constexpr double kManyFlops = 3e10;
+  constexpr double kManyFlops = 6e10;
   double flops = 0;
   for (const Fp8Gemm& g : live) flops += 2.0 * g.m() * g.n() * g.k();
   if (flops < kManyFlops) return;
@@ -196,8 +196,11 @@ void turn_scales(const Context& ctx, std::span<const Fp8Gemm> live, std::span<Pr
     const Fp8Gemm& g = live[i];
     if (g.trans_a || g.a.tile != ScaleTile::kRow || g.k() <= kBlockK) continue;
     const std::int64_t stride = (g.m() + 31) / 32 * 32;
-    jobs.push_back({.from = g.a.scales, .from_stride = g.a.scale_stride, .to_stride = stride,
-                    .rows = g.m(), .cols = ceil_div(g.k(), kBlockK)});
+    jobs.push_back({.from = g.a.scales,
+                    .from_stride = g.a.scale_stride,
+                    .to_stride = stride,
+                    .rows = g.m(),
+                    .cols = ceil_div(g.k(), kBlockK)});
     turned.push_back(i);
     floats += stride * jobs.back().cols;
   }
@@ -212,16 +215,12 @@ void turn_scales(const Context& ctx, std::span<const Fp8Gemm> live, std::span<Pr
   transpose_scales(ctx, jobs);
 }
 
-bool has_column_scales(const Fp8Gemm& g) {
-  return g.b.tile == ScaleTile::kRow || g.b.tile == ScaleTile::kColumn;
-}
-
 Problem problem_of(const Fp8Gemm& g, const Rows& a, const Rows& b, const Kernel& kernel) {
   Problem p;
   if (g.k() > 0) {
     constexpr auto kBytes = CU_TENSOR_MAP_DATA_TYPE_UINT8;
-    p.a = map_matrix({a.codes, a.rows, a.k, a.stride}, kBytes, kernel.box_a, kBlockK);
-    p.b = map_interleaved_codes({b.codes, b.rows, b.k, b.stride}, kernel.box_b);
+    p.a = map_matrix({a.codes, a.rows, a.k, a.stride}, kBytes, kernel.rows, kBlockK);
+    p.b = map_interleaved_codes({b.codes, b.rows, b.k, b.stride}, kernel.cols);
   }
   p.scale_a = scales_of(g.a, g.trans_a);
   p.scale_b = scales_of(g.b, !g.trans_b);
@@ -230,21 +229,27 @@ Problem problem_of(const Fp8Gemm& g, const Rows& a, const Rows& b, const Kernel&
   p.k = g.k();
   p.accumulate = g.accumulate;
   const bool half = !g.c_bf16.empty();
-  p.c = g.c.data;
-  p.c_bf16 = g.c_bf16.data;
-  p.c_stride = half ? g.c_bf16.stride : g.c.stride;
-  const auto address = reinterpret_cast<std::uintptr_t>(half ? static_cast<void*>(p.c_bf16) : p.c);
-  p.vectors = address % (half ? 8 : 16) == 0 && (g.m() == 1 || p.c_stride % 4 == 0);
+  p.out = g.c.data;
+  p.out_bf16 = g.c_bf16.data;
+  p.out_stride = half ? g.c_bf16.stride : g.c.stride;
+  const auto address =
+      reinterpret_cast<std::uintptr_t>(half ? static_cast<void*>(p.out_bf16) : p.out);
+  p.vectors = address % (half ? 8 : 16) == 0 && (g.m() == 1 || p.out_stride % 4 == 0);
+  const std::int64_t row_bytes = p.out_stride * (half ? 2 : 4);
+  void* const c = half ? static_cast<void*>(p.out_bf16) : p.out;
+  const std::int64_t written = std::int64_t{g.n()} * (half ? 2 : 4);  // in pieces of 16 bytes
+  p.mapped = can_map(c, row_bytes) && row_bytes >= written && written % 16 == 0;
+  if (p.mapped) {
+    p.c = map_matrix({c, g.m(), g.n(), row_bytes},
+                     half ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 64,
+                     half ? 64 : 32);
+  }
   return p;
 }
 
 // ---- launches ----
 
-int tiles_of(const Kernel& k, int m, int n) {
-  const int high = k.rows * (k.pairs_down ? k.cluster : 1);
-  const int wide = k.cols * (k.pairs_down ? 1 : k.cluster);
-  return ceil_div(m, high) * ceil_div(n, wide);
-}
+int tiles_of(const Kernel& k, int m, int n) { return ceil_div(m, k.rows) * ceil_div(n, k.cols); }
 
 void run(const Context& ctx, const Kernel& kernel, std::span<const Problem> problems,
          const Fp8Choice& choice, bool cut) {
@@ -258,8 +263,7 @@ void run(const Context& ctx, const Kernel& kernel, std::span<const Problem> prob
     tiles += tiles_of(kernel, p.m, p.n);
     if (p.k != problems[0].k || p.count != nullptr) params.split_blocks = 0;
   }
-  const int workers = device_of(ctx).processors() / kernel.cluster;
-  int blocks = workers * kernel.cluster;
+  int blocks = device_of(ctx).processors();
   if (kernel.deep > 1) {
     params.split_blocks = 0;
     blocks = tiles * kernel.deep;  // a cluster for each tile
@@ -269,7 +273,7 @@ void run(const Context& ctx, const Kernel& kernel, std::span<const Problem> prob
                        static_cast<std::size_t>(kernel.rows * kernel.cols) * sizeof(float);
     params.partials = static_cast<float4*>(device_of(ctx).scratch(kScratchSums, bytes));
   } else {
-    blocks = std::min(workers, tiles) * kernel.cluster;
+    blocks = std::min(blocks, tiles);
   }
   if (problems.size() <= kNearProblems) {
     std::copy(problems.begin(), problems.end(), params.near);
@@ -283,18 +287,20 @@ void run(const Context& ctx, const Kernel& kernel, std::span<const Problem> prob
 
 std::span<const Fp8KernelFacts> fp8_kernels() noexcept { return kFacts; }
 
+Fp8KernelFacts fp8_kernel_for(const Context& ctx, std::span<const Fp8Gemm> problems) {
+  return choose(problems, false, device_of(ctx).processors()).kernel->facts;
+}
+
 void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> all, const Fp8Choice& choice,
               const std::int32_t* counts) {
   Operands a, b;
   std::vector<Fp8Gemm> live;
   std::vector<const std::int32_t*> count;
-  bool column_scales = false;
   for (std::size_t i = 0; i < all.size(); ++i) {
     const Fp8Gemm& g = all[i];
     if (is_empty(g)) continue;
     a.add(g.a, g.trans_a, false);
     b.add(g.b, !g.trans_b, true);
-    column_scales |= has_column_scales(g);
     live.push_back(g);
     count.push_back(counts != nullptr ? counts + i : nullptr);
   }
@@ -305,8 +311,7 @@ void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> all, const Fp8Choice&
   if (choice.kernel >= 0) {
     plan.kernel = &kKernels[choice.kernel];
   } else {
-    plan = choose(live, column_scales, counts != nullptr, device_of(ctx).processors());
-    if (choice.report) std::printf("[%s%s] ", plan.kernel->facts.name, plan.cut ? ", cut" : "");
+    plan = choose(live, counts != nullptr, device_of(ctx).processors());
   }
   const Kernel& kernel = *plan.kernel;
   std::vector<Problem> problems;

@@ -36,8 +36,8 @@ class Library {
   bool here() const { return handle_ != nullptr; }
 
   std::function<bool(const void*, const void*, void*)> product(int m, int n, int k, bool codes,
-                                                              void* workspace, std::size_t bytes,
-                                                              cudaStream_t stream) {
+                                                               void* workspace, std::size_t bytes,
+                                                               cudaStream_t stream) {
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t la, lb, lc;
     cublasLtMatmulPreference_t preference;
@@ -59,9 +59,8 @@ class Library {
     heuristic_(handle_, desc, lb, la, lc, lc, preference, 1, &result, &count);
     return [=, this](const void* a, const void* b, void* c) {
       const float one = 1, zero = 0;
-      return count > 0 &&
-             matmul_(handle_, desc, &one, b, lb, a, la, &zero, c, lc, c, lc, &result.algo,
-                     workspace, bytes, stream) == CUBLAS_STATUS_SUCCESS;
+      return count > 0 && matmul_(handle_, desc, &one, b, lb, a, la, &zero, c, lc, c, lc,
+                                  &result.algo, workspace, bytes, stream) == CUBLAS_STATUS_SUCCESS;
     };
   }
 
@@ -111,7 +110,7 @@ class CudaGemmFp8Bench : public Fp8ProductTest {
     }
     call(0);
     check(cudaStreamSynchronize(stream()), "warm-up");
-    usleep(15000);
+    usleep(60000);
     for (int i = 0; i < 10; ++i) {
       cudaMemsetAsync(sweep_.data(), i, kSweep, stream());
       cudaMemsetAsync(sweep_.data(), i, kSweep, stream());
@@ -121,7 +120,8 @@ class CudaGemmFp8Bench : public Fp8ProductTest {
     }
     check(cudaStreamSynchronize(stream()), "timing");
     std::vector<float> ms(10);
-    for (int i = 0; i < 10; ++i) cudaEventElapsedTime(&ms[static_cast<std::size_t>(i)], e[i][0], e[i][1]);
+    for (int i = 0; i < 10; ++i)
+      cudaEventElapsedTime(&ms[static_cast<std::size_t>(i)], e[i][0], e[i][1]);
     for (auto& pair : e) {
       for (auto& x : pair) cudaEventDestroy(x);
     }
@@ -215,8 +215,7 @@ TEST_F(CudaGemmFp8Bench, Dense) {
         const double rested = time_rested(call);
         const double sustained = time_sustained(rested, call);
         std::printf("%-58s rested %7.1f us %5.0f TFLOPS, sustained %7.1f us %5.0f TFLOPS\n",
-                    name.c_str(), rested, flops / rested / 1e6, sustained,
-                    flops / sustained / 1e6);
+                    name.c_str(), rested, flops / rested / 1e6, sustained, flops / sustained / 1e6);
       };
       const auto run = [&](const std::string& name, const Fp8Choice& choice, bool to_half) {
         measure(cat("fp8 M ", m, " N ", n, " K ", k, to_half ? " bf16 " : " f32 ", name),
@@ -229,26 +228,24 @@ TEST_F(CudaGemmFp8Bench, Dense) {
       };
       const auto kernels = fp8_kernels();
       for (int i = 0; i < static_cast<int>(kernels.size()); ++i) {
-        if (kernels[i].column_scales) continue;
+        if (kernels[i].column_scales || m == 4096) continue;
         const std::string_view name = kernels[i].name;
-        const bool small = name.starts_with("64"), deep = name.find("deep") != name.npos;
-        if (m == 4096 && (small || deep || name == "128x64")) continue;
-        if (m == 64 && !small) continue;
-        if (m == 128 && (small || name.find("share") != name.npos || name.starts_with("128x256"))) {
-          continue;
-        }
-        run(cat(name, deep ? "" : " cut"), {.kernel = i}, true);
-        if (!deep) run(cat(name, " whole"), {.kernel = i, .split_cost = 1 << 20}, true);
+        if (m == 64 && name.starts_with("128")) continue;
+        run(cat(name, " whole"), {.kernel = i, .split_cost = 1 << 20}, true);
       }
-      Fp8Gemm g{a.view(), b[0].view(), c.view(), false, true};
-      gemm_fp8(ctx, {&g, 1}, {.report = true});
-      run("chosen", {}, true);
-      run("chosen", {}, false);
+      if (m == 4096) {
+        run("128x128 whole", {.kernel = 3, .split_cost = 1 << 20}, true);
+        run("128x128 cut", {.kernel = 3}, true);
+      }
+      const Fp8Gemm g{a.view(), b[0].view(), c.view(), false, true};
+      const char* chosen = fp8_kernel_for(ctx, {&g, 1}).name;
+      run(cat("chosen: ", chosen), {}, true);
+      run(cat("chosen: ", chosen), {}, false);
       if (library_.here()) {
         for (const bool codes : {false, true}) {
           const Mat<Bf16> left = repeated(codes ? 64 : m, k), wide = repeated(codes ? 64 : n, k);
-          const auto product = library_.product(m, n, k, codes, workspace.data(),
-                                                workspace.size(), stream());
+          const auto product =
+              library_.product(m, n, k, codes, workspace.data(), workspace.size(), stream());
           bool good = true;
           measure(cat("library M ", m, " N ", n, " K ", k, codes ? " e4m3, no scales" : " bf16"),
                   codes ? bytes : 2 * bytes - 2.0 * m * n, [&](int i) {
@@ -290,16 +287,18 @@ TEST_F(CudaGemmFp8Bench, Experts) {
         if (i >= 0) {
           if (fp8_kernels()[i].column_scales || (name.starts_with("64") && g.m > 256)) continue;
           if (name.find("deep") != name.npos || name.find("after") != name.npos) continue;
-        } else {
-          gemm_fp8(ctx, list, {.report = true});
         }
         for (const int cost : {0, 1 << 20}) {
           if (i < 0 && cost != 0) continue;
+          if (i >= 0 && cost == 0) continue;
           print(cat("experts ", g.experts, " x ", g.m, " N ", n, " K ", k, " bf16 ", name,
-                    i < 0 ? "" : cost == 0 ? " cut" : " whole"),
+                    i < 0       ? cat(" ", fp8_kernel_for(ctx, list).name)
+                    : cost == 0 ? " cut"
+                                : " whole"),
                 time_rested([&](int) {
                   gemm_fp8(ctx, list, {.kernel = i, .split_cost = i < 0 ? -1 : cost});
-                }), flops, bytes);
+                }),
+                flops, bytes);
         }
       }
     }
@@ -309,26 +308,38 @@ TEST_F(CudaGemmFp8Bench, Experts) {
 TEST_F(CudaGemmFp8Bench, WeightGradientAndTransposes) {
   const int k = 32768, m = 2048, n = 1408;
   const Operand a = operand(k, m, ScaleTile::kColumn, 1), b = operand(k, n, ScaleTile::kColumn, 2);
-  Mat<float> c = up(random_mat(m, n, 3));
+  Mat<float> c = room<float>(m, n);
+  c.zero();
   const Fp8Gemm g{a.view(), b.view(), c.view(), true, false, true};
   const double flops = 2.0 * m * n * k;
   for (int i = 0; i < static_cast<int>(fp8_kernels().size()); ++i) {
     if (!fp8_kernels()[i].column_scales) continue;
     print(cat("weight gradient M ", m, " N ", n, " K ", k, " ", fp8_kernels()[i].name),
-          time_rested([&](int) { gemm_fp8(ctx, {&g, 1}, {.kernel = i}); }), flops,
-          1.0 * k * (m + n) + 8.0 * m * n);
+          time_rested([&](int) {
+            gemm_fp8(ctx, {&g, 1}, {.kernel = i});
+          }),
+          flops, 1.0 * k * (m + n) + 8.0 * m * n);
   }
   Mat<std::uint8_t> to = room<std::uint8_t>(m, k);
   for (const int cols : {m, n}) {
     const fp8_product::CopyCodes job{.from = cols == m ? a.codes.data() : b.codes.data(),
-                                     .to = to.data(), .from_stride = cols, .to_stride = k,
-                                     .rows = k, .cols = cols, .transpose = true};
+                                     .to = to.data(),
+                                     .from_stride = cols,
+                                     .to_stride = k,
+                                     .rows = k,
+                                     .cols = cols,
+                                     .transpose = true};
     print(cat("transpose codes [", k, ", ", cols, "]"),
-          time_events([&] { fp8_product::copy_codes(ctx, {&job, 1}); }, 9), 0, 2.0 * k * cols);
+          time_events(
+              [&] {
+                fp8_product::copy_codes(ctx, {&job, 1});
+              },
+              9),
+          0, 2.0 * k * cols);
   }
   // As when the gradient of activations goes through weights.
-  const Operand w = operand(7168, 2048, ScaleTile::kBlock, 4), y = operand(4096, 7168,
-                                                                         ScaleTile::kRow, 5);
+  const Operand w = operand(7168, 2048, ScaleTile::kBlock, 4),
+                y = operand(4096, 7168, ScaleTile::kRow, 5);
   Mat<float> dx = room<float>(4096, 2048);
   const Fp8Gemm d{y.view(), w.view(), dx.view(), false, false};
   print("activation gradient M 4096 N 2048 K 7168",
@@ -337,7 +348,8 @@ TEST_F(CudaGemmFp8Bench, WeightGradientAndTransposes) {
 }
 
 TEST_F(CudaGemmFp8Bench, TimeOfTheHost) {
-  const Operand a = operand(16, 512, ScaleTile::kRow, 1), b = operand(128, 512, ScaleTile::kBlock, 2);
+  const Operand a = operand(16, 512, ScaleTile::kRow, 1),
+                b = operand(128, 512, ScaleTile::kBlock, 2);
   Mat<float> c = room<float>(16, 128);
   for (const int count : {1, 8, 64}) {
     const std::vector<Fp8Gemm> list(static_cast<std::size_t>(count),

@@ -51,8 +51,8 @@ struct Tiled {
 inline Tiled tiled(const Fp8View& v, bool transpose) {
   const bool by_row = v.tile == ScaleTile::kRow, by_col = v.tile == ScaleTile::kColumn;
   const bool one = v.tile == ScaleTile::kTensor;
-  Tiled t{v.codes, v.stride, 1, v.scales, one ? 0 : v.scale_stride, one ? 0 : 1, by_row ? 0 : 7,
-          by_col ? 0 : 7};
+  Tiled t{v.codes,        v.stride,      1, v.scales, one ? 0 : v.scale_stride, one ? 0 : 1,
+          by_row ? 0 : 7, by_col ? 0 : 7};
   if (transpose) {
     std::swap(t.row, t.col);
     std::swap(t.scale_row, t.scale_col);

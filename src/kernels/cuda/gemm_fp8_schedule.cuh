@@ -1,10 +1,10 @@
 // Which tile of which product each block of a persistent grid computes, and which blocks of K.
 //
-// Tiles of all products are numbered one after the other; worker w (a cluster of blocks) takes
-// tiles w, w + workers, ... Where the last round would leave workers idle, and all products have
-// one K, the tiles of the last two rounds are one line of blocks of K instead, cut into equal
-// pieces ("stream-K": Osama and others, 2023): a tile that two or more workers have a piece of is
-// summed, in the order of K, by the one that finishes last.
+// Tiles of all products are numbered one after the other; worker w (a block, or a cluster of blocks
+// that divide K) takes tiles w, w + workers, ... Where the last round would leave workers idle, and
+// all products have one K, the tiles of the last two rounds are one line of blocks of K instead,
+// cut into equal pieces ("stream-K": Osama and others, 2023): a tile that two or more workers have
+// a piece of is summed, in the order of K, by the one that finishes last.
 #pragma once
 
 #include <cuda.h>
@@ -18,7 +18,7 @@ namespace cachalot::cuda::fp8_product {
 
 inline constexpr int kBlockK = kScaleTileSize;
 inline constexpr int kMaxProblems = 256;  // of one launch
-inline constexpr int kNearProblems = 8;   // as many travel as the kernel's arguments
+inline constexpr int kNearProblems = 6;   // as many travel as the kernel's arguments
 
 // Scale of row r (of A, or of B^T) in block b of K: data[(r >> shift) * by_row + b * by_block].
 struct Scales {
@@ -31,14 +31,16 @@ struct Scales {
 // C [M, N] = A [M, K] B [N, K]^T
 struct Problem {
   CUtensorMap a, b;
+  CUtensorMap c;  // where `mapped`
   Scales scale_a, scale_b;
-  float* c = nullptr;
-  Bf16* c_bf16 = nullptr;  // instead of c
-  std::int64_t c_stride = 0;
+  float* out = nullptr;
+  Bf16* out_bf16 = nullptr;  // instead of out
+  std::int64_t out_stride = 0;
   const std::int32_t* count = nullptr;  // on the device: rows that exist, at most m
   int m = 0, n = 0, k = 0;
   bool accumulate = false;
-  bool vectors = false;  // rows of C are aligned for stores of 8 bytes
+  bool vectors = false;  // rows of C are aligned for stores of 4 numbers
+  bool mapped = false;   // and for the copy engine
 
   __device__ int rows() const { return count != nullptr ? min(max(*count, 0), m) : m; }
 };
@@ -61,13 +63,10 @@ struct Item {
   int cut;         // index among the tiles that may be cut, or -1
 };
 
-// kRows, kCols: of a block's tile. Blocks of a cluster are neighbours down (kDown) or to the right, or
-// have one tile and each its part of K (kDeep).
-template <int kRows, int kCols, int kDown, int kRight, int kDeep>
+// Tiles of kRows by kCols; the kDeep blocks of a cluster have one tile and each its part of K.
+template <int kRows, int kCols, int kDeep>
 class Schedule {
  public:
-  static constexpr int kCluster = kDown * kRight * kDeep;
-
   // Run by one warp: where each problem's tiles begin; begin[problems] is the number of all.
   static __device__ void number_tiles(const Params& params, const Problem* list, int* begin) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -88,10 +87,13 @@ class Schedule {
   }
 
   __device__ Schedule(const Params& params, const Problem* list, const int* begin, int rank)
-      : list_(list), begin_(begin), group_(params.group), blocks_(params.split_blocks),
+      : list_(list),
+        begin_(begin),
+        group_(params.group),
+        blocks_(params.split_blocks),
         rank_(rank) {
-    const int workers = static_cast<int>(gridDim.x) / kCluster;
-    const int worker = static_cast<int>(blockIdx.x) / kCluster;
+    const int workers = static_cast<int>(gridDim.x) / kDeep;
+    const int worker = static_cast<int>(blockIdx.x) / kDeep;
     const int tiles = begin[params.problems];
     const int last_round = tiles % workers;
     whole_ = tiles;
@@ -145,14 +147,9 @@ class Schedule {
 
  private:
   static constexpr int kLeastBlocks = 2;  // of a worker's share
-  static constexpr int kDownRows = kRows * kDown, kRightCols = kCols * kRight;
 
-  static __device__ int tiles_down(const Problem& p) {
-    return (p.rows() + kDownRows - 1) / kDownRows;
-  }
-  static __device__ int tiles_right(const Problem& p) {
-    return (p.n + kRightCols - 1) / kRightCols;
-  }
+  static __device__ int tiles_down(const Problem& p) { return (p.rows() + kRows - 1) / kRows; }
+  static __device__ int tiles_right(const Problem& p) { return (p.n + kCols - 1) / kCols; }
   // Columns of tiles within groups of rows: what runs at one time is about square.
   __device__ void place(const Problem& p, int tile, Item& item) const {
     const int down = tiles_down(p), right = tiles_right(p);
@@ -160,8 +157,8 @@ class Schedule {
     const int first = tile / of_group * group_;
     const int high = min(group_, down - first);
     const int within = tile % of_group;
-    item.row = (first + within % high) * kDownRows + (kDown > 1 ? rank_ * kRows : 0);
-    item.col = within / high * kRightCols + (kRight > 1 ? rank_ * kCols : 0);
+    item.row = (first + within % high) * kRows;
+    item.col = within / high * kCols;
   }
   __device__ int unit_of(int worker) const { return worker * each_ + min(worker, longer_); }
   __device__ int worker_of(int unit) const {

@@ -15,9 +15,7 @@ struct Case {
   int pad = 0, first = 0;  // of the operands
   int c_pad = 4;           // floats between the rows of C
 
-  bool column_scales() const {
-    return tile_b == ScaleTile::kRow || tile_b == ScaleTile::kColumn;
-  }
+  bool column_scales() const { return tile_b == ScaleTile::kRow || tile_b == ScaleTile::kColumn; }
 };
 std::string text(const Case& c) {
   std::string s = cat("[", c.m, ", ", c.n, ", ", c.k, "]");
@@ -33,6 +31,10 @@ constexpr ScaleTile kRow = ScaleTile::kRow, kColumn = ScaleTile::kColumn,
                     kBlock = ScaleTile::kBlock, kTensor = ScaleTile::kTensor;
 const Case kCases[] = {
     {1, 1, 1},
+    {130, 160, 304},
+    {.m = 130, .n = 160, .k = 304, .accumulate = true},
+    {.m = 77, .n = 152, .k = 300, .half = true, .c_pad = 8},
+    {.m = 300, .n = 256, .k = 2000, .accumulate = true, .c_pad = 0},
     {64, 128, 128},
     {128, 256, 512},
     {130, 150, 304},
@@ -42,18 +44,41 @@ const Case kCases[] = {
     {.m = 65, .n = 1000, .k = 640, .accumulate = true, .c_pad = 1},
     {.m = 200, .n = 300, .k = 129, .half = true, .pad = 3, .first = 1, .c_pad = 3},
     {.m = 70, .n = 130, .k = 300, .pad = 5, .first = 3},
-    {140, 260, 384, false, false, kRow, kBlock, true},             // gradient of activations
-    {.m = 77, .n = 500, .k = 200, .trans_a = false, .trans_b = false, .tile_a = kRow, .tile_b = kBlock, .pad = 1, .first = 2},
+    {140, 260, 384, false, false, kRow, kBlock, true},  // gradient of activations
+    {.m = 77,
+     .n = 500,
+     .k = 200,
+     .trans_a = false,
+     .trans_b = false,
+     .tile_a = kRow,
+     .tile_b = kBlock,
+     .pad = 1,
+     .first = 2},
     {129, 200, 256, false, true, kBlock, kBlock},
     {129, 200, 256, false, true, kTensor, kTensor},
     {129, 200, 256, true, false, kTensor, kTensor},
     {8, 64, 0},
     {.m = 8, .n = 64, .k = 0, .accumulate = true},
-    {192, 320, 1000, true, false, kColumn, kColumn, true},         // gradient of weights
-    {.m = 130, .n = 190, .k = 131, .trans_a = true, .trans_b = false, .tile_a = kColumn, .tile_b = kColumn, .pad = 2, .first = 1},
+    {192, 320, 1000, true, false, kColumn, kColumn, true},  // gradient of weights
+    {.m = 130,
+     .n = 190,
+     .k = 131,
+     .trans_a = true,
+     .trans_b = false,
+     .tile_a = kColumn,
+     .tile_b = kColumn,
+     .pad = 2,
+     .first = 1},
     {60, 190, 1, true, false, kColumn, kColumn},
     {100, 140, 500, true, false, kBlock, kColumn},
-    {.m = 100, .n = 140, .k = 512, .trans_a = false, .trans_b = true, .tile_a = kRow, .tile_b = kRow, .half = true},
+    {.m = 100,
+     .n = 140,
+     .k = 512,
+     .trans_a = false,
+     .trans_b = true,
+     .tile_a = kRow,
+     .tile_b = kRow,
+     .half = true},
     {100, 140, 512, false, true, kTensor, kRow},
 };
 const Case kLargeCases[] = {
@@ -83,8 +108,8 @@ class CudaGemmFp8Test : public Fp8ProductTest {
     } else {
       r.before = down(r.c);
     }
-    r.gemm = {r.a.view(), r.b.view(), {r.c.data(), c.m, c.n, r.c.cols()}, c.trans_a, c.trans_b,
-              c.accumulate};
+    r.gemm = {r.a.view(), r.b.view(), {r.c.data(), c.m, c.n, r.c.cols()},
+              c.trans_a,  c.trans_b,  c.accumulate};
     if (c.half) {
       r.half = room<Bf16>(c.m + 1, c.n + c.c_pad);
       r.gemm.c_bf16 = {r.half.data(), c.m, c.n, r.half.cols()};

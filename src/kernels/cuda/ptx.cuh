@@ -178,8 +178,8 @@ __device__ __forceinline__ void tma_load_multicast_5d(std::uint32_t to, const CU
       : "memory");
 }
 // Plain bytes: addresses and size are multiples of 16.
-__device__ __forceinline__ void bulk_load(std::uint32_t to, const void* from,
-                                          std::uint32_t barrier, int bytes) {
+__device__ __forceinline__ void bulk_load(std::uint32_t to, const void* from, std::uint32_t barrier,
+                                          int bytes) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
           "r"(to),
@@ -190,10 +190,18 @@ __device__ __forceinline__ void bulk_load(std::uint32_t to, const void* from,
 // shared memory is written again.
 __device__ __forceinline__ void tma_store(const CUtensorMap* map, std::uint32_t from, int x,
                                           int y) {
-  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(
-                   map),
-               "r"(from), "r"(x), "r"(y)
-               : "memory");
+  asm volatile(
+      "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map),
+      "r"(from), "r"(x), "r"(y)
+      : "memory");
+}
+// The same, added to the matrix.
+__device__ __forceinline__ void tma_add(const CUtensorMap* map, std::uint32_t from, int x, int y) {
+  asm volatile(
+      "cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.bulk_group [%0, {%2, %3}], [%1];" ::
+          "l"(map),
+      "r"(from), "r"(x), "r"(y)
+      : "memory");
 }
 __device__ __forceinline__ void tma_store_commit() {
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");

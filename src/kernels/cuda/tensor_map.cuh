@@ -58,10 +58,9 @@ inline CUtensorMap map_matrix(
       &map, type, 2, const_cast<void*>(m.data), sizes, strides, box, steps,
       CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, promotion, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
-    throw Error(Code::kInternal,
-                cat("CUDA: no tensor map (error ", static_cast<int>(result), ") of [", m.rows, ", ",
-                    m.cols, "], rows ", m.stride, " bytes apart, boxes [", box_rows, ", ",
-                    box_cols, "]"));
+    throw Error(Code::kInternal, cat("CUDA: no tensor map (error ", static_cast<int>(result),
+                                     ") of [", m.rows, ", ", m.cols, "], rows ", m.stride,
+                                     " bytes apart, boxes [", box_rows, ", ", box_cols, "]"));
   }
   return map;
 }
@@ -69,8 +68,8 @@ inline CUtensorMap map_matrix(
 // Boxes of 128 bytes by box_rows (a multiple of 16) with the 128-byte swizzle, in which rows
 // 16 i + 4 q + 2 h + e of the matrix lie at rows 16 i + 8 h + 2 q + e of the box (e, h < 2; q < 4):
 // rows of B in this order give each thread of a warpgroup's product 4 columns of C side by side
-// instead of twice 2. The rows of `m` up to the next multiple of 16 have to be readable. Boxes begin
-// at (byte of the row, 0, 0, 0, row / 16).
+// instead of twice 2. The rows of `m` up to the next multiple of 16 have to be readable. Boxes
+// begin at (byte of the row, 0, 0, 0, row / 16).
 inline CUtensorMap map_interleaved_codes(const MappedMatrix& m, int box_rows) {
   CUtensorMap map;
   const auto stride = static_cast<cuuint64_t>(m.stride);
@@ -81,8 +80,8 @@ inline CUtensorMap map_interleaved_codes(const MappedMatrix& m, int box_rows) {
   const cuuint32_t steps[] = {1, 1, 1, 1, 1};
   const CUresult result = tensor_map_encoder()(
       &map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 5, const_cast<void*>(m.data), sizes, strides, box, steps,
-      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     throw Error(Code::kInternal,
                 cat("CUDA: no tensor map (error ", static_cast<int>(result), ") of [", m.rows, ", ",

@@ -44,16 +44,16 @@ inline constexpr std::uint64_t kStep32Bytes = 32 >> 4;
   CACHALOT_D4(d, i), CACHALOT_D4(d, i + 4), CACHALOT_D4(d, i + 8), CACHALOT_D4(d, i + 12)
 #define CACHALOT_D32(d, i) CACHALOT_D16(d, i), CACHALOT_D16(d, i + 16)
 #define CACHALOT_D64(d, i) CACHALOT_D32(d, i), CACHALOT_D32(d, i + 32)
-#define CACHALOT_R0_31                                                                  \
-  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, "    \
+#define CACHALOT_R0_31                                                               \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, " \
   "%18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define CACHALOT_R32_63                                                                 \
-  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "    \
+#define CACHALOT_R32_63                                                              \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
   "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define CACHALOT_R64_127                                                                \
-  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "    \
-  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "    \
-  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, "    \
+#define CACHALOT_R64_127                                                                 \
+  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "     \
+  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "     \
+  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, "     \
   "%110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, " \
   "%124, %125, %126, %127"
 
@@ -71,8 +71,7 @@ __device__ __forceinline__ void wgmma_e4m3(float (&d)[64], std::uint64_t a, std:
                                            bool keep) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {" CACHALOT_R0_31
-      ", " CACHALOT_R32_63
+      "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {" CACHALOT_R0_31 ", " CACHALOT_R32_63
       "}, %64, %65, p, 1, 1;\n}"
       : CACHALOT_D64(d, 0)
       : "l"(a), "l"(b), "r"(static_cast<int>(keep)));
@@ -95,8 +94,7 @@ __device__ __forceinline__ void wgmma_bf16(float (&d)[64], std::uint64_t a, std:
                                            bool keep) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" CACHALOT_R0_31
-      ", " CACHALOT_R32_63
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" CACHALOT_R0_31 ", " CACHALOT_R32_63
       "}, %64, %65, p, 1, 1, %67, %68;\n}"
       : CACHALOT_D64(d, 0)
       : "l"(a), "l"(b), "r"(static_cast<int>(keep)), "n"(kTransA), "n"(kTransB));
@@ -106,9 +104,8 @@ __device__ __forceinline__ void wgmma_bf16(float (&d)[128], std::uint64_t a, std
                                            bool keep) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" CACHALOT_R0_31
-      ", " CACHALOT_R32_63 ", " CACHALOT_R64_127
-      "}, %128, %129, p, 1, 1, %131, %132;\n}"
+      "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" CACHALOT_R0_31 ", " CACHALOT_R32_63
+      ", " CACHALOT_R64_127 "}, %128, %129, p, 1, 1, %131, %132;\n}"
       : CACHALOT_D64(d, 0), CACHALOT_D64(d, 64)
       : "l"(a), "l"(b), "r"(static_cast<int>(keep)), "n"(kTransA), "n"(kTransB));
 }
