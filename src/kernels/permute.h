@@ -15,9 +15,10 @@
 namespace cachalot {
 
 struct ExpertOrder {
-  std::vector<std::int32_t> begin;  // [E + 1] first row of each expert; begin[E] = T * k. The host's
-  Mat<std::int32_t> token;          // [1, T * k] token of each row
-  Mat<std::int32_t> slot;           // [T, k] row of each (token, choice)
+  std::vector<std::int32_t>
+      begin;                // [E + 1] first row of each expert; begin[E] = T * k. The host's
+  Mat<std::int32_t> token;  // [1, T * k] token of each row
+  Mat<std::int32_t> slot;   // [T, k] row of each (token, choice)
 };
 void expert_order(MatView<const std::int32_t> index, int experts, ExpertOrder& out);  // the host's
 void expert_order_ref(const Context& ctx, MatView<const std::int32_t> index, int experts,

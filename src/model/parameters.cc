@@ -115,7 +115,9 @@ Parameters::Parameters(const Config& config, Device* device) : config_(config), 
 }
 
 void Parameters::bind_weights() {
-  Views<nn::WeightRef, nn::VecRef> views{list_, &biases_, values_.data(),
+  Views<nn::WeightRef, nn::VecRef> views{list_,
+                                         &biases_,
+                                         values_.data(),
                                          codes_.empty() ? nullptr : &codes_,
                                          rounded_.size() == 0 ? nullptr : rounded_.data(),
                                          device_ != nullptr ? device_biases_.data() : nullptr};
@@ -232,8 +234,7 @@ std::vector<io::TensorToWrite> Parameters::tensors_with(
   }
   for (int i = 0; i < config_.num_nextn_predict_layers; ++i) {
     const std::string p = "model.layers." + std::to_string(config_.num_hidden_layers + i) + ".";
-    out.push_back(
-        {p + "embed_tokens.weight", DType::kF32, embed->shape(), values + embed->offset});
+    out.push_back({p + "embed_tokens.weight", DType::kF32, embed->shape(), values + embed->offset});
     out.push_back(
         {p + "shared_head.head.weight", DType::kF32, head->shape(), values + head->offset});
   }

@@ -82,7 +82,8 @@ class Parameters {
 
   Device* device() const noexcept { return device_; }
   // What a pass on a device reads besides the values, made new where it is stale: its copy of the
-  // biases, and for bf16 products the matrices in bf16, so that not every product rounds them again.
+  // biases, and for bf16 products the matrices in bf16, so that not every product rounds them
+  // again.
   void refresh(const Context& ctx, const nn::Numerics& num);
 
   // Gives the weights of every Linear that FP8 products may read their codes, unless those it has
@@ -106,11 +107,11 @@ class Parameters {
   std::vector<RouterBias> biases_;
   std::int64_t count_ = 0;
   Mat<float> values_, gradients_;
-  Mat<float> device_biases_;      // of all layers, one after the other
-  Mat<Bf16> rounded_;             // the values, on a device whose products read bf16
+  Mat<float> device_biases_;  // of all layers, one after the other
+  Mat<Bf16> rounded_;         // the values, on a device whose products read bf16
   std::uint64_t rounded_version_ = 0;
   mutable Mat<float> file_copy_;  // what tensors() points at where the values lie on a device
-  std::vector<Fp8Mat> codes_;  // one per parameter, empty where there are none
+  std::vector<Fp8Mat> codes_;     // one per parameter, empty where there are none
   ScaleTile code_tile_ = ScaleTile::kBlock;
   std::vector<QuantizeFp8> code_jobs_;  // that make them
   std::uint64_t version_ = 1;

@@ -160,9 +160,8 @@ class TrainFixture : public ::testing::TestWithParam<Case> {};
 TEST_P(TrainFixture, MatchesTheOracle) {
   const auto folders = testing::fixture_folders(testing::FixtureKind::kTrain);
   ASSERT_FALSE(folders.empty()) << "no training fixture below " << testing::fixtures_root();
-  const runtime::Runtime runtime({.threads = GetParam().threads,
-                                  .cpu = GetParam().level,
-                                  .on_device = GetParam().on_device});
+  const runtime::Runtime runtime(
+      {.threads = GetParam().threads, .cpu = GetParam().level, .on_device = GetParam().on_device});
   for (const fs::path& folder : folders) check_folder(folder, runtime);
 }
 
@@ -307,8 +306,7 @@ TEST(TrainFixturePrecision, Ablations) {
 INSTANTIATE_TEST_SUITE_P(EveryLevel, TrainFixture, ::testing::ValuesIn(cases()),
                          [](const auto& info) {
                            return (info.param.on_device ? "device" : info.param.level) +
-                                  "_threads" +
-                                  std::to_string(info.param.threads);
+                                  "_threads" + std::to_string(info.param.threads);
                          });
 
 }  // namespace

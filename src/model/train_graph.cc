@@ -263,9 +263,9 @@ double TrainGraph::backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients&
   // mtp_dx_ and mtp_dnormed_ are free again: the gradients of the embedding and of the hidden rows.
   rms_norm_backward(ctx_, {mtp_embed_.cview(), w.enorm, enorm_rstd_.span(),
                            mtp_djoined_.cview().sub_cols(0, d), mtp_dx_.view(), false, g.enorm});
-  rms_norm_backward(ctx_,
-                    {mtp_hidden_.cview(), w.hnorm, hnorm_rstd_.span(), mtp_djoined_.cview().sub_cols(d, d),
-                     mtp_dnormed_.view(), false, g.hnorm});
+  rms_norm_backward(
+      ctx_, {mtp_hidden_.cview(), w.hnorm, hnorm_rstd_.span(), mtp_djoined_.cview().sub_cols(d, d),
+             mtp_dnormed_.view(), false, g.hnorm});
   embedding_backward(ctx_, {mtp_inputs_.span(), mtp_dx_.cview(), g.embed});
   // Each hidden row was used once.
   add_rows(ctx_, {mtp_dnormed_.cview(), mtp_rows_.span(), dnormed_.view()});
@@ -277,7 +277,8 @@ void TrainGraph::backward_main(const nn::Weights& w, const nn::Gradients& g,
   const MatView<float> dx = normed_.view();  // the head has read it
   {
     const PartScope part(ctx_, Part::kElementwise);
-    rms_norm_backward(ctx_, {x_.cview(), w.norm, norm_rstd_.span(), dnormed_.cview(), dx, false, g.norm});
+    rms_norm_backward(ctx_,
+                      {x_.cview(), w.norm, norm_rstd_.span(), dnormed_.cview(), dx, false, g.norm});
   }
   for (std::size_t l = layers_.size(); l-- > 0;) {
     layer_balance_[l] =

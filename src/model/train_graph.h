@@ -63,8 +63,8 @@ class TrainGraph {
   // Numerics::f32() or Numerics::bf16().
   TrainGraph(const Context& ctx, const Config& config, Precision precision);
 
-  // tokens [B, T + 1], the host's. Adds the gradients of the weighted total to the parameters' gradients, or
-  // writes them. The losses stand until the next pass.
+  // tokens [B, T + 1], the host's. Adds the gradients of the weighted total to the parameters'
+  // gradients, or writes them. The losses stand until the next pass.
   const Losses& forward_backward(Parameters& parameters, MatView<const std::int32_t> tokens,
                                  const LossOptions& options);
   // The losses alone.

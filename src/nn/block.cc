@@ -153,7 +153,8 @@ double block_backward(const Context& ctx, const Numerics& num, const BlockDims& 
                    s.products);
     }
     const PartScope part(ctx, Part::kElementwise);
-    rms_norm_backward(ctx, {x, w.post_norm, saved.post_rstd.span(), s.dh.cview(), dx, true, g.post_norm});
+    rms_norm_backward(
+        ctx, {x, w.post_norm, saved.post_rstd.span(), s.dh.cview(), dx, true, g.post_norm});
   }
   const auto x = saved.x.load(ctx, s.x);
   norm_again(ctx, num, dims, x, w.input_norm, saved.in_rstd, reads_floats(num, w.mla), saved.h_attn,
@@ -162,7 +163,8 @@ double block_backward(const Context& ctx, const Numerics& num, const BlockDims& 
   mla_backward(ctx, num, dims, w.mla, g.mla, s.h_operand, rope, spans, saved.mla, s.mla, dy,
                s.dh.view(), s.mla_back);
   const PartScope part(ctx, Part::kElementwise);
-  rms_norm_backward(ctx, {x, w.input_norm, saved.in_rstd.span(), s.dh.cview(), dx, true, g.input_norm});
+  rms_norm_backward(ctx,
+                    {x, w.input_norm, saved.in_rstd.span(), s.dh.cview(), dx, true, g.input_norm});
   return loss;
 }
 

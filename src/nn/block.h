@@ -22,15 +22,15 @@ namespace cachalot::nn {
 
 // What one layer keeps.
 struct BlockSaved {
-  Saved x;                     // [T, D] the block's input
-  Saved h_attn;                // [T, D] normed, unless norms are computed again
+  Saved x;             // [T, D] the block's input
+  Saved h_attn;        // [T, D] normed, unless norms are computed again
   Mat<float> in_rstd;  // [1, T]
   MlaSaved mla;
-  Saved x_mid;                   // [T, D] after attention
-  Saved h_ffn;                   // [T, D] normed, unless norms are computed again
+  Saved x_mid;           // [T, D] after attention
+  Saved h_ffn;           // [T, D] normed, unless norms are computed again
   Mat<float> post_rstd;  // [1, T]
-  FfnSaved mlp;                  // dense layers
-  MoeSaved moe;                  // the others
+  FfnSaved mlp;          // dense layers
+  MoeSaved moe;          // the others
 };
 
 // Bytes kept for the backward, by what they are.

@@ -345,9 +345,9 @@ void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, c
   }
   s.products.run(ctx, num);
 
-  rms_norm_backward(
-      ctx, {acts.kv_a.cview().sub_cols(0, d.kv_lora), w.kv_norm, acts.kv_rstd.span(), s.dc_kv.cview(),
-            s.dkv_a.view().sub_cols(0, d.kv_lora), false, g.kv_norm});
+  rms_norm_backward(ctx,
+                    {acts.kv_a.cview().sub_cols(0, d.kv_lora), w.kv_norm, acts.kv_rstd.span(),
+                     s.dc_kv.cview(), s.dkv_a.view().sub_cols(0, d.kv_lora), false, g.kv_norm});
   s.dkv_a_operand.set(ctx, num, s.dkv_a.cview(), num.gradient_tile, Use::kBoth);
   if (d.q_lora > 0) {
     rms_norm_backward(ctx, {acts.q_a.cview(), w.q_norm, acts.q_rstd.span(), s.dq_an.cview(),

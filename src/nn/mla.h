@@ -20,15 +20,15 @@ namespace cachalot::nn {
 
 // Activations of one pass, reused from layer to layer.
 struct MlaActs {
-  Mat<float> q_a;              // [T, Q]
-  Mat<float> q_rstd;           // [1, T]
-  Mat<float> q_an;             // [T, Q]     after q_a_layernorm
-  Mat<float> q;                // [T, H (N + R)]  rope part rotated
-  Mat<float> kv_a;             // [T, L + R]      rope part rotated, latent part before its norm
-  Mat<float> kv_rstd;          // [1, T]
-  Mat<float> c_kv;             // [T, L]          after kv_a_layernorm: what the cache keeps
-  Mat<float> kv;               // [S, H (N + V)]  expanded keys and values
-  Mat<float> out;              // [T, H V]
+  Mat<float> q_a;      // [T, Q]
+  Mat<float> q_rstd;   // [1, T]
+  Mat<float> q_an;     // [T, Q]     after q_a_layernorm
+  Mat<float> q;        // [T, H (N + R)]  rope part rotated
+  Mat<float> kv_a;     // [T, L + R]      rope part rotated, latent part before its norm
+  Mat<float> kv_rstd;  // [1, T]
+  Mat<float> c_kv;     // [T, L]          after kv_a_layernorm: what the cache keeps
+  Mat<float> kv;       // [S, H (N + V)]  expanded keys and values
+  Mat<float> out;      // [T, H V]
   // Absorbed only.
   Mat<float> q_latent;  // [T, H (L + R)]
   Mat<float> context;   // [T, H L]

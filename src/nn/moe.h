@@ -59,7 +59,7 @@ void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
 struct MoeScratch {
   Mat<float> dweight, dscores, dlogits;
   Mat<float> row_weight, drow_weight;  // [1, P]
-  Operand dy;                                  // [P, D]
+  Operand dy;                          // [P, D]
 };
 
 // The balance loss this layer adds to the total: grad_scale is alpha / number of micro-batches;

@@ -72,22 +72,24 @@ const KernelTable& pick_table(std::string wanted) {
 std::unique_ptr<Device> pick_device(bool may) {
   const std::string wanted = environment("CACHALOT_DEVICE");
   if (wanted.empty() || wanted == "cpu") return nullptr;
-  const bool numbered = wanted.rfind("cuda:", 0) == 0 && wanted.size() == 6 && wanted[5] >= '0' &&
-                        wanted[5] <= '9';
+  const bool numbered =
+      wanted.rfind("cuda:", 0) == 0 && wanted.size() == 6 && wanted[5] >= '0' && wanted[5] <= '9';
   if (wanted != "cuda" && !numbered) {
     throw Error(Code::kUsage, cat("'", wanted,
                                   "' is no device (--device, CACHALOT_DEVICE): cpu, cuda, or "
                                   "cuda:N for the GPU with number N"));
   }
   if (!may) {
-    throw Error(Code::kUnsupported, cat("this command computes on the CPU alone, but the device is ",
-                                        wanted, ": leave --device out, or unset CACHALOT_DEVICE"));
+    throw Error(Code::kUnsupported,
+                cat("this command computes on the CPU alone, but the device is ", wanted,
+                    ": leave --device out, or unset CACHALOT_DEVICE"));
   }
 #ifdef CACHALOT_HAS_CUDA
   return cuda::open(numbered ? wanted[5] - '0' : 0);
 #else
   throw Error(Code::kUnsupported,
-              cat("the device is ", wanted, ", but this program was built without CUDA: install the "
+              cat("the device is ", wanted,
+                  ", but this program was built without CUDA: install the "
                   "CUDA toolkit (12.3 or later) and build again with -DCACHALOT_CUDA=ON"));
 #endif
 }

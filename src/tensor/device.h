@@ -24,7 +24,7 @@ class Device {
   virtual void download(void* to, const void* from, std::size_t bytes) = 0;  // waits for it
   virtual void wait() = 0;
 
-  virtual std::string name() const = 0;           // "NVIDIA H200"
+  virtual std::string name() const = 0;            // "NVIDIA H200"
   virtual double bf16_flops() const noexcept = 0;  // per second, of its matrix units, as sold
 };
 

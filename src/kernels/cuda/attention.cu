@@ -307,8 +307,9 @@ void forward_tiled(const Context& ctx, const Attention<float>& a) {
   args.lse = a.lse.cols != 0 ? a.lse.data : nullptr;
   args.lse_stride = a.lse.stride;
   constexpr int kBytes = ForwardShared<W>::kBytes;
-  check(cudaFuncSetAttribute(forward_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
-        "attention: asking for shared memory");
+  check(
+      cudaFuncSetAttribute(forward_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
+      "attention: asking for shared memory");
   const int blocks = std::min(lists.count(0), device_of(ctx).processors());
   forward_kernel<W><<<blocks, kThreads, kBytes, stream_of(ctx)>>>(packed.q_map(), packed.kv_map(),
                                                                   packed.rope_map(), args);

@@ -15,10 +15,10 @@
 namespace cachalot::cuda {
 
 struct DeviceFacts {
-  std::string name;          // "NVIDIA H200"
-  int processors = 0;        // streaming multiprocessors
-  std::size_t memory = 0;    // bytes
-  std::size_t l2_cache = 0;  // bytes
+  std::string name;               // "NVIDIA H200"
+  int processors = 0;             // streaming multiprocessors
+  std::size_t memory = 0;         // bytes
+  std::size_t l2_cache = 0;       // bytes
   double memory_clock_bound = 0;  // bytes per second of its memory bus, by its clock; 0: not told
 };
 

@@ -37,8 +37,8 @@ template <int kBytes>
 void send_payload(const void* from, std::size_t bytes, void* to, cudaStream_t stream) {
   Payload<kBytes> payload;
   std::memcpy(payload.bytes, from, bytes);
-  write_payload<kBytes><<<1, 256, 0, stream>>>(payload, static_cast<std::byte*>(to),
-                                               static_cast<int>(bytes));
+  write_payload<kBytes>
+      <<<1, 256, 0, stream>>>(payload, static_cast<std::byte*>(to), static_cast<int>(bytes));
   check_launch("sending a list");
 }
 
@@ -83,7 +83,8 @@ class LaunchTimes {
     check(cudaEventRecord(event, stream), "marking a launch");
     marks_.emplace_back(kernel, event);
     const auto now = std::chrono::steady_clock::now();
-    sums_[kernel].host_milliseconds += std::chrono::duration<double, std::milli>(now - last_).count();
+    sums_[kernel].host_milliseconds +=
+        std::chrono::duration<double, std::milli>(now - last_).count();
     last_ = std::chrono::steady_clock::now();
     constexpr std::size_t kMost = 1 << 14;
     if (marks_.size() == kMost) settle();
@@ -117,7 +118,8 @@ class LaunchTimes {
     check(cudaEventSynchronize(marks_.back().second), "waiting for an event");
     for (std::size_t i = 1; i < marks_.size(); ++i) {
       float ms = 0;
-      if (cudaEventElapsedTime(&ms, marks_[i - 1].second, marks_[i].second) != cudaSuccess) continue;
+      if (cudaEventElapsedTime(&ms, marks_[i - 1].second, marks_[i].second) != cudaSuccess)
+        continue;
       Sum& sum = sums_[marks_[i].first];
       ++sum.launches;
       sum.milliseconds += ms;

@@ -182,8 +182,8 @@ __global__ void __launch_bounds__(256) gather_code_rows(const Gathered a) {
   } else {
     copy_units<std::uint8_t>(from, to, a.cols, lane);
   }
-  copy_units<float>(a.scales + row * a.scale_stride, a.out_scales + i * a.out_scale_stride,
-                    a.tiles, lane);
+  copy_units<float>(a.scales + row * a.scale_stride, a.out_scales + i * a.out_scale_stride, a.tiles,
+                    lane);
 }
 
 }  // namespace

@@ -85,10 +85,12 @@ TEST_F(CudaFp8Bench, Quantize) {
   Mat<float> out = filled(kRowsAll, kWidth);
   bench(ctx, "copy", 8 * n, [&] { device_->copy(out.data(), x.data(), x.size() * 4); });
   Mat<Bf16> half = room<Bf16>(kRowsAll, kWidth);
-  bench(ctx, "dequantize [32768, 2048] f32", n * (5 + 4 / 128.0),
-        [&] { cuda::dequantize_fp8(ctx, {row.view(), out.view(), {}}); });
-  bench(ctx, "dequantize [32768, 2048] bf16", n * (3 + 4 / 128.0),
-        [&] { cuda::dequantize_fp8(ctx, {row.view(), {}, half.view()}); });
+  bench(ctx, "dequantize [32768, 2048] f32", n * (5 + 4 / 128.0), [&] {
+    cuda::dequantize_fp8(ctx, {row.view(), out.view(), {}});
+  });
+  bench(ctx, "dequantize [32768, 2048] bf16", n * (3 + 4 / 128.0), [&] {
+    cuda::dequantize_fp8(ctx, {row.view(), {}, half.view()});
+  });
   bench(ctx, "quantize bf16 [32768, 2048] row + column", n * (4 + 8 / 128.0), [&] {
     const QuantizeFp8 job{half.cview(), ScaleKind::kPow2, row.out(), column.out()};
     cuda::quantize_fp8(ctx, std::span(&job, 1));
@@ -100,17 +102,19 @@ TEST_F(CudaFp8Bench, Quantize) {
   }
   const Mat<std::int32_t> drows = up(rows);
   Codes to = empty(gathered, kWidth, ScaleTile::kRow);
-  bench(ctx, "gather 131072 rows of 2048", 2 * 4 * n * (1 + 4 / 128.0),
-        [&] { cuda::gather_codes(ctx, {row.view(), drows.span(), to.out()}); });
+  bench(ctx, "gather 131072 rows of 2048", 2 * 4 * n * (1 + 4 / 128.0), [&] {
+    cuda::gather_codes(ctx, {row.view(), drows.span(), to.out()});
+  });
   const Mat<float> weight = up(testing::random_mat(1, kWidth, 3));
   Mat<float> rstd = room<float>(1, kRowsAll);
   bench(ctx, "rms_norm_fp8 [32768, 2048]", n * (5 + 4 / 128.0), [&] {
-    cuda::rms_norm_fp8(ctx, {{x.cview(), weight.span(), 1e-6f, {}, rstd.span()}, ScaleKind::kPow2,
-                             row.out()});
+    cuda::rms_norm_fp8(
+        ctx, {{x.cview(), weight.span(), 1e-6f, {}, rstd.span()}, ScaleKind::kPow2, row.out()});
   });
   bench(ctx, "rms_norm_fp8 [32768, 2048] and y", n * (9 + 4 / 128.0), [&] {
-    cuda::rms_norm_fp8(ctx, {{x.cview(), weight.span(), 1e-6f, out.view(), rstd.span()},
-                             ScaleKind::kPow2, row.out()});
+    cuda::rms_norm_fp8(
+        ctx,
+        {{x.cview(), weight.span(), 1e-6f, out.view(), rstd.span()}, ScaleKind::kPow2, row.out()});
   });
 }
 
@@ -137,8 +141,7 @@ TEST_F(CudaFp8Bench, Weights) {
         {half.cview().sub_rows(g * kHidden, kHidden), ScaleKind::kPow2, codes[at].out()});
   }
   const double n = static_cast<double>(x.size());
-  bench(ctx, "quantize blocks of 64 x [1408, 2048]", 5 * n,
-        [&] { cuda::quantize_fp8(ctx, jobs); });
+  bench(ctx, "quantize blocks of 64 x [1408, 2048]", 5 * n, [&] { cuda::quantize_fp8(ctx, jobs); });
   bench(ctx, "quantize blocks of 64 x [1408, 2048] bf16", 3 * n,
         [&] { cuda::quantize_fp8(ctx, halves); });
 }
@@ -148,8 +151,8 @@ TEST_F(CudaFp8Bench, Swiglu) {
   const Mat<float> gate = filled(rows, kHidden), up_ = filled(rows, kHidden);
   const double n = static_cast<double>(gate.size());
   Codes kept_gate = quantized(gate, ScaleTile::kRow), kept_up = quantized(up_, ScaleTile::kRow),
-        hidden = empty(rows, kHidden, ScaleTile::kRow), dgate = empty(rows, kHidden, ScaleTile::kRow),
-        dup = empty(rows, kHidden, ScaleTile::kRow);
+        hidden = empty(rows, kHidden, ScaleTile::kRow),
+        dgate = empty(rows, kHidden, ScaleTile::kRow), dup = empty(rows, kHidden, ScaleTile::kRow);
   bench(ctx, "swiglu_fp8 [131072, 1408] keeping", n * 11 * (1 + 4 / 128.0 * 3 / 11), [&] {
     SwigluFp8 a{gate.cview(), up_.cview(), {}, {}, ScaleKind::kPow2, hidden.out()};
     a.keep_gate = kept_gate.out();
@@ -165,8 +168,12 @@ TEST_F(CudaFp8Bench, Swiglu) {
       out.rows = kGroupRows;
       out.scale_stride = kHidden;
       out.scales += static_cast<std::ptrdiff_t>(g) * kGroupRows / 128 * kHidden;
-      jobs.push_back({{}, {}, kept_gate.view().sub_rows(g * kGroupRows, kGroupRows),
-                      kept_up.view().sub_rows(g * kGroupRows, kGroupRows), ScaleKind::kPow2, out});
+      jobs.push_back({{},
+                      {},
+                      kept_gate.view().sub_rows(g * kGroupRows, kGroupRows),
+                      kept_up.view().sub_rows(g * kGroupRows, kGroupRows),
+                      ScaleKind::kPow2,
+                      out});
     }
     cuda::swiglu_fp8(ctx, jobs);
   });
@@ -180,7 +187,8 @@ TEST_F(CudaFp8Bench, Swiglu) {
     std::vector<SwigluBackwardFp8> jobs;
     std::vector<SwigluBackwardColumns> to;
     for (int g = 0; g < kGroups; ++g) {
-      const auto at = static_cast<std::size_t>(3 * g), first = static_cast<std::size_t>(kGroupRows * g);
+      const auto at = static_cast<std::size_t>(3 * g),
+                 first = static_cast<std::size_t>(kGroupRows * g);
       jobs.push_back({kept_gate.view().sub_rows(g * kGroupRows, kGroupRows),
                       kept_up.view().sub_rows(g * kGroupRows, kGroupRows),
                       gate.cview().sub_rows(g * kGroupRows, kGroupRows),
@@ -193,7 +201,8 @@ TEST_F(CudaFp8Bench, Swiglu) {
                     {columns[at + 1].codes.data(), kGroupRows, kGroupRows},
                     {columns[at + 2].codes.data(), kGroupRows, kGroupRows}});
     }
-    const std::string name = std::string("swiglu_backward_fp8 64 x [2048, 1408] ") + kind_name(kind);
+    const std::string name =
+        std::string("swiglu_backward_fp8 64 x [2048, 1408] ") + kind_name(kind);
     const double bytes = n * (11 + 7 * 4 / 128.0);
     bench(ctx, name, bytes, [&] { cuda::swiglu_backward_fp8(ctx, jobs); });
     bench(ctx, name + " transp.", bytes, [&] { swiglu_backward_fp8_transposed(ctx, jobs, to); });

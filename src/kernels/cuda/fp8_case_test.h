@@ -22,8 +22,7 @@ struct Codes {
   ScaleTile tile = ScaleTile::kRow;
 
   Fp8Out out() {
-    return {codes.data(),  rows,          cols, codes.cols(),
-            scales.data(), scales.cols(), tile};
+    return {codes.data(), rows, cols, codes.cols(), scales.data(), scales.cols(), tile};
   }
   Fp8View view() { return out(); }
 };
@@ -93,8 +92,8 @@ class Fp8CudaTest : public CudaTest {
   using CudaTest::up;
   void expect_codes(const Codes& got, const Codes& want, const std::string& what) {
     const Mat<std::uint8_t> codes = down(got.codes);
-    expect_same(down(got.scales), want.scales, want.scales.rows(),
-                scale_cols(want.tile, want.cols), what + " scales of " + name(want.tile));
+    expect_same(down(got.scales), want.scales, want.scales.rows(), scale_cols(want.tile, want.cols),
+                what + " scales of " + name(want.tile));
     expect_same(codes, want.codes, want.rows, want.cols,
                 what + " codes of " + name(want.tile) + " tiles");
     expect_untouched(codes, want.cols, what);

@@ -25,8 +25,8 @@ struct NormRows {
 };
 
 // The lane's four values of a row's tile; zeros past the end.
-__device__ __forceinline__ void read_tile(const NormRows& a, const PanelValues<float>& m,
-                                          int row, int tile, int lane, float (&x)[4]) {
+__device__ __forceinline__ void read_tile(const NormRows& a, const PanelValues<float>& m, int row,
+                                          int tile, int lane, float (&x)[4]) {
   const int col = tile * kPanel + 4 * lane;
   const float* from = element(m.data, row, m.stride, col);
   if (m.wide && col + 4 <= a.cols) {
@@ -45,8 +45,8 @@ __device__ __forceinline__ float sum_of_warp(float x) {
 
 // x becomes what is written of it.
 template <bool kPow2, int kTiles, int kWarps>
-__device__ __forceinline__ void write_norm(const NormRows& a, int row, int first,
-                                           int lane, float rstd, float (&x)[kTiles][4],
+__device__ __forceinline__ void write_norm(const NormRows& a, int row, int first, int lane,
+                                           float rstd, float (&x)[kTiles][4],
                                            const float (&w)[kTiles][4]) {
 #pragma unroll
   for (int k = 0; k < kTiles; ++k) {
@@ -291,13 +291,26 @@ void swiglu_fp8(const Context& ctx, std::span<const SwigluFp8> jobs) {
     const PanelOut out = panel_out(a.out), also = panel_out(a.also);
     if (a.gate.rows == 0 && a.kept_gate.rows > 0) {
       add_results(codes,
-                  {a.out.rows, a.out.cols, panel_codes(a.kept_gate), panel_codes(a.kept_up), a.kind,
-                   {}, {}},
+                  {a.out.rows,
+                   a.out.cols,
+                   panel_codes(a.kept_gate),
+                   panel_codes(a.kept_up),
+                   a.kind,
+                   {},
+                   {}},
                   out, also);
     } else {
       add_results(floats,
-                  {a.out.rows, a.out.cols, panel_values(a.gate), panel_values(a.up), a.kind,
-                   a.keep_kind, panel_out(a.keep_gate), panel_out(a.keep_up), {}, {}},
+                  {a.out.rows,
+                   a.out.cols,
+                   panel_values(a.gate),
+                   panel_values(a.up),
+                   a.kind,
+                   a.keep_kind,
+                   panel_out(a.keep_gate),
+                   panel_out(a.keep_up),
+                   {},
+                   {}},
                   out, also);
     }
   }

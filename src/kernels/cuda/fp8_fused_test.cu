@@ -78,8 +78,7 @@ TEST_F(CudaFp8FusedTest, NormOfEveryWidth) {
       expect_device_codes(got, want, what + " with y");
       expect_device_codes(other, want, what);
       Mat<float> want_y(rows, cols), want_rstd(1, rows);
-      rms_norm_ref<float>(host,
-                          {x.cview(), weight.span(), 1e-6f, want_y.view(), want_rstd.span()});
+      rms_norm_ref<float>(host, {x.cview(), weight.span(), 1e-6f, want_y.view(), want_rstd.span()});
       const Mat<float> host_y = down(y), host_rstd = down(rstd);
       EXPECT_LE(testing::relative_error(host_rstd, want_rstd), 3e-7) << what;
       EXPECT_LE(testing::relative_error(host_y, want_y), 3e-7) << what;
@@ -117,7 +116,8 @@ TEST_F(CudaFp8FusedTest, GatedIsAccurate) {
   gate_all<<<16, 256, 0, stream_of(ctx)>>>(dgate.data(), dup.data(), out.data(), 4001);
   const Mat<float> got = down(out);
   for (int i = 0; i < 4001; ++i) {
-    const double w = want.data()[i], bound = (6e-7 + std::fabs(gate.data()[i]) * 0x1p-24) * std::fabs(w) + 1e-35;
+    const double w = want.data()[i],
+                 bound = (6e-7 + std::fabs(gate.data()[i]) * 0x1p-24) * std::fabs(w) + 1e-35;
     ASSERT_NEAR(got.data()[i], w, bound) << "gate " << gate.data()[i];
   }
 }
@@ -129,11 +129,12 @@ TEST_F(CudaFp8FusedTest, SwigluOfFloats) {
     const Mat<float> dgate = up(gate), dup = up(up_);
     Mat<float> hidden = room<float>(rows, cols);
     gate_all<<<ceil_div(rows * cols, 256), 256, 0, stream_of(ctx)>>>(dgate.data(), dup.data(),
-                                                                    hidden.data(), rows * cols);
-    for (const ScaleTile tile : {ScaleTile::kRow, ScaleTile::kColumn, ScaleTile::kBlock,
-                                 ScaleTile::kTensor}) {
+                                                                     hidden.data(), rows * cols);
+    for (const ScaleTile tile :
+         {ScaleTile::kRow, ScaleTile::kColumn, ScaleTile::kBlock, ScaleTile::kTensor}) {
       const ScaleKind kind = rows == 3 ? ScaleKind::kPlain : ScaleKind::kPow2;
-      Codes got = device_codes(rows, cols, tile), also = device_codes(rows, cols, ScaleTile::kColumn);
+      Codes got = device_codes(rows, cols, tile),
+            also = device_codes(rows, cols, ScaleTile::kColumn);
       const SwigluFp8 a{dgate.cview(), dup.cview(), {}, {}, kind, got.out(), also.out()};
       cuda::swiglu_fp8(ctx, std::span(&a, 1));
       expect_device_codes(got, quantized(hidden, kind, tile), "swiglu");
@@ -172,7 +173,7 @@ TEST_F(CudaFp8FusedTest, SwigluOfCodes) {
     cuda::dequantize_fp8(ctx, {gate.view(), g.view(), {}});
     cuda::dequantize_fp8(ctx, {up_.view(), u.view(), {}});
     gate_all<<<ceil_div(rows * cols, 256), 256, 0, stream_of(ctx)>>>(g.data(), u.data(),
-                                                                    hidden.data(), rows * cols);
+                                                                     hidden.data(), rows * cols);
     for (const ScaleTile tile : {ScaleTile::kRow, ScaleTile::kColumn, ScaleTile::kTensor}) {
       Codes got = device_codes(rows, cols, tile);
       const SwigluFp8 a{{}, {}, gate.view(), up_.view(), ScaleKind::kPow2, got.out()};
@@ -253,9 +254,11 @@ TEST_F(CudaFp8FusedTest, SwigluBackward) {
         if (weighted) EXPECT_LE(testing::relative_error(down(dweight), want_dweight), 2e-6);
 
         const int padded = (rows + 15) / 16 * 16;
-        Mat<std::uint8_t> t[3] = {room<std::uint8_t>(cols, padded), room<std::uint8_t>(cols, padded),
+        Mat<std::uint8_t> t[3] = {room<std::uint8_t>(cols, padded),
+                                  room<std::uint8_t>(cols, padded),
                                   room<std::uint8_t>(cols, padded)};
-        const Codes want_col[3] = {downloaded(col_gate), downloaded(col_up), downloaded(col_hidden)};
+        const Codes want_col[3] = {downloaded(col_gate), downloaded(col_up),
+                                   downloaded(col_hidden)};
         for (Codes* c : {&col_gate, &col_up, &col_hidden}) {
           c->scales = room<float>(c->scales.rows(), c->scales.cols());
         }
@@ -299,17 +302,25 @@ TEST_F(CudaFp8FusedTest, SwigluOfGroups) {
       }
       Codes* c = &all[turn][static_cast<std::size_t>(g) * 5];
       const auto first = static_cast<std::size_t>(begin[g]), count = static_cast<std::size_t>(n);
-      SwigluBackwardFp8 a{gate.view().sub_rows(begin[g], n), up_.view().sub_rows(begin[g], n),
-                          dout.cview().sub_rows(begin[g], n), weight.span().subspan(first, count),
-                          dweight[turn].span().subspan(first, count), ScaleKind::kPow2,
-                          c[0].out(), c[1].out(), c[2].out(), c[3].out(), c[4].out()};
+      SwigluBackwardFp8 a{gate.view().sub_rows(begin[g], n),
+                          up_.view().sub_rows(begin[g], n),
+                          dout.cview().sub_rows(begin[g], n),
+                          weight.span().subspan(first, count),
+                          dweight[turn].span().subspan(first, count),
+                          ScaleKind::kPow2,
+                          c[0].out(),
+                          c[1].out(),
+                          c[2].out(),
+                          c[3].out(),
+                          c[4].out()};
       jobs.push_back(a);
       if (turn == 1) cuda::swiglu_backward_fp8(ctx, std::span(&jobs.back(), 1));
     }
     if (turn == 0) cuda::swiglu_backward_fp8(ctx, jobs);
   }
   for (std::size_t i = 0; i < all[0].size() && !HasFailure(); ++i) {
-    if (all[0][i].rows > 0) expect_device_codes(all[0][i], all[1][i], "group " + std::to_string(i / 5));
+    if (all[0][i].rows > 0)
+      expect_device_codes(all[0][i], all[1][i], "group " + std::to_string(i / 5));
   }
   expect_same(down(dweight[0]), down(dweight[1]), 1, rows, "dweight");
 }

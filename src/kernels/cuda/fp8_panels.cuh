@@ -45,12 +45,12 @@ struct PanelOut {
 };
 inline PanelOut panel_out(const Fp8Out& o) {
   if (o.empty()) return {};
-  return {o.codes, short_stride(o.stride),          o.scales, short_stride(o.scale_stride),
+  return {o.codes, short_stride(o.stride),        o.scales, short_stride(o.scale_stride),
           o.tile,  aligned(o.codes, o.stride, 4), 0};
 }
 inline PanelOut panel_out(const Fp8Out& o, const TransposedCodes& t) {
   if (o.empty()) return {};
-  return {t.codes, short_stride(t.stride),           o.scales,      short_stride(o.scale_stride),
+  return {t.codes, short_stride(t.stride),         o.scales,     short_stride(o.scale_stride),
           o.tile,  aligned(t.codes, t.stride, 16), t.padded_rows};
 }
 
@@ -63,8 +63,13 @@ struct PanelCodes {
   bool words = false, wide = false;  // 4, 16 bytes at once
 };
 inline PanelCodes panel_codes(const Fp8View& x) {
-  return {x.codes,  short_stride(x.stride), x.scales, short_stride(x.scale_stride),
-          x.tile, aligned(x.codes, x.stride, 4), aligned(x.codes, x.stride, 16)};
+  return {x.codes,
+          short_stride(x.stride),
+          x.scales,
+          short_stride(x.scale_stride),
+          x.tile,
+          aligned(x.codes, x.stride, 4),
+          aligned(x.codes, x.stride, 16)};
 }
 
 template <class T>
@@ -140,8 +145,8 @@ __device__ __forceinline__ Panel find_panel(const JobList<Job>& list, const Job*
   if (list.count > 1) {
     for (int i = 0; i < list.count; i += kPanelThreads) {
       const int at = i + static_cast<int>(threadIdx.x);
-      index += __syncthreads_count(at < list.count &&
-                                   list.first[at] <= static_cast<int>(blockIdx.x));
+      index +=
+          __syncthreads_count(at < list.count && list.first[at] <= static_cast<int>(blockIdx.x));
     }
     --index;
     begin = list.first[index];
@@ -160,8 +165,8 @@ __device__ __forceinline__ Panel find_panel(const JobList<Job>& list, const Job*
   return p;
 }
 
-// --- reading: what a thread needs, in registers. Rows are the warp's, 0 to 15; what the matrix does
-// not have reads as zero.
+// --- reading: what a thread needs, in registers. Rows are the warp's, 0 to 15; what the matrix
+// does not have reads as zero.
 
 // 16 bytes into shared memory, without waiting; the first `valid` of them from memory, zeros after.
 __device__ __forceinline__ void copy_later(void* to, const void* from, int valid) {
@@ -174,7 +179,9 @@ __device__ __forceinline__ void copy_later(void* to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(from) : "memory");
 }
 // Copies are of the first and of the second half of a warp's rows.
-__device__ __forceinline__ void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+__device__ __forceinline__ void end_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
 // Before the rows from `row` on are used.
 __device__ __forceinline__ void wait_for_copies(int row) {
   if (row == 0) asm volatile("cp.async.wait_group 1;" ::: "memory");
@@ -296,8 +303,8 @@ __device__ __forceinline__ void multiply_out(std::uint32_t codes, float scale, f
   for (int j = 0; j < 4; ++j) x[j] = __fmul_rn(x[j], scale);
 }
 
-// Codes, four in a word; scales of any tiles, or kRowTiles. Whole warps take part in what multiplies
-// out.
+// Codes, four in a word; scales of any tiles, or kRowTiles. Whole warps take part in what
+// multiplies out.
 template <bool kRowTiles = false>
 class CodesReader {
  public:
@@ -437,9 +444,8 @@ class RowTilesWriter {
                                         int first) const {
     if (!wanted_) return;
     const float scale = quantize_tiles<kPow2>(
-        x, kind, lane_, codes_.whole(), [&]<bool kWhole>(int i, std::uint32_t codes) {
-          codes_.write<kWhole>(first + i, codes);
-        });
+        x, kind, lane_, codes_.whole(),
+        [&]<bool kWhole>(int i, std::uint32_t codes) { codes_.write<kWhole>(first + i, codes); });
     if (lane_ < kRows && first + lane_ < rows_) *element(scales_, first, scale_stride_) = scale;
   }
 
@@ -512,8 +518,8 @@ __device__ __forceinline__ TileScale block_scale(numeric::ScaleKind kind, float 
 }
 
 // --- transposed codes. Four rows of a thread's columns become four words, put in 512 bytes of the
-// warp: slot lane ^ warp of 32, so that eight warps' words of a column, which are read together, lie
-// in different banks.
+// warp: slot lane ^ warp of 32, so that eight warps' words of a column, which are read together,
+// lie in different banks.
 
 inline constexpr int kWordsBytes = 512;
 

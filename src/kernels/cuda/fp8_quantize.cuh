@@ -187,9 +187,8 @@ void launch_panels(const Context& ctx, const JobList<Source>& list, int panels,
                    const float* tensor_amax, const char* name) {
   const auto kernel = quantize_panels<Source, kPow2, kWanted>;
   using Store = std::conditional_t<Source::Reader::kStaged, typename Source::Reader, KeptValues>;
-  const int bytes = kWanted == Wanted::kAlong
-                        ? 0
-                        : static_cast<int>(sizeof(ColumnScales)) + Store::kPanelBytes;
+  const int bytes =
+      kWanted == Wanted::kAlong ? 0 : static_cast<int>(sizeof(ColumnScales)) + Store::kPanelBytes;
   static const cudaError_t allowed =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   check(allowed, name);

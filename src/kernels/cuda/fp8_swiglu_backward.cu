@@ -19,7 +19,7 @@ struct BackwardJob {
   float* dweight = nullptr;       // null: not wanted
   float* partial = nullptr;       // [panels across, rows] of dweight
   numeric::ScaleKind kind = numeric::ScaleKind::kPow2;
-  PanelOut row_tiles[2];            // dgate, dup
+  PanelOut row_tiles[2];  // dgate, dup
   PanelOut column_tiles[kResults];
 };
 
@@ -33,7 +33,9 @@ struct BackwardMemory {
 class Operands {
  public:
   __device__ Operands(const BackwardJob& a, const Panel& p, BackwardMemory& s)
-      : dout_(a.dout, p), gate_(a.gate, p), up_(a.up, p),
+      : dout_(a.dout, p),
+        gate_(a.gate, p),
+        up_(a.up, p),
         dout_rows_(reinterpret_cast<char*>(&s.dout[p.warp * kWarpRows])),
         gate_rows_(reinterpret_cast<char*>(&s.gate[p.warp * kWarpRows])),
         up_rows_(reinterpret_cast<char*>(&s.up[p.warp * kWarpRows])) {
@@ -134,8 +136,8 @@ __device__ __forceinline__ void write_columns(const CodesWriter (&writers)[kResu
     operands.results(i, x[kDgate], x[kDup], x[kHidden]);
 #pragma unroll
     for (int e = 0; e < kResults; ++e) {
-      writers[e].write<kPlain>(
-          i, codes_of<kPow2, !kPlain>(x[e], t[e][0], t[e][1], t[e][2], t[e][3]));
+      writers[e].write<kPlain>(i,
+                               codes_of<kPow2, !kPlain>(x[e], t[e][0], t[e][1], t[e][2], t[e][3]));
     }
   }
 }
@@ -167,7 +169,8 @@ __device__ __forceinline__ void transpose_columns(const Panel& p, const Operands
     }
     __syncwarp();
 #pragma unroll
-    for (int e = 0; e < kResults; ++e) put_words(reinterpret_cast<char*>(s.dout[p.warp * kWarpRows + i + e]), p, words[e]);
+    for (int e = 0; e < kResults; ++e)
+      put_words(reinterpret_cast<char*>(s.dout[p.warp * kWarpRows + i + e]), p, words[e]);
   }
 }
 
@@ -286,8 +289,8 @@ void swiglu_backward_fp8_transposed(const Context& ctx, std::span<const SwigluBa
     }
     pow2 = pow2 && is_pow2(a.kind);
     if (j.dweight != nullptr) {
-      partials += static_cast<std::size_t>(j.rows) *
-                  static_cast<std::size_t>(ceil_div(j.cols, kPanel));
+      partials +=
+          static_cast<std::size_t>(j.rows) * static_cast<std::size_t>(ceil_div(j.cols, kPanel));
     }
     list.push_back(j);
   }

@@ -95,9 +95,13 @@ __global__ void every_quotient(Found* f, ScaleKind kind, std::uint32_t seed) {
       // Of all sizes, most near the largest.
       std::uint32_t u = __float_as_uint(amax);
       const std::uint32_t less = next();
-      u = k == 0 ? less % (u + 1) : u - min(u, less % (k == 1 ? 1u << 22 : k == 2 ? 12u << 23 : 2u));
+      u = k == 0 ? less % (u + 1)
+                 : u - min(u, less % (k == 1   ? 1u << 22
+                                      : k == 2 ? 12u << 23
+                                               : 2u));
       const float x = __uint_as_float(u | (less & 0x80000000u));
-      const float got = t.lifted() ? quotient<kPow2, true>(x, t) : quotient<kPow2, false>(x, t), want = __fdiv_rn(x, t.scale);
+      const float got = t.lifted() ? quotient<kPow2, true>(x, t) : quotient<kPow2, false>(x, t),
+                  want = __fdiv_rn(x, t.scale);
       const bool small = fabsf(want) < 0x1p-12f;
       const bool same = small ? fabsf(got) < 0x1p-11f && signbit(got) == signbit(want)
                               : __float_as_uint(got) == __float_as_uint(want);
@@ -186,7 +190,7 @@ TEST_F(CudaFp8CodecTest, ScalesOfEveryKind) {
       Mat<float> got = room<float>(1, x.cols());
       const auto kernel = pow2 ? scale_list<true> : scale_list<false>;
       kernel<<<ceil_div(x.cols(), 256), 256, 0, stream_of(ctx)>>>(dx.data(), got.data(), x.cols(),
-                                                                   kind);
+                                                                  kind);
       check_launch("scale_list");
       expect_same(down(got), want, 1, x.cols(), "scales of " + std::string(numeric::name(kind)));
     }
@@ -200,7 +204,7 @@ TEST_F(CudaFp8CodecTest, QuotientsAreDivisions) {
       Mat<std::uint8_t> found = up(Mat<std::uint8_t>(1, sizeof(Found)));
       const auto kernel = pow2 ? every_quotient<true> : every_quotient<false>;
       kernel<<<1u << 13, 256, 0, stream_of(ctx)>>>(reinterpret_cast<Found*>(found.data()), kind,
-                                                  12345);
+                                                   12345);
       check_launch("every_quotient");
       expect_nothing(down(found), std::string("quotients of ") + std::string(numeric::name(kind)));
     }
@@ -222,7 +226,8 @@ TEST_F(CudaFp8Test, QuantizeEveryTileOfEveryShape) {
       for (const ScaleTile other : kTiles) {
         const ScaleKind kind = numeric::kScaleKinds[(static_cast<int>(tile) * 5 + rows) % 4];
         const int pad = other == ScaleTile::kBlock ? 3 : other == ScaleTile::kRow ? 4 : 0;
-        Codes got = device_codes(rows, cols, tile, pad, pad), also = device_codes(rows, cols, other);
+        Codes got = device_codes(rows, cols, tile, pad, pad),
+              also = device_codes(rows, cols, other);
         Codes want = host_codes(rows, cols, tile), want_also = host_codes(rows, cols, other);
         const QuantizeFp8 ref{x.cview(), kind, want.out(), want_also.out()};
         quantize_fp8_ref(host, std::span(&ref, 1));
@@ -247,10 +252,10 @@ TEST_F(CudaFp8Test, QuantizeEveryKindAndTypeAndAlignment) {
     for (const int skip : {0, 1, 2, 4, 8}) {  // columns left out in front
       for (const bool bf16 : {false, true}) {
         const int n = cols - skip - 3;
-        MatRef from = bf16 ? MatRef(half.cview().sub_cols(skip, n))
-                           : MatRef(x.cview().sub_cols(skip, n));
-        MatRef dfrom = bf16 ? MatRef(dhalf.cview().sub_cols(skip, n))
-                            : MatRef(dx.cview().sub_cols(skip, n));
+        MatRef from =
+            bf16 ? MatRef(half.cview().sub_cols(skip, n)) : MatRef(x.cview().sub_cols(skip, n));
+        MatRef dfrom =
+            bf16 ? MatRef(dhalf.cview().sub_cols(skip, n)) : MatRef(dx.cview().sub_cols(skip, n));
         Codes got = device_codes(rows, n, ScaleTile::kRow, skip),
               also = device_codes(rows, n, ScaleTile::kColumn);
         Codes want = host_codes(rows, n, ScaleTile::kRow),
@@ -272,8 +277,10 @@ TEST_F(CudaFp8Test, QuantizeEveryKindAndTypeAndAlignment) {
 // NaN, infinity, zeros, the least and the largest floats, each in some tiles.
 TEST_F(CudaFp8Test, QuantizeWhatIsNotOrdinary) {
   const int rows = 300, cols = 400;
-  const float special[] = {std::nanf(""), kInf, -kInf, 0.0f, 0x1p-149f, -0x1.8p-140f, 0x1p-126f,
-                           std::numeric_limits<float>::max(), 0x1p-118f, 1e-4f, 0x1p-101f};
+  const float special[] = {
+      std::nanf(""), kInf,         -kInf,     0.0f,
+      0x1p-149f,     -0x1.8p-140f, 0x1p-126f, std::numeric_limits<float>::max(),
+      0x1p-118f,     1e-4f,        0x1p-101f};
   for (int s = 0; s < static_cast<int>(std::size(special)); ++s) {
     Mat<float> x(rows, cols);
     const float v = special[s];
@@ -341,8 +348,8 @@ TEST_F(CudaFp8Test, QuantizeManyJobs) {
     cuda::quantize_fp8(ctx, jobs);
     for (std::size_t i = 0; i < got.size(); ++i) {
       if (got[i].rows == 0) continue;
-      expect_codes(got[i], want[i], "job " + std::to_string(i / 2) + " of " +
-                                        std::to_string(groups));
+      expect_codes(got[i], want[i],
+                   "job " + std::to_string(i / 2) + " of " + std::to_string(groups));
       if (HasFailure()) return;
     }
   }
@@ -437,7 +444,7 @@ TEST_F(CudaFp8Test, Transposed) {
   for (const auto& [rows, cols] : shapes) {
     for (const int more : {0, 1, 15, 127}) {
       for (const bool plain : {false, true}) {
-        const int padded = more == 127 ? (rows + 127) / 128 * 128
+        const int padded = more == 127  ? (rows + 127) / 128 * 128
                            : more == 15 ? (rows + 15) / 16 * 16
                                         : rows;
         const int stride = padded + (more == 1 ? 1 : (16 - padded % 16) % 16);
@@ -471,7 +478,8 @@ TEST_F(CudaFp8Test, Transposed) {
         expect_transposed(down(codes), want, padded, "quantized");
         expect_transposed(down(other), want_again, padded, "requantized");
         expect_same(down(column.scales), want.scales, want.scales.rows(), cols, "scales");
-        expect_same(down(again.scales), want_again.scales, want.scales.rows(), cols, "scales again");
+        expect_same(down(again.scales), want_again.scales, want.scales.rows(), cols,
+                    "scales again");
         if (HasFailure()) return;
       }
     }

@@ -23,9 +23,7 @@ bool is_small(Precision precision, const Gemm& g) {
 }
 
 // Multiply-adds above which a product is worth a call of the library, whose kernels are faster.
-bool is_large(const Gemm& g) {
-  return static_cast<double>(g.m()) * g.n() * g.k() >= 4e9;
-}
+bool is_large(const Gemm& g) { return static_cast<double>(g.m()) * g.n() * g.k() >= 4e9; }
 
 }  // namespace
 

@@ -69,8 +69,8 @@ class CudaGemmBench : public testing::TimedTest {
                             y.view().sub_rows(g * m, m)));
     }
     const double t = time([&] { cuda::gemm(ctx, Precision::kBF16, list); }, 40);
-    report(cat("decode bf16 ", groups, " x [", m, "x", n, "x", k, "]"), t,
-           2.0 * groups * m * n * k, 2.0 * groups * n * k);
+    report(cat("decode bf16 ", groups, " x [", m, "x", n, "x", k, "]"), t, 2.0 * groups * m * n * k,
+           2.0 * groups * n * k);
     if (groups > 1 || m < 8) return;
     std::vector<Gemm> refused;
     const double library = time([&] { gemm_library(ctx, list, refused); }, 40);
@@ -98,8 +98,12 @@ TEST_F(CudaGemmBench, OneProductOfGroups) {
 
 TEST_F(CudaGemmBench, OneProduct) {
   one(8192, 8192, 8192);
-  for (const auto& [n, k] : {std::pair{2112, 7168}, {24576, 1536}, {32768, 512}, {7168, 16384},
-                             {4096, 7168}, {7168, 2048}}) {
+  for (const auto& [n, k] : {std::pair{2112, 7168},
+                             {24576, 1536},
+                             {32768, 512},
+                             {7168, 16384},
+                             {4096, 7168},
+                             {7168, 2048}}) {
     one(4096, n, k);
   }
 }
@@ -135,10 +139,10 @@ TEST_F(CudaGemmBench, Heads) {
                                out.view().sub_cols(h * 128, 128)));
     }
     const double flops = 2.0 * 128 * t * 128 * 512, bytes = 2.0 * 128 * 128 * 512;
-    report(cat("heads q W_uk ", t), time([&] { cuda::gemm(ctx, Precision::kBF16, down_to); }), flops,
-           bytes);
-    report(cat("heads context W_uv^T ", t), time([&] { cuda::gemm(ctx, Precision::kBF16, up_from); }),
+    report(cat("heads q W_uk ", t), time([&] { cuda::gemm(ctx, Precision::kBF16, down_to); }),
            flops, bytes);
+    report(cat("heads context W_uv^T ", t),
+           time([&] { cuda::gemm(ctx, Precision::kBF16, up_from); }), flops, bytes);
   }
 }
 
@@ -147,7 +151,9 @@ TEST_F(CudaGemmBench, Router) {
     const Mat<float> x = random_up<float>(t, 7168, 1), w = random_up<float>(256, 7168, 2);
     Mat<float> y = room<float>(t, 256);
     const Gemm g = linear(x.cview(), MatRef(w.cview()), y.view());
-    report(cat("router f32 ", t), time([&] { cuda::gemm(ctx, Precision::kF32, {&g, 1}); }),
+    report(cat("router f32 ", t), time([&] {
+             cuda::gemm(ctx, Precision::kF32, {&g, 1});
+           }),
            2.0 * t * 256 * 7168, 4.0 * 256 * 7168);
   }
 }

@@ -81,8 +81,9 @@ __global__ void fill_kernel(float* f, __nv_bfloat16* h, std::uint8_t* c, std::in
     x = (x ^ x >> 16) * 0x85EBCA6Bu;
     x = (x ^ x >> 13) * 0xC2B2AE35u;
     x ^= x >> 16;
-    const float v = (static_cast<float>((x & 255) + (x >> 8 & 255) + (x >> 16 & 255) + (x >> 24)) -
-                     510.0f) / 148.0f;
+    const float v =
+        (static_cast<float>((x & 255) + (x >> 8 & 255) + (x >> 16 & 255) + (x >> 24)) - 510.0f) /
+        148.0f;
     if (f != nullptr) f[i] = v;
     if (h != nullptr) h[i] = __float2bfloat16_rn(v);
     if (c != nullptr) c[i] = static_cast<std::uint8_t>((x & 0x7F) == 0x7F ? 0 : x);
@@ -100,7 +101,8 @@ class TimedTest : public CudaTest {
     float* f = sizeof(T) == 4 ? reinterpret_cast<float*>(m.data()) : nullptr;
     auto* h = sizeof(T) == 2 ? reinterpret_cast<__nv_bfloat16*>(m.data()) : nullptr;
     auto* c = sizeof(T) == 1 ? reinterpret_cast<std::uint8_t*>(m.data()) : nullptr;
-    fill_kernel<><<<1024, 256, 0, cuda::stream_of(ctx)>>>(f, h, c, static_cast<std::int64_t>(m.size()), seed);
+    fill_kernel<><<<1024, 256, 0, cuda::stream_of(ctx)>>>(
+        f, h, c, static_cast<std::int64_t>(m.size()), seed);
     check_launch("fill_kernel");
     return m;
   }
@@ -111,8 +113,8 @@ class TimedTest : public CudaTest {
     for (int i = 0; i < 3; ++i) run();
     const auto start = std::chrono::steady_clock::now();
     check(cudaStreamSynchronize(stream), "wait");
-    for (int i = 0; i < 70 && std::chrono::steady_clock::now() - start < std::chrono::milliseconds(40);
-         ++i) {
+    for (int i = 0;
+         i < 70 && std::chrono::steady_clock::now() - start < std::chrono::milliseconds(40); ++i) {
       run();
     }
     check(cudaStreamSynchronize(stream), "wait");
@@ -123,7 +125,8 @@ class TimedTest : public CudaTest {
     for (std::size_t i = 1; i < marks.size(); ++i) {
       const auto begin = std::chrono::steady_clock::now();
       run();
-      host_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      host_seconds +=
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       check(cudaEventRecord(marks[i], stream), "record");
     }
     check(cudaStreamSynchronize(stream), "wait");

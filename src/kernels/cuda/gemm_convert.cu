@@ -100,16 +100,8 @@ std::vector<Span> spans_of(std::vector<Use>& uses) {
 }
 
 Job job_of(const Span& s, std::size_t from_size, void* to, int first) {
-  Job job{s.data,
-          to,
-          s.rows,
-          s.cols,
-          s.row_bytes / static_cast<std::ptrdiff_t>(from_size),
-          s.to_stride,
-          first,
-          1,
-          1,
-          in_vectors(s.data, s.row_bytes, 1)};
+  Job job{s.data,      to,    s.rows, s.cols, s.row_bytes / static_cast<std::ptrdiff_t>(from_size),
+          s.to_stride, first, 1,      1,      in_vectors(s.data, s.row_bytes, 1)};
   if (job.from_stride == job.cols && job.to_stride == job.cols) {  // one long row
     job.cols *= job.rows;
     job.rows = 1;
@@ -117,7 +109,8 @@ Job job_of(const Span& s, std::size_t from_size, void* to, int first) {
   if (job.cols >= kChunk) {
     job.blocks_per_row = ceil_div(job.cols, kChunk);
   } else {
-    job.rows_per_block = std::max(1, static_cast<int>(kChunk / std::max<std::int64_t>(8, job.cols)));
+    job.rows_per_block =
+        std::max(1, static_cast<int>(kChunk / std::max<std::int64_t>(8, job.cols)));
   }
   return job;
 }

@@ -1,9 +1,9 @@
 // Many bf16 products in one launch: the experts of a layer, the heads of absorbed attention.
 //
 // One block per multiprocessor takes tiles of all problems in turn. A warp asks TMA for pieces of A
-// and B, 64 of k deep, in a ring of four stages; two warp groups multiply them (wgmma) into tiles of
-// 128 x 256 or 256 x 128, whichever wastes less of the list, and store while the next tile's pieces
-// arrive. Operands may lie either way round: wgmma reads both.
+// and B, 64 of k deep, in a ring of four stages; two warp groups multiply them (wgmma) into tiles
+// of 128 x 256 or 256 x 128, whichever wastes less of the list, and store while the next tile's
+// pieces arrive. Operands may lie either way round: wgmma reads both.
 #include <algorithm>
 #include <cstdint>
 
@@ -169,8 +169,7 @@ __device__ void store_by_map(const Job& job, int row0, int col0, const float (&d
       for (int j = 0; j < 4; ++j) {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-          const int at =
-              (row + 8 * h) * 128 + ((2 * j + quarter / 2) ^ row) * 16 + quarter % 2 * 8;
+          const int at = (row + 8 * h) * 128 + ((2 * j + quarter / 2) ^ row) * 16 + quarter % 2 * 8;
           const int of = 4 * (box * 4 + j) + 2 * h;
           *reinterpret_cast<float2*>(to + at) = {d[of], d[of + 1]};
         }
@@ -268,9 +267,9 @@ __global__ void __launch_bounds__(kThreads, 1)
         const std::uint64_t b = descriptor(at_b + (kTransB ? k * 2 : k * 128), 64 * kDepth * 2);
 #pragma unroll
         for (int i = 0; i < kParts; ++i) {
-          const std::uint64_t a =
-              descriptor(at_a + (group * kParts + i) * 64 * kDepth * 2 + (kTransA ? k * 128 : k * 2),
-                         64 * kDepth * 2);
+          const std::uint64_t a = descriptor(
+              at_a + (group * kParts + i) * 64 * kDepth * 2 + (kTransA ? k * 128 : k * 2),
+              64 * kDepth * 2);
           wgmma<kTransA, !kTransB>(d[i], a, b, piece > 0 || k > 0);
         }
       }
@@ -287,11 +286,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     release(before);
 #pragma unroll
     for (int i = 0; i < kParts; ++i) {
-      const int row =
-          (p.m * kCluster + rank) * kM + (group * kParts + i) * 64 + warp % 4 * 16;
+      const int row = (p.m * kCluster + rank) * kM + (group * kParts + i) * 64 + warp % 4 * 16;
       if (job.by_map) {
-        store_by_map<kN, S::kBoxes>(job, row, p.n * kN, d[i],
-                                    boxes + warp * S::kBoxes * kBoxBytes, turn);
+        store_by_map<kN, S::kBoxes>(job, row, p.n * kN, d[i], boxes + warp * S::kBoxes * kBoxBytes,
+                                    turn);
       } else {
         store_directly<kN>(job, row, p.n * kN, d[i]);
       }
@@ -301,10 +299,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   if constexpr (kCluster > 1) cluster_sync();
 }
 
-using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*,
-                            const cuuint64_t*, const cuuint64_t*, const cuuint32_t*,
-                            const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
-                            CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
+                            const cuuint64_t*, const cuuint32_t*, const cuuint32_t*,
+                            CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
+                            CUtensorMapFloatOOBfill);
 
 Encode encoder() {
   static const Encode encode = [] {
@@ -314,8 +312,9 @@ Encode encoder() {
                                            cudaEnableDefault, &result),
           "finding cuTensorMapEncodeTiled");
     if (found == nullptr) {
-      throw Error(Code::kUnsupported, "the driver has no cuTensorMapEncodeTiled; install CUDA 12 "
-                                      "or later");
+      throw Error(Code::kUnsupported,
+                  "the driver has no cuTensorMapEncodeTiled; install CUDA 12 "
+                  "or later");
     }
     return reinterpret_cast<Encode>(found);
   }();
@@ -329,15 +328,17 @@ CUtensorMap map_of(const MatRef& m, int rows) {
   const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(m.cols), static_cast<cuuint64_t>(m.rows)};
   const cuuint64_t stride[1] = {static_cast<cuuint64_t>(std::max<std::ptrdiff_t>(m.stride, 8)) *
                                 size_of(m.dtype)};
-  const cuuint32_t box[2] = {is_float ? 32u : 64u, static_cast<cuuint32_t>(rows)}, steps[2] = {1, 1};
-  const CUresult result = encoder()(
-      &map, is_float ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(m.data), sizes, stride, box,
-      steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const cuuint32_t box[2] = {is_float ? 32u : 64u, static_cast<cuuint32_t>(rows)},
+                   steps[2] = {1, 1};
+  const CUresult result =
+      encoder()(&map, is_float ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                2, const_cast<void*>(m.data), sizes, stride, box, steps,
+                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
-    throw Error(Code::kInternal, cat("cuTensorMapEncodeTiled failed with ",
-                                     static_cast<int>(result), " for [", m.rows, ", ", m.cols,
-                                     "] with stride ", m.stride));
+    throw Error(Code::kInternal,
+                cat("cuTensorMapEncodeTiled failed with ", static_cast<int>(result), " for [",
+                    m.rows, ", ", m.cols, "] with stride ", m.stride));
   }
   return map;
 }
@@ -367,7 +368,9 @@ void launch(const Context& ctx, std::span<const Gemm> problems) {
     }
     const std::size_t size = size_of(to.dtype);
     job.pairs = (reinterpret_cast<std::uintptr_t>(to.data) |
-                 static_cast<std::uintptr_t>(to.stride) * size) % (2 * size) == 0;
+                 static_cast<std::uintptr_t>(to.stride) * size) %
+                    (2 * size) ==
+                0;
     job.by_map = in_vectors(to.data, to.stride, size) && to.stride >= to.cols;
     if (job.by_map) job.to = map_of(to, 16);
     job.first = tiles;

@@ -65,8 +65,8 @@ Api load() {
 
 void check_library(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  throw Error(Code::kInternal, cat("cublasLt: ", what, " failed with status ",
-                                   static_cast<int>(status)));
+  throw Error(Code::kInternal,
+              cat("cublasLt: ", what, " failed with status ", static_cast<int>(status)));
 }
 
 // What the choice of an algorithm may depend on. Experts have another number of rows in every step,
@@ -79,7 +79,8 @@ struct Key {
 int size_class(std::int64_t n) {
   int shift = 0;
   while ((n >> shift) >= 16) ++shift;
-  return static_cast<int>(shift * 16 + (n >> shift) + ((n & ((std::int64_t{1} << shift) - 1)) != 0));
+  return static_cast<int>(shift * 16 + (n >> shift) +
+                          ((n & ((std::int64_t{1} << shift) - 1)) != 0));
 }
 
 // Log2 of the bytes that an address is a multiple of, up to 16 bytes.

@@ -41,8 +41,8 @@ extern int groups_variant;
 bool fits_groups(const Gemm& g) noexcept;
 void gemm_groups(const Context& ctx, std::span<const Gemm> problems);
 
-// The jobs of a launch, each with its first block in `first`: a few are passed as they are, more are
-// staged, which costs a copy.
+// The jobs of a launch, each with its first block in `first`: a few are passed as they are, more
+// are staged, which costs a copy.
 template <class Job, int kHere>
 struct JobList {
   const Job* staged = nullptr;
@@ -102,8 +102,7 @@ __device__ inline float high_bf16(std::uint32_t pair) {
 // D += A B of one warp: A [16, 16] by rows, B [16, 8] by columns, bf16 with float sums.
 __device__ inline void mma_bf16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                 std::uint32_t b1) {
-  asm(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));

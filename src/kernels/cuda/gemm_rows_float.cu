@@ -88,9 +88,7 @@ __global__ void __launch_bounds__(kThreads) rows_float_kernel(const __grid_const
 }  // namespace
 
 bool few_float_rows(const Gemm& g) noexcept {
-  const auto whole = [](const MatRef& m) {
-    return in_vectors(m.data, m.stride, size_of(m.dtype));
-  };
+  const auto whole = [](const MatRef& m) { return in_vectors(m.data, m.stride, size_of(m.dtype)); };
   // Many rows of few outputs: the router of a batch, for which other kernels have few tiles.
   const bool few = g.m() <= 16 || (g.m() <= 128 && g.n() <= 512);
   return !g.trans_a && g.trans_b && few && g.c_bf16.rows == 0 && g.k() % 4 == 0 && g.k() >= 1024 &&

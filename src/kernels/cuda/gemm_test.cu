@@ -93,10 +93,10 @@ class CudaGemmTest : public testing::CudaTest {
     std::vector<Mat<Bf16>> want_bf16;
     std::uint64_t seed = 1;
     for (const Case& c : cases) {
-      operands.push_back(make(c.a, c.trans_a ? c.k : c.m, c.trans_a ? c.m : c.k, c.left, c.right,
-                              ++seed));
-      operands.push_back(make(c.b, c.trans_b ? c.n : c.k, c.trans_b ? c.k : c.n, c.left, c.right,
-                              ++seed));
+      operands.push_back(
+          make(c.a, c.trans_a ? c.k : c.m, c.trans_a ? c.m : c.k, c.left, c.right, ++seed));
+      operands.push_back(
+          make(c.b, c.trans_b ? c.n : c.k, c.trans_b ? c.k : c.n, c.left, c.right, ++seed));
       const int width = c.n + c.left + c.right;
       before.push_back(random_mat(c.m, width, ++seed));
       want.push_back(before.back().clone());
@@ -107,8 +107,12 @@ class CudaGemmTest : public testing::CudaTest {
       for (std::size_t i = 0; i < cases.size(); ++i) {
         const Case& c = cases[i];
         const BothSides &a = operands[2 * i], &b = operands[2 * i + 1];
-        Gemm g{device ? a.device : a.host, device ? b.device : b.host,
-               y[i].view().sub_cols(c.left, c.n), c.trans_a, c.trans_b, c.accumulate};
+        Gemm g{device ? a.device : a.host,
+               device ? b.device : b.host,
+               y[i].view().sub_cols(c.left, c.n),
+               c.trans_a,
+               c.trans_b,
+               c.accumulate};
         if (c.c_bf16) {
           g.c_bf16 = y_bf16[i].view().sub_cols(c.left, c.n);
           g.c = {nullptr, c.m, c.n, c.n};
@@ -138,8 +142,8 @@ class CudaGemmTest : public testing::CudaTest {
                              << text(c);
         if (c.m > 0 && c.right > 0 && !c.accumulate) {  // nothing beside the result is touched
           const float beside = g.at(c.m - 1, c.left + c.n);
-          EXPECT_TRUE(std::isnan(beside)) << path.name << " wrote beside " << text(c) << ": "
-                                          << beside;
+          EXPECT_TRUE(std::isnan(beside))
+              << path.name << " wrote beside " << text(c) << ": " << beside;
         }
       }
     }
@@ -288,7 +292,8 @@ TEST_F(CudaGemmTest, GroupsOfOneMatrix) {
       return problems;
     };
     gemm_ref(host, Precision::kBF16, list(x, w, dy, y, dx, dw));
-    (whole ? kGemm : kLibrary).run(ctx, Precision::kBF16, list(x_up, w_up, dy_up, y_up, dx_up, dw_up));
+    (whole ? kGemm : kLibrary)
+        .run(ctx, Precision::kBF16, list(x_up, w_up, dy_up, y_up, dx_up, dw_up));
     EXPECT_EQ("", disagreement(down(y_up).cview(), y.cview(), 1e-5)) << "y";
     EXPECT_EQ("", disagreement(down(dx_up).cview(), dx.cview(), 1e-5)) << "dx";
     if (whole) {
@@ -312,8 +317,10 @@ TEST_F(CudaGemmTest, LargeGroupsAgreeWithTiles) {
         const int m = i == 1 ? kM : kM - 5 * i, k = kK - 8 * i;
         got[i] = room<float>(m, kN);
         want[i] = room<float>(m, kN);
-        const MatRef x = columns(MatRef(a.cview()).sub_rows(0, trans_a ? k : m), 0, trans_a ? m : k);
-        const MatRef y = columns(MatRef(b.cview()).sub_rows(0, trans_b ? kN : k), 0, trans_b ? k : kN);
+        const MatRef x =
+            columns(MatRef(a.cview()).sub_rows(0, trans_a ? k : m), 0, trans_a ? m : k);
+        const MatRef y =
+            columns(MatRef(b.cview()).sub_rows(0, trans_b ? kN : k), 0, trans_b ? k : kN);
         list.push_back({x, y, got[i].view(), trans_a, trans_b});
         same.push_back({x, y, want[i].view(), trans_a, trans_b});
       }

@@ -185,7 +185,8 @@ __device__ void load_float(float (&to)[kFloatDepth][kFloatTile + 4], const void*
   }
 }
 
-__global__ void __launch_bounds__(kFloatThreads) tiles_float_kernel(const __grid_constant__ Jobs jobs) {
+__global__ void __launch_bounds__(kFloatThreads)
+    tiles_float_kernel(const __grid_constant__ Jobs jobs) {
   __shared__ float a[kFloatDepth][kFloatTile + 4], b[kFloatDepth][kFloatTile + 4];
   const Job job = jobs_of(jobs)[job_of_block(jobs, static_cast<int>(blockIdx.x))];
   const int tile = static_cast<int>(blockIdx.x) - job.first;

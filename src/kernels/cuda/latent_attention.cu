@@ -28,11 +28,12 @@ constexpr int kFewHeads = 32;
 constexpr int kGenericChunk = 256, kFewHeadsChunk = 512, kManyHeadsChunk = 512;
 
 struct Partials {
-  float* out = nullptr;     // [partials, rows of a group, L]
-  float2* rows = nullptr;   // largest score, in powers of two, and sum of weights
+  float* out = nullptr;    // [partials, rows of a group, L]
+  float2* rows = nullptr;  // largest score, in powers of two, and sum of weights
 };
 Partials partials_of(const Context& ctx, const LatentPlan& plan, int rows, int latent) {
-  const std::size_t count = static_cast<std::size_t>(plan.partials) * static_cast<std::size_t>(rows);
+  const std::size_t count =
+      static_cast<std::size_t>(plan.partials) * static_cast<std::size_t>(rows);
   if (count == 0) return {};
   auto* p = static_cast<float*>(device_of(ctx).scratch(
       kScratchAttention,
@@ -99,10 +100,10 @@ void attend_generic(const Context& ctx, LatentPlan& plan, const GenericShape& sh
 // Memory as lines of 128 bytes, of which a token takes every ninth: a box of it is 64 columns of
 // some tokens of any block. `base` is the lowest block.
 CUtensorMap tile_map(const std::byte* base, int tokens) {
-  using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*,
-                              const cuuint64_t*, const cuuint64_t*, const cuuint32_t*,
-                              const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
-                              CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+  using Encode =
+      CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
+                   const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
+                   CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
   static const Encode encode = [] {
     void* entry = nullptr;
     cudaDriverEntryPointQueryResult result{};
@@ -120,8 +121,8 @@ CUtensorMap tile_map(const std::byte* base, int tokens) {
              strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
              CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
-    throw Error(Code::kInternal, cat("CUDA: no tensor map of the latent cache: error ",
-                                     static_cast<int>(result)));
+    throw Error(Code::kInternal,
+                cat("CUDA: no tensor map of the latent cache: error ", static_cast<int>(result)));
   }
   return map;
 }
@@ -137,8 +138,8 @@ void attend(const Context& ctx, LatentPlan& plan, Kernel* kernel, bool fp8) {
   const CUtensorMap map = fp8 ? CUtensorMap{} : tile_map(base, F::kTokens);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, F::kBytes),
         "latent_attention");
-  kernel<<<static_cast<unsigned>(plan.begins.size() - 1), F::kThreads, F::kBytes,
-           stream_of(ctx)>>>(map, base, on_device, partials.out, partials.rows);
+  kernel<<<static_cast<unsigned>(plan.begins.size() - 1), F::kThreads, F::kBytes, stream_of(ctx)>>>(
+      map, base, on_device, partials.out, partials.rows);
   check_launch("latent_attention");
   merge(ctx, plan, on_device, F::kRows, kLatentWidth, F::kLanes, partials);
 }
@@ -154,8 +155,8 @@ bool is_fast(const LatentAttention& a) {
   };
   if (!aligned(a.q.data, a.q.stride) || !aligned(a.out.data, a.out.stride)) return false;
   const std::size_t grain = l.format == LatentFormat::kBF16 ? kCopyGrain : 16;
-  const auto used = a.cache.blocks.first(
-      static_cast<std::size_t>(ceil_div(a.cache.rows, kLatentBlock)));
+  const auto used =
+      a.cache.blocks.first(static_cast<std::size_t>(ceil_div(a.cache.rows, kLatentBlock)));
   return std::all_of(used.begin(), used.end(), [&](const std::byte* p) {
     return reinterpret_cast<std::uintptr_t>(p + a.cache.offset) % grain == 0;
   });

@@ -74,8 +74,9 @@ class CudaLatentAttentionTest : public CudaTest {
                       << ", column " << c0 << " is " << row[c0] << " but has to be "
                       << want.data()[c0] << "; columns 0, 64, 256 are " << row[0] << " "
                       << row[std::min(64, s.latent - 1)] << " " << row[std::min(256, s.latent - 1)]
-                      << " want " << want.data()[0] << " " << want.data()[std::min(64, s.latent - 1)]
-                      << " " << want.data()[std::min(256, s.latent - 1)];
+                      << " want " << want.data()[0] << " "
+                      << want.data()[std::min(64, s.latent - 1)] << " "
+                      << want.data()[std::min(256, s.latent - 1)];
       }
     }
     EXPECT_EQ(bad, 0) << what;
@@ -87,7 +88,8 @@ class CudaLatentAttentionTest : public CudaTest {
     const std::string what =
         cat("T=", s.queries, " S=", s.rows, " H=", s.heads, " L=", s.latent, " R=", s.rope, " ",
             name(format), precision == Precision::kBF16 ? " bf16 products" : " f32 products");
-    LatentCase c = make(s, format, precision, static_cast<std::uint64_t>(s.rows * 7 + s.heads), size);
+    LatentCase c =
+        make(s, format, precision, static_cast<std::uint64_t>(s.rows * 7 + s.heads), size);
     const LatentAttention problem = c.problem();
     run({&problem, 1});
     expect_right(c, bound, what);
@@ -157,8 +159,8 @@ TEST_F(CudaLatentAttentionTest, NeitherOtherProblemsNorPlacesChangeBits) {
       std::vector<LatentCase> cases;
       std::vector<Mat<float>> alone;
       std::uint64_t seed = 1;
-      const std::vector<LatentShape> shapes{{1, 3000, heads}, {2, 50, heads},   {1, 1, heads},
-                                            {4, 1500, heads}, {1, 700, heads},  {1, 9000, heads}};
+      const std::vector<LatentShape> shapes{{1, 3000, heads}, {2, 50, heads},  {1, 1, heads},
+                                            {4, 1500, heads}, {1, 700, heads}, {1, 9000, heads}};
       for (const LatentShape& s : shapes) {
         LatentCase c = make(s, format, Precision::kBF16, ++seed);
         const LatentAttention problem = c.problem();

@@ -72,7 +72,8 @@ class CudaLatentBench : public CudaTest {
     for (int b = 0; b < batch; ++b) {
       auto& list = blocks[static_cast<std::size_t>(b)];
       for (int i = 0; i < per_sequence; ++i) {  // sequences grow in turn
-        list.push_back(pool_ + (std::size_t{static_cast<unsigned>(i)} * batch + b) * layout.block_bytes());
+        list.push_back(pool_ +
+                       (std::size_t{static_cast<unsigned>(i)} * batch + b) * layout.block_bytes());
       }
       problems.push_back({q.cview().sub_rows(b * queries, queries),
                           {layout, list, 0, context},
@@ -92,8 +93,9 @@ class CudaLatentBench : public CudaTest {
       cudaEventRecord(begin_, stream_of(ctx));
       const auto host_begin = std::chrono::steady_clock::now();
       for (int i = 0; i < calls; ++i) cuda::latent_attention(ctx, problems);
-      host_us = std::chrono::duration<double>(std::chrono::steady_clock::now() - host_begin).count() *
-                1e6 / calls;
+      host_us =
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - host_begin).count() *
+          1e6 / calls;
       cudaEventRecord(end_, stream_of(ctx));
       device_->wait();
       float ms = 0;
@@ -103,10 +105,12 @@ class CudaLatentBench : public CudaTest {
     std::sort(times.begin(), times.end());
     const double us = times[times.size() / 2];
     const double tokens = static_cast<double>(batch) * context;
-    std::printf("latent_attention batch %3d context %6d heads %3d queries %d %-4s %9.1f us %7.0f GB/s %6.1f TFLOPS (host %.0f us)\n",
-                batch, context, heads, queries, std::string(name(format)).c_str(), us,
-                tokens * layout.row_bytes() / us / 1e3,
-                tokens * heads * queries * 2.0 * 1088 / us / 1e6, host_us);
+    std::printf(
+        "latent_attention batch %3d context %6d heads %3d queries %d %-4s %9.1f us %7.0f GB/s "
+        "%6.1f TFLOPS (host %.0f us)\n",
+        batch, context, heads, queries, std::string(name(format)).c_str(), us,
+        tokens * layout.row_bytes() / us / 1e3, tokens * heads * queries * 2.0 * 1088 / us / 1e6,
+        host_us);
 #ifdef LATENT_PROFILE
     print_latent_profile();
 #endif

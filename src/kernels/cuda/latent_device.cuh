@@ -62,7 +62,9 @@ __device__ inline void wait(std::uint32_t bar, std::uint32_t parity) {
 }
 
 // Writes of this thread to shared memory become visible to tensor copies and wgmma.
-__device__ inline void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ inline void fence_async() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 
 // Registers move between groups of four warps.
 template <int kRegisters>
@@ -106,8 +108,8 @@ __device__ inline void copy_box(std::uint32_t to, const CUtensorMap* map, std::u
 __device__ inline void copy_bytes(std::uint32_t to, const void* from, int bytes,
                                   std::uint32_t bar) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          to),
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
       "l"(from), "r"(bytes), "r"(bar)
       : "memory");
 }
@@ -188,9 +190,10 @@ __device__ inline std::uint32_t two_of_codes(std::uint32_t spread, const CodeSca
   if constexpr (kLarge) x = __hmul2(x, scale.second);
   return *reinterpret_cast<const std::uint32_t*>(&x);
 }
-// Where a thread's 16 columns lie, two pieces: columns 16 `piece` on of a token's four column blocks
-// from `first_column` on. Threads have the pieces of a token in order; those of neighbouring column
-// blocks store theirs in opposite orders: no two of the eight that store at once meet in a bank.
+// Where a thread's 16 columns lie, two pieces: columns 16 `piece` on of a token's four column
+// blocks from `first_column` on. Threads have the pieces of a token in order; those of neighbouring
+// column blocks store theirs in opposite orders: no two of the eight that store at once meet in a
+// bank.
 struct PieceStore {
   std::uint32_t at, next;
   bool odd;
@@ -211,8 +214,8 @@ __device__ inline void expand_piece(uint4 codes, float scale, const PieceStore& 
   constexpr std::uint32_t kLow = 0x1404, kHigh = 0x3424;  // where two codes go: upper bytes of two
   const uint2 first = to.odd ? uint2{codes.z, codes.w} : uint2{codes.x, codes.y};
   const uint2 second = to.odd ? uint2{codes.x, codes.y} : uint2{codes.z, codes.w};
-  store_piece(to.at + offset, {two(first.x, kLow), two(first.x, kHigh), two(first.y, kLow),
-                               two(first.y, kHigh)});
+  store_piece(to.at + offset,
+              {two(first.x, kLow), two(first.x, kHigh), two(first.y, kLow), two(first.y, kHigh)});
   store_piece(to.next + offset, {two(second.x, kLow), two(second.x, kHigh), two(second.y, kLow),
                                  two(second.y, kHigh)});
 }
@@ -304,8 +307,7 @@ __device__ inline void expand_half(const std::byte* block, int valid, std::uint3
           const int t = (thread + j * kThreads) / 8;
           ropes[j] = {0, 0, 0, 0};
           if (t < valid) {
-            ropes[j] =
-                load_global_piece(block + t * kFp8RowBytes + kFp8RopeAt + thread % 8 * 16);
+            ropes[j] = load_global_piece(block + t * kFp8RowBytes + kFp8RopeAt + thread % 8 * 16);
           }
         }
       }

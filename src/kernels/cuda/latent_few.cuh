@@ -39,10 +39,10 @@ enum FewHeadsBarrier : int { kBothLanes = 1, kOfHelpers, kOfLane };
 // Four 8 x 8 matrices of bf16 pairs, transposed: lane 8 j + i has the address of row i of matrix j.
 __device__ inline void store_transposed(std::uint32_t address, std::uint32_t a, std::uint32_t b,
                                         std::uint32_t c, std::uint32_t d) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
-                   address),
-               "r"(a), "r"(b), "r"(c), "r"(d)
-               : "memory");
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+      "r"(a), "r"(b), "r"(c), "r"(d)
+      : "memory");
 }
 
 // The tokens of some pieces, in order.
@@ -62,7 +62,7 @@ class TokenWalk {
     }
   }
   __device__ int pos() const { return pos_; }
-  __device__ int end() const { return end_; }  // of the piece
+  __device__ int end() const { return end_; }              // of the piece
   __device__ int valid() const { return cached_ - pos_; }  // rows of the cache from here on
   __device__ const std::byte* block() const { return blocks_[pos_ / kLatentBlock]; }
 
@@ -232,8 +232,8 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
         const int r = i / 72, at = i % 72, flat = g.first_row + r;
         uint4 x = {0, 0, 0, 0};
         if (r < g.rows) {
-          const auto* from = reinterpret_cast<const float4*>(
-              g.q + flat / g.heads * g.q_stride + flat % g.heads * kQueryWidth + at * 8);
+          const auto* from = reinterpret_cast<const float4*>(g.q + flat / g.heads * g.q_stride +
+                                                             flat % g.heads * kQueryWidth + at * 8);
           const float4 low = from[0], high = from[1];
           x = {pack_bf16(low.x, low.y), pack_bf16(low.z, low.w), pack_bf16(high.x, high.y),
                pack_bf16(high.z, high.w)};
@@ -344,7 +344,8 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
         }
       }
 #pragma unroll
-      for (int n = 0; n < kN / 8; n += 2) {  // 8 rows and tokens, the same rows and 8 later ones, ...
+      for (int n = 0; n < kN / 8;
+           n += 2) {  // 8 rows and tokens, the same rows and 8 later ones, ...
         const int row = (n + lane_of_warp / 16) * 8 + lane_of_warp % 8;
         store_transposed(weights + piece_at<kN>(row, 0, 2 * warp + lane_of_warp / 8 % 2),
                          pairs[2 * n], pairs[2 * n + 1], pairs[2 * n + 2], pairs[2 * n + 3]);

@@ -146,10 +146,11 @@ __global__ void __launch_bounds__(256)
 
 constexpr int kMergeSeries = 8, kMergeThreads = 128;  // threads of a series, with 4 columns each
 
-// Pieces of a row -> its result: 512 columns of a row per block of threads. The eights of its chunks
-// go to eight series in turn (those past the last eight may be left out), each sums in order; then
-// the series in order. A partial may have two lanes, which are sums of different tokens.
-__global__ void __launch_bounds__(kMergeSeries * kMergeThreads)
+// Pieces of a row -> its result: 512 columns of a row per block of threads. The eights of its
+// chunks go to eight series in turn (those past the last eight may be left out), each sums in
+// order; then the series in order. A partial may have two lanes, which are sums of different
+// tokens.
+__global__ void __launch_bounds__(kMergeSeries* kMergeThreads)
     merge_pieces(DevicePlan plan, int rows_per_group, int latent, int lanes,
                  const float* partial_out, const float2* partial_rows) {
   const RowGroup& g = plan.groups[blockIdx.x];
@@ -169,15 +170,14 @@ __global__ void __launch_bounds__(kMergeSeries * kMergeThreads)
   }
   for (int i = 1; i < 32; i *= 2) most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, i));
   const float zero_at = most == -INFINITY ? 0 : most;  // all NaN
-  float total[5] = {};  // of columns, and of weights
+  float total[5] = {};                                 // of columns, and of weights
   for (int e = series; e < eights; e += kMergeSeries) {
     const int begin = plan.eights[g.first_eight + e], end = plan.eights[g.first_eight + e + 1];
     for (int l = 0; l < lanes; ++l) {
       float sum[5] = {};
 #pragma unroll 4
       for (int p = begin; p < end; ++p) {
-        const std::int64_t at =
-            first + (static_cast<std::int64_t>(p) * lanes + l) * rows_per_group;
+        const std::int64_t at = first + (static_cast<std::int64_t>(p) * lanes + l) * rows_per_group;
         const float2 of = partial_rows[at];
         const float weight = exp2_of(of.x - zero_at);
         const float* from = partial_out + at * latent + column;

@@ -23,7 +23,8 @@ struct ManyHeads {
   static constexpr int kColumnBytes = kTokens * 128;  // of 64 columns of a tile
   static constexpr int kTileBytes = kColumnBlocks * kColumnBytes;
   static constexpr int kQueryAt = 0, kTilesAt = kTileBytes;
-  static constexpr int kRowsAt = kTilesAt + 2 * kTileBytes;  // references of A, of B, sums likewise,
+  static constexpr int kRowsAt =
+      kTilesAt + 2 * kTileBytes;  // references of A, of B, sums likewise,
   // then of the partial
   static constexpr int kBarriersAt = kRowsAt + 6 * kRows * 4;
   static constexpr int kBytes = kBarriersAt + 8 * 8 + 1024;
@@ -113,8 +114,8 @@ struct ValueSums {
     const std::uint64_t b = operand_down_rows(values, ManyHeads::kColumnBytes);
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      multiply_values(o, weights[4 * k], weights[4 * k + 1], weights[4 * k + 2],
-                      weights[4 * k + 3], b + 128 * k);
+      multiply_values(o, weights[4 * k], weights[4 * k + 1], weights[4 * k + 2], weights[4 * k + 3],
+                      b + 128 * k);
     }
   }
   __device__ void add(std::uint32_t weights, std::uint32_t values) {
@@ -142,8 +143,8 @@ __device__ inline void share_weights(const std::uint32_t (&weights)[16], std::ui
 template <bool kFp8>
 __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte* map_base,
                                         const DevicePlan& plan, PieceRange range,
-                                        std::uint32_t base, std::uint32_t full,
-                                        std::uint32_t empty, int helper);
+                                        std::uint32_t base, std::uint32_t full, std::uint32_t empty,
+                                        int helper);
 
 template <bool kFp8>
 __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
@@ -261,8 +262,7 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
         float factor[2];
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          const float next =
-              next_reference(reference[i], __fmul_rn(scores.largest(i), scale_log2));
+          const float next = next_reference(reference[i], __fmul_rn(scores.largest(i), scale_log2));
           if (lane % 4 == 0) store_float(references_of_a + 4 * (row + 8 * i), next);
           factor[i] = between(reference[i], next);
           reference[i] = next;
@@ -271,8 +271,8 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
         std::uint32_t weights[16];
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          sum[i] = __fmaf_rn(sum[i], factor[i],
-                             scores.soften(i, scale_log2, reference[i], weights));
+          sum[i] =
+              __fmaf_rn(sum[i], factor[i], scores.soften(i, scale_log2, reference[i], weights));
         }
         share_weights(weights, weights_of_a, row, lane);
         fence_async();
@@ -365,7 +365,8 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
           sync_threads(kWeightsOfA, F::kWorkers);
           MARK(23)
           if (any_of_threads(kOfB, 128, lower)) {
-            // A's weights are under lower references: brought to those of B, which A has no use for.
+            // A's weights are under lower references: brought to those of B, which A has no use
+            // for.
             const int r = thread % 128 / 2;
             const float by = load_float(lowering + 4 * r);
             for (int piece = thread % 2 * 4; piece < thread % 2 * 4 + 4; ++piece) {
@@ -464,8 +465,8 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
 template <bool kFp8>
 __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte* map_base,
                                         const DevicePlan& plan, PieceRange range,
-                                        std::uint32_t base, std::uint32_t full,
-                                        std::uint32_t empty, int helper) {
+                                        std::uint32_t base, std::uint32_t full, std::uint32_t empty,
+                                        int helper) {
   using F = ManyHeads;
   if (!kFp8 && helper != 0) return;
   std::uint32_t parity = 3;  // of both tiles
@@ -480,10 +481,10 @@ __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte*
         for (int t = 2; t < 4; ++t) {
           const int ahead = pos + t * F::kTokens;
           if (ahead >= end) break;
-          asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(
-                           blocks[ahead / kLatentBlock]),
-                       "r"(min(F::kTokens, cached - ahead) * kFp8RowBytes)
-                       : "memory");
+          asm volatile(
+              "cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(blocks[ahead / kLatentBlock]),
+              "r"(min(F::kTokens, cached - ahead) * kFp8RowBytes)
+              : "memory");
         }
       }
 #pragma unroll 1

@@ -135,8 +135,8 @@ void LatentPlan::share(int workers, bool partial_always) {
       const bool eight = c % kChunksTogether == 0;
       const int number = static_cast<int>(pieces.size() - first_piece);
       if (eight) eights.push_back(number);
-      const bool continues = c > 0 && !eight && !cut_here &&
-                             pieces.back().first_chunk % kChunksTogether == 0;
+      const bool continues =
+          c > 0 && !eight && !cut_here && pieces.back().first_chunk % kChunksTogether == 0;
       if (continues) {
         ++pieces.back().chunks;
       } else {
@@ -165,8 +165,7 @@ DevicePlan upload(const Context& ctx, const LatentPlan& plan) {
   const std::byte* base = stage(ctx, std::span<const std::byte>(bytes));
   return {reinterpret_cast<const RowGroup*>(base + groups),
           reinterpret_cast<const Piece*>(base + pieces),
-          reinterpret_cast<const int*>(base + begins),
-          reinterpret_cast<const int*>(base + eights),
+          reinterpret_cast<const int*>(base + begins), reinterpret_cast<const int*>(base + eights),
           reinterpret_cast<const std::byte* const*>(base + blocks)};
 }
 

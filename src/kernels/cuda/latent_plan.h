@@ -18,10 +18,10 @@ namespace cachalot::cuda {
 inline constexpr int kChunksTogether = 8;
 
 struct RowGroup {
-  const float* q;     // of the problem's first row
-  float* out;         // likewise
+  const float* q;                     // of the problem's first row
+  float* out;                         // likewise
   std::int64_t q_stride, out_stride;  // from one query to the next
-  int first_block;    // of the problem, in the list of blocks
+  int first_block;                    // of the problem, in the list of blocks
   int first_row, rows;
   int heads;
   int first_seen;     // by query 0; each later one sees one row more
@@ -29,21 +29,28 @@ struct RowGroup {
   int chunk, chunks;  // tokens of a chunk
   int partial;        // its first: one for each of its pieces
   int pieces;
-  int first_eight;    // in the list of eights
-  float scale_log2;   // to powers of two
+  int first_eight;   // in the list of eights
+  float scale_log2;  // to powers of two
 
 #ifdef __CUDACC__
   __host__ __device__
 #endif
-  int query(int row) const { return (first_row + row) / heads; }
+      int
+      query(int row) const {
+    return (first_row + row) / heads;
+  }
 #ifdef __CUDACC__
   __host__ __device__
 #endif
-  int seen(int row) const { return first_seen + query(row); }  // by a row of this group
+      int
+      seen(int row) const {
+    return first_seen + query(row);
+  }  // by a row of this group
 #ifdef __CUDACC__
   __host__ __device__
 #endif
-  int end(int c) const {  // of a chunk, as far as any row of the group sees
+      int
+      end(int c) const {  // of a chunk, as far as any row of the group sees
     const int most = seen(rows - 1), full = (c + 1) * chunk;
     return full < most ? full : most;
   }

@@ -9,8 +9,8 @@
 namespace cachalot::cuda {
 namespace {
 
-// Every chunk in one piece, in order; pieces of several chunks begin eights and stay in them; nobody
-// has much more than an even share.
+// Every chunk in one piece, in order; pieces of several chunks begin eights and stay in them;
+// nobody has much more than an even share.
 void expect_shared(const std::vector<int>& contexts, int queries, int heads, int rows_per_group,
                    int chunk, int workers) {
   std::vector<std::vector<const std::byte*>> blocks;
@@ -42,7 +42,8 @@ void expect_shared(const std::vector<int>& contexts, int queries, int heads, int
       if (p.first_chunk % kChunksTogether == 0) {
         EXPECT_EQ(plan.eights[static_cast<std::size_t>(eight++)], count);
       }
-      EXPECT_TRUE(p.chunks == 1 || (p.first_chunk % kChunksTogether == 0 && p.chunks <= kChunksTogether));
+      EXPECT_TRUE(p.chunks == 1 ||
+                  (p.first_chunk % kChunksTogether == 0 && p.chunks <= kChunksTogether));
       next += p.chunks;
       ++count;
     }

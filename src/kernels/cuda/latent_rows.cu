@@ -142,8 +142,7 @@ __global__ void load_rows(const std::byte* const* blocks, std::ptrdiff_t offset,
     } else if (layout.format == LatentFormat::kBF16) {
       to[i] = float_of(reinterpret_cast<const std::uint16_t*>(from)[c]);
     } else if (c < layout.latent) {
-      const float scale =
-          reinterpret_cast<const float*>(from + scales_at)[c / kLatentTile];
+      const float scale = reinterpret_cast<const float*>(from + scales_at)[c / kLatentTile];
       to[i] = decode_e4m3(static_cast<std::uint8_t>(from[c])) * scale;
     } else {
       to[i] = float_of(reinterpret_cast<const std::uint16_t*>(from + rope_at)[c - layout.latent]);

@@ -22,7 +22,8 @@ class CudaLatentRowsTest : public CudaTest {
     expect_same(down(got), want, layout, "load");
 
     const Mat<float> on_device = up(rows);
-    Mat<std::uint8_t> memory = room<std::uint8_t>((n + 63) / 64, static_cast<int>(layout.block_bytes()));
+    Mat<std::uint8_t> memory =
+        room<std::uint8_t>((n + 63) / 64, static_cast<int>(layout.block_bytes()));
     std::vector<StoreLatent> jobs;
     std::vector<const std::byte*> blocks;
     for (int b = 0; b * 64 < n; ++b) {
@@ -50,8 +51,8 @@ class CudaLatentRowsTest : public CudaTest {
       for (int c = 0; c < want.cols(); ++c) {
         const float a = got.at(i, c), b = want.at(i, c);
         if (a == b || (std::isnan(a) && std::isnan(b)) || ++wrong > 3) continue;
-        ADD_FAILURE() << what << " " << name(layout.format) << " L=" << layout.latent << " row " << i
-                      << " column " << c << " is " << a << " but has to be " << b;
+        ADD_FAILURE() << what << " " << name(layout.format) << " L=" << layout.latent << " row "
+                      << i << " column " << c << " is " << a << " but has to be " << b;
       }
     }
     EXPECT_EQ(wrong, 0) << what << " " << name(layout.format) << " L=" << layout.latent;

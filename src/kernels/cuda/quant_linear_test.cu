@@ -92,12 +92,12 @@ class CudaQuantLinearTest : public testing::CudaTest {
     } else {
       cuda::quant_linear(ctx, activations, {&on_device, 1});
     }
-    EXPECT_EQ("", disagreement(down(got).cview().sub_cols(1, n), want.cview().sub_cols(1, n),
-                               bound))
+    EXPECT_EQ("",
+              disagreement(down(got).cview().sub_cols(1, n), want.cview().sub_cols(1, n), bound))
         << (dense ? "dense " : "") << "code " << static_cast<int>(kind.code) << " group "
         << kind.group << " int8 activations " << (activations == QuantActivations::kInt8) << " "
-        << m << "x" << n << "x" << k << " first " << first << " pad " << pad << " x bf16 "
-        << x_bf16 << " += " << accumulate;
+        << m << "x" << n << "x" << k << " first " << first << " pad " << pad << " x bf16 " << x_bf16
+        << " += " << accumulate;
   }
 };
 
@@ -166,10 +166,10 @@ TEST_F(CudaQuantLinearTest, ListsWithEmptyProblems) {
   std::vector<QuantLinear> on_host, on_device;
   int begin = 0;
   for (std::size_t i = 0; i < 6; ++i) {
-    on_host.push_back({x.cview().sub_rows(begin, rows[i]), w[i].host,
-                       want.view().sub_rows(begin, rows[i])});
-    on_device.push_back({x_up.cview().sub_rows(begin, rows[i]), w[i].device,
-                         got.view().sub_rows(begin, rows[i])});
+    on_host.push_back(
+        {x.cview().sub_rows(begin, rows[i]), w[i].host, want.view().sub_rows(begin, rows[i])});
+    on_device.push_back(
+        {x_up.cview().sub_rows(begin, rows[i]), w[i].device, got.view().sub_rows(begin, rows[i])});
     begin += rows[i];
   }
   quant_linear_ref(host, QuantActivations::kBf16, on_host);

@@ -37,7 +37,7 @@ __global__ void codes_kernel(const __grid_constant__ CodesJobs jobs) {
   for (int i = 0; i < 4; ++i) {
     const int col = t * kTile + i * 32 + lane;
     const std::int64_t at = row * job.x_stride + col;
-    v[i] = col >= job.k    ? 0.0f
+    v[i] = col >= job.k  ? 0.0f
            : job.x_float ? static_cast<const float*>(job.x)[at]
                          : __bfloat162float(static_cast<const __nv_bfloat16*>(job.x)[at]);
     finite = finite && isfinite(v[i]);
@@ -76,7 +76,8 @@ void quantise_x(const Context& ctx, std::span<const QuantLinear> problems,
     at.push_back(bytes);
     bytes += (static_cast<std::size_t>(a.m()) * static_cast<std::size_t>(tiles) *
                   (kTile * sizeof(Bf16) + sizeof(float)) +
-              255) / 256 * 256;
+              255) /
+             256 * 256;
   }
   if (blocks == 0) return;
   char* scratch = static_cast<char*>(device_of(ctx).scratch(kScratchA, bytes));

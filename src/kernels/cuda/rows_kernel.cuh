@@ -1,7 +1,7 @@
 // y = x W^T for few rows of x: weights stream past once, at the speed of memory.
 //
-// A warp has tiles of 16 rows of W and, of their K, every 8th piece of 128 bytes; pieces arrive in a
-// ring of its own in shared memory (cp.async), across tiles and problems, so that the next are on
+// A warp has tiles of 16 rows of W and, of their K, every 8th piece of 128 bytes; pieces arrive in
+// a ring of its own in shared memory (cp.async), across tiles and problems, so that the next are on
 // their way whatever the warp does. The four lanes of a row take turns along it in vectors of
 // 16 bytes; what a lane holds of two rows, decoded to bf16, is the left operand of mma.sync as it
 // stands, if the lanes of x hold the same columns: which columns a slot of k stands for is free.
@@ -19,16 +19,16 @@ namespace cachalot::cuda {
 struct RowsJob {
   const void* x;
   const std::uint8_t* w;
-  const void* scales;      // of W, [rows or blocks of 128 rows, groups]
-  const float* x_scales;   // [M, ceil(K / 128)] of int8 activations, or null
+  const void* scales;     // of W, [rows or blocks of 128 rows, groups]
+  const float* x_scales;  // [M, ceil(K / 128)] of int8 activations, or null
   float* y;
-  __nv_bfloat16* y_bf16;   // written instead of y, or null
-  std::int64_t x_stride;   // elements
-  std::int64_t w_stride;   // bytes
+  __nv_bfloat16* y_bf16;  // written instead of y, or null
+  std::int64_t x_stride;  // elements
+  std::int64_t w_stride;  // bytes
   std::int64_t scale_stride, x_scale_stride, y_stride;
   int m, n, k;
-  int group;               // columns of a scale
-  int first_row;           // of W in its block of 128 rows
+  int group;      // columns of a scale
+  int first_row;  // of W in its block of 128 rows
   int first, units, token_tiles;
   bool w_vectors, x_vectors, accumulate;
 };
@@ -109,8 +109,8 @@ struct E4m3Rows {
   // The top bit of a byte is set where the code is NaN.
   __device__ static std::uint32_t nans(const uint4& v) {
     constexpr std::uint32_t kMagnitude = 0x7F7F7F7Fu, kOne = 0x01010101u;
-    return ((v.x & kMagnitude) + kOne) | ((v.y & kMagnitude) + kOne) |
-           ((v.z & kMagnitude) + kOne) | ((v.w & kMagnitude) + kOne);
+    return ((v.x & kMagnitude) + kOne) | ((v.y & kMagnitude) + kOne) | ((v.z & kMagnitude) + kOne) |
+           ((v.w & kMagnitude) + kOne);
   }
 };
 
@@ -256,9 +256,7 @@ class RowsStream {
     return (i % 2 == 0 ? even_at_ : odd_at_) + i / 2 * 8 * Sizes::kPieceBytes;
   }
   // From this lane's first row to its i-th, or to the last row of all.
-  __device__ std::int64_t clamped(int i) const {
-    return min(4 * i, last_row_) * (four_rows_ / 4);
-  }
+  __device__ std::int64_t clamped(int i) const { return min(4 * i, last_row_) * (four_rows_ / 4); }
   __device__ void next_unit() {
     unit_ += static_cast<int>(gridDim.x);
     if (unit_ >= units_) return;
@@ -285,8 +283,8 @@ class RowsStream {
   bool vectors_ = false, whole_ = false;
 };
 
-// The columns [col, col + kCount) of a row of x, as bf16 pairs; zeros from k on. kWhole: all of them
-// are before k, and rows are of whole vectors.
+// The columns [col, col + kCount) of a row of x, as bf16 pairs; zeros from k on. kWhole: all of
+// them are before k, and rows are of whole vectors.
 template <int kCount, bool kFloat, bool kWhole>
 __device__ inline void read_x(const void* row, int col, int k, std::uint32_t (&out)[kCount / 2]) {
   if constexpr (!kWhole) {
@@ -509,8 +507,7 @@ __global__ void __launch_bounds__(kRowsThreads, RowsSizes<kTiles, kTokens>::kBlo
 #pragma unroll 1
   for (int i = 0; i < Sizes::kStages - 1; ++i) stream.ask();
   int slot = 0;
-  for (int unit = static_cast<int>(blockIdx.x); unit < units;
-       unit += static_cast<int>(gridDim.x)) {
+  for (int unit = static_cast<int>(blockIdx.x); unit < units; unit += static_cast<int>(gridDim.x)) {
     const RowsJob& job = jobs_of(jobs)[job_of_block(jobs, unit)];
     const auto row_bytes = static_cast<int>((static_cast<std::int64_t>(job.k) * W::kBits + 7) / 8);
     const RowsPlace place =
@@ -600,8 +597,7 @@ void launch_rows_kernel(const Context& ctx, std::vector<RowsJob>& jobs) {
   static const cudaError_t room = [&] {
     cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                          cudaSharedmemCarveoutMaxShared);
-    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                Sizes::kBytes);
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Sizes::kBytes);
   }();
   check(room, "asking for shared memory");
   kernel<<<static_cast<unsigned>(std::min(units, most_blocks)), kRowsThreads, Sizes::kBytes,

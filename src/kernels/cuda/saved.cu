@@ -28,8 +28,7 @@ __device__ __forceinline__ bool find(int rows, int cols, std::ptrdiff_t& row, in
   const auto across = static_cast<std::uint32_t>((cols + 32 * kWidth - 1) / (32 * kWidth));
   const std::uint32_t at = blockIdx.x * kWarps + threadIdx.x / 32;
   row = at / across;
-  col = static_cast<int>(at % across) * 32 * kWidth +
-        static_cast<int>(threadIdx.x % 32) * kWidth;
+  col = static_cast<int>(at % across) * 32 * kWidth + static_cast<int>(threadIdx.x % 32) * kWidth;
   return row < rows;
 }
 int blocks_of(int rows, int cols, int width) {
@@ -175,8 +174,9 @@ __global__ void __launch_bounds__(kThreads) load_packed(const Packed a) {
   if (col >= a.cols) return;
   const std::uint32_t scale = __ldg(a.scales + row * a.tiles + col / kE5M6Tile);
   const std::uint32_t w[3] = {words[3 * lane], words[3 * lane + 1], words[3 * lane + 2]};
-  const std::uint32_t codes[8] = {w[0],       w[0] >> 12, w[0] >> 24 | w[1] << 8, w[1] >> 4,
-                                  w[1] >> 16, w[1] >> 28 | w[2] << 4, w[2] >> 8,  w[2] >> 20};
+  const std::uint32_t codes[8] = {w[0],      w[0] >> 12, w[0] >> 24 | w[1] << 8,
+                                  w[1] >> 4, w[1] >> 16, w[1] >> 28 | w[2] << 4,
+                                  w[2] >> 8, w[2] >> 20};
   float x[8];
 #pragma unroll
   for (int j = 0; j < 8; ++j) x[j] = e5m6_value_of(codes[j], scale);
@@ -201,8 +201,7 @@ __device__ __forceinline__ void round_trip(float (&x)[4]) {
 #pragma unroll
     for (int j = 0; j < 4; ++j) x[j] = __uint_as_float(bf16_bits(x[j]) << 16);
   } else if constexpr (kPayload == Payload::kE4m3) {
-    const TileScale t =
-        tile_scale<true>(numeric::ScaleKind::kPow2, largest_in_warp(largest_of(x)));
+    const TileScale t = tile_scale<true>(numeric::ScaleKind::kPow2, largest_in_warp(largest_of(x)));
     const std::uint32_t codes = codes_of<true, true>(x, t, t, t, t);
     multiply_out(codes, t.scale, x);
   } else if constexpr (kPayload == Payload::kE5m2) {

@@ -43,7 +43,8 @@ __device__ __forceinline__ std::uint32_t e5m6_code_of(float x, std::uint32_t sca
   const std::uint32_t t = __float_as_uint(__fmul_rn(x, inverse_power_of(scale)));
   const std::uint32_t u = t & 0x7FFFFFFFu, sign = t >> 20 & 0x800u;
   if (u < (113u << 23)) {  // below the normals: the addition rounds to the even grid
-    return sign | (__float_as_uint(__fadd_rn(__uint_as_float(u), 0x1p3f)) - __float_as_uint(0x1p3f));
+    return sign |
+           (__float_as_uint(__fadd_rn(__uint_as_float(u), 0x1p3f)) - __float_as_uint(0x1p3f));
   }
   return sign | (((u + 0xFFFFu + (u >> 17 & 1u)) >> 17) - (112u << 6));
 }
@@ -160,7 +161,8 @@ __device__ __forceinline__ float through_grid(const LogGrid& g, float size) {
   const float n = code - 1.0f;
   const float whole = rintf(__fmul_rn(n, g.step));
   const float rest = __fmaf_rn(n, g.step_low, __fmaf_rn(n, g.step_high, -whole));
-  const float power = __uint_as_float(static_cast<std::uint32_t>(static_cast<int>(whole) + 127) << 23);
+  const float power =
+      __uint_as_float(static_cast<std::uint32_t>(static_cast<int>(whole) + 127) << 23);
   return __fmul_rn(__fmul_rn(exp2_of_rest(rest), g.low), power);
 }
 

@@ -44,10 +44,10 @@ Mat<float> patterns(int rows, int cols) {
     state = state * 1664525u + 1013904223u;
     v = std::bit_cast<float>(state);
   }
-  const float special[] = {0.0f,           -0.0f,           kInf,      -kInf,
-                           std::nanf(""),  kLargest,        0x1p-149f, -0x1.8p-126f,
-                           0x1.ff8p3f,     0x1.ff7ffep3f,   1.0f,      0x1.fep127f,
-                           0x1.ffp127f,    0x1.ff0002p127f, 0x1.01p0f, 0x1.03p0f};
+  const float special[] = {0.0f,          -0.0f,           kInf,      -kInf,
+                           std::nanf(""), kLargest,        0x1p-149f, -0x1.8p-126f,
+                           0x1.ff8p3f,    0x1.ff7ffep3f,   1.0f,      0x1.fep127f,
+                           0x1.ffp127f,   0x1.ff0002p127f, 0x1.01p0f, 0x1.03p0f};
   for (std::size_t i = 0; i < std::size(special) && i < x.size(); ++i) {
     x.data()[i * 7 % x.size()] = special[i];
   }
@@ -78,7 +78,8 @@ class CudaSavedTest : public testing::CudaTest {
     std::memcpy(want_scales.data(), want.scale_row(0), scales.size());
     for (int i = 0; i < rows; ++i) {
       for (int j = 0; j < cols; ++j) {
-        const int a = numeric::unpack_e5m6(codes.row(i), j), b = numeric::unpack_e5m6(want.row(i), j);
+        const int a = numeric::unpack_e5m6(codes.row(i), j),
+                  b = numeric::unpack_e5m6(want.row(i), j);
         if (a != b || scales.at(i, j / 128) != want_scales.at(i, j / 128)) {
           ADD_FAILURE() << what << " [" << rows << ", " << cols << "] at " << i << ", " << j << ": "
                         << x.at(i, j) << " became " << a << " with scale "
@@ -175,8 +176,14 @@ TEST_F(CudaSavedTest, E5m6AtEveryScaleAndEveryMidpoint) {
     const float a = numeric::decode_e5m6(static_cast<std::uint16_t>(code));
     const float b = numeric::decode_e5m6(static_cast<std::uint16_t>(code + 1));
     const float middle = (a + b) / 2;
-    const float row[] = {a, middle, std::nextafter(middle, kInf), std::nextafter(middle, 0.0f),
-                         -middle, b, -a, numeric::kE5M6Max};
+    const float row[] = {a,
+                         middle,
+                         std::nextafter(middle, kInf),
+                         std::nextafter(middle, 0.0f),
+                         -middle,
+                         b,
+                         -a,
+                         numeric::kE5M6Max};
     for (int j = 0; j < 8; ++j) {
       points.at(2 * code, j) = row[j];
       points.at(2 * code + 1, j) = std::ldexp(row[j], -40);
@@ -346,8 +353,7 @@ TEST_F(CudaSavedBench, All) {
     testing::bench(ctx, name + " [32768, 2048]", bytes, run);
   };
   bench("store_bf16", 6 * n, [&] { cuda::store_bf16(ctx, x.cview(), half.view()); });
-  bench("load_bf16", 6 * n,
-        [&] { cuda::load_bf16(ctx, std::as_const(half).view(), out.view()); });
+  bench("load_bf16", 6 * n, [&] { cuda::load_bf16(ctx, std::as_const(half).view(), out.view()); });
   bench("store_e5m6", n * (5.5 + 1 / 128.0), [&] { cuda::store_e5m6(ctx, x.cview(), packed); });
   bench("load_e5m6", n * (5.5 + 1 / 128.0), [&] { cuda::load_e5m6(ctx, packed, out.view()); });
   for (const Payload payload : numeric::kPayloads) {

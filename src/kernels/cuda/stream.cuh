@@ -63,7 +63,14 @@ class CudaDevice final : public Device {
 };
 
 // Users of scratch that may be active at the same time.
-enum Scratch : int { kScratchA, kScratchB, kScratchC, kScratchSums, kScratchLibrary, kScratchAttention };
+enum Scratch : int {
+  kScratchA,
+  kScratchB,
+  kScratchC,
+  kScratchSums,
+  kScratchLibrary,
+  kScratchAttention
+};
 
 inline CudaDevice& device_of(const Context& ctx) { return static_cast<CudaDevice&>(*ctx.device); }
 inline cudaStream_t stream_of(const Context& ctx) { return device_of(ctx).stream(); }
