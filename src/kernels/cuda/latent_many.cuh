@@ -146,6 +146,26 @@ __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte*
                                         std::uint32_t base, std::uint32_t full, std::uint32_t empty,
                                         int helper);
 
+// The rows' queries in bf16, as products read them; rows that are not there are zeros.
+__device__ inline void load_queries(const RowGroup& g, std::uint32_t query, int thread) {
+  using F = ManyHeads;
+  for (int i = thread; i < F::kRows * 72; i += F::kWorkers) {
+    const int r = i / 72, piece = i % 72, flat = g.first_row + r;
+    uint4 x = {0, 0, 0, 0};
+    if (r < g.rows) {
+      const auto* from = reinterpret_cast<const float4*>(g.q + flat / g.heads * g.q_stride +
+                                                         flat % g.heads * kQueryWidth + piece * 8);
+      const float4 low = from[0], high = from[1];
+      x = {pack_bf16(low.x, low.y), pack_bf16(low.z, low.w), pack_bf16(high.x, high.y),
+           pack_bf16(high.z, high.w)};
+    }
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
+                     query + piece_at<F::kTokens>(r, piece / 8, piece % 8)),
+                 "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+                 : "memory");
+  }
+}
+
 template <bool kFp8>
 __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
     attend_many_heads(const __grid_constant__ CUtensorMap map, const std::byte* map_base,
@@ -201,21 +221,7 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
     const RowGroup& g = plan.groups[piece.group];
     if (piece.group != group) {
       group = piece.group;
-      for (int i = thread; i < F::kRows * 72; i += F::kWorkers) {
-        const int r = i / 72, piece = i % 72, flat = g.first_row + r;
-        uint4 x = {0, 0, 0, 0};
-        if (r < g.rows) {
-          const auto* from = reinterpret_cast<const float4*>(
-              g.q + flat / g.heads * g.q_stride + flat % g.heads * kQueryWidth + piece * 8);
-          const float4 low = from[0], high = from[1];
-          x = {pack_bf16(low.x, low.y), pack_bf16(low.z, low.w), pack_bf16(high.x, high.y),
-               pack_bf16(high.z, high.w)};
-        }
-        asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
-                         query + piece_at<F::kTokens>(r, piece / 8, piece % 8)),
-                     "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
-                     : "memory");
-      }
+      load_queries(g, query, thread);
       fence_async();
       sync_threads(kAll, F::kWorkers);
     }
