@@ -36,7 +36,7 @@ struct Case {
         precision(p),
         blocks(Context{&kReferenceTable}, {format, s.latent, s.rope}, cache.cview()),
         scale(static_cast<float>(1 / std::sqrt(s.latent / 4.0 + s.rope + 1))) {
-    load_latent({}, blocks.rows(), 0, cache.view());  // what the format made of it
+    load_latent_ref({}, blocks.rows(), 0, cache.view());  // what the format made of it
   }
   LatentAttention problem() {
     return {q.cview(), blocks.rows(), shape.heads, scale, out.view(), precision};
