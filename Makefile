@@ -6,7 +6,7 @@ BUILD := build/$(PRESET)
 # Output of tests is kept short; a failing test prints everything.
 CTEST := ctest --test-dir $(BUILD) --output-on-failure --timeout 900 -j $(JOBS)
 
-.PHONY: help demo parity test slow build bench fuzz asan tsan tidy format check install clean
+.PHONY: help demo parity test gpu slow build bench fuzz asan tsan tidy format check install clean
 
 help:  ## this list
 	@echo "Cachalot: trains, serves and plans DeepSeek-V3-class models. Targets:"
@@ -29,6 +29,11 @@ test:  ## installs what is missing, builds, runs the tests and the quick checks
 	cmake --build $(BUILD) -j $(JOBS)
 	@$(MAKE) --no-print-directory tokenizer
 	$(CTEST) -LE slow
+
+gpu: build  ## on a machine with a Hopper GPU and nvcc: its kernels against the reference, the fixtures there
+	$(BUILD)/cuda_test --gtest_filter='-*Bench*'
+	CACHALOT_DEVICE=cuda $(BUILD)/model_test --gtest_filter='*TrainFixture.*:*ModelFixture*'
+	CACHALOT_DEVICE=cuda $(BUILD)/infer_test --gtest_filter='*Fixture*'
 
 slow: build  ## the tests that take minutes: runs killed and resumed, dense sweeps
 	ctest --test-dir $(BUILD) --output-on-failure --timeout 1800 -L slow
