@@ -193,15 +193,4 @@ void latent_attention(const Context& ctx, std::span<const LatentAttention> probl
   for (auto& [shape, plan] : generic) attend_generic(ctx, plan, shape);
 }
 
-#ifdef LATENT_PROFILE
-void print_latent_profile() {
-  unsigned p[64];
-  cudaDeviceSynchronize();
-  cudaMemcpyFromSymbol(p, latent_marks, sizeof(p), sizeof(p) * 5);
-  std::printf("   marks:");
-  for (int i = 0; i < 48; ++i) std::printf("%s %d", i % 16 ? "" : "\n     ", int(p[i] - p[0]));
-  std::printf("\n");
-}
-#endif
-
 }  // namespace cachalot::cuda

@@ -7,12 +7,6 @@
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/stream.cuh"
 
-#ifdef LATENT_PROFILE
-namespace cachalot::cuda {
-void print_latent_profile();
-}
-#endif
-
 namespace cachalot::cuda::testing {
 namespace {
 
@@ -111,9 +105,6 @@ class CudaLatentBench : public CudaTest {
         batch, context, heads, queries, std::string(name(format)).c_str(), us,
         tokens * layout.row_bytes() / us / 1e3, tokens * heads * queries * 2.0 * 1088 / us / 1e6,
         host_us);
-#ifdef LATENT_PROFILE
-    print_latent_profile();
-#endif
     std::fflush(stdout);
   }
   std::byte* pool_ = nullptr;
@@ -134,20 +125,6 @@ TEST_F(CudaLatentBench, Decode) {
     bench(64, 4100, 128, 2, format);
     bench(1, 4096, 128, 512, format);
   }
-}
-
-TEST_F(CudaLatentBench, Profile) {
-#ifdef LATENT_PROFILE
-  for (const LatentFormat format : {LatentFormat::kBF16, LatentFormat::kFp8}) {
-    fill<<<2048, 256, 0, stream_of(ctx)>>>(reinterpret_cast<std::uint32_t*>(pool_), bytes_ / 4,
-                                           format == LatentFormat::kFp8);
-    print_latent_profile();
-    bench(1, 4096, 16, 1, format);
-    bench(16, 32768, 16, 1, format);
-    bench(16, 32768, 128, 1, format);
-    bench(1, 4096, 128, 512, format);
-  }
-#endif
 }
 
 }  // namespace

@@ -223,7 +223,6 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
 #pragma unroll
       for (int k = 0; k < kMine; ++k) reference[k] = -INFINITY;
     }
-    MARK(16 * lane)
     const RowGroup& g = plan.groups[piece.group];
     if (piece.group != group) {
       group = piece.group;
@@ -256,12 +255,9 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
 #pragma unroll
       for (int i = 0; i < kN / 2; ++i) out[c][i] = 0;
     }
-    MARK(16 * lane + 1)
     for (int pos = begin + lane * F::kTokens; pos < end; pos += 2 * F::kTokens) {
       float s[kN / 2];
-      MARK(16 * lane + 2)
       wait(my_full, parity);
-      MARK(16 * lane + 3)
       if (!kFp8 && pos + F::kTokens > cached) {
         wait(my_full + 8, parity);
         clear_tokens<F::kTokens, 128>(tile, cached - pos, thread % 128);
@@ -274,7 +270,6 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
         if (c == 4) {
           commit_products();
           wait(my_full + 8, parity);
-          MARK(16 * lane + 4)
           begin_products();
         }
         const std::uint64_t a = operand_along_rows(tile + c * F::kColumnBytes);
@@ -284,7 +279,6 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
       }
       commit_products();
       wait_products<0>();
-      MARK(16 * lane + 5)
 
       if (pos + F::kTokens > all_see) {
 #pragma unroll
@@ -351,9 +345,7 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
                          pairs[2 * n], pairs[2 * n + 1], pairs[2 * n + 2], pairs[2 * n + 3]);
       }
       fence_async();
-      MARK(16 * lane + 6)
       sync_threads(name, 128);
-      MARK(16 * lane + 7)
 
       begin_products();
 #pragma unroll
@@ -370,7 +362,6 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
       wait_products<0>();
       if (lane_of_warp == 0) arrive(my_empty + 8);
       parity ^= 1;
-      MARK(16 * lane + 8)
     }
 
     // The chunk's sums of weights, over the lane's warps.
@@ -380,9 +371,7 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
       for (int i = 4; i < 32; i *= 2) sum[k] += __shfl_xor_sync(0xFFFFFFFFu, sum[k], i);
       if (lane_of_warp < 4) store_float(sums + 4 * (warp * kN + my(k)), sum[k]);
     }
-    MARK(16 * lane + 9)
     sync_threads(name, 128);
-    MARK(16 * lane + 10)
     const bool first = chunk == 0, last = chunk + 1 == piece.chunks;
     const std::int64_t partial = (static_cast<std::int64_t>(piece.partial) * 2 + lane) * kN;
     float carry[kMine];
@@ -401,7 +390,6 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
       }
     }
     sync_threads(name, 128);  // sums have been read
-    MARK(16 * lane + 11)
     carried = __any_sync(0xFFFFFFFFu, carried);
 #pragma unroll
     for (int c = 0; c < 8; ++c) {
@@ -418,7 +406,6 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
         }
       }
     }
-    MARK(16 * lane + 12)
   }
 }
 

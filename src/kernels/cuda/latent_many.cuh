@@ -248,9 +248,7 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
     if (!is_b) {
       for (int pos = begin; pos < end; pos += 2 * F::kTokens) {
         const bool has_b = pos + F::kTokens < end;
-        MARK(0)
         wait(full, parity_a);
-        MARK(1)
         if (!kFp8 && pos + F::kTokens > cached) {
           wait(full + 8, parity_a);
           clear_tail(tile_a, pos, kOfA);
@@ -258,12 +256,10 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
         begin_products();
         scores.multiply(query, tile_a, 0, 4, false);
         wait(full + 8, parity_a);
-        MARK(2)
         begin_products();
         scores.multiply(query, tile_a, 4, 5, true);
         commit_products();
         wait_products<0>();
-        MARK(3)
         hide(pos);
         float factor[2];
 #pragma unroll
@@ -283,16 +279,12 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
         share_weights(weights, weights_of_a, row, lane);
         fence_async();
         arrive_threads(kWeightsOfA, F::kWorkers);
-        MARK(4)
         out.scale(factor);
         begin_products();
         out.add(weights, tile_a);
         commit_products();
-        MARK(5)
         if (has_b) sync_threads(kWeightsOfB, F::kWorkers);
-        MARK(6)
         wait_products<0>();
-        MARK(7)
         freed(0, 0);
         if (has_b) {
 #pragma unroll
@@ -308,10 +300,8 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
           begin_products();
           out.add(weights_of_b, tile_b);
           commit_products();
-          MARK(8)
           wait_products<0>();
           freed(1, 1);
-          MARK(9)
         }
         parity_a ^= 1;
       }
@@ -321,9 +311,7 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
         const bool has_b = own < end;
         float factor[2];
         if (has_b) {
-          MARK(16)
           wait(full + 16, parity_b);
-          MARK(17)
           if (!kFp8 && own + F::kTokens > cached) {
             wait(full + 24, parity_b);
             clear_tail(tile_b, own, kOfB);
@@ -331,19 +319,16 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
           begin_products();
           scores.multiply(query, tile_b, 4, 4, false);
           wait(full + 24, parity_b);
-          MARK(18)
           begin_products();
           scores.multiply(query, tile_b, 0, 4, true);
           scores.multiply(query, tile_b, 8, 1, true);
           commit_products();
           wait_products<0>();
-          MARK(19)
           hide(own);
           float largest[2];
 #pragma unroll
           for (int i = 0; i < 2; ++i) largest[i] = __fmul_rn(scores.largest(i), scale_log2);
           sync_threads(kReferencesOfA, F::kWorkers);
-          MARK(20)
           bool lower = false;
           std::uint32_t weights[16];
 #pragma unroll
@@ -362,14 +347,11 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
           share_weights(weights, weights_of_b, row, lane);
           fence_async();
           arrive_threads(kWeightsOfB, F::kWorkers);
-          MARK(21)
           out.scale(factor);
           begin_products();
           out.add(weights, tile_b + 4 * F::kColumnBytes);
           commit_products();
-          MARK(22)
           sync_threads(kWeightsOfA, F::kWorkers);
-          MARK(23)
           if (any_of_threads(kOfB, 128, lower)) {
             // A's weights are under lower references: brought to those of B, which A has no use
             // for.
@@ -405,21 +387,17 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
         begin_products();
         out.add(weights_of_a, tile_a + 4 * F::kColumnBytes);
         commit_products();
-        MARK(24)
         if (has_b) {
           wait_products<1>();
           freed(1, 0);
         }
-        MARK(25)
         // Freed at once, not after the next scores are queued: their tile's other half is asked
         // for only when this one is free.
         wait_products<0>();
         freed(0, 1);
-        MARK(26)
       }
     }
 
-    MARK(10 + is_b * 20)
     // Sums of both groups' columns, under the same reference.
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -455,7 +433,6 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
         partial_rows[partial + r] = {reference[i], total};
       }
     }
-    MARK(11 + is_b * 20)
     sync_threads(kAll, F::kWorkers);  // sums have been read
 #pragma unroll
     for (int i = 0; i < 2; ++i) {  // by the next chunk of the piece, after its barriers
@@ -504,7 +481,6 @@ __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte*
           const int first = F::first_column(t, half);
           if constexpr (!kFp8) {
             wait(empty + bar, parity >> t & 1);
-            MARK(40 + 2 * half + t)
             arrive_expecting(full + bar, (4 + half) * F::kColumnBytes);
             const auto y = static_cast<int>((block - map_base) / kCopyGrain);
             for (int c = first; c < first + 4; ++c) {

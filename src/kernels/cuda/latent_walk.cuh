@@ -7,17 +7,6 @@
 
 namespace cachalot::cuda {
 
-#ifdef LATENT_PROFILE
-__device__ unsigned latent_marks[256][64];
-// When the last pass came by, in clocks: no branches, no registers that last.
-#define MARK(i)                                                                         \
-  asm volatile("{\n.reg .u32 t;\nmov.u32 t, %%clock;\nst.global.u32 [%0], t;\n}" ::"l"( \
-                   &latent_marks[blockIdx.x][i])                                        \
-               : "memory");
-#else
-#define MARK(i)
-#endif
-
 // The pieces of a block of threads.
 struct PieceRange {
   int first, last;
