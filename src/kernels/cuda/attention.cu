@@ -42,7 +42,7 @@ struct ForwardShared {
 
   std::uint32_t q, k, v, tile, barriers;
   __device__ explicit ForwardShared(const void* memory) {
-    q = (shared_address(memory) + 1023) & ~1023u;
+    q = (ptx::shared_address(memory) + 1023) & ~1023u;
     k = q + kQ;
     v = k + kStages * kK;
     tile = v + kStages * kV;
@@ -64,7 +64,7 @@ __device__ void fetch(const CUtensorMap& q_map, const CUtensorMap& kv_map,
                       const ForwardShared<W>& shared) {
   Ring<kStages> ring;
   take_tiles(a.queue, shared.tile, shared.q_full(), shared.q_empty(), [&](const Tile& tile) {
-    arrive_expecting(shared.q_full(), ForwardShared<W>::kQ);
+    ptx::barrier_arrive_expect(shared.q_full(), ForwardShared<W>::kQ);
     for (int p = 0; p < W::kKeyPanels; ++p) {
       load_panel<kQueries>(q_map, shared.q_full(), shared.q + p * kQueries * kRowBytes,
                            tile.head * W::kKey + p * 64, tile.span.q_begin + tile.block * kQueries);
@@ -73,7 +73,7 @@ __device__ void fetch(const CUtensorMap& q_map, const CUtensorMap& kv_map,
     for (int j = 0; j < tile.work; ++j, ring.advance()) {
       const int s = ring.stage, row = tile.span.kv_begin + j * kKeys;
       wait(shared.k_empty(s), ring.phase ^ 1);
-      arrive_expecting(shared.k_full(s), ForwardShared<W>::kK);
+      ptx::barrier_arrive_expect(shared.k_full(s), ForwardShared<W>::kK);
       for (int p = 0; p < W::kNope / 64; ++p) {
         load_panel<kKeys>(kv_map, shared.k_full(s), shared.keys(s) + p * kKeys * kRowBytes,
                           col + p * 64, row);
@@ -81,7 +81,7 @@ __device__ void fetch(const CUtensorMap& q_map, const CUtensorMap& kv_map,
       load_panel<kKeys>(rope_map, shared.k_full(s),
                         shared.keys(s) + W::kNope / 64 * kKeys * kRowBytes, 0, row);
       wait(shared.v_empty(s), ring.phase ^ 1);
-      arrive_expecting(shared.v_full(s), ForwardShared<W>::kV);
+      ptx::barrier_arrive_expect(shared.v_full(s), ForwardShared<W>::kV);
       for (int p = 0; p < W::kValuePanels; ++p) {
         load_panel<kKeys>(kv_map, shared.v_full(s), shared.values(s) + p * kKeys * kRowBytes,
                           col + W::kNope + p * 64, row);
@@ -162,7 +162,7 @@ __device__ void attend(const ForwardArgs& a, const ForwardShared<W>& shared, con
     for (int i = 0; i < 32; ++i) p[i] = pack(s[2 * i], s[2 * i + 1]);
   };
   const auto release = [&](std::uint32_t barrier) {
-    if (lane == 0) arrive(barrier);
+    if (lane == 0) ptx::barrier_arrive(barrier);
   };
 
 #pragma unroll
@@ -251,13 +251,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ std::uint8_t memory[];
   const ForwardShared<W> shared(memory);
   if (threadIdx.x == 0) {
-    init_barrier(shared.q_full(), 1);
-    init_barrier(shared.q_empty(), kConsumers / 32);
+    ptx::barrier_init(shared.q_full(), 1);
+    ptx::barrier_init(shared.q_empty(), kConsumers / 32);
     for (int s = 0; s < kStages; ++s) {
-      init_barrier(shared.k_full(s), 1);
-      init_barrier(shared.v_full(s), 1);
-      init_barrier(shared.k_empty(s), kConsumers / 32);
-      init_barrier(shared.v_empty(s), kConsumers / 32);
+      ptx::barrier_init(shared.k_full(s), 1);
+      ptx::barrier_init(shared.v_full(s), 1);
+      ptx::barrier_init(shared.k_empty(s), kConsumers / 32);
+      ptx::barrier_init(shared.v_empty(s), kConsumers / 32);
     }
     publish_barriers();
   }

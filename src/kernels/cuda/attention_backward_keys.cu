@@ -25,7 +25,7 @@ struct Shared {
 
   std::uint32_t k, v, q, dout, stats, tile, barriers;
   __device__ explicit Shared(const void* memory) {
-    k = (shared_address(memory) + 1023) & ~1023u;
+    k = (ptx::shared_address(memory) + 1023) & ~1023u;
     v = k + kK;
     q = v + kV;
     dout = q + kStages * kQ;
@@ -58,7 +58,7 @@ __device__ void fetch(const BackwardMaps& maps, const BackwardArgs& a, const Sha
   take_tiles(a.queue, shared.tile, shared.kv_full(), shared.kv_empty(), [&](const Tile& tile) {
     const Work w(tile);
     const int kv_col = w.head * (W::kNope + W::kValue), kv_row = w.span.kv_begin + w.first_key;
-    arrive_expecting(shared.kv_full(), Shared<W>::kK + Shared<W>::kV);
+    ptx::barrier_arrive_expect(shared.kv_full(), Shared<W>::kK + Shared<W>::kV);
     for (int p = 0; p < W::kNope / 64; ++p) {
       load_panel<kKeys>(maps.kv, shared.kv_full(), shared.k + p * kKeys * kRowBytes,
                         kv_col + p * 64, kv_row);
@@ -74,13 +74,13 @@ __device__ void fetch(const BackwardMaps& maps, const BackwardArgs& a, const Sha
     for (; row < w.span.q_rows; row += kQueries, stats += 2 * kQueries, ring.advance()) {
       const int s = ring.stage;
       wait(shared.empty(s), ring.phase ^ 1);
-      arrive_expecting(shared.q_full(s), Shared<W>::kQ + kStatBytes);
+      ptx::barrier_arrive_expect(shared.q_full(s), Shared<W>::kQ + kStatBytes);
       load_bytes(stats, shared.q_full(s), shared.lse2(s), kStatBytes);
       for (int p = 0; p < W::kKeyPanels; ++p) {
         load_panel<kQueries>(maps.q, shared.q_full(s), shared.queries(s) + p * kQueries * kRowBytes,
                              w.head * W::kKey + p * 64, w.span.q_begin + row);
       }
-      arrive_expecting(shared.dout_full(s), Shared<W>::kDout);
+      ptx::barrier_arrive_expect(shared.dout_full(s), Shared<W>::kDout);
       for (int p = 0; p < W::kValuePanels; ++p) {
         load_panel<kQueries>(maps.dout, shared.dout_full(s),
                              shared.douts(s) + p * kQueries * kRowBytes,
@@ -151,7 +151,7 @@ __device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const
     }
   };
   const auto release = [&](std::uint32_t barrier) {
-    if (lane == 0) arrive(barrier);
+    if (lane == 0) ptx::barrier_arrive(barrier);
   };
   const auto queue_scores = [&](int stage) {
     multiply_rows<kKeySteps, kKeys, kQueries>(s, k, along_rows(shared.queries(stage)));
@@ -256,12 +256,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ std::uint8_t memory[];
   const Shared<W> shared(memory);
   if (threadIdx.x == 0) {
-    init_barrier(shared.kv_full(), 1);
-    init_barrier(shared.kv_empty(), kConsumers / 32);
+    ptx::barrier_init(shared.kv_full(), 1);
+    ptx::barrier_init(shared.kv_empty(), kConsumers / 32);
     for (int s = 0; s < kStages; ++s) {
-      init_barrier(shared.q_full(s), 1);
-      init_barrier(shared.dout_full(s), 1);
-      init_barrier(shared.empty(s), kConsumers / 32);
+      ptx::barrier_init(shared.q_full(s), 1);
+      ptx::barrier_init(shared.dout_full(s), 1);
+      ptx::barrier_init(shared.empty(s), kConsumers / 32);
     }
     publish_barriers();
   }

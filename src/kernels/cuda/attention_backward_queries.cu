@@ -23,7 +23,7 @@ struct Shared {
 
   std::uint32_t q, dout, k, v, tile, barriers;
   __device__ explicit Shared(const void* memory) {
-    q = (shared_address(memory) + 1023) & ~1023u;
+    q = (ptx::shared_address(memory) + 1023) & ~1023u;
     dout = q + kQ;
     k = dout + kDout;
     v = k + kStages * kK;
@@ -54,7 +54,7 @@ __device__ void fetch(const BackwardMaps& maps, const BackwardArgs& a, const Sha
   Ring<kStages> ring;
   take_tiles(a.queue, shared.tile, shared.q_full(), shared.q_empty(), [&](const Tile& tile) {
     const Work w(tile);
-    arrive_expecting(shared.q_full(), Shared<W>::kQ + Shared<W>::kDout);
+    ptx::barrier_arrive_expect(shared.q_full(), Shared<W>::kQ + Shared<W>::kDout);
     for (int p = 0; p < W::kKeyPanels; ++p) {
       load_panel<kQueries>(maps.q, shared.q_full(), shared.q + p * kQueries * kRowBytes,
                            w.head * W::kKey + p * 64, w.span.q_begin + w.first_query);
@@ -67,14 +67,14 @@ __device__ void fetch(const BackwardMaps& maps, const BackwardArgs& a, const Sha
     for (int j = 0; j < w.blocks; ++j, ring.advance()) {
       const int s = ring.stage, row = w.span.kv_begin + j * kKeys;
       wait(shared.empty(s), ring.phase ^ 1);
-      arrive_expecting(shared.k_full(s), Shared<W>::kK);
+      ptx::barrier_arrive_expect(shared.k_full(s), Shared<W>::kK);
       for (int p = 0; p < W::kNope / 64; ++p) {
         load_panel<kKeys>(maps.kv, shared.k_full(s), shared.keys(s) + p * kKeys * kRowBytes,
                           col + p * 64, row);
       }
       load_panel<kKeys>(maps.k_rope, shared.k_full(s),
                         shared.keys(s) + W::kNope / 64 * kKeys * kRowBytes, 0, row);
-      arrive_expecting(shared.v_full(s), Shared<W>::kV);
+      ptx::barrier_arrive_expect(shared.v_full(s), Shared<W>::kV);
       for (int p = 0; p < W::kValuePanels; ++p) {
         load_panel<kKeys>(maps.kv, shared.v_full(s), shared.values(s) + p * kKeys * kRowBytes,
                           col + W::kNope + p * 64, row);
@@ -116,7 +116,7 @@ __device__ void accumulate(const BackwardArgs& a, const Shared<W>& shared, const
     }
   };
   const auto release = [&](std::uint32_t barrier) {
-    if (lane == 0) arrive(barrier);
+    if (lane == 0) ptx::barrier_arrive(barrier);
   };
   const auto queue_scores = [&](const Ring<kStages>& ring) {
     multiply_rows<kKeySteps, kQueries, kKeys>(s, q, along_rows(shared.keys(ring.stage)));
@@ -220,12 +220,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ std::uint8_t memory[];
   const Shared<W> shared(memory);
   if (threadIdx.x == 0) {
-    init_barrier(shared.q_full(), 1);
-    init_barrier(shared.q_empty(), kConsumers / 32);
+    ptx::barrier_init(shared.q_full(), 1);
+    ptx::barrier_init(shared.q_empty(), kConsumers / 32);
     for (int s = 0; s < kStages; ++s) {
-      init_barrier(shared.k_full(s), 1);
-      init_barrier(shared.v_full(s), 1);
-      init_barrier(shared.empty(s), kConsumers / 32);
+      ptx::barrier_init(shared.k_full(s), 1);
+      ptx::barrier_init(shared.v_full(s), 1);
+      ptx::barrier_init(shared.empty(s), kConsumers / 32);
     }
     publish_barriers();
   }

@@ -12,6 +12,8 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/ptx.cuh"
+
 namespace cachalot::cuda::attn {
 
 constexpr int kPanelCols = 64;
@@ -19,42 +21,17 @@ constexpr int kRowBytes = 128;
 constexpr int kBoxRows = 64;  // rows that one TMA request brings
 constexpr int kBoxBytes = kBoxRows * kRowBytes;
 
-__device__ inline std::uint32_t shared_address(const void* p) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
-}
-
 // ---- Barriers
 
-__device__ inline void init_barrier(std::uint32_t barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-}
 __device__ inline void publish_barriers() {
   asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
 }
-__device__ inline void arrive(std::uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-__device__ inline void arrive_expecting(std::uint32_t barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
-               : "memory");
-}
-__device__ inline bool try_wait(std::uint32_t barrier, std::uint32_t parity) {
-  std::uint32_t done;
-  asm volatile(
-      "{\n.reg .pred p;\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-      "selp.u32 %0, 1, 0, p;\n}"
-      : "=r"(done)
-      : "r"(barrier), "r"(parity)
-      : "memory");
-  return done != 0;
-}
 __device__ inline void wait(std::uint32_t barrier, std::uint32_t parity) {
 #ifdef CACHALOT_CUDA_SPIN_LIMIT  // wrong results instead of a deadlock (__trap costs registers)
-  for (int i = 0; !try_wait(barrier, parity) && i < (1 << 16); ++i) {
+  for (int i = 0; !ptx::barrier_try_wait(barrier, parity) && i < (1 << 16); ++i) {
   }
 #else
-  while (!try_wait(barrier, parity)) {
+  while (!ptx::barrier_try_wait(barrier, parity)) {
   }
 #endif
 }

@@ -119,7 +119,7 @@ void TileLists::add(std::int64_t bytes_per_row, Blocks&& blocks, Work&& work) {
 
 // One thread takes tiles and tells the others: fn(tile) for each, which fetches the operands; a
 // tile is told when `empty` says that the one before was read, and `full` gets its arrival by
-// fn's arrive_expecting().
+// fn's ptx::barrier_arrive_expect().
 template <class Fn>
 __device__ void take_tiles(const TileQueue& queue, std::uint32_t slot, std::uint32_t full,
                            std::uint32_t empty, Fn&& fn) {
@@ -144,7 +144,7 @@ __device__ void take_tiles(const TileQueue& queue, std::uint32_t slot, std::uint
   Tile none{};
   none.head = -1;
   tell(none);
-  arrive(full);
+  ptx::barrier_arrive(full);
 }
 
 // The other side. The caller arrives at `empty` when it is done with tile and operands.

@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/cuda/ptx.cuh"
+
 namespace cachalot::cuda {
 
 inline constexpr int kLatentWidth = 512, kRopeWidth = 64;  // of the fast kernels
@@ -23,40 +25,15 @@ inline constexpr int kFp8RopeAt = kFp8ScalesAt + 4 * (kLatentWidth / 128);
 inline constexpr int kFp8RowBytes = kFp8RopeAt + 2 * kRopeWidth;
 inline constexpr int kCopyGrain = 128;  // bytes that blocks of bf16 are aligned to, mutually
 
-__device__ inline std::uint32_t shared_address(const void* p) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
-}
-
 // Barriers in shared memory: 64 bits each.
-__device__ inline void init_barrier(std::uint32_t bar, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(arrivals) : "memory");
-}
 __device__ inline void fence_barrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
-__device__ inline void arrive(std::uint32_t bar) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
-}
-__device__ inline void arrive_expecting(std::uint32_t bar, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes)
-               : "memory");
-}
-__device__ inline bool try_wait(std::uint32_t bar, std::uint32_t parity) {
-  std::uint32_t done;
-  asm volatile(
-      "{\n.reg .pred p;\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-      "selp.u32 %0, 1, 0, p;\n}"
-      : "=r"(done)
-      : "r"(bar), "r"(parity)
-      : "memory");
-  return done != 0;
-}
 // A wait of seconds is a fault: a trap names it where a hang would not.
 __device__ inline void wait(std::uint32_t bar, std::uint32_t parity) {
-  if (try_wait(bar, parity)) return;
+  if (ptx::barrier_try_wait(bar, parity)) return;
   const long long begin = clock64();
-  while (!try_wait(bar, parity)) {
+  while (!ptx::barrier_try_wait(bar, parity)) {
     if (clock64() - begin > 1'000'000'000) __trap();
   }
 }

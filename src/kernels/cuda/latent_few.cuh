@@ -97,7 +97,7 @@ __device__ inline void fetch_lane(const CUtensorMap* map, const std::byte* map_b
     for (int half = 0; half < 2; ++half) {
       const std::uint32_t bar = full + 8 * half;
       wait(empty + 8 * half, parity);
-      arrive_expecting(bar, (4 + half) * F::kColumnBytes);
+      ptx::barrier_arrive_expect(bar, (4 + half) * F::kColumnBytes);
       for (int c = 4 * half; c < 4 + 5 * half; ++c) {
         copy_box(tile + c * F::kColumnBytes, map, bar, 0, y + c, 0);
       }
@@ -116,7 +116,7 @@ __device__ inline void fetch_codes(const DevicePlan& plan, PieceRange range, std
   const auto ask = [&](int stage) {
     if (helper != 0 || !ahead.more()) return;
     const int bytes = min(F::kRawTokens, ahead.valid()) * kFp8RowBytes;
-    arrive_expecting(raw_full + 8 * stage, bytes);
+    ptx::barrier_arrive_expect(raw_full + 8 * stage, bytes);
     copy_bytes(base + F::kRawAt + stage * F::kRawBytes,
                ahead.block() + ahead.pos() % kLatentBlock * kFp8RowBytes, bytes,
                raw_full + 8 * stage);
@@ -141,8 +141,8 @@ __device__ inline void fetch_codes(const DevicePlan& plan, PieceRange range, std
                               there ? valid : 0, helper);
       if (part == 1) {
         fence_async();
-        arrive(full + 16 * lane);
-        arrive(full + 16 * lane + 8);
+        ptx::barrier_arrive(full + 16 * lane);
+        ptx::barrier_arrive(full + 16 * lane + 8);
       } else {
         fence_async();
       }
@@ -164,15 +164,15 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
                      DevicePlan plan, float* partial_out, float2* partial_rows) {
   using F = FewHeads<kFp8, kN>;
   extern __shared__ std::byte shared_memory[];
-  const std::uint32_t base = (shared_address(shared_memory) + 1023) / 1024 * 1024;
+  const std::uint32_t base = (ptx::shared_address(shared_memory) + 1023) / 1024 * 1024;
   const std::uint32_t full = base + F::kBarriersAt, empty = full + 32;  // [lane][half]
   const int thread = static_cast<int>(threadIdx.x), lane_of_warp = thread % 32;
   if (thread == 0) {
     for (int i = 0; i < 4; ++i) {
-      init_barrier(full + 8 * i, kFp8 ? 128 : 1);
-      init_barrier(empty + 8 * i, 4);
+      ptx::barrier_init(full + 8 * i, kFp8 ? 128 : 1);
+      ptx::barrier_init(empty + 8 * i, 4);
     }
-    for (int i = 0; i < F::kRawStages; ++i) init_barrier(empty + 32 + 8 * i, 1);
+    for (int i = 0; i < F::kRawStages; ++i) ptx::barrier_init(empty + 32 + 8 * i, 1);
     fence_barrier_init();
   }
   __syncthreads();
@@ -358,9 +358,9 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
       }
       commit_products();
       wait_products<1>();
-      if (lane_of_warp == 0) arrive(my_empty);
+      if (lane_of_warp == 0) ptx::barrier_arrive(my_empty);
       wait_products<0>();
-      if (lane_of_warp == 0) arrive(my_empty + 8);
+      if (lane_of_warp == 0) ptx::barrier_arrive(my_empty + 8);
       parity ^= 1;
     }
 

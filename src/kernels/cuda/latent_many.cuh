@@ -172,14 +172,14 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
                       DevicePlan plan, float* partial_out, float2* partial_rows) {
   using F = ManyHeads;
   extern __shared__ std::byte shared_memory[];
-  const std::uint32_t base = (shared_address(shared_memory) + 1023) / 1024 * 1024;
+  const std::uint32_t base = (ptx::shared_address(shared_memory) + 1023) / 1024 * 1024;
   // [tile][half]
   const std::uint32_t full = base + F::kBarriersAt, empty = full + 32;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;
   if (thread == 0) {
     for (int i = 0; i < 4; ++i) {
-      init_barrier(full + 8 * i, kFp8 ? F::kHelpers : 1);
-      init_barrier(empty + 8 * i, 4);
+      ptx::barrier_init(full + 8 * i, kFp8 ? F::kHelpers : 1);
+      ptx::barrier_init(empty + 8 * i, 4);
     }
     fence_barrier_init();
   }
@@ -204,7 +204,7 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
   const std::uint32_t weights_of_a = tile_a + 8 * F::kColumnBytes;
   const std::uint32_t weights_of_b = tile_b + 8 * F::kColumnBytes;
   const auto freed = [&](int tile, int half) {
-    if (lane == 0) arrive(empty + 8 * (2 * tile + half));
+    if (lane == 0) ptx::barrier_arrive(empty + 8 * (2 * tile + half));
   };
   ValueSums out;
   int group = -1;
@@ -359,7 +359,7 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
             const float by = load_float(lowering + 4 * r);
             for (int piece = thread % 2 * 4; piece < thread % 2 * 4 + 4; ++piece) {
               auto* at = reinterpret_cast<__nv_bfloat162*>(
-                  shared_memory + (weights_of_a - shared_address(shared_memory)) +
+                  shared_memory + (weights_of_a - ptx::shared_address(shared_memory)) +
                   piece_at<F::kTokens>(r, 0, piece));
               for (int i = 0; i < 4; ++i) {
                 const float2 x = __bfloat1622float2(at[i]);
@@ -481,7 +481,7 @@ __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte*
           const int first = F::first_column(t, half);
           if constexpr (!kFp8) {
             wait(empty + bar, parity >> t & 1);
-            arrive_expecting(full + bar, (4 + half) * F::kColumnBytes);
+            ptx::barrier_arrive_expect(full + bar, (4 + half) * F::kColumnBytes);
             const auto y = static_cast<int>((block - map_base) / kCopyGrain);
             for (int c = first; c < first + 4; ++c) {
               copy_box(tile + c * F::kColumnBytes, map, full + bar, 0, y + c, 0);
@@ -492,7 +492,7 @@ __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte*
                 block, cached - pos - t * F::kTokens, tile, first, half == 1,
                 [&] { wait(empty + bar, parity >> t & 1); }, helper);
             fence_async();
-            arrive(full + bar);
+            ptx::barrier_arrive(full + bar);
           }
         }
       }
