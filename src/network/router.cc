@@ -71,13 +71,34 @@ const std::vector<std::uint16_t>& Router::distances_to(int target) {
   return distance;
 }
 
-void Router::nearer(int at, const std::vector<std::uint16_t>& distance,
-                    std::vector<Hop>& hops) const {
-  hops.clear();
-  const std::uint16_t here = distance[static_cast<std::size_t>(at)];
-  for (const Hop& hop : neighbours_[static_cast<std::size_t>(at)]) {
-    if (distance[static_cast<std::size_t>(hop.to)] + 1 == here) hops.push_back(hop);
+std::span<const Router::Hop> Router::nearer(int at, int target) {
+  const std::uint64_t key =
+      static_cast<std::uint64_t>(at) * neighbours_.size() + static_cast<std::uint64_t>(target);
+  const auto [found, fresh] = nearer_.try_emplace(key);
+  Range& range = found->second;
+  if (fresh) {
+    const auto& distance = distances_to(target);
+    const std::uint16_t here = distance[static_cast<std::size_t>(at)];
+    range.begin = hops_.size();
+    for (const Hop& hop : neighbours_[static_cast<std::size_t>(at)]) {
+      if (distance[static_cast<std::size_t>(hop.to)] + 1 == here) hops_.push_back(hop);
+    }
+    range.count = hops_.size() - range.begin;
   }
+  return std::span<const Hop>(hops_).subspan(range.begin, range.count);
+}
+
+std::size_t Router::emptiest(int at, int target, std::span<Hop> out) {
+  const std::span<const Hop> hops = nearer(at, target);
+  by_load_.clear();
+  for (std::size_t i = 0; i < hops.size(); ++i) {
+    by_load_.emplace_back(load_[static_cast<std::size_t>(hops[i].resource)], i);
+  }
+  const std::size_t count = std::min(out.size(), hops.size());
+  std::partial_sort(by_load_.begin(), by_load_.begin() + static_cast<std::ptrdiff_t>(count),
+                    by_load_.end());
+  for (std::size_t i = 0; i < count; ++i) out[i] = hops[by_load_[i].second];
+  return count;
 }
 
 bool Router::reachable(int from, int to) {
@@ -93,12 +114,10 @@ bool Router::has_choice(int from, int to) {
 }
 
 Way Router::by_hash(int from_switch, int to_switch, std::uint64_t key) {
-  const auto& distance = distances_to(to_switch);
   const Rng hash(seed_, key);
   Way way;
-  std::vector<Hop> hops;
   for (int at = from_switch; at != to_switch;) {
-    nearer(at, distance, hops);
+    const std::span<const Hop> hops = nearer(at, to_switch);
     const Hop& hop = hops[hash.below(static_cast<std::uint64_t>(at), hops.size())];
     way.trunks.push_back(hop.resource);
     at = hop.to;
@@ -107,12 +126,10 @@ Way Router::by_hash(int from_switch, int to_switch, std::uint64_t key) {
 }
 
 Way Router::by_destination(int from_switch, int to_switch, int slot) {
-  const auto& distance = distances_to(to_switch);
   Way way;
-  std::vector<Hop> hops;
   auto rest = static_cast<std::size_t>(slot);  // the digits of the place not used up yet
   for (int at = from_switch; at != to_switch;) {
-    nearer(at, distance, hops);
+    const std::span<const Hop> hops = nearer(at, to_switch);
     std::size_t switches = 1;
     for (std::size_t i = 1; i < hops.size(); ++i) switches += hops[i].to != hops[i - 1].to;
     // First which neighbour, then which of the parallel links to it.
@@ -132,39 +149,28 @@ Way Router::by_destination(int from_switch, int to_switch, int slot) {
 }
 
 // Depth first over the shortest ways, leaving those that are already worse than the best one.
-void Router::search(int at, int target, const std::vector<std::uint16_t>& distance, double bytes,
-                    double worst, double sum, std::vector<int>& path, Best& best) {
+void Router::search(int at, int target, double bytes, double worst, double sum,
+                    std::vector<int>& path, Best& best) {
   if (at == target) {
     if (worst < best.worst || (worst == best.worst && sum < best.sum)) best = {worst, sum, path};
     return;
   }
-  std::vector<Hop> hops;
-  nearer(at, distance, hops);
-  const auto load_after = [&](const Hop& hop) {
-    const auto r = static_cast<std::size_t>(hop.resource);
-    return load_[r] + bytes / fabric_.capacity()[r];
-  };
-  if (hops.size() > 1) {
-    std::stable_sort(hops.begin(), hops.end(), [&](const Hop& a, const Hop& b) {
-      return load_[static_cast<std::size_t>(a.resource)] <
-             load_[static_cast<std::size_t>(b.resource)];
-    });
-    if (hops.size() > kLookedAt) hops.resize(kLookedAt);
-  }
-  for (const Hop& hop : hops) {
-    const double load = load_after(hop), now = std::max(worst, load);
+  std::array<Hop, kLookedAt> hops;
+  const std::size_t count = emptiest(at, target, hops);
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto r = static_cast<std::size_t>(hops[i].resource);
+    const double load = load_[r] + bytes / fabric_.capacity()[r], now = std::max(worst, load);
     if (now > best.worst || (now == best.worst && sum + load >= best.sum)) continue;
-    path.push_back(hop.resource);
-    search(hop.to, target, distance, bytes, now, sum + load, path, best);
+    path.push_back(hops[i].resource);
+    search(hops[i].to, target, bytes, now, sum + load, path, best);
     path.pop_back();
   }
 }
 
 Way Router::least_loaded(int from_switch, int to_switch, double bytes) {
-  const auto& distance = distances_to(to_switch);
   Best best;
   std::vector<int> path;
-  search(from_switch, to_switch, distance, bytes, 0, 0, path, best);
+  search(from_switch, to_switch, bytes, 0, 0, path, best);
   for (const int trunk : best.path) {
     const auto r = static_cast<std::size_t>(trunk);
     load_[r] += bytes / fabric_.capacity()[r];

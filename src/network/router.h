@@ -13,14 +13,16 @@
 // Failed links are known to all switches (the routing has converged): distances are over live
 // links. Non-minimal paths are not taken.
 //
-// Owns:    distances to destinations asked for, and the load it has handed out.
+// Owns:    distances and next links to destinations asked for, and the load it has handed out.
 // Threads: one thread per object.
 // Errors:  none; no way is an empty answer.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "network/fabric.h"
@@ -52,13 +54,16 @@ class Router {
   };
   struct Best;
   const std::vector<std::uint16_t>& distances_to(int target);
-  // Live links of `at` that lead nearer, in the order of neighbours.
-  void nearer(int at, const std::vector<std::uint16_t>& distance, std::vector<Hop>& hops) const;
+  // Live links of `at` that lead nearer to `target`, in the order of neighbours. Valid until the
+  // next call.
+  std::span<const Hop> nearer(int at, int target);
+  // As many of them as fit into `out`, the emptiest first.
+  std::size_t emptiest(int at, int target, std::span<Hop> out);
   Way by_hash(int from_switch, int to_switch, std::uint64_t key);
   Way by_destination(int from_switch, int to_switch, int slot);
   Way least_loaded(int from_switch, int to_switch, double bytes);
-  void search(int at, int target, const std::vector<std::uint16_t>& distance, double bytes,
-              double worst, double sum, std::vector<int>& path, Best& best);
+  void search(int at, int target, double bytes, double worst, double sum, std::vector<int>& path,
+              Best& best);
 
   const Fabric& fabric_;
   Routing routing_;
@@ -67,6 +72,13 @@ class Router {
   std::vector<std::vector<Hop>> neighbours_;
   std::vector<double> load_;  // seconds of each resource handed out so far
   std::unordered_map<int, std::vector<std::uint16_t>> distances_;
+  // What nearer() has found: a switch's links towards a target are asked for with every flow.
+  struct Range {
+    std::size_t begin, count;
+  };
+  std::unordered_map<std::uint64_t, Range> nearer_;
+  std::vector<Hop> hops_;
+  std::vector<std::pair<double, std::size_t>> by_load_;  // of emptiest(): load and place
 };
 
 }  // namespace cachalot::network
