@@ -6,6 +6,8 @@
 #include <limits>
 
 #include "base/atomic_file.h"
+#include "base/error.h"
+#include "base/processes.h"
 #include "cli/network_options.h"
 #include "network/drawing.h"
 
@@ -33,11 +35,9 @@ std::vector<std::string> words_of(const std::string& text, char separator) {
   return words;
 }
 
-// One network under one fault, against itself whole.
-Json cell_of(const network::SimulateResult& r, double whole) {
-  const bool none_left = r.stopped_groups == r.groups;
+// One network under one fault.
+Json cell_of(const network::SimulateResult& r) {
   return {{"seconds", r.seconds},
-          {"slowdown", none_left ? Json() : Json(r.seconds / whole)},
           {"cut_off_gpus", r.cut_off_gpus},
           {"stopped_groups", r.stopped_groups},
           {"groups", r.groups},
@@ -70,34 +70,64 @@ bool applies(const network::Topology& topology, const std::vector<network::Fault
   return true;
 }
 
-Json row_of(const std::string& kind, const FaultOptions& options, const Globals& globals) {
-  FaultOptions own = options;
-  own.network.kind = kind;
-  network::SimulateSpec spec =
-      simulate_spec(own.network, own.rates, own.job, own.route, globals.threads);
+network::SimulateSpec spec_of(const std::string& kind, const FaultOptions& options,
+                              const Globals& globals) {
+  NetworkOptions network = options.network;
+  network.kind = kind;
+  return simulate_spec(network, options.rates, options.job, options.route, globals.threads);
+}
+
+// One simulation; `fault` is empty for the whole network. Empty where the fault does not apply.
+Json simulate_one(const std::string& kind, const std::string& fault, const FaultOptions& options,
+                  const Globals& globals) {
+  network::SimulateSpec spec = spec_of(kind, options, globals);
+  spec.options.processes = 1;  // simulations run side by side instead
+  spec.faults = network::parse_faults(fault);
   const network::Topology topology = network::build(spec.topology);
-  const network::SimulateResult whole = network::simulate(topology, spec);
-  Json cells = Json::object();
-  for (const std::string& fault : words_of(options.faults, ' ')) {
-    spec.faults = network::parse_faults(fault);
-    cells[fault] = applies(topology, spec.faults)
-                       ? cell_of(network::simulate(topology, spec), whole.seconds)
-                       : Json();
-  }
+  if (!applies(topology, spec.faults)) return {};
+  const network::SimulateResult r = network::simulate(topology, spec);
+  if (!fault.empty()) return cell_of(r);
   return {{"kind", kind},
           {"endpoints", topology.endpoints()},
           {"switches", topology.switches.size()},
           {"links", topology.links.size()},
-          {"seconds", whole.seconds},
-          {"algorithm_gbs", whole.algorithm_gbs},
-          {"faults", cells}};
+          {"seconds", r.seconds},
+          {"algorithm_gbs", r.algorithm_gbs},
+          {"faults", Json::object()}};
+}
+
+// All networks, whole and with each fault.
+Json rows_of(const FaultOptions& options, const Globals& globals) {
+  const std::vector<std::string> kinds = words_of(options.kinds, ',');
+  std::vector<std::string> faults = words_of(options.faults, ' ');
+  faults.insert(faults.begin(), "");
+  if (kinds.empty()) throw Error(Code::kUsage, "--kinds names no kind of network.");
+  const int processes = spec_of(kinds[0], options, globals).options.processes;
+  const std::vector<std::string> texts =
+      in_processes(kinds.size() * faults.size(), processes, [&](std::size_t task) {
+        return simulate_one(kinds[task / faults.size()], faults[task % faults.size()], options,
+                            globals)
+            .dump();
+      });
+  Json rows = Json::array();
+  for (std::size_t k = 0; k < kinds.size(); ++k) {
+    Json row = Json::parse(texts[k * faults.size()]);
+    for (std::size_t f = 1; f < faults.size(); ++f) {
+      Json cell = Json::parse(texts[k * faults.size() + f]);
+      if (!cell.is_null()) {
+        const bool none_left = cell["stopped_groups"] == cell["groups"];
+        cell["slowdown"] =
+            none_left ? Json() : Json(cell["seconds"].get<double>() / row["seconds"].get<double>());
+      }
+      row["faults"][faults[f]] = std::move(cell);
+    }
+    rows.push_back(std::move(row));
+  }
+  return rows;
 }
 
 void run_faults(const FaultOptions& options, const Globals& globals) {
-  Json rows = Json::array();
-  for (const std::string& kind : words_of(options.kinds, ',')) {
-    rows.push_back(row_of(kind, options, globals));
-  }
+  const Json rows = rows_of(options, globals);
   const std::vector<std::string> faults = words_of(options.faults, ' ');
   if (!options.svg.empty()) {
     network::BarChart chart;

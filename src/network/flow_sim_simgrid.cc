@@ -15,8 +15,8 @@ namespace {
 
 // A flow is a message between actors of SimGrid, and each actor has so many of them. SimGrid lists
 // what an actor has under way, and goes through the whole list for each message that ends; what
-// belongs to no actor (Comm::sendto) is in one list for all. With that the time went with the square
-// of the flows.
+// belongs to no actor (Comm::sendto) is in one list for all. With that the time went with the
+// square of the flows.
 constexpr std::size_t kFlowsOfAnActor = 64;
 constexpr double kForever = 1e9;  // seconds
 
@@ -28,8 +28,8 @@ struct Start {
 };
 
 // One part's links, one host per distinct path, and its comms, not started yet.
-void declare(sg::NetZone* zone, const FlowPart& part, const std::string& prefix,
-             double*& finish, std::vector<Start>& starts) {
+void declare(sg::NetZone* zone, const FlowPart& part, const std::string& prefix, double*& finish,
+             std::vector<Start>& starts) {
   std::vector<sg::LinkInRoute> links;
   links.reserve(part.capacity.size());
   for (std::size_t l = 0; l < part.capacity.size(); ++l) {
@@ -109,7 +109,8 @@ void run_simgrid(std::span<const FlowPart* const> parts, double precision, doubl
     const std::size_t count = std::min(kFlowsOfAnActor, starts.size() - begin);
     sg::Mailbox* const box = sg::Mailbox::by_name(std::to_string(begin));
     sg::Actor::create("receiver", sink, receive, box, count)->daemonize();
-    sg::Actor::create("sender", sink, send, box, std::span<const Start>(starts).subspan(begin, count));
+    sg::Actor::create("sender", sink, send, box,
+                      std::span<const Start>(starts).subspan(begin, count));
   }
   engine.run();
 }
