@@ -3,8 +3,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "base/atomic_file.h"
+#include "base/error.h"
+#include "cli/network_eplb.h"
 #include "cli/network_options.h"
 #include "network/drawing.h"
 
@@ -18,6 +21,8 @@ struct Options {
   JobOptions job;
   RouteOptions route;
   std::string fail, svg;
+  bool balance = false;
+  int eplb_slots = 0;
 };
 
 Json to_json(const network::Topology& topology, const network::SimulateSpec& spec,
@@ -108,6 +113,34 @@ void print_table(const Json& r) {
                                 human_bytes(r["peak_bytes"].get<double>())));
 }
 
+// Before and after: the same tokens with experts in order, and where the balancer puts them.
+Json eplb_to_json(const Balanced& balanced, const network::SimulateResult& before,
+                  const network::SimulateResult& after) {
+  return {{"policy", balanced.placement.hierarchical ? "hierarchical" : "global"},
+          {"slots", balanced.placement.expert_of.size()},
+          {"expert_of_slot", balanced.placement.expert_of},
+          {"imbalance_before", balanced.imbalance_before},
+          {"imbalance", balanced.imbalance},
+          {"seconds_before", before.seconds},
+          {"seconds", after.seconds},
+          {"speedup", before.seconds / after.seconds}};
+}
+
+void print_eplb(const Json& e) {
+  const auto line = [](const char* what, const std::string& value) {
+    print_line(fmt::format("{:<22} {}", what, value));
+  };
+  line("experts",
+       fmt::format("{} placement by EPLB in {} slots; busiest GPU over the mean {:.3f}, in order "
+                   "{:.3f}",
+                   e["policy"].get<std::string>(), e["slots"].get<int>(),
+                   e["imbalance"].get<double>(), e["imbalance_before"].get<double>()));
+  line("against in order",
+       fmt::format("{} before, {} after: {:.3f} times as fast",
+                   human_seconds(e["seconds_before"].get<double>()),
+                   human_seconds(e["seconds"].get<double>()), e["speedup"].get<double>()));
+}
+
 // Link by link, the busier direction's time over the whole time.
 std::vector<double> loads_of(const network::Topology& topology, const network::SimulateResult& r) {
   std::vector<double> loads(topology.links.size());
@@ -125,17 +158,29 @@ void run(const Options& options, const Globals& globals) {
   spec.faults = network::parse_faults(options.fail);
   const auto begin = std::chrono::steady_clock::now();
   const network::Topology topology = network::build(spec.topology);
+  if (options.eplb_slots > 0 && !options.balance) {
+    throw Error(Code::kUsage, "--eplb-slots says how --eplb is to be done. Give --eplb too.");
+  }
+  std::optional<Balanced> balanced;
+  network::SimulateResult before;
+  if (options.balance) {
+    balanced = balance_experts(topology, spec, options.eplb_slots);
+    before = network::simulate(topology, spec);
+    spec.job.slots = balanced->placement.expert_of;
+  }
   const network::SimulateResult result = network::simulate(topology, spec);
   const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - begin;
   if (!options.svg.empty()) {
     write_file_atomically(options.svg,
                           network::draw_topology(topology, loads_of(topology, result)));
   }
-  const Json json = to_json(topology, spec, result, wall.count());
+  Json json = to_json(topology, spec, result, wall.count());
+  if (balanced) json["eplb"] = eplb_to_json(*balanced, before, result);
   if (globals.json) {
     print_json(json);
   } else {
     print_table(json);
+    if (balanced) print_eplb(json["eplb"]);
   }
 }
 
@@ -149,6 +194,15 @@ void add_network_simulate(CLI::App& group, Globals& globals) {
   options->network.endpoints = 2048;
   add_network_flags(*command, options->network);
   add_job_flags(*command, options->job);
+  command->add_flag("--eplb", options->balance,
+                    "Simulate twice: experts in order, and where DeepSeek's balancer (EPLB) puts "
+                    "them, by the loads of the trace, or of other tokens than the ones sent");
+  command
+      ->add_option("--eplb-slots", options->eplb_slots,
+                   "Expert slots of all GPUs of a group together; 0: one more per GPU than the "
+                   "experts need")
+      ->check(CLI::Range(0, network::kMostExperts))
+      ->type_name("N");
   add_route_flags(*command, options->route);
   add_rate_flags(*command, options->rates);
   command

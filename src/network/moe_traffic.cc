@@ -111,6 +111,21 @@ MoeCounts count_tokens(const RoutingTrace& trace, int gpus_per_node, const Exper
   return counter.take();
 }
 
+std::vector<double> expert_loads(const SyntheticRouting& options) {
+  check(options);
+  std::vector<double> loads(static_cast<std::size_t>(options.experts));
+  for_each_token(options, [&](int, const std::uint16_t* experts) {
+    for (int i = 0; i < options.topk; ++i) ++loads[experts[i]];
+  });
+  return loads;
+}
+
+std::vector<double> expert_loads(const RoutingTrace& trace) {
+  std::vector<double> loads(static_cast<std::size_t>(trace.experts));
+  for (const std::uint16_t expert : trace.chosen) ++loads[expert];
+  return loads;
+}
+
 void even_out(MoeCounts& counts) {
   const auto even = [&](std::vector<std::int64_t>& table, int columns, int ranks_per_column) {
     double sum[2] = {0, 0}, cells[2] = {0, 0};

@@ -47,6 +47,10 @@ MoeCounts count_tokens(const SyntheticRouting& options, int gpus_per_node,
                        const ExpertSlots& slots = {});
 MoeCounts count_tokens(const RoutingTrace& trace, int gpus_per_node, const ExpertSlots& slots = {});
 
+// Tokens that chose each expert: what EPLB places them by.
+std::vector<double> expert_loads(const SyntheticRouting& options);
+std::vector<double> expert_loads(const RoutingTrace& trace);
+
 // The mean over all pairs of different nodes, and over pairs of ranks on one node and on two:
 // traffic without its statistical unevenness, whose flows end together.
 void even_out(MoeCounts& counts);

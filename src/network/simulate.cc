@@ -44,27 +44,21 @@ double bytes_of(const JobSpec& job) {
   return job.traffic == Traffic::kEpCombine ? job.combine_bytes : job.dispatch_bytes;
 }
 
+void check_trace(const RoutingTrace& trace, int ranks) {
+  if (trace.ranks == ranks) return;
+  throw Error(Code::kUsage, cat("the routing trace has ", trace.ranks, " ranks, and the group ",
+                                ranks, " GPUs. Use --ep ", trace.ranks, "."));
+}
+
 std::vector<MoeCounts> counts_of(const JobSpec& job, int gpus_per_node, std::size_t groups,
                                  int ranks, std::uint64_t seed) {
   std::vector<MoeCounts> counts;
   if (job.trace) {
-    if (job.trace->ranks != ranks) {
-      throw Error(Code::kUsage,
-                  cat("the routing trace has ", job.trace->ranks, " ranks, and the group ", ranks,
-                      " GPUs. Use --ep ", job.trace->ranks, "."));
-    }
+    check_trace(*job.trace, ranks);
     counts.push_back(count_tokens(*job.trace, gpus_per_node, job.slots));
     return counts;
   }
-  SyntheticRouting draw;
-  draw.ranks = ranks;
-  draw.experts = job.experts;
-  draw.topk = job.topk;
-  draw.groups = (ranks + gpus_per_node - 1) / gpus_per_node;
-  draw.group_limit = std::min(job.node_limit, draw.groups);
-  draw.tokens_per_rank = job.tokens;
-  draw.skew = job.skew;
-  draw.seed = seed;
+  SyntheticRouting draw = synthetic_routing(job, gpus_per_node, ranks, seed);
   const std::size_t sets = std::min(groups, static_cast<std::size_t>(std::max(job.token_sets, 1)));
   for (draw.set = 0; draw.set < sets; ++draw.set) {
     counts.push_back(count_tokens(draw, gpus_per_node, job.slots));
@@ -235,6 +229,32 @@ std::string_view name(Placement placement) noexcept {
 }
 Placement parse_placement(std::string_view word) {
   return static_cast<Placement>(choice("--placement", word, kPlacements));
+}
+
+SyntheticRouting synthetic_routing(const JobSpec& job, int gpus_per_node, int ranks,
+                                   std::uint64_t seed) {
+  SyntheticRouting draw;
+  draw.ranks = ranks;
+  draw.experts = job.experts;
+  draw.topk = job.topk;
+  draw.groups = (ranks + gpus_per_node - 1) / gpus_per_node;
+  draw.group_limit = std::min(job.node_limit, draw.groups);
+  draw.tokens_per_rank = job.tokens;
+  draw.skew = job.skew;
+  draw.seed = seed;
+  return draw;
+}
+
+std::vector<double> expert_loads(const Topology& topology, const SimulateSpec& spec) {
+  const auto ranks = static_cast<int>(groups_of(topology, spec.job)[0].size());
+  if (spec.job.trace) {
+    check_trace(*spec.job.trace, ranks);
+    return expert_loads(*spec.job.trace);
+  }
+  SyntheticRouting draw =
+      synthetic_routing(spec.job, topology.spec.gpus_per_node, ranks, spec.seed);
+  draw.set = static_cast<std::uint64_t>(std::max(spec.job.token_sets, 1));  // none of those sent
+  return expert_loads(draw);
 }
 
 std::vector<Group> groups_of(const Topology& topology, const JobSpec& job) {

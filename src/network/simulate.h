@@ -96,6 +96,12 @@ struct SimulateResult {
 
 SimulateResult simulate(const Topology& topology, const SimulateSpec& spec);
 
+// How tokens of one group would be drawn, and its experts' loads as a balancer knows them before
+// the traffic of `spec`: from the trace, or from another set of tokens than those simulated.
+SyntheticRouting synthetic_routing(const JobSpec& job, int gpus_per_node, int ranks,
+                                   std::uint64_t seed);
+std::vector<double> expert_loads(const Topology& topology, const SimulateSpec& spec);
+
 // The groups of a job, each as GPUs in rank order.
 std::vector<Group> groups_of(const Topology& topology, const JobSpec& job);
 

@@ -1,0 +1,23 @@
+// Experts' places by the published balancer (EPLB) for the traffic of one simulation: `network`
+// knows the loads, `cost` the placement, and here they meet.
+#pragma once
+
+#include <vector>
+
+#include "cost/expert_placement.h"
+#include "network/simulate.h"
+
+namespace cachalot::cli {
+
+struct Balanced {
+  cost::Placement placement;
+  double imbalance_before = 0;  // busiest GPU over the mean, by the loads placed by
+  double imbalance = 0;
+};
+
+// `slots` of all GPUs of a group together; 0: one more per GPU than the experts need. kUsage where
+// the traffic has no experts, or they are placed already.
+Balanced balance_experts(const network::Topology& topology, const network::SimulateSpec& spec,
+                         int slots);
+
+}  // namespace cachalot::cli
