@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <optional>
 
 #include "base/error.h"
 #include "cli/cache_options.h"
 #include "cli/command.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
+#include "cli/routing_writer.h"
 #include "cli/session.h"
 #include "infer/evaluate.h"
 #include "train/learning_evaluate.h"
@@ -28,6 +30,7 @@ struct Options {
   CacheOptions cache;
   double learn = 0;
   int learn_every = 128;
+  RoutingOptions routing;
 };
 
 struct Scores {
@@ -103,6 +106,11 @@ void run(const Options& o, const Globals& globals) {
     throw Error(Code::kUsage, cat("--learn with --precision ", o.precision,
                                   ": a model learns in f32 or bf16; name one of these"));
   }
+  if (o.learn > 0 && o.routing.asked()) {
+    throw Error(Code::kUsage,
+                "--learn with --routing-trace: each token is read several times while the model "
+                "changes. Leave one of them out.");
+  }
   const std::string text = read_text(o.text);
   if (text.empty()) {
     throw Error(Code::kUsage, cat("--text: ", o.text, " is empty; a text to score is needed"));
@@ -126,11 +134,18 @@ void run(const Options& o, const Globals& globals) {
   options.progress = [&](std::int64_t done, std::int64_t total) {
     if (terminal) fmt::print(stderr, "\r{} of {} tokens{}", done, total, done == total ? "\n" : "");
   };
+  std::optional<RoutingWriter> routing;
+  if (o.routing.asked()) {
+    options.routing_layer = session.model.config().moe_layer_or_first(o.routing.layer);
+    routing.emplace(o.routing, session.model.config().route.experts);
+    options.on_routing = [&](MatView<const std::int32_t> chosen) { routing->append(chosen); };
+  }
   Scores scores;
   const auto start = std::chrono::steady_clock::now();
   scores.sum = o.learn > 0 ? evaluate_learning(o, session.context(), tokens, terminal, scores.steps)
                            : infer::evaluate(session.context(), session.model, tokens, options);
   scores.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (routing) routing->write();
   scores.bytes = text.size() - (begun ? 0 : tokenizer.decode_bytes({tokens.data(), 1}).size());
   if (globals.json) {
     print_json(to_json(scores));
@@ -173,6 +188,7 @@ void add_eval(CLI::App& root, Globals& globals) {
   add_precision(command, o->precision);
   add_kv_cache(command, o->cache);
   add_fast(command, o->cache);
+  add_routing_flags(*command, o->routing);
   on_run(command, globals, o, run);
 }
 

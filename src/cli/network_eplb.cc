@@ -32,6 +32,7 @@ Balanced balance_experts(const network::Topology& topology, const network::Simul
   if (job.node_limit >= shape.nodes) shape.nodes = 1;
   shape.groups = shape.nodes;
   Balanced balanced;
+  balanced.by_node = shape.nodes > 1;
   balanced.placement = cost::place_experts(loads, shape);
   balanced.imbalance_before =
       cost::imbalance(cost::place_in_order(shape.experts, devices), loads, devices);

@@ -116,7 +116,7 @@ void print_table(const Json& r) {
 // Before and after: the same tokens with experts in order, and where the balancer puts them.
 Json eplb_to_json(const Balanced& balanced, const network::SimulateResult& before,
                   const network::SimulateResult& after) {
-  return {{"policy", balanced.placement.hierarchical ? "hierarchical" : "global"},
+  return {{"policy", balanced.by_node ? "hierarchical" : "global"},
           {"slots", balanced.placement.expert_of.size()},
           {"expert_of_slot", balanced.placement.expert_of},
           {"imbalance_before", balanced.imbalance_before},

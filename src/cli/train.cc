@@ -5,11 +5,13 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/routing_writer.h"
 #include "train/trainer.h"
 
 namespace cachalot::cli {
@@ -20,6 +22,7 @@ struct Options {
   std::string recipe, run_dir;
   std::vector<std::string> set;
   bool resume = false;
+  RoutingOptions routing;
 };
 
 std::atomic<bool> stop_asked{false};
@@ -134,9 +137,20 @@ void run(const Options& o, const Globals& globals) {
   hooks.on_eval = [&](const train::EvalReport& r) { progress.message(eval_line(r)); };
   hooks.on_message = [&](const std::string& text) { progress.message(text); };
 
+  std::optional<RoutingWriter> routing;
+  if (o.routing.asked()) {
+    routing.emplace(o.routing, recipe.model.n_routed_experts);
+    hooks.routing_layer = o.routing.layer;
+    hooks.on_routing = [&](std::int64_t before, MatView<const std::int32_t> chosen) {
+      if (before == 0) routing->clear();  // a new step's tokens
+      routing->append(chosen);
+    };
+  }
+
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
   const train::TrainResult result = train::train(recipe, options, rt, hooks);
+  if (routing) routing->write();
   if (globals.json) {
     print_json(to_json(result, options.run_dir.string()));
   } else {
@@ -161,6 +175,7 @@ void add_train(CLI::App& root, Globals& globals) {
       ->add_option("--set", o->set, "Override a value of the recipe; may be given more than once")
       ->allow_extra_args(false)
       ->type_name("section.key=value");
+  add_routing_flags(*command, o->routing);
   command->add_flag("--resume", o->resume, "Continue from the newest whole checkpoint of the run");
   command->add_flag_callback(
       "--help-recipe",

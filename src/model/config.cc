@@ -167,6 +167,22 @@ bool Config::is_moe_layer(int layer) const noexcept {
   return route.experts > 0 && layer >= first_k_dense_replace && layer % moe_layer_freq == 0;
 }
 
+int Config::moe_layer_or_first(int wanted) const {
+  int first = 0;
+  while (first < num_hidden_layers && !is_moe_layer(first)) ++first;
+  if (first == num_hidden_layers) {
+    throw Error(Code::kUsage, cat("none of the model's ", num_hidden_layers,
+                                  " layers has routed experts, so no token chooses any"));
+  }
+  if (wanted == -1) return first;
+  if (wanted < 0 || wanted >= num_hidden_layers || !is_moe_layer(wanted)) {
+    throw Error(Code::kUsage,
+                cat("layer ", wanted, " has no routed experts: of the model's ", num_hidden_layers,
+                    " layers, numbered from 0, the first with experts is ", first));
+  }
+  return wanted;
+}
+
 double Config::softmax_scale() const { return attention_scale(rope, qk_nope_head_dim); }
 
 // The text has every field, and numbers in it are exact.

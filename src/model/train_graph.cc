@@ -10,6 +10,7 @@
 #include "kernels/profile.h"
 #include "kernels/rms_norm.h"
 #include "model/binding.h"
+#include "tensor/host_copy.h"
 
 namespace cachalot::model {
 
@@ -390,6 +391,10 @@ nn::KeptBytes TrainGraph::kept_bytes() const {
   nn::KeptBytes total = nn::kept_bytes(mtp_block_);
   for (const nn::BlockSaved& layer : layers_) total += nn::kept_bytes(layer);
   return total;
+}
+
+Mat<std::int32_t> TrainGraph::chosen_experts(int layer) const {
+  return host_copy(layers_[static_cast<std::size_t>(layer)].moe.route.index.cview(), ctx_.device);
 }
 
 }  // namespace cachalot::model

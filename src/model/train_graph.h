@@ -74,6 +74,8 @@ class TrainGraph {
   // Bytes kept between forward and backward of the last micro-batch, by kind; and its tokens.
   nn::KeptBytes kept_bytes() const;
   std::int64_t tokens() const noexcept { return static_cast<std::int64_t>(inputs_.size()); }
+  // The experts that a main layer, an MoE layer, chose in the last pass, [B * T, k], on the host.
+  Mat<std::int32_t> chosen_experts(int layer) const;
 
  private:
   // Rows of `sequences` texts of `length` each: what does not depend on the tokens.

@@ -85,6 +85,7 @@ class Run {
         graph_(ctx_, config_, recipe.resolved_numerics()),
         train_set_(data_.train, dataset_options()),
         metrics_(dir_ / "metrics.jsonl", resumed_.path ? resumed_.step : -1) {
+    if (hooks_.on_routing) routing_layer_ = config_.moe_layer_or_first(hooks_.routing_layer);
     if (resumed_.path) {
       load_state(*resumed_.path, parameters_, optimizer_, state_);
       if (state_.fitted_steps > 0) recipe_.schedule.steps = state_.fitted_steps;
@@ -139,6 +140,7 @@ class Run {
   Mat<std::int32_t> tokens_;
   double flops_per_token_ = 0;
   double peak_flops_ = 0;
+  int routing_layer_ = 0;
 };
 
 // Gradients and losses of one step, in as many passes as the recipe's micro_batch asks for.
@@ -165,6 +167,10 @@ void Run::micro_batches(std::int64_t step, int batch) {
     options.first_sequence = first + done;
     options.fresh_gradients = done == 0;
     const model::Losses& part = graph_.forward_backward(parameters_, tokens_.cview(), options);
+    if (hooks_.on_routing) {
+      hooks_.on_routing(std::int64_t{done} * recipe_.data.seq_len,
+                        graph_.chosen_experts(routing_layer_).cview());
+    }
     const double w = static_cast<double>(n) / batch;
     sum.main += w * part.main;
     sum.mtp += w * part.mtp;

@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "runtime/runtime.h"
+#include "tensor/mat.h"
 #include "train/recipe.h"
 
 namespace cachalot::train {
@@ -65,7 +66,12 @@ struct TrainHooks {
   std::function<void(const StepReport&)> on_step;
   std::function<void(const EvalReport&)> on_eval;
   std::function<void(const std::string&)> on_message;  // resumed, saved, skipped a checkpoint, ...
-  const std::atomic<bool>* stop = nullptr;             // set: save and return
+  // Where set, after each forward and backward of a step (0 for its first tokens, then how many
+  // came before): the experts that layer `routing_layer` chose for its tokens, [n, k]; -1 is the
+  // first MoE layer. kUsage before the first step where that layer is none.
+  std::function<void(std::int64_t before, MatView<const std::int32_t> chosen)> on_routing;
+  int routing_layer = -1;
+  const std::atomic<bool>* stop = nullptr;  // set: save and return
 };
 
 enum class Ended : std::uint8_t { kDone, kStopped, kTimeUp };
