@@ -151,13 +151,17 @@ void add_job_flags(CLI::App& command, JobOptions& options) {
 
 void add_route_flags(CLI::App& command, RouteOptions& options) {
   command
-      .add_option("--routing", options.routing,
-                  "ecmp (by hash), static (by destination) or adaptive (least loaded way)")
+      .add_option(
+          "--routing", options.routing,
+          "ecmp (by hash), static (by destination), adaptive (least loaded shortest way), or on "
+          "dragonfly and slimfly by way of other switches: valiant (a random one) or ugal "
+          "(where that is less loaded)")
       ->type_name("HOW");
   command
-      .add_option("--spray", options.spray,
-                  "Parts of a flow that adaptive routing sends separately; 0: 8, or fewer where "
-                  "flows are many")
+      .add_option(
+          "--spray", options.spray,
+          "Parts of a flow that adaptive, valiant and ugal send separately; 0: 8, or fewer where "
+          "flows are many")
       ->check(CLI::Range(0, 256))
       ->type_name("N");
   command

@@ -20,7 +20,7 @@ struct FaultOptions {
   RateOptions rates;
   JobOptions job;
   RouteOptions route;
-  std::string kinds = "mpft,mrft,ft2,ft3,dragonfly,slimfly";
+  std::string kinds = "mpft,mrft,ft2,ft3,dragonfly,slimfly,dragonfly:ugal,slimfly:ugal";
   std::string faults = "plane:1 leaf:1 spine:1 links:1% nic:1";
   std::string svg;
 };
@@ -70,11 +70,14 @@ bool applies(const network::Topology& topology, const std::vector<network::Fault
   return true;
 }
 
+// `kind` as in --kinds: a kind of network, or that and a routing of its own.
 network::SimulateSpec spec_of(const std::string& kind, const FaultOptions& options,
                               const Globals& globals) {
   NetworkOptions network = options.network;
-  network.kind = kind;
-  return simulate_spec(network, options.rates, options.job, options.route, globals.threads);
+  RouteOptions route = options.route;
+  network.kind = kind.substr(0, kind.find(':'));
+  if (network.kind.size() < kind.size()) route.routing = kind.substr(network.kind.size() + 1);
+  return simulate_spec(network, options.rates, options.job, route, globals.threads);
 }
 
 // One simulation; `fault` is empty for the whole network. Empty where the fault does not apply.
@@ -87,7 +90,10 @@ Json simulate_one(const std::string& kind, const std::string& fault, const Fault
   if (!applies(topology, spec.faults)) return {};
   const network::SimulateResult r = network::simulate(topology, spec);
   if (!fault.empty()) return cell_of(r);
-  return {{"kind", kind},
+  return {{"name", kind},
+          {"kind", network::name(spec.topology.kind)},
+          {"routing", network::name(spec.routing)},
+          {"spray", r.spray},
           {"endpoints", topology.endpoints()},
           {"switches", topology.switches.size()},
           {"links", topology.links.size()},
@@ -137,7 +143,7 @@ void run_faults(const FaultOptions& options, const Globals& globals) {
     chart.categories = faults;
     chart.reference = 1;
     for (const Json& row : rows) {
-      chart.series.push_back(row["kind"].get<std::string>());
+      chart.series.push_back(row["name"].get<std::string>());
       chart.bars.emplace_back();
       for (const std::string& fault : faults)
         chart.bars.back().push_back(bar_of(row["faults"][fault]));
@@ -148,11 +154,11 @@ void run_faults(const FaultOptions& options, const Globals& globals) {
     print_json({{"traffic", options.job.traffic}, {"networks", rows}});
     return;
   }
-  std::string head = fmt::format("{:<10} {:>8} {:>12}", "", "switches", "whole");
+  std::string head = fmt::format("{:<14} {:>8} {:>12}", "", "switches", "whole");
   for (const std::string& fault : faults) head += fmt::format(" {:>17}", fault);
   print_line(head);
   for (const Json& row : rows) {
-    std::string text = fmt::format("{:<10} {:>8} {:>12}", row["kind"].get<std::string>(),
+    std::string text = fmt::format("{:<14} {:>8} {:>12}", row["name"].get<std::string>(),
                                    row["switches"].get<std::int64_t>(),
                                    human_seconds(row["seconds"].get<double>()));
     for (const std::string& fault : faults)
@@ -174,9 +180,10 @@ void add_network_faults(CLI::App& group, Globals& globals) {
   options->job.placement = "strided";
   options->job.token_sets = 1;
   options->job.even = true;
-  options->route.spray = 1;
-  options->route.merge = 0.003;
-  command->add_option("--kinds", options->kinds, "Kinds to compare, with commas between")
+  command
+      ->add_option("--kinds", options->kinds,
+                   "Kinds to compare, with commas between; each may name its own routing, as in "
+                   "slimfly:ugal")
       ->type_name("LIST");
   command
       ->add_option("--faults", options->faults,

@@ -52,5 +52,37 @@ TEST(EvaluateFixture, AgreesWithTheOraclesLogits) {
   }
 }
 
+TEST(EvaluateFixture, TellsTheChoicesOfEveryTokenOnce) {
+  const runtime::Runtime rt(anywhere());
+  int models = 0;
+  for (const auto& folder : model_folders()) {
+    const auto model = load_for(rt, folder, Precision::kF32);
+    if (!model.config().is_moe_layer(model.config().num_hidden_layers - 1)) continue;
+    ++models;
+    const int layer = model.config().moe_layer_or_first(-1);
+    const auto file = io::Safetensors::open(folder / "expected.safetensors");
+    const std::vector<std::int32_t> tokens = tokens_of(file, "s0.tokens");
+    const auto want = file.at(cat("s0.layer", layer, ".topk_idx")).to_ints();
+    const auto chosen = [&](int context) {
+      std::vector<std::int64_t> got;
+      EvaluateOptions options{.context = context};
+      options.routing_layer = layer;
+      options.on_routing = [&](MatView<const std::int32_t> rows) {
+        for (int t = 0; t < rows.rows; ++t) {
+          got.insert(got.end(), rows.row(t), rows.row(t) + rows.cols);
+        }
+      };
+      evaluate(rt.context(), model, tokens, options);
+      return got;
+    };
+    const auto whole = chosen(1000);
+    const std::size_t topk = want.size() / tokens.size();
+    ASSERT_EQ(whole.size(), want.size() - topk) << folder;  // the last token is not read
+    EXPECT_TRUE(std::equal(whole.begin(), whole.end(), want.begin())) << folder;
+    for (const int context : {2, 5}) EXPECT_EQ(chosen(context).size(), whole.size()) << folder;
+  }
+  EXPECT_GT(models, 0);
+}
+
 }  // namespace
 }  // namespace cachalot::infer

@@ -14,6 +14,8 @@ namespace {
 constexpr const char* kColours[] = {"#1f6f8b", "#e07a3f", "#6b8e23", "#8e5ea2",
                                     "#c94c4c", "#777777", "#2a9d8f", "#b5838d"};
 
+double legend_width(const std::string& name) { return 34 + 7.5 * static_cast<double>(name.size()); }
+
 // A round number near a fifth of `top`.
 double tick_of(double top) {
   const double raw = top / 5, power = std::pow(10, std::floor(std::log10(raw)));
@@ -45,7 +47,10 @@ std::string draw_bars(const BarChart& chart) {
   const double bar =
       std::clamp(560.0 / (static_cast<double>(chart.categories.size()) * series), 14.0, 40.0);
   const double step = bar * (series + 1);
-  const double width = left + step * static_cast<double>(chart.categories.size()) + 30;
+  double legend_end = left;
+  for (const std::string& name : chart.series) legend_end += legend_width(name);
+  const double width =
+      std::max(left + step * static_cast<double>(chart.categories.size()) + 30, legend_end);
   double top = chart.reference;
   for (const auto& of_series : chart.bars) {
     for (const Bar& b : of_series) {
@@ -84,7 +89,7 @@ std::string draw_bars(const BarChart& chart) {
                    "x=\"{:.1f}\" y=\"46\">{}</text>\n",
                    legend, kColours[s % std::size(kColours)], legend + 16,
                    escaped(chart.series[s]));
-    legend += 34 + 7.5 * static_cast<double>(chart.series[s].size());
+    legend += legend_width(chart.series[s]);
   }
   for (std::size_t c = 0; c < chart.categories.size(); ++c) {
     const double x0 = left + step * static_cast<double>(c) + bar / 2;

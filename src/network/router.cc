@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 
 #include "base/error.h"
 #include "base/rng.h"
@@ -11,10 +10,11 @@ namespace cachalot::network {
 
 namespace {
 
-constexpr std::array<std::string_view, 3> kNames{"ecmp", "static", "adaptive"};
+constexpr std::array<std::string_view, 5> kNames{"ecmp", "static", "adaptive", "valiant", "ugal"};
 constexpr std::uint16_t kFar = std::numeric_limits<std::uint16_t>::max();
 // Where a switch has more ways that lead nearer, the emptiest ones are looked at.
 constexpr std::size_t kLookedAt = 16;
+constexpr int kMiddles = 4;  // random switches that ugal compares
 
 }  // namespace
 
@@ -26,13 +26,9 @@ Routing parse_routing(std::string_view word) {
   for (std::size_t i = 0; i < kNames.size(); ++i) {
     if (kNames[i] == word) return static_cast<Routing>(i);
   }
-  throw Error(Code::kUsage, cat("--routing ", word, ": must be ecmp, static or adaptive."));
+  throw Error(Code::kUsage,
+              cat("--routing ", word, ": must be ecmp, static, adaptive, valiant or ugal."));
 }
-
-struct Router::Best {
-  double worst = std::numeric_limits<double>::infinity(), sum = worst;
-  std::vector<int> path;
-};
 
 Router::Router(const Fabric& fabric, Routing routing, int spray, std::uint64_t seed)
     : fabric_(fabric), routing_(routing), spray_(spray), seed_(seed) {
@@ -167,15 +163,69 @@ void Router::search(int at, int target, double bytes, double worst, double sum,
   }
 }
 
-Way Router::least_loaded(int from_switch, int to_switch, double bytes) {
+Router::Best Router::shortest(int from_switch, int to_switch, double bytes) {
   Best best;
   std::vector<int> path;
   search(from_switch, to_switch, bytes, 0, 0, path, best);
-  for (const int trunk : best.path) {
-    const auto r = static_cast<std::size_t>(trunk);
-    load_[r] += bytes / fabric_.capacity()[r];
+  return best;
+}
+
+// Leaves out what lies between two visits of one switch.
+void Router::cut_loops(int from_switch, std::vector<int>& path) const {
+  std::vector<int> visited{from_switch};
+  std::size_t kept = 0;
+  for (const int resource : path) {
+    const int index = resource - fabric_.trunk(0, 0);
+    const Link& link = fabric_.topology().links[static_cast<std::size_t>(index / 2)];
+    const int to = index % 2 == 0 ? link.b : link.a;
+    const auto seen = std::find(visited.begin(), visited.end(), to);
+    if (seen == visited.end()) {
+      path[kept++] = resource;
+      visited.push_back(to);
+    } else {
+      kept = static_cast<std::size_t>(seen - visited.begin());
+      visited.erase(seen + 1, visited.end());
+    }
   }
-  return {std::move(best.path), 1};
+  path.resize(kept);
+}
+
+Router::Best Router::through(int from_switch, int middle, int to_switch, double bytes) {
+  Best way = shortest(from_switch, middle, bytes);
+  const Best rest = shortest(middle, to_switch, bytes);
+  way.path.insert(way.path.end(), rest.path.begin(), rest.path.end());
+  cut_loops(from_switch, way.path);
+  way.worst = way.sum = 0;
+  for (const int trunk : way.path) {
+    const auto r = static_cast<std::size_t>(trunk);
+    const double load = load_[r] + bytes / fabric_.capacity()[r];
+    way.worst = std::max(way.worst, load);
+    way.sum += load;
+  }
+  return way;
+}
+
+Router::Best Router::part_of(int from_switch, int to_switch, double bytes, std::uint64_t key,
+                             int part) {
+  const Kind kind = fabric_.topology().spec.kind;
+  const bool flat = kind == Kind::kDragonfly || kind == Kind::kSlimFly;
+  Best best = shortest(from_switch, to_switch, bytes);
+  if (!flat || routing_ == Routing::kAdaptive) return best;
+  const auto cost = [](const Best& way) {
+    return way.worst * static_cast<double>(way.path.size());
+  };
+  const Rng draw(seed_, key);
+  for (int i = 0; i < kMiddles; ++i) {
+    const auto number = static_cast<std::uint64_t>(part) * kMiddles + static_cast<std::uint64_t>(i);
+    const int middle = static_cast<int>(draw.below(number, neighbours_.size()));
+    const bool reached =
+        distances_to(to_switch)[static_cast<std::size_t>(middle)] != kFar;  // both ends or neither
+    if (middle == from_switch || middle == to_switch || !reached) continue;
+    Best way = through(from_switch, middle, to_switch, bytes);
+    if (routing_ == Routing::kValiant) return way;
+    if (cost(way) < cost(best)) best = std::move(way);
+  }
+  return best;
 }
 
 std::vector<Way> Router::ways(int from, int to, double bytes, std::uint64_t label) {
@@ -191,12 +241,18 @@ std::vector<Way> Router::ways(int from, int to, double bytes, std::uint64_t labe
     case Routing::kFixed:
       return {by_destination(a, b, topology.slot[static_cast<std::size_t>(to)])};
     case Routing::kAdaptive:
+    case Routing::kValiant:
+    case Routing::kUgal:
       break;
   }
   std::vector<Way> ways;
   for (int part = 0; part < spray_; ++part) {
-    Way way = least_loaded(a, b, bytes / spray_);
-    way.share = 1.0 / spray_;
+    Best best = part_of(a, b, bytes / spray_, key, part);
+    for (const int trunk : best.path) {
+      const auto r = static_cast<std::size_t>(trunk);
+      load_[r] += bytes / spray_ / fabric_.capacity()[r];
+    }
+    Way way{std::move(best.path), 1.0 / spray_};
     const auto same = std::find_if(ways.begin(), ways.end(),
                                    [&](const Way& w) { return w.trunks == way.trunks; });
     if (same != ways.end()) {

@@ -1,5 +1,5 @@
-// Which links a flow takes between two NICs: always a shortest way over what is up, and one of
-// three ways to choose where there are several.
+// Which links a flow takes between two NICs: a shortest way over what is up, chosen in one of three
+// ways where there are several; or a longer one, on the flat kinds (dragonfly, slimfly).
 //
 //   ecmp      at each switch, a hash of (source, destination, label) picks among the links that
 //             lead nearer: one path per flow, collisions as they fall
@@ -10,15 +10,24 @@
 //             is emptiest so far, in the order the flows are asked for. The switches' per-packet
 //             choice by queue length, in the limit of traffic that lasts.
 //
+//   valiant   as adaptive, but each part by way of a switch drawn at random: any traffic looks
+//   even,
+//             for twice the links
+//   ugal      as adaptive, or by way of the best of four such switches where that is less loaded:
+//             where (load of its fullest link) x (its links) is smaller
+// In a fat tree valiant and ugal are adaptive: its shortest ways go by way of every spine already.
+//
 // Failed links are known to all switches (the routing has converged): distances are over live
-// links. Non-minimal paths are not taken.
+// links.
 //
 // Owns:    distances and next links to destinations asked for, and the load it has handed out.
 // Threads: one thread per object.
 // Errors:  none; no way is an empty answer.
+// Paper:   Valiant (SIAM J. Computing 1982); Kim et al. (ISCA'08) for UGAL with global knowledge.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string_view>
 #include <unordered_map>
@@ -29,7 +38,9 @@
 
 namespace cachalot::network {
 
-enum class Routing : std::uint8_t { kEcmp, kFixed, kAdaptive };
+enum class Routing : std::uint8_t { kEcmp, kFixed, kAdaptive, kValiant, kUgal };
+// Whether flows are cut into parts.
+constexpr bool is_sprayed(Routing routing) noexcept { return routing >= Routing::kAdaptive; }
 std::string_view name(Routing routing) noexcept;
 Routing parse_routing(std::string_view word);
 
@@ -52,7 +63,10 @@ class Router {
   struct Hop {
     int to, resource;
   };
-  struct Best;
+  struct Best {  // the fullest link's load and the sum of all, with the bytes at hand
+    double worst = std::numeric_limits<double>::infinity(), sum = worst;
+    std::vector<int> path;
+  };
   const std::vector<std::uint16_t>& distances_to(int target);
   // Live links of `at` that lead nearer to `target`, in the order of neighbours. Valid until the
   // next call.
@@ -61,7 +75,11 @@ class Router {
   std::size_t emptiest(int at, int target, std::span<Hop> out);
   Way by_hash(int from_switch, int to_switch, std::uint64_t key);
   Way by_destination(int from_switch, int to_switch, int slot);
-  Way least_loaded(int from_switch, int to_switch, double bytes);
+  Best shortest(int from_switch, int to_switch, double bytes);
+  Best through(int from_switch, int middle, int to_switch, double bytes);
+  // The way of one part of a flow.
+  Best part_of(int from_switch, int to_switch, double bytes, std::uint64_t key, int part);
+  void cut_loops(int from_switch, std::vector<int>& path) const;
   void search(int at, int target, double bytes, double worst, double sum, std::vector<int>& path,
               Best& best);
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
+#include <vector>
 
 #include "base/rng.h"
 #include "network/carrier.h"
@@ -38,7 +40,8 @@ TEST(Router, WaysJoinTheirEndsOnEveryKindAndPolicy) {
   const Rng random(1);
   for (const Kind kind : kKinds) {
     const Topology t = of(kind, 16, kind == Kind::kFt2 || kind == Kind::kSlimFly ? 128 : 256);
-    for (const Routing routing : {Routing::kEcmp, Routing::kFixed, Routing::kAdaptive}) {
+    for (const Routing routing :
+         {Routing::kEcmp, Routing::kFixed, Routing::kAdaptive, Routing::kValiant, Routing::kUgal}) {
       for (const char* faults : {"", "links:10%"}) {
         const Fabric fabric(t, {}, damage_of(t, faults));
         Router router(fabric, routing, 4, 1);
@@ -85,6 +88,48 @@ TEST(Router, RegularTrafficDoesNotCollideButUnderHashing) {
     EXPECT_GE(fullest_link(t, Routing::kEcmp), 2u) << endpoints;
   }
   EXPECT_EQ(fullest_link(of(Kind::kFt3, 8), Routing::kFixed), 1u);
+}
+
+// All of one dragonfly group to the next: the adversary of shortest ways, which share the few links
+// between the two groups. Returns the fullest link's flows, and the links of all ways.
+std::pair<double, std::size_t> group_to_group(Routing routing) {
+  const Topology t = of(Kind::kDragonfly, 16);
+  const Fabric fabric(t, {}, damage_of(t, ""));
+  Router router(fabric, routing, 4, 1);
+  const int p = 4, group = p * 2 * p;  // endpoints of a switch and of a group
+  std::map<int, double> flows;
+  std::size_t links = 0;
+  for (int e = 0; e < group; ++e) {
+    for (const Way& way : router.ways(e, e + group, 1e6, 0)) {
+      links += way.trunks.size();
+      std::vector<int> once = way.trunks;
+      std::sort(once.begin(), once.end());
+      EXPECT_EQ(std::unique(once.begin(), once.end()), once.end());
+      for (const int r : way.trunks) flows[r] += way.share;
+    }
+  }
+  double most = 0;
+  for (const auto& [link, count] : flows) most = std::max(most, count);
+  return {most, links};
+}
+
+TEST(Router, LongerWaysSpreadWhatShortestOnesConcentrate) {
+  const auto [shortest, few] = group_to_group(Routing::kAdaptive);
+  const auto [valiant, many] = group_to_group(Routing::kValiant);
+  const auto [ugal, some] = group_to_group(Routing::kUgal);
+  EXPECT_EQ(shortest, 32);  // one link between two of the 33 groups
+  EXPECT_LT(valiant, shortest / 3);
+  EXPECT_LT(ugal, shortest / 3);
+  EXPECT_GT(many, few);
+  EXPECT_GT(some, few);
+}
+
+TEST(Router, EvenTrafficTakesShortestWaysUnderUgal) {
+  const Topology t = of(Kind::kSlimFly, 16, 128);
+  const Fabric fabric(t, {}, damage_of(t, ""));
+  Router adaptive(fabric, Routing::kAdaptive, 1, 1), ugal(fabric, Routing::kUgal, 1, 1);
+  const int n = static_cast<int>(t.endpoints());
+  EXPECT_EQ(adaptive.ways(0, n / 2, 1e6, 0)[0].trunks, ugal.ways(0, n / 2, 1e6, 0)[0].trunks);
 }
 
 TEST(Carrier, CrossesPlanesInsideTheNode) {

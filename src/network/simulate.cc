@@ -119,7 +119,7 @@ double make_flows(const SimulateSpec& spec, const Fabric& fabric, Carrier& carri
 // With so many flows that spraying each one would be too much, each is in fewer parts.
 int choose_spray(const SimulateSpec& spec, const Topology& topology,
                  const std::vector<Group>& groups) {
-  if (spec.routing != Routing::kAdaptive) return 1;
+  if (!is_sprayed(spec.routing)) return 1;
   if (spec.spray > 0) return spec.spray;
   const int gpus = topology.spec.gpus_per_node;
   std::int64_t wide = 0;  // flows between nodes under different leaves, about
