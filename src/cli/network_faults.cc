@@ -180,6 +180,8 @@ void add_network_faults(CLI::App& group, Globals& globals) {
   options->job.placement = "strided";
   options->job.token_sets = 1;
   options->job.even = true;
+  options->route.spray = 4;
+  options->route.merge = 0.003;
   command
       ->add_option("--kinds", options->kinds,
                    "Kinds to compare, with commas between; each may name its own routing, as in "

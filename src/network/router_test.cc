@@ -117,7 +117,8 @@ TEST(Router, LongerWaysSpreadWhatShortestOnesConcentrate) {
   const auto [shortest, few] = group_to_group(Routing::kAdaptive);
   const auto [valiant, many] = group_to_group(Routing::kValiant);
   const auto [ugal, some] = group_to_group(Routing::kUgal);
-  EXPECT_EQ(shortest, 32);  // one link between two of the 33 groups
+  // One link between two of the 33 groups; few switches have a way over two others as short.
+  EXPECT_GE(shortest, 28);
   EXPECT_LT(valiant, shortest / 3);
   EXPECT_LT(ugal, shortest / 3);
   EXPECT_GT(many, few);
