@@ -11,7 +11,7 @@ namespace cachalot::cli {
 
 struct Balanced {
   cost::Placement placement;
-  bool by_node = false;  // hierarchical: a node's experts stay together
+  bool by_node = false;         // hierarchical: a node's experts stay together
   double imbalance_before = 0;  // busiest GPU over the mean, by the loads placed by
   double imbalance = 0;
 };
