@@ -25,13 +25,14 @@ using FloatSource = std::function<std::span<const float>(const std::string& name
 
 class WeightEncoder {
  public:
-  WeightEncoder(const Context& ctx, WeightFormat format, int group, FloatSource source);
+  WeightEncoder(const Context& ctx, WeightFormat format, const PackedConfig& packed,
+                FloatSource source);
 
   // The tensors that weight `name` becomes in the format.
   void add(const std::string& name, const Shape& shape);
   void add_plain(const std::string& name, DType type, const Shape& shape);  // F32 or BF16
   void add_fp8(const std::string& name, const Shape& shape);
-  void add_packed(const std::string& name, const Shape& shape);
+  void add_packed(const std::string& name, const Shape& shape, const PackedConfig::Form& form);
   void add_packed_shape(const std::string& name, const Shape& shape);
   // A tensor whose bytes are the caller's own.
   void add_foreign(const std::string& name, DType type, const Shape& shape);
