@@ -6,8 +6,8 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/output.h"
-#include "cli/packed_options.h"
 #include "cli/progress.h"
+#include "cli/weight_options.h"
 #include "model/convert.h"
 #include "runtime/runtime.h"
 
@@ -18,7 +18,7 @@ namespace {
 struct Options {
   std::string source, target;
   std::string dtype;
-  PackedOptions packed;
+  WeightOptions weights;
 };
 
 void run(const Options& o, const Globals& globals) {
@@ -27,7 +27,7 @@ void run(const Options& o, const Globals& globals) {
   Progress progress;
   model::ConvertOptions options;
   options.format = format;
-  options.packed = packed_of(o.packed, format);
+  apply(o.weights, options);
   options.progress = [&](std::size_t done, std::size_t all) {
     progress.show(fmt::format("{} {} of {} tensors",
                               bar(static_cast<double>(done), static_cast<double>(all)), done, all),
@@ -68,7 +68,7 @@ void add_convert(CLI::App& root, Globals& globals) {
           "BF16 scale per group of columns")
       ->required()
       ->type_name("f32|bf16|fp8|int8|int4");
-  add_packed(command, o->packed);
+  add_weight_options(command, o->weights);
   on_run(command, globals, o, run);
 }
 

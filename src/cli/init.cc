@@ -9,8 +9,8 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/output.h"
-#include "cli/packed_options.h"
 #include "cli/progress.h"
+#include "cli/weight_options.h"
 #include "model/init.h"
 #include "runtime/runtime.h"
 #include "text/tokenizer.h"
@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 struct Options {
   std::string config, target;
   std::string dtype;  // empty: what the config says
-  PackedOptions packed;
+  WeightOptions weights;
   std::uint64_t seed = 1;
   double std = 0;
   double shard_gb = 5;
@@ -95,8 +95,8 @@ void run(const Options& o, const Globals& globals) {
   const TokenizerFiles tokenizer = find_tokenizer(o.tokenizer);
   const Shape shape = read_shape(o.config, tokenizer);
   options.format = o.dtype.empty() ? shape.format : model::parse_weight_format(o.dtype);
-  options.packed = packed_of(o.packed, options.format);
-  if (o.dtype.empty() && !o.packed.given() && shape.config.packed.enabled) {
+  apply(o.weights, options);
+  if (o.dtype.empty() && !o.weights.given() && shape.config.packed.enabled) {
     options.packed = shape.config.packed;  // as the config says
   }
   options.seed = o.seed;
@@ -156,7 +156,7 @@ void add_init(CLI::App& root, Globals& globals) {
                    "Form of the weights, as `cachalot convert` writes it; unless given, the one "
                    "that the config.json names (a recipe: bf16)")
       ->type_name("f32|bf16|fp8|int8|int4");
-  add_packed(command, o->packed);
+  add_weight_options(command, o->weights);
   command->add_option("--seed", o->seed, "Of the random numbers")->type_name("N");
   command
       ->add_option("--std", o->std,

@@ -30,7 +30,7 @@ class Converter {
         config_(load_config(source)),
         file_(io::Safetensors::open(source)),
         encoder_(ctx, options.format, options.packed.value_or(packed_config(options.format)),
-                 [this](const std::string& name, const Shape& shape) {
+                 options.fp8_head, [this](const std::string& name, const Shape& shape) {
                    floats_ = read_floats(config_, file_, name, shape);
                    return std::span<const float>(floats_);
                  }) {
@@ -67,7 +67,7 @@ class Converter {
     const std::string owner = packed_owner(name);
     if (!owner.empty()) return plan_packed_source(owner);
     if (!is_real(t.dtype)) return encoder_.add_foreign(name, t.dtype, t.shape);
-    const bool fp8 = options_.format == WeightFormat::kFp8 && is_fp8_weight(name, t.shape);
+    const bool fp8 = encoder_.is_fp8(name, t.shape);
     if (fp8 && t.dtype == DType::kF8E4M3 && plan_fp8_source(name, t)) return;
     const bool codes = fp8 || packed_form(packed(), name, t.shape).has_value();
     if (!codes && t.dtype == encoder_.plain_type(name)) {

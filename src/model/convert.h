@@ -26,6 +26,7 @@ namespace cachalot::model {
 struct ConvertOptions {
   WeightFormat format = WeightFormat::kBf16;
   std::optional<PackedConfig> packed;  // of int8 and int4; none: packed_config(format)
+  bool fp8_head = false;               // of fp8: the head too, which published models keep in BF16
   std::uint64_t shard_bytes = 5ull << 30;
   // Called after each tensor: how many are done, of how many.
   std::function<void(std::size_t done, std::size_t all)> progress;

@@ -21,9 +21,10 @@ class RandomModel {
       : ctx_(ctx),
         options_(options),
         std_(static_cast<float>(options.std > 0 ? options.std : config.initializer_range)),
-        encoder_(
-            ctx, options.format, options.packed.value_or(packed_config(options.format)),
-            [this](const std::string& name, const Shape& shape) { return draw(name, shape); }) {
+        encoder_(ctx, options.format, options.packed.value_or(packed_config(options.format)),
+                 options.fp8_head, [this](const std::string& name, const Shape& shape) {
+                   return draw(name, shape);
+                 }) {
     bind<nn::WeightRef, nn::VecRef>(config, *this);
   }
 

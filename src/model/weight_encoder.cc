@@ -17,8 +17,17 @@ std::int64_t blocks(std::int64_t size, std::int64_t block) { return (size + bloc
 }  // namespace
 
 WeightEncoder::WeightEncoder(const Context& ctx, WeightFormat format, const PackedConfig& packed,
-                             FloatSource source)
-    : ctx_(ctx), format_(format), packed_(packed), source_(std::move(source)) {}
+                             bool fp8_head, FloatSource source)
+    : ctx_(ctx),
+      format_(format),
+      packed_(packed),
+      fp8_head_(fp8_head),
+      source_(std::move(source)) {}
+
+bool WeightEncoder::is_fp8(std::string_view name, const Shape& shape) const {
+  return format_ == WeightFormat::kFp8 &&
+         (is_fp8_weight(name, shape) || (fp8_head_ && is_head(name)));
+}
 
 void WeightEncoder::put(const std::string& name, DType type, const Shape& shape, Part part) {
   tensors_.push_back({name, type, shape, nullptr});
@@ -30,7 +39,7 @@ DType WeightEncoder::plain_type(std::string_view name) const noexcept {
 }
 
 void WeightEncoder::add(const std::string& name, const Shape& shape) {
-  if (format_ == WeightFormat::kFp8 && is_fp8_weight(name, shape)) return add_fp8(name, shape);
+  if (is_fp8(name, shape)) return add_fp8(name, shape);
   if (const auto form = packed_form(packed_, name, shape)) return add_packed(name, shape, *form);
   add_plain(name, plain_type(name), shape);
 }
