@@ -237,11 +237,10 @@ report::GridPoint grid_point(const InferReport& r, const DecodeCase& c) {
 
 report::WhatIf what_if(const InferReport& r, const plan::InferGrid& grid) {
   report::WhatIf w;
-  w.title = "What if";
+  w.title = "Other batches, contexts, acceptance";
   w.text =
-      "Batch, context and acceptance of drafts, on the layout above. Every place of the sliders "
-      "was "
-      "computed by the same functions as the table when this page was written.";
+      "On the layout above. Every place of the sliders was computed by the same functions as the "
+      "table when this page was written.";
   const auto axis = [](const std::string& label, const auto& values, const auto& text, auto start) {
     report::Axis a{label, {}, 0};
     for (std::size_t i = 0; i < values.size(); ++i) {

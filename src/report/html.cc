@@ -92,9 +92,12 @@ std::string table_html(const PageWriter& writer, const Table& table, const std::
     out += "<tr>";
     for (std::size_t c = 0; c < row.size(); ++c) {
       const std::size_t span = c + 1 == row.size() ? table.columns.size() - c : 1;
+      constexpr std::size_t kLong = 40;  // characters that may be broken into lines
+      const char* const kind = table.columns[c].number && span == 1 ? " class=\"n\""
+                               : row[c].text.size() > kLong         ? " class=\"long\""
+                                                                    : "";
       out += fmt::format("<td{}{}>{}{}</td>", span > 1 ? fmt::format(" colspan=\"{}\"", span) : "",
-                         table.columns[c].number && span == 1 ? " class=\"n\"" : "",
-                         writer.mark_html(row[c].mark), html(row[c].text));
+                         kind, writer.mark_html(row[c].mark), html(row[c].text));
     }
     out += "</tr>\n";
   }

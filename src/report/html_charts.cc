@@ -134,7 +134,7 @@ void PageWriter::write(const WhatIf& item) {
   check_shape(item);
   const std::size_t id = what_ifs.size();
   out += fmt::format(
-      "<div class=\"whatif\" data-what-if=\"{}\">\n<h3>{}</h3>\n<p>{}</p>\n<div "
+      "<div data-what-if=\"{}\">\n<h3>{}</h3>\n<p>{}</p>\n<div "
       "class=\"sliders\">\n",
       id, html(item.title), html(item.text));
   std::size_t start = 0;

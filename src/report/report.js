@@ -21,7 +21,9 @@
     c.closePath();
   }
 
-  const short = (v) => (v === null || v === undefined ? "-" : Number(v.toPrecision(5)).toLocaleString("en"));
+  const short = (v) => (v === null || v === undefined ? "-" : Number(v.toPrecision(6)).toLocaleString("en"));
+
+  const DASHES = [[], [8, 4], [2, 4], [10, 4, 2, 4]];  // lines are told by these, too
 
   // What every chart shares: axes in the page's colours, no dragging, a cursor that snaps to points.
   function options(host, chart, ticks) {
@@ -41,7 +43,9 @@
     }
     const pad = chart.kind === "bars" ? 0.5 : 0.25;
     return {
-      width: Math.max(260, host.clientWidth), height: 300, legend: { live: false, show: chart.series.length > 1 },
+      width: Math.max(260, host.clientWidth), height: 300, 
+      legend: { live: false, show: chart.series.length > 1,
+                markers: { width: 2, dash: (u, i) => (chart.kind === "lines" && DASHES[(i - 1) % 4].length ? "dashed" : "solid") } },
       cursor: { drag: { x: false, y: false }, focus: { prox: 30 }, y: false },
       scales: {
         x: { time: false, distr: chart.log_x ? 3 : 1,
@@ -119,7 +123,7 @@
     const o = options(host, chart, ticks);
     o.series = [{}, ...chart.series.map((s, i) => ({
       label: s.label, stroke: colour("--s" + (i % 8)), width: 2,
-      dash: [[], [8, 4], [2, 4], [10, 4, 2, 4]][i % 4],
+      dash: DASHES[i % 4],
       points: { show: !(s.marks && s.marks.length), size: 8, fill: colour("--s" + (i % 8)) },
       ...(chart.kind === "points" ? { paths: () => null, points: { show: true, size: 8 } } : {}),
     }))];
