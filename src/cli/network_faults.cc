@@ -41,11 +41,13 @@ std::vector<std::string> words_of(const std::string& text, char separator) {
 // One network under one fault, against itself whole.
 Json cell_of(const network::SimulateResult& r, double whole) {
   const bool none_left = r.stopped_groups == r.groups;
+  const auto limit = static_cast<std::size_t>(limit_mark(r));
   return {{"seconds", r.seconds},
           {"slowdown", none_left ? Json() : Json(r.seconds / whole)},
           {"cut_off_gpus", r.cut_off_gpus},
           {"stopped_groups", r.stopped_groups},
           {"groups", r.groups},
+          {"limited_by", none_left ? Json() : Json(limit_marks()[limit])},
           {"down",
            {{"switches", r.damage.switches}, {"links", r.damage.links}, {"nics", r.damage.nics}}}};
 }
@@ -95,6 +97,7 @@ Json row_of(const std::string& kind, const FaultOptions& options, const Globals&
           {"links", topology.links.size()},
           {"seconds", whole.seconds},
           {"algorithm_gbs", whole.algorithm_gbs},
+          {"limited_by", limit_marks()[static_cast<std::size_t>(limit_mark(whole))]},
           {"faults", cells}};
 }
 
@@ -131,10 +134,18 @@ constexpr const char* kWords =
     "Slowdown against the same network whole, over groups that can finish; `N stop`: groups "
     "with GPUs that nothing reaches.";
 
+report::Mark mark_of(const Json& limited) {
+  const std::vector<std::string> marks = limit_marks();
+  if (!limited.is_string()) return -1;
+  const auto at = std::ranges::find(marks, limited.get<std::string>());
+  return static_cast<report::Mark>(at - marks.begin());
+}
+
 report::GridPoint point_of(const Json& row, const std::string& fault) {
   report::GridPoint point;
   const double whole = row["seconds"].get<double>();
   if (fault.empty()) {
+    point.mark = mark_of(row["limited_by"]);
     point.numbers = {1, 1e3 * whole};
     point.texts = {"1.000", human_seconds(whole), "0", row["switches"].dump()};
     return point;
@@ -146,6 +157,7 @@ report::GridPoint point_of(const Json& row, const std::string& fault) {
     point.note = cell.is_null() ? "This network has no such part." : "No group can finish.";
     return point;
   }
+  point.mark = mark_of(cell["limited_by"]);
   point.numbers = {cell["slowdown"].get<double>(), 1e3 * cell["seconds"].get<double>()};
   point.texts[1] = human_seconds(cell["seconds"].get<double>());
   point.texts[2] = fmt::format("{} of {}", cell["stopped_groups"].get<std::int64_t>(),
@@ -201,12 +213,18 @@ report::Page page_of(const FaultOptions& options, const Globals& globals, const 
                       {}};
   for (std::size_t s = 0; s < bars.series.size(); ++s) {
     chart.series.push_back({bars.series[s], {}, {}});
-    for (const network::Bar& bar : bars.bars[s]) chart.series.back().values.push_back(bar.value);
+    report::Series& series = chart.series.back();
+    for (const network::Bar& bar : bars.bars[s]) series.values.push_back(bar.value);
+    for (const std::string& fault : bars.categories) {
+      const Json& cell = rows[s]["faults"][fault];
+      series.marks.push_back(cell.is_null() ? -1 : mark_of(cell["limited_by"]));
+    }
   }
   report::Page page;
   page.title = "What networks lose when a part of them fails";
   page.summary = fmt::format("{} over {} GPUs in groups of {}, {}.", options.job.traffic,
                              options.network.endpoints, options.job.group, options.job.placement);
+  page.marks = limit_marks();
   page.sections = {{"Faults", {table_of(options, rows), report::Paragraph{kWords}, chart}},
                    {"What if", {what_if(options, globals, rows)}},
                    simulation_assumptions(options.rates.rates())};

@@ -39,7 +39,11 @@ Json to_json(const Chart& chart) {
           {"series", series}};
 }
 
-std::string digits(double x) { return std::isfinite(x) ? fmt::format("{:.5g}", x) : "-"; }
+std::string digits(double x) {
+  if (!std::isfinite(x)) return "-";
+  return std::abs(x) >= 1e5 && std::abs(x) < 1e15 ? fmt::format("{:.0f}", x)
+                                                  : fmt::format("{:.6g}", x);
+}
 
 // The same numbers for whoever does not see the picture.
 Table numbers_of(const PageWriter& writer, const Chart& chart) {

@@ -32,14 +32,24 @@
                    labelFont: "12px system-ui, sans-serif", labelSize: 22 };
     const x = { ...axis, label: chart.x_label };
     if (ticks) {
-      // One tick for each position, fewer where they would not fit.
-      x.splits = (u) => {
-        const room = Math.max(1, Math.floor(u.bbox.width / devicePixelRatio / (8 * Math.max(...ticks.map((t) => t.length)) + 10)));
-        const every = Math.ceil(ticks.length / room);
-        return ticks.map((_, i) => i).filter((i) => i % every === 0);
-      };
+      // One tick for each position: names that would not fit are turned, numbers are thinned out.
+      const longest = Math.max(...ticks.map((t) => t.length)), width = Math.max(260, host.clientWidth) - 80;
+      const every = Math.ceil(ticks.length / Math.max(1, Math.floor(width / (8 * longest + 10))));
+      const turned = every > 1 && chart.kind === "bars";
+      if (turned) Object.assign(x, { rotate: -35, size: Math.min(150, 24 + 4.2 * longest) });
+      x.splits = () => ticks.map((_, i) => i).filter((i) => turned || i % every === 0);
       x.values = (u, splits) => splits.map((i) => ticks[i]);
       x.grid = { show: false };
+    } else {
+      x.values = (u, splits) => splits.map(short);
+      if (chart.log_x) {
+        x.splits = (u, axis, lo, hi) => {
+          const all = [];
+          for (let power = 10 ** Math.floor(Math.log10(lo)); power <= hi; power *= 10) all.push(power, 2 * power, 5 * power);
+          return all.filter((v) => v >= lo && v <= hi);
+        };
+        x.filter = (u, splits) => splits;
+      }
     }
     const pad = chart.kind === "bars" ? 0.5 : 0.25;
     return {
@@ -124,8 +134,8 @@
     o.series = [{}, ...chart.series.map((s, i) => ({
       label: s.label, stroke: colour("--s" + (i % 8)), width: 2,
       dash: DASHES[i % 4],
-      points: { show: !(s.marks && s.marks.length), size: 8, fill: colour("--s" + (i % 8)) },
-      ...(chart.kind === "points" ? { paths: () => null, points: { show: true, size: 8 } } : {}),
+      points: { show: !(s.marks && s.marks.some((m) => m >= 0)), size: 8, fill: colour("--s" + (i % 8)) },
+      ...(chart.kind === "points" ? { paths: () => null } : {}),
     }))];
     let show = () => {};
     o.hooks = { draw: [(u) => drawMarks(u, chart, chosen)],
