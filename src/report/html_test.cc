@@ -98,15 +98,15 @@ TEST(HtmlPageTest, AssetsAreTheFilesOfTheSourceTree) {
   const std::string root = CACHALOT_SOURCE_DIR;
   const auto same = [&](std::span<const EmbeddedFile> files, const std::string& path) {
     ASSERT_EQ(1u, files.size()) << path;
-    EXPECT_EQ(read_file(root + path, 1 << 20), files.front().text) << path;
+    EXPECT_EQ(read_file(root + "/" + path, 1 << 20), files.front().text) << path;
     EXPECT_EQ(std::string::npos, files.front().text.find("</script")) << path;
     EXPECT_EQ(std::string::npos, files.front().text.find("</style")) << path;
   };
-  same(embedded_script(), "/src/report/report.js");
-  same(embedded_style(), "/src/report/report.css");
-  same(uplot_script(), "/third_party/uplot/uPlot.iife.min.js");
-  same(uplot_style(), "/third_party/uplot/uPlot.min.css");
-  same(uplot_licence(), "/third_party/uplot/LICENSE.txt");
+  same(embedded_script(), "src/report/report.js");
+  same(embedded_style(), "src/report/report.css");
+  same(uplot_script(), "third_party/uplot/uPlot.iife.min.js");
+  same(uplot_style(), "third_party/uplot/uPlot.min.css");
+  same(uplot_licence(), "third_party/uplot/LICENSE.txt");
 }
 
 TEST(HtmlPageTest, TellsALimitByShapeAndWord) {
