@@ -48,7 +48,10 @@ class Page(html.parser.HTMLParser):
         if tag not in VOID:
             self.open.append(tag)
 
-    handle_startendtag = lambda self, tag, attrs: (self.handle_starttag(tag, attrs), tag not in VOID and self.open.pop())
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
 
     def handle_endtag(self, tag):
         if not self.open or self.open.pop() != tag:

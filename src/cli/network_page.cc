@@ -39,7 +39,6 @@ void add_html_planes_flag(CLI::App& command, std::vector<int>& planes) {
                   "1, 2, 4... up to the GPUs of a node")
       ->delimiter(',')
       ->check(CLI::Range(1, 1024))
-      ->expected(0, 16)
       ->type_name("N,N,...");
 }
 
