@@ -114,7 +114,7 @@ report::Table claims_table(const std::vector<plan::Claim>& claims) {
 }
 
 report::Chart bars(const std::vector<Row>& rows, const std::string& title, const std::string& unit,
-                   std::vector<std::pair<std::string, double Row::*>> figures) {
+                   const std::vector<std::pair<std::string, double Row::*>>& figures) {
   report::Chart chart;
   chart.kind = report::Chart::Kind::kBars;
   chart.title = title;

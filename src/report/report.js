@@ -36,7 +36,7 @@
       const longest = Math.max(...ticks.map((t) => t.length)), width = Math.max(260, host.clientWidth) - 80;
       const every = Math.ceil(ticks.length / Math.max(1, Math.floor(width / (8 * longest + 10))));
       const turned = every > 1 && chart.kind === "bars";
-      if (turned) Object.assign(x, { rotate: -35, size: Math.min(150, 24 + 4.2 * longest) });
+      if (turned) Object.assign(x, { rotate: 35, size: Math.min(170, 24 + 4.2 * longest) });
       x.splits = () => ticks.map((_, i) => i).filter((i) => turned || i % every === 0);
       x.values = (u, splits) => splits.map((i) => ticks[i]);
       x.grid = { show: false };
@@ -53,7 +53,7 @@
     }
     const pad = chart.kind === "bars" ? 0.5 : 0.25;
     return {
-      width: Math.max(260, host.clientWidth), height: 300, 
+      width: Math.max(260, host.clientWidth), height: 250 + (x.size || 50), 
       legend: { live: false, show: chart.series.length > 1,
                 markers: { width: 2, dash: (u, i) => (chart.kind === "lines" && DASHES[(i - 1) % 4].length ? "dashed" : "solid") } },
       cursor: { drag: { x: false, y: false }, focus: { prox: 30 }, y: false },
