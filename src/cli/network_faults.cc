@@ -170,6 +170,8 @@ report::GridPoint point_of(const Json& row, const std::string& fault) {
 report::WhatIf what_if(const FaultOptions& options, const Globals& globals, const Json& rows) {
   const std::vector<std::string> faults = words_of(options.faults, ' ');
   const std::vector<int> planes = plane_positions(options.html_planes, options.network.spec());
+  // As many GPUs for each number of planes, however many fit.
+  const std::int64_t endpoints = network::build(options.network.spec()).endpoints();
   report::WhatIf w;
   w.title = "What if an mpft had more or fewer planes";
   w.text = "The same GPUs, traffic and faults; each place of the sliders simulated.";
@@ -185,6 +187,7 @@ report::WhatIf what_if(const FaultOptions& options, const Globals& globals, cons
     }
     FaultOptions own = options;
     own.network.planes = p;
+    own.network.endpoints = endpoints;
     try {
       if (row.is_null()) row = row_of("mpft", own, globals);
     } catch (const Error& e) {
@@ -225,9 +228,12 @@ report::Page page_of(const FaultOptions& options, const Globals& globals, const 
   page.summary = fmt::format("{} over {} GPUs in groups of {}, {}.", options.job.traffic,
                              options.network.endpoints, options.job.group, options.job.placement);
   page.marks = limit_marks();
-  page.sections = {{"Faults", {table_of(options, rows), report::Paragraph{kWords}, chart}},
-                   {"What if", {what_if(options, globals, rows)}},
-                   simulation_assumptions(options.rates.rates())};
+  page.sections = {{"Faults", {table_of(options, rows), report::Paragraph{kWords}, chart}}};
+  const std::vector<std::string> kinds = words_of(options.kinds, ',');
+  if (std::ranges::find(kinds, "mpft") != kinds.end()) {
+    page.sections.push_back({"What if", {what_if(options, globals, rows)}});
+  }
+  page.sections.push_back(simulation_assumptions(options.rates.rates()));
   return page;
 }
 

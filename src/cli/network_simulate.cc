@@ -130,7 +130,7 @@ report::GridPoint point_of(const network::SimulateResult& r) {
   if (r.stopped_groups == r.groups) {
     point.texts.assign(5, "-");
     point.numbers.assign(2, report::kNothing);
-    point.note = "no group can finish: nothing reaches some of its GPUs";
+    point.note = "No group can finish: each has GPUs that nothing reaches.";
     return point;
   }
   point.mark = limit_mark(r);
@@ -169,7 +169,7 @@ report::WhatIf what_if(network::SimulateSpec spec, const std::vector<int>& asked
   return w;
 }
 
-report::Page page_of(const network::Topology& topology, const network::SimulateSpec& spec,
+report::Page page_of(const network::Topology& topology, network::SimulateSpec spec,
                      const network::SimulateResult& result, const std::vector<double>& loads,
                      const Json& json, const std::vector<int>& planes) {
   report::Page page;
@@ -200,6 +200,7 @@ report::Page page_of(const network::Topology& topology, const network::SimulateS
                      report::Drawing{"Links between switches by how long they are busy",
                                      network::draw_topology(topology, loads)}}}};
   if (topology.spec.kind == network::Kind::kMpft) {
+    spec.topology = topology.spec;  // with as many endpoints as were built, however many fit
     page.sections.push_back({"What if", {what_if(spec, planes, result)}});
   }
   page.sections.push_back(simulation_assumptions(result.rates));

@@ -123,6 +123,22 @@ TEST(HtmlPageTest, AShortRowSpansTheRest) {
   EXPECT_THAT(page, HasSubstr("<td class=\"n\">1</td><td colspan=\"2\">no more</td>"));
 }
 
+TEST(HtmlPageTest, SlidersHaveNamesAndBeginAtTheirStart) {
+  WhatIf w{"w",      "",     {{"batch", {"1", "8"}, 0}, {"context", {"1K", "4K", "16K"}, 1}},
+           {"TPOT"}, {"ms"}, {}};
+  for (int i = 0; i < 6; ++i) w.points.push_back({-1, {1.0 * i}, {cat(i, " ms")}, ""});
+  w.points[1].note = "why";
+  const std::string page = to_html(page_with(w));
+  EXPECT_THAT(page,
+              HasSubstr("<label for=\"w0a1\">context</label><output for=\"w0a1\">4K</output>"));
+  EXPECT_THAT(
+      page,
+      HasSubstr("id=\"w0a1\" min=\"0\" max=\"2\" step=\"1\" value=\"1\" aria-valuetext=\"4K\""));
+  EXPECT_THAT(page, HasSubstr("<dt>TPOT</dt><dd>1 ms</dd>"));  // without scripts, too
+  EXPECT_THAT(page, HasSubstr("<p class=\"note\">why</p>"));
+  EXPECT_EQ(2u, count(page, "type=\"radio\""));
+}
+
 TEST(HtmlPageTest, ContradictionsAreRefused) {
   EXPECT_THAT(error_of(page_with(Table{"t", {{"a"}}, {{"1", "2"}}})), HasSubstr("2 cells below 1"));
   Chart chart{Chart::Kind::kBars, "c", "", "", {"x", "y"}, {}, false, true, {{"s", {1}, {}}}};
