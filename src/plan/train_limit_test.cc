@@ -8,7 +8,8 @@ namespace cachalot::plan {
 namespace {
 
 model::Config v3() {
-  return model::load_config(std::string(CACHALOT_SOURCE_DIR) + "/configs/models/deepseek-v3.json");
+  return model::load_config(CACHALOT_SOURCE_DIR + std::string("/") +
+                            "configs/models/deepseek-v3.json");
 }
 
 cost::Layout layout(cost::ScheduleKind schedule) {
