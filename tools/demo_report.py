@@ -40,8 +40,8 @@ def main():
 
     print("\nBits per byte of the held-out tenth (fewer is better)")
     row("this model, from its weights alone", f"{score['bits_per_byte']:.3f}", f"after {seconds} s of training")
-    row("7z PPMd, order 16, given the rest", f"{bits['ppmd16']:.3f}", "256 MB of memory")
-    row("7z PPMd, order 24, given the rest", f"{bits['ppmd24']:.3f}", "256 MB of memory")
+    row("7z PPMd, order 16, given the rest", f"{bits['ppmd16']:.3f}", "128 MB of memory")
+    row("7z PPMd, order 24, given the rest", f"{bits['ppmd24']:.3f}", "128 MB of memory")
     row("xz -9e, given the rest", f"{bits['xz']:.3f}")
 
     print("\nThe model")

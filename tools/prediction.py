@@ -9,6 +9,9 @@
 Everything but the report lies in runs/prediction. No case is used for calibration: the profile comes from `plan probe`,
 which times single kernels and next to empty models, and none of the shapes here. Each measurement is a command of
 its own, well under a minute; --prefix puts words before it (chrt, taskset), for machines that other programs use.
+
+The memory of a virtual machine changes its speed by half from one minute to the next, and a profile holds for one speed. So a
+decode is measured again, --attempts times at most, until the reads beside it lie within 15 % of the profile's; the nearest is taken.
 """
 import argparse
 import json
@@ -17,9 +20,11 @@ import pathlib
 import shlex
 import subprocess
 import sys
+import tomllib
 
 REPO = pathlib.Path(__file__).resolve().parents[1]
 MARK_MEDIAN, MARK_WORST = 0.10, 0.25
+SAME_MACHINE = 0.15  # a read beside a decode, from the profile's
 
 BASE = {
     "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "scoring_func": "sigmoid",
@@ -163,12 +168,23 @@ class Driver:
                 continue
             if result.exists() and not self.o.again:
                 continue
-            say(case["name"])
-            answer = json.loads(self.cachalot(self.cases.bench(case), prefix=True))
+            answers = []
+            while not answers or (self.unlike(case, answers[-1]) > SAME_MACHINE and len(answers) < self.o.attempts):
+                say(case["name"] + (f", attempt {len(answers) + 1}" if answers else ""))
+                answers.append(json.loads(self.cachalot(self.cases.bench(case), prefix=True)))
+            answer = min(answers, key=lambda a: self.unlike(case, a))
             result.write_text(json.dumps(answer) + "\n")
+
+    def unlike(self, case, answer):
+        """How far the memory beside a decode was from the profile's; 0 for what memory does not bind."""
+        if case["kind"] != "decode":
+            return 0.0
+        profile = tomllib.loads(self.cases.profile.read_text())
+        return abs(answer["cases"][0]["ceiling"] / profile["device"]["memory_gbps"] - 1)
 
     def table(self):
         rows = []
+        memory = tomllib.loads(self.cases.profile.read_text())["device"]["memory_gbps"]
         for case in self.cases.all():
             result = self.o.runs / f"{case['name']}.result.json"
             if not result.exists():
@@ -177,8 +193,9 @@ class Driver:
             measured = self.cases.measured(case, answer)
             predicted = self.cases.predicted(case, json.loads(self.cachalot(self.cases.plan(case))))
             one = answer["cases"][0]
-            rows.append(dict(case, measured=measured, predicted=predicted, error=predicted / measured - 1,
-                             valid=one.get("valid_turns", 0), turns=one.get("turns", 0), machine=answer["machine"]))
+            beside = f"{one['ceiling']:.1f}" if case["kind"] == "decode" else ""
+            rows.append(dict(case, beside=beside, measured=measured, predicted=predicted, error=predicted / measured - 1,
+                             memory=memory, valid=one.get("valid_turns", 0), turns=one.get("turns", 0), machine=answer["machine"]))
         return rows
 
 
@@ -259,11 +276,15 @@ def page(rows):
         f"{100 * max(errors):.1f} %, {worst['name']} (mark 25 %: {verdict(max(errors), MARK_WORST)}).",
         f"- Machine: {machine['cpu']}, level {machine['level']}, {machine['threads']} threads.",
         "- The profile comes from `cachalot plan probe`: single kernels of one size and models with next to no weights. Nothing was "
-        "calibrated on these cases.", "- Made by `tools/prediction.py make`, `probe`, `measure` and `report`.", "",
-        "| case | | measured, tokens/s | predicted | error | turns that counted |", "|---|---|---:|---:|---:|---:|"]
+        "calibrated on these cases.",
+        f"- The profile's memory reads {rows[0]['memory']:.1f} GB/s. This one changes between some 30 and 55 from minute to minute, so a decode "
+        f"was measured again until a read beside it was within {100 * SAME_MACHINE:.0f} % of the profile's (at most --attempts times).",
+        "- Made by `tools/prediction.py make`, `probe`, `measure` and `report`.", "",
+        "| case | | measured, tokens/s | predicted | error | a read beside it, GB/s | turns that counted |",
+        "|---|---|---:|---:|---:|---:|---:|"]
     for row in rows:
         lines.append(f"| {row['kind']}, {row['shape']} | {describe(row)} | {row['measured']:.1f} | {row['predicted']:.1f} | "
-                     f"{100 * row['error']:+.1f} % | {row['valid']} of {row['turns']} |")
+                     f"{100 * row['error']:+.1f} % | {row['beside']} | {row['valid']} of {row['turns']} |")
     lines += ["", "| shape | sizes |", "|---|---|"]
     for shape, sizes in SHAPES.items():
         experts = f"{sizes['n_routed_experts']} experts of {sizes['moe_intermediate_size']}, {sizes['num_experts_per_tok']} per token" \
@@ -284,6 +305,7 @@ def main():
     parser.add_argument("--prefix", default="", help="words before each measurement's command")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--limit", type=float, default=12, help="seconds of a case")
+    parser.add_argument("--attempts", type=int, default=6, help="at a decode, until the memory is the profile's")
     parser.add_argument("--out", type=pathlib.Path, default=REPO / "docs", help="where the page goes")
     o = parser.parse_args()
     driver = Driver(o)

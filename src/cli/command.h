@@ -19,9 +19,10 @@ inline constexpr const char* kVersion = CACHALOT_VERSION;
 struct Globals {
   int threads = 0;  // 0: $CACHALOT_THREADS, else one per core
   bool json = false;
-  std::string device;   // empty: $CACHALOT_DEVICE, else cpu
-  std::string pin;      // empty: $CACHALOT_PIN, else auto
-  std::string weights;  // empty: $CACHALOT_WEIGHTS, else auto
+  std::string device;        // empty: $CACHALOT_DEVICE, else cpu
+  std::string pin;           // empty: $CACHALOT_PIN, else auto
+  std::string weights;       // empty: $CACHALOT_WEIGHTS, else auto
+  std::string command_line;  // as a shell would take it again
   std::function<void()> action;
 };
 

@@ -7,6 +7,7 @@
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/weight_options.h"
 #include "model/convert.h"
 #include "runtime/runtime.h"
 
@@ -17,7 +18,7 @@ namespace {
 struct Options {
   std::string source, target;
   std::string dtype;
-  int group = 0;
+  WeightOptions weights;
 };
 
 void run(const Options& o, const Globals& globals) {
@@ -26,13 +27,7 @@ void run(const Options& o, const Globals& globals) {
   Progress progress;
   model::ConvertOptions options;
   options.format = format;
-  const bool integers =
-      format == model::WeightFormat::kInt8 || format == model::WeightFormat::kInt4;
-  if (o.group != 0 && !integers) {
-    throw Error(Code::kUsage,
-                cat("--group is for int8 and int4, but --dtype is ", o.dtype, "; leave it out"));
-  }
-  options.group = o.group;
+  apply(o.weights, options);
   options.progress = [&](std::size_t done, std::size_t all) {
     progress.show(fmt::format("{} {} of {} tensors",
                               bar(static_cast<double>(done), static_cast<double>(all)), done, all),
@@ -73,11 +68,7 @@ void add_convert(CLI::App& root, Globals& globals) {
           "BF16 scale per group of columns")
       ->required()
       ->type_name("f32|bf16|fp8|int8|int4");
-  command
-      ->add_option("--group", o->group,
-                   "Columns that share a scale, of int8 (unless given 128) and int4 (32)")
-      ->check(CLI::IsMember({32, 64, 128}))
-      ->type_name("32|64|128");
+  add_weight_options(command, o->weights);
   on_run(command, globals, o, run);
 }
 

@@ -10,6 +10,7 @@
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/weight_options.h"
 #include "model/init.h"
 #include "runtime/runtime.h"
 #include "text/tokenizer.h"
@@ -24,7 +25,7 @@ namespace fs = std::filesystem;
 struct Options {
   std::string config, target;
   std::string dtype;  // empty: what the config says
-  int group = 0;
+  WeightOptions weights;
   std::uint64_t seed = 1;
   double std = 0;
   double shard_gb = 5;
@@ -94,12 +95,10 @@ void run(const Options& o, const Globals& globals) {
   const TokenizerFiles tokenizer = find_tokenizer(o.tokenizer);
   const Shape shape = read_shape(o.config, tokenizer);
   options.format = o.dtype.empty() ? shape.format : model::parse_weight_format(o.dtype);
-  if (o.group != 0 && !model::packed_config(options.format, 0).enabled) {
-    throw Error(Code::kUsage, cat("--group is for int8 and int4, but the weights are ",
-                                  model::name(options.format), "; leave it out"));
+  apply(o.weights, options);
+  if (o.dtype.empty() && !o.weights.given() && shape.config.packed.enabled) {
+    options.packed = shape.config.packed;  // as the config says
   }
-  const bool as_config_says = o.dtype.empty() && shape.config.packed.enabled;
-  options.group = o.group == 0 && as_config_says ? shape.config.packed.group : o.group;
   options.seed = o.seed;
   options.std = o.std;
   options.shard_bytes = static_cast<std::uint64_t>(o.shard_gb * 0x1p30);
@@ -157,11 +156,7 @@ void add_init(CLI::App& root, Globals& globals) {
                    "Form of the weights, as `cachalot convert` writes it; unless given, the one "
                    "that the config.json names (a recipe: bf16)")
       ->type_name("f32|bf16|fp8|int8|int4");
-  command
-      ->add_option("--group", o->group,
-                   "Columns that share a scale, of int8 (unless given 128) and int4 (32)")
-      ->check(CLI::IsMember({32, 64, 128}))
-      ->type_name("32|64|128");
+  add_weight_options(command, o->weights);
   command->add_option("--seed", o->seed, "Of the random numbers")->type_name("N");
   command
       ->add_option("--std", o->std,

@@ -59,8 +59,28 @@ void set_up_log() {
   spdlog::set_default_logger(std::move(logger));
 }
 
+// Words that a shell would take apart or change are quoted.
+std::string command_line(int argc, char** argv) {
+  static constexpr std::string_view kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=+,./:@%";
+  std::string line = "cachalot";
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    line += ' ';
+    if (!word.empty() && word.find_first_not_of(kPlain) == std::string_view::npos) {
+      line += word;
+      continue;
+    }
+    line += '\'';
+    for (const char c : word) line += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    line += '\'';
+  }
+  return line;
+}
+
 int run(int argc, char** argv) {
   Globals globals;
+  globals.command_line = command_line(argc, argv);
   CLI::App app(kDescription, "cachalot");
   app.option_defaults()->always_capture_default();
   app.get_formatter()->column_width(36);

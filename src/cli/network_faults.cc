@@ -8,8 +8,11 @@
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/processes.h"
+#include "cli/html_page.h"
 #include "cli/network_options.h"
+#include "cli/network_page.h"
 #include "network/drawing.h"
+#include "report/text.h"
 
 namespace cachalot::cli {
 
@@ -22,7 +25,8 @@ struct FaultOptions {
   RouteOptions route;
   std::string kinds = "mpft,mrft,ft2,ft3,dragonfly,slimfly,dragonfly:ugal,slimfly:ugal";
   std::string faults = "plane:1 leaf:1 spine:1 links:1% nic:1";
-  std::string svg;
+  std::string svg, html;
+  std::vector<int> html_planes;
 };
 
 std::vector<std::string> words_of(const std::string& text, char separator) {
@@ -37,10 +41,12 @@ std::vector<std::string> words_of(const std::string& text, char separator) {
 
 // One network under one fault.
 Json cell_of(const network::SimulateResult& r) {
+  const auto limit = static_cast<std::size_t>(limit_mark(r));
   return {{"seconds", r.seconds},
           {"cut_off_gpus", r.cut_off_gpus},
           {"stopped_groups", r.stopped_groups},
           {"groups", r.groups},
+          {"limited_by", limit_marks()[limit]},
           {"down",
            {{"switches", r.damage.switches}, {"links", r.damage.links}, {"nics", r.damage.nics}}}};
 }
@@ -99,6 +105,7 @@ Json simulate_one(const std::string& kind, const std::string& fault, const Fault
           {"links", topology.links.size()},
           {"seconds", r.seconds},
           {"algorithm_gbs", r.algorithm_gbs},
+          {"limited_by", limit_marks()[static_cast<std::size_t>(limit_mark(r))]},
           {"faults", Json::object()}};
 }
 
@@ -132,42 +139,161 @@ Json rows_of(const FaultOptions& options, const Globals& globals) {
   return rows;
 }
 
-void run_faults(const FaultOptions& options, const Globals& globals) {
-  const Json rows = rows_of(options, globals);
+network::BarChart bars_of(const FaultOptions& options, const Json& rows) {
+  network::BarChart chart;
+  chart.title = fmt::format("Slowdown of {} (groups of {}, {}) by what is down",
+                            options.job.traffic, options.job.group, options.job.placement);
+  chart.y_label = "time over the whole network's time";
+  chart.categories = words_of(options.faults, ' ');
+  chart.reference = 1;
+  for (const Json& row : rows) {
+    chart.series.push_back(row["name"].get<std::string>());
+    chart.bars.emplace_back();
+    for (const std::string& fault : chart.categories)
+      chart.bars.back().push_back(bar_of(row["faults"][fault]));
+  }
+  return chart;
+}
+
+report::Table table_of(const FaultOptions& options, const Json& rows) {
+  report::Table table{"", {{"network", false}, {"switches"}, {"whole"}}, {}};
   const std::vector<std::string> faults = words_of(options.faults, ' ');
-  if (!options.svg.empty()) {
-    network::BarChart chart;
-    chart.title = fmt::format("Slowdown of {} (groups of {}, {}) by what is down",
-                              options.job.traffic, options.job.group, options.job.placement);
-    chart.y_label = "time over the whole network's time";
-    chart.categories = faults;
-    chart.reference = 1;
-    for (const Json& row : rows) {
-      chart.series.push_back(row["name"].get<std::string>());
-      chart.bars.emplace_back();
-      for (const std::string& fault : faults)
-        chart.bars.back().push_back(bar_of(row["faults"][fault]));
+  for (const std::string& fault : faults) table.columns.push_back({fault});
+  for (const Json& row : rows) {
+    table.rows.push_back({row["name"].get<std::string>(), row["switches"].dump(),
+                          human_seconds(row["seconds"].get<double>())});
+    for (const std::string& fault : faults)
+      table.rows.back().emplace_back(text_of(row["faults"][fault]));
+  }
+  return table;
+}
+
+constexpr const char* kWords =
+    "Slowdown against the same network whole, over groups that can finish; `N stop`: groups "
+    "with GPUs that nothing reaches.";
+
+report::Mark mark_of(const Json& limited) {
+  const std::vector<std::string> marks = limit_marks();
+  if (!limited.is_string()) return -1;
+  const auto at = std::ranges::find(marks, limited.get<std::string>());
+  return static_cast<report::Mark>(at - marks.begin());
+}
+
+report::GridPoint point_of(const Json& row, const std::string& fault) {
+  report::GridPoint point;
+  const double whole = row["seconds"].get<double>();
+  if (fault.empty()) {
+    point.mark = mark_of(row["limited_by"]);
+    point.numbers = {1, 1e3 * whole};
+    point.texts = {"1.000", human_seconds(whole), "0", row["switches"].dump()};
+    return point;
+  }
+  const Json& cell = row["faults"][fault];
+  point.numbers.assign(2, report::kNothing);
+  point.texts = {text_of(cell), "-", "-", row["switches"].dump()};
+  if (cell.is_null() || cell["slowdown"].is_null()) {
+    point.note = cell.is_null() ? "This network has no such part." : "No group can finish.";
+    return point;
+  }
+  point.mark = mark_of(cell["limited_by"]);
+  point.numbers = {cell["slowdown"].get<double>(), 1e3 * cell["seconds"].get<double>()};
+  point.texts[1] = human_seconds(cell["seconds"].get<double>());
+  point.texts[2] = fmt::format("{} of {}", cell["stopped_groups"].get<std::int64_t>(),
+                               cell["groups"].get<std::int64_t>());
+  return point;
+}
+
+// mpft with other numbers of planes under the same faults, each simulated but for the row that is
+// already there.
+report::WhatIf what_if(const FaultOptions& options, const Globals& globals, const Json& rows) {
+  const std::vector<std::string> faults = words_of(options.faults, ' ');
+  const std::vector<int> planes = plane_positions(options.html_planes, options.network.spec());
+  // As many GPUs for each number of planes, however many fit.
+  const std::int64_t endpoints = network::build(options.network.spec()).endpoints();
+  report::WhatIf w;
+  w.title = "What if an mpft had more or fewer planes";
+  w.text = "The same GPUs, traffic and faults; each place of the sliders simulated.";
+  w.axes = {planes_axis(planes, options.network.planes), {"what is down", {"nothing"}, 0}};
+  w.axes[1].texts.insert(w.axes[1].texts.end(), faults.begin(), faults.end());
+  w.readouts = {"time over the whole network's", "time", "groups that cannot finish", "switches"};
+  w.measures = {"time over the whole network's", "time, ms"};
+  for (const int p : planes) {
+    Json row;
+    std::string why;
+    for (const Json& known : rows) {
+      if (p == options.network.planes && known["name"] == "mpft") row = known;
     }
-    write_file_atomically(options.svg, network::draw_bars(chart));
+    FaultOptions own = options;
+    own.network.planes = p;
+    own.network.endpoints = endpoints;
+    try {
+      own.kinds = "mpft";
+      if (row.is_null()) row = rows_of(own, globals)[0];
+    } catch (const Error& e) {
+      why = e.what();
+    }
+    for (std::size_t f = 0; f <= faults.size(); ++f) {
+      w.points.push_back(grid_point_or_why(w, [&] {
+        if (row.is_null()) throw Error(Code::kUsage, why);
+        return point_of(row, f == 0 ? "" : faults[f - 1]);
+      }));
+    }
+  }
+  return w;
+}
+
+report::Page page_of(const FaultOptions& options, const Globals& globals, const Json& rows) {
+  const network::BarChart bars = bars_of(options, rows);
+  report::Chart chart{report::Chart::Kind::kBars,
+                      bars.title,
+                      "down",
+                      bars.y_label,
+                      bars.categories,
+                      {},
+                      false,
+                      true,
+                      {}};
+  for (std::size_t s = 0; s < bars.series.size(); ++s) {
+    chart.series.push_back({bars.series[s], {}, {}});
+    report::Series& series = chart.series.back();
+    for (const network::Bar& bar : bars.bars[s]) series.values.push_back(bar.value);
+    for (const std::string& fault : bars.categories) {
+      const Json& cell = rows[s]["faults"][fault];
+      series.marks.push_back(cell.is_null() ? -1 : mark_of(cell["limited_by"]));
+    }
+  }
+  report::Page page;
+  page.title = "What networks lose when a part of them fails";
+  page.summary = fmt::format("{} over {} GPUs in groups of {}, {}.", options.job.traffic,
+                             options.network.endpoints, options.job.group, options.job.placement);
+  page.marks = limit_marks();
+  page.sections = {{"Faults", {table_of(options, rows), report::Paragraph{kWords}, chart}}};
+  const std::vector<std::string> kinds = words_of(options.kinds, ',');
+  if (std::ranges::find(kinds, "mpft") != kinds.end()) {
+    page.sections.push_back({"What if", {what_if(options, globals, rows)}});
+  }
+  page.sections.push_back(simulation_assumptions(options.rates.rates()));
+  return page;
+}
+
+void run_faults(const FaultOptions& options, const Globals& globals) {
+  check_html(options.html);
+  const Json rows = rows_of(options, globals);
+  if (!options.svg.empty()) {
+    write_file_atomically(options.svg, network::draw_bars(bars_of(options, rows)));
+  }
+  const Json result = {{"traffic", options.job.traffic}, {"networks", rows}};
+  if (!options.html.empty()) {
+    report::Page page = page_of(options, globals, rows);
+    page.result = result;
+    write_html(options.html, std::move(page), globals);
   }
   if (globals.json) {
-    print_json({{"traffic", options.job.traffic}, {"networks", rows}});
+    print_json(result);
     return;
   }
-  std::string head = fmt::format("{:<14} {:>8} {:>12}", "", "switches", "whole");
-  for (const std::string& fault : faults) head += fmt::format(" {:>17}", fault);
-  print_line(head);
-  for (const Json& row : rows) {
-    std::string text = fmt::format("{:<14} {:>8} {:>12}", row["name"].get<std::string>(),
-                                   row["switches"].get<std::int64_t>(),
-                                   human_seconds(row["seconds"].get<double>()));
-    for (const std::string& fault : faults)
-      text += fmt::format(" {:>17}", text_of(row["faults"][fault]));
-    print_line(text);
-  }
-  print_line(
-      "Slowdown against the same network whole, over groups that can finish; `N stop`: groups "
-      "with GPUs that nothing reaches.");
+  print(report::text(table_of(options, rows)));
+  print_line(kWords);
 }
 
 }  // namespace
@@ -197,6 +323,8 @@ void add_network_faults(CLI::App& group, Globals& globals) {
   add_rate_flags(*command, options->rates);
   command->add_option("--svg", options->svg, "Draw the table as bars into this file")
       ->type_name("FILE");
+  add_html_flag(*command, options->html);
+  add_html_planes_flag(*command, options->html_planes);
   on_run(command, globals, options, run_faults);
 }
 

@@ -7,9 +7,12 @@
 
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "cli/html_page.h"
 #include "cli/network_eplb.h"
 #include "cli/network_options.h"
+#include "cli/network_page.h"
 #include "network/drawing.h"
+#include "report/text.h"
 
 namespace cachalot::cli {
 
@@ -20,7 +23,8 @@ struct Options {
   RateOptions rates;
   JobOptions job;
   RouteOptions route;
-  std::string fail, svg;
+  std::string fail, svg, html;
+  std::vector<int> html_planes;
   bool balance = false;
   int eplb_slots = 0;
 };
@@ -69,9 +73,10 @@ Json to_json(const network::Topology& topology, const network::SimulateSpec& spe
           {"peak_bytes", r.run.peak_bytes}};
 }
 
-void print_table(const Json& r) {
-  const auto line = [](const char* what, const std::string& value) {
-    print_line(fmt::format("{:<22} {}", what, value));
+report::Facts facts_of(const Json& r) {
+  report::Facts facts;
+  const auto line = [&](const char* what, const std::string& value) {
+    facts.items.emplace_back(what, value);
   };
   const auto number = [&](const char* key) { return r[key].get<std::int64_t>(); };
   line("network",
@@ -111,6 +116,18 @@ void print_table(const Json& r) {
                                 number("flows"), number("distinct_parts"), number("parts"),
                                 number("distinct_flows"), r["wall_seconds"].get<double>(),
                                 human_bytes(r["peak_bytes"].get<double>())));
+  if (!r.contains("eplb")) return facts;
+  const Json& e = r["eplb"];
+  line("experts",
+       fmt::format("{} placement by EPLB in {} slots; busiest GPU over the mean {:.3f}, in order "
+                   "{:.3f}",
+                   e["policy"].get<std::string>(), e["slots"].get<int>(),
+                   e["imbalance"].get<double>(), e["imbalance_before"].get<double>()));
+  line("against in order",
+       fmt::format("{} before, {} after: {:.3f} times as fast",
+                   human_seconds(e["seconds_before"].get<double>()),
+                   human_seconds(e["seconds"].get<double>()), e["speedup"].get<double>()));
+  return facts;
 }
 
 // Before and after: the same tokens with experts in order, and where the balancer puts them.
@@ -126,21 +143,6 @@ Json eplb_to_json(const Balanced& balanced, const network::SimulateResult& befor
           {"speedup", before.seconds / after.seconds}};
 }
 
-void print_eplb(const Json& e) {
-  const auto line = [](const char* what, const std::string& value) {
-    print_line(fmt::format("{:<22} {}", what, value));
-  };
-  line("experts",
-       fmt::format("{} placement by EPLB in {} slots; busiest GPU over the mean {:.3f}, in order "
-                   "{:.3f}",
-                   e["policy"].get<std::string>(), e["slots"].get<int>(),
-                   e["imbalance"].get<double>(), e["imbalance_before"].get<double>()));
-  line("against in order",
-       fmt::format("{} before, {} after: {:.3f} times as fast",
-                   human_seconds(e["seconds_before"].get<double>()),
-                   human_seconds(e["seconds"].get<double>()), e["speedup"].get<double>()));
-}
-
 // Link by link, the busier direction's time over the whole time.
 std::vector<double> loads_of(const network::Topology& topology, const network::SimulateResult& r) {
   std::vector<double> loads(topology.links.size());
@@ -152,7 +154,91 @@ std::vector<double> loads_of(const network::Topology& topology, const network::S
   return loads;
 }
 
+report::GridPoint point_of(const network::SimulateResult& r) {
+  report::GridPoint point;
+  if (r.stopped_groups == r.groups) {
+    point.texts.assign(5, "-");
+    point.numbers.assign(2, report::kNothing);
+    point.note = "No group can finish: each has GPUs that nothing reaches.";
+    return point;
+  }
+  point.mark = limit_mark(r);
+  const bool bus = r.bus_gbs > 0;
+  point.numbers = {1e3 * r.seconds, r.algorithm_gbs};
+  point.texts = {human_seconds(r.seconds), human_seconds(r.bound_seconds),
+                 fmt::format("{:.2f} GB/s", r.algorithm_gbs),
+                 fmt::format("{:.2f} GB/s", bus ? r.bus_gbs : r.nvlink_gbs),
+                 fmt::format("{} of {}", r.stopped_groups, r.groups)};
+  if (r.damage.nics > 0) {
+    point.note = fmt::format("{} switches, {} links and {} NICs are down.", r.damage.switches,
+                             r.damage.links, r.damage.nics);
+  }
+  return point;
+}
+
+// The same traffic over other numbers of planes: each is simulated. `known` is the command's own.
+report::WhatIf what_if(network::SimulateSpec spec, const std::vector<int>& asked,
+                       const network::SimulateResult& known) {
+  const int own = spec.topology.planes;
+  report::WhatIf w;
+  w.title = "What if there were more or fewer planes";
+  w.text = "The same GPUs, traffic and faults on an mpft of so many planes, each simulated.";
+  w.axes = {planes_axis(asked, own)};
+  w.readouts = {"time", "no schedule can beat", "algorithm bandwidth",
+                known.bus_gbs > 0 ? "bus bandwidth" : "by (token, GPU)",
+                "groups that cannot finish"};
+  w.measures = {"time, ms", "algorithm bandwidth, GB/s"};
+  for (const int planes : asked) {
+    spec.topology.planes = planes;
+    w.points.push_back(grid_point_or_why(w, [&] {
+      if (planes == own) return point_of(known);
+      return point_of(network::simulate(network::build(spec.topology), spec));
+    }));
+  }
+  return w;
+}
+
+report::Page page_of(const network::Topology& topology, network::SimulateSpec spec,
+                     const network::SimulateResult& result, const std::vector<double>& loads,
+                     const Json& json, const std::vector<int>& planes) {
+  report::Page page;
+  page.title = fmt::format("{} over {} GPUs of a network {}", network::name(spec.job.traffic),
+                           topology.endpoints(), network::name(topology.spec.kind));
+  page.summary = fmt::format("{}, {:.2f} GB/s; simulated flow by flow (SimGrid).",
+                             human_seconds(result.seconds), result.algorithm_gbs);
+  page.marks = limit_marks();
+  report::Chart busy{report::Chart::Kind::kBars,
+                     "The busiest of each kind beside the whole time",
+                     "what",
+                     "ms",
+                     {},
+                     {},
+                     false,
+                     true,
+                     {{"busy", {}, {}}}};
+  for (const network::Busy& b : result.busiest) {
+    busy.categories.push_back(b.what);
+    busy.series[0].values.push_back(1e3 * b.seconds);
+    busy.series[0].marks.push_back(resource_mark(b.what));
+  }
+  busy.categories.emplace_back("whole time");
+  busy.series[0].values.push_back(1e3 * result.seconds);
+  busy.series[0].marks.push_back(-1);
+  page.sections = {{"Result",
+                    {facts_of(json), busy,
+                     report::Drawing{"Links between switches by how long they are busy",
+                                     network::draw_topology(topology, loads)}}}};
+  if (topology.spec.kind == network::Kind::kMpft) {
+    spec.topology = topology.spec;  // with as many endpoints as were built, however many fit
+    page.sections.push_back({"What if", {what_if(spec, planes, result)}});
+  }
+  page.sections.push_back(simulation_assumptions(result.rates));
+  page.result = json;
+  return page;
+}
+
 void run(const Options& options, const Globals& globals) {
+  check_html(options.html);
   network::SimulateSpec spec =
       simulate_spec(options.network, options.rates, options.job, options.route, globals.threads);
   spec.faults = network::parse_faults(options.fail);
@@ -176,11 +262,16 @@ void run(const Options& options, const Globals& globals) {
   }
   Json json = to_json(topology, spec, result, wall.count());
   if (balanced) json["eplb"] = eplb_to_json(*balanced, before, result);
+  if (!options.html.empty()) {
+    write_html(options.html,
+               page_of(topology, spec, result, loads_of(topology, result), json,
+                       plane_positions(options.html_planes, topology.spec)),
+               globals);
+  }
   if (globals.json) {
     print_json(json);
   } else {
-    print_table(json);
-    if (balanced) print_eplb(json["eplb"]);
+    print(report::text(facts_of(json)));
   }
 }
 
@@ -213,6 +304,8 @@ void add_network_simulate(CLI::App& group, Globals& globals) {
       ->type_name("LIST");
   command->add_option("--svg", options->svg, "Draw the network into this file, its links by load")
       ->type_name("FILE");
+  add_html_flag(*command, options->html);
+  add_html_planes_flag(*command, options->html_planes);
   on_run(command, globals, options, run);
 }
 

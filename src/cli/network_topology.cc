@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 
 #include "base/atomic_file.h"
+#include "cli/html_page.h"
 #include "cli/network_options.h"
+#include "cli/network_page.h"
 #include "network/drawing.h"
 #include "network/graph_metrics.h"
 #include "network/published.h"
+#include "report/text.h"
 
 namespace cachalot::cli {
 
@@ -14,7 +17,7 @@ namespace {
 
 struct TopologyOptions {
   NetworkOptions network;
-  std::string prices, svg;
+  std::string prices, svg, html;
 };
 
 Json prices_json(const network::Prices& prices) {
@@ -54,9 +57,10 @@ Json to_json(const network::Topology& topology, const network::Prices& prices) {
           {"notes", topology.notes}};
 }
 
-void print_table(const Json& r) {
-  const auto line = [](const char* what, const std::string& value) {
-    print_line(fmt::format("{:<22} {}", what, value));
+report::Facts facts_of(const Json& r) {
+  report::Facts facts;
+  const auto line = [&](const char* what, const std::string& value) {
+    facts.items.emplace_back(what, value);
   };
   const auto number = [&](const char* key) {
     return fmt::format("{}", r[key].get<std::int64_t>());
@@ -79,26 +83,118 @@ void print_table(const Json& r) {
                            r["cost_per_endpoint"].get<double>() / 1e3));
   line("prices", r["prices"]["source"].get<std::string>());
   for (const auto& note : r["notes"]) line("note", note.get<std::string>());
+  return facts;
+}
+
+report::Page page_of(const network::Topology& topology, const Json& result,
+                     const network::Prices& prices) {
+  report::Page page;
+  page.title =
+      fmt::format("Network {} of {} GPUs", network::name(topology.spec.kind), topology.endpoints());
+  page.summary = "Counts, bisection, diameter and price of a network, and its picture.";
+  page.sections = {{"Network",
+                    {facts_of(result), report::Drawing{"The network's switches and links",
+                                                       network::draw_topology(topology)}}},
+                   {"What if", {planes_what_if(topology.spec, prices)}},
+                   topology_assumptions(prices)};
+  page.result = result;
+  return page;
 }
 
 void run_topology(const TopologyOptions& options, const Globals& globals) {
+  check_html(options.html);
   const network::Topology topology = network::build(options.network.spec());
-  const Json result = to_json(topology, prices_of(options.prices));
+  const network::Prices prices = prices_of(options.prices);
+  const Json result = to_json(topology, prices);
   if (!options.svg.empty()) {
     write_file_atomically(options.svg, network::draw_topology(topology));
+  }
+  if (!options.html.empty()) {
+    write_html(options.html, page_of(topology, result, prices), globals);
   }
   if (globals.json) {
     print_json(result);
   } else {
-    print_table(result);
+    print(report::text(facts_of(result)));
   }
 }
 
 struct CompareOptions {
-  std::string prices;
+  std::string prices, html;
 };
 
+report::Table compared_table(const Json& rows) {
+  report::Table table{"",
+                      {{"network", false},
+                       {"endpoints"},
+                       {"switches"},
+                       {"links"},
+                       {"M$"},
+                       {"k$/endp."},
+                       {"against the published table", false}},
+                      {}};
+  for (const Json& r : rows) {
+    const Json& printed = r["published"];
+    const bool costs = r["costs_agree"].get<bool>();
+    table.rows.push_back(
+        {r["network"].get<std::string>(), r["endpoints"].dump(), r["switches"].dump(),
+         r["links"].dump(), r["cost_millions"].get<std::string>(),
+         r["cost_per_endpoint_thousands"].get<std::string>(),
+         fmt::format(
+             "counts {}, costs {}", r["counts_agree"].get<bool>() ? "agree" : "differ",
+             costs ? "agree"
+                   : fmt::format("differ (printed {} and {})",
+                                 printed["cost_millions"].get<std::string>(),
+                                 printed["cost_per_endpoint_thousands"].get<std::string>()))});
+  }
+  return table;
+}
+
+std::vector<std::string> compared_notes(const Json& rows, const network::Prices& prices) {
+  std::vector<std::string> lines;
+  for (const Json& r : rows) {
+    const auto note = r["note"].get<std::string>();
+    if (!note.empty())
+      lines.push_back(fmt::format("{}: {}.", r["network"].get<std::string>(), note));
+  }
+  lines.push_back(fmt::format("prices: {} (switch {} $, trunk {} $, local {} $, endpoint {} $)",
+                              prices.source, prices.switch_usd, prices.trunk_link_usd,
+                              prices.local_link_usd, prices.endpoint_link_usd));
+  return lines;
+}
+
+report::Page compared_page(const Json& rows, const network::Prices& prices) {
+  report::Chart chart{report::Chart::Kind::kBars,
+                      "Price of an endpoint",
+                      "network",
+                      "k$",
+                      {},
+                      {},
+                      false,
+                      true,
+                      {{"computed", {}, {}}, {"published", {}, {}}}};
+  for (const Json& r : rows) {
+    chart.categories.push_back(r["network"].get<std::string>());
+    chart.series[0].values.push_back(
+        std::stod(r["cost_per_endpoint_thousands"].get<std::string>()));
+    chart.series[1].values.push_back(
+        std::stod(r["published"]["cost_per_endpoint_thousands"].get<std::string>()));
+  }
+  report::Page page;
+  page.title = "Networks beside the published table";
+  page.summary = "Counts and costs beside table 3 of \"Insights into DeepSeek-V3\" (ISCA'25).";
+  report::Section table{"Networks", {compared_table(rows), chart}};
+  for (const std::string& line : compared_notes(rows, prices)) {
+    table.items.emplace_back(report::Paragraph{line});
+  }
+  page.sections = {std::move(table),
+                   {"What if", {planes_what_if(network::TopologySpec{}, prices)}},
+                   topology_assumptions(prices)};
+  return page;
+}
+
 void run_compare(const CompareOptions& options, const Globals& globals) {
+  check_html(options.html);
   const network::Prices prices = prices_of(options.prices);
   Json rows = Json::array();
   for (const network::ComparedNetwork& row : network::compare_table3(prices)) {
@@ -118,34 +214,18 @@ void run_compare(const CompareOptions& options, const Globals& globals) {
                     {"costs_agree", row.costs_agree},
                     {"note", row.note}});
   }
+  const Json result = {{"networks", rows}, {"prices", prices_json(prices)}};
+  if (!options.html.empty()) {
+    report::Page page = compared_page(rows, prices);
+    page.result = result;
+    write_html(options.html, std::move(page), globals);
+  }
   if (globals.json) {
-    print_json({{"networks", rows}, {"prices", prices_json(prices)}});
+    print_json(result);
     return;
   }
-  print_line(fmt::format("{:<5} {:>10} {:>9} {:>9} {:>7} {:>8}   {}", "", "endpoints", "switches",
-                         "links", "M$", "k$/endp.", "against the published table"));
-  for (const Json& r : rows) {
-    print_line(fmt::format(
-        "{:<5} {:>10} {:>9} {:>9} {:>7} {:>8}   counts {}, costs {}",
-        r["network"].get<std::string>(), r["endpoints"].get<std::int64_t>(),
-        r["switches"].get<std::int64_t>(), r["links"].get<std::int64_t>(),
-        r["cost_millions"].get<std::string>(), r["cost_per_endpoint_thousands"].get<std::string>(),
-        r["counts_agree"].get<bool>() ? "agree" : "differ",
-        r["costs_agree"].get<bool>()
-            ? "agree"
-            : fmt::format("differ (printed {} and {})",
-                          r["published"]["cost_millions"].get<std::string>(),
-                          r["published"]["cost_per_endpoint_thousands"].get<std::string>())));
-  }
-  for (const Json& r : rows) {
-    if (!r["note"].get<std::string>().empty()) {
-      print_line(
-          fmt::format("{}: {}.", r["network"].get<std::string>(), r["note"].get<std::string>()));
-    }
-  }
-  print_line(fmt::format("prices: {} (switch {} $, trunk {} $, local {} $, endpoint {} $)",
-                         prices.source, prices.switch_usd, prices.trunk_link_usd,
-                         prices.local_link_usd, prices.endpoint_link_usd));
+  print(report::text(compared_table(rows)));
+  for (const std::string& line : compared_notes(rows, prices)) print_line(line);
 }
 
 }  // namespace
@@ -160,6 +240,7 @@ void add_network_topology(CLI::App& group, Globals& globals) {
       ->add_option("--prices", options->prices, "Unit prices (TOML) instead of the built-in ones")
       ->type_name("FILE");
   command->add_option("--svg", options->svg, "Draw the network into this file")->type_name("FILE");
+  add_html_flag(*command, options->html);
   on_run(command, globals, options, run_topology);
 }
 
@@ -171,6 +252,7 @@ void add_network_compare(CLI::App& group, Globals& globals) {
   command
       ->add_option("--prices", options->prices, "Unit prices (TOML) instead of the built-in ones")
       ->type_name("FILE");
+  add_html_flag(*command, options->html);
   on_run(command, globals, options, run_compare);
 }
 

@@ -6,10 +6,12 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/html_page.h"
 #include "cli/output.h"
 #include "cost/decoder.h"
 #include "cost/pass.h"
 #include "plan/published.h"
+#include "report/text.h"
 
 namespace cachalot::cli {
 
@@ -19,6 +21,7 @@ struct Options {
   std::vector<std::string> models;
   std::int64_t sequence = 4096;
   bool published = true;
+  std::string html;
 };
 
 struct Row {
@@ -64,41 +67,116 @@ std::string digits(double x, double unit) {
   return fmt::format("{:.{}f}", x, unit < 1 ? static_cast<int>(std::round(-std::log10(unit))) : 0);
 }
 
-void print_models(const std::vector<Row>& rows, std::int64_t sequence) {
-  print_line(fmt::format("{:<20} {:>9} {:>12} {:>12} {:>12} {:>7} {:>10} {:>10} {:>10} {:>10}",
-                         "model", "attention", "parameters", "active", "cache, B", "over",
-                         "forward", "training", "decoding", "read"));
+report::Table models_table(const std::vector<Row>& rows) {
+  report::Table table{"",
+                      {{"model", false},
+                       {"attention", false},
+                       {"parameters"},
+                       {"active"},
+                       {"cache, B"},
+                       {"over"},
+                       {"forward"},
+                       {"training"},
+                       {"decoding"},
+                       {"read"}},
+                      {}};
   for (const Row& r : rows) {
     const cost::Parameters& p = r.decoder.parameters;
-    print_line(fmt::format(
-        "{:<20} {:>9} {:>12} {:>12} {:>12} {:>7.2f} {:>10.1f} {:>10.1f} {:>10.1f} {:>10.1f}",
-        r.decoder.name, cost::name(r.decoder.attention), human_count(static_cast<double>(p.total)),
-        human_count(static_cast<double>(p.active)), r.cache,
-        static_cast<double>(r.cache) / static_cast<double>(rows.front().cache), r.forward / 1e9,
-        r.training / 1e9, r.decode / 1e9, r.moved / 1e9));
+    table.rows.push_back({r.decoder.name, std::string(cost::name(r.decoder.attention)),
+                          human_count(static_cast<double>(p.total)),
+                          human_count(static_cast<double>(p.active)), fmt::format("{}", r.cache),
+                          fmt::format("{:.2f}", static_cast<double>(r.cache) /
+                                                    static_cast<double>(rows.front().cache))});
+    for (const double x : {r.forward, r.training, r.decode, r.moved}) {
+      table.rows.back().emplace_back(fmt::format("{:.1f}", x / 1e9));
+    }
   }
-  print_line("");
-  print_line("cache: bytes per token in BF16; over: that of the first model.");
-  print_line(
-      fmt::format("GFLOP per token: forward and training over {} tokens, causal; decoding "
-                  "after {} tokens.",
-                  sequence, sequence));
-  print_line("read: GB of weights and cache for one decoded token at batch 1, BF16.");
+  return table;
 }
 
-void print_claims(const std::vector<plan::Claim>& claims) {
-  print_line("");
-  print_line(fmt::format("{:<46} {:<28} {:>9} {:>10}  {}", "published", "where", "printed",
-                         "computed", "note"));
+std::vector<std::string> models_words(std::int64_t sequence) {
+  return {"cache: bytes per token in BF16; over: that of the first model.",
+          fmt::format("GFLOP per token: forward and training over {} tokens, causal; decoding "
+                      "after {} tokens.",
+                      sequence, sequence),
+          "read: GB of weights and cache for one decoded token at batch 1, BF16."};
+}
+
+report::Table claims_table(const std::vector<plan::Claim>& claims) {
+  report::Table table{
+      "", {{"published", false}, {"where", false}, {"printed"}, {"computed"}, {"note", false}}, {}};
   for (const plan::Claim& c : claims) {
     const double unit = c.agrees() ? c.unit : std::min(c.unit, 0.1);
-    const std::string mark = c.agrees() ? "" : "DIFFERS: ";
-    print_line(fmt::format("{:<46} {:<28} {:>9} {:>10}  {}{}", c.what, c.source,
-                           digits(c.printed, c.unit), digits(c.computed, unit), mark, c.note));
+    table.rows.push_back({c.what, c.source, digits(c.printed, c.unit), digits(c.computed, unit),
+                          (c.agrees() ? "" : "DIFFERS: ") + c.note});
   }
+  return table;
+}
+
+report::Chart bars(const std::vector<Row>& rows, const std::string& title, const std::string& unit,
+                   const std::vector<std::pair<std::string, double Row::*>>& figures) {
+  report::Chart chart;
+  chart.kind = report::Chart::Kind::kBars;
+  chart.title = title;
+  chart.x_label = "model";
+  chart.y_label = unit;
+  for (const auto& [label, figure] : figures) {
+    chart.series.push_back({label, {}, {}});
+    for (const Row& r : rows) chart.series.back().values.push_back(r.*figure / 1e9);
+  }
+  for (const Row& r : rows) chart.categories.push_back(r.decoder.name);
+  return chart;
+}
+
+report::Page page_of(const std::vector<Row>& rows, const std::vector<plan::Claim>& claims,
+                     std::int64_t sequence) {
+  report::Chart cache;
+  cache.kind = report::Chart::Kind::kBars;
+  cache.title = "Cache of a token, BF16";
+  cache.x_label = "model";
+  cache.y_label = "bytes";
+  cache.series = {{"cache", {}, {}}};
+  for (const Row& r : rows) {
+    cache.categories.push_back(r.decoder.name);
+    cache.series[0].values.push_back(static_cast<double>(r.cache));
+  }
+  report::Page page;
+  page.title = "Models side by side";
+  page.summary =
+      fmt::format("Cache bytes, operations and bytes read per token, at {} tokens.", sequence);
+  report::Section models{"Models", {models_table(rows)}};
+  for (const std::string& line : models_words(sequence)) {
+    models.items.emplace_back(report::Paragraph{line});
+  }
+  models.items.emplace_back(std::move(cache));
+  models.items.emplace_back(
+      bars(rows, "Work of a token", "GFLOP",
+           {{"forward", &Row::forward}, {"training", &Row::training}, {"decoding", &Row::decode}}));
+  models.items.emplace_back(
+      bars(rows, "Read for one decoded token at batch 1", "GB", {{"read", &Row::moved}}));
+  page.sections = {std::move(models)};
+  if (!claims.empty()) {
+    page.sections.push_back(
+        {"Published figures beside what follows from the sizes", {claims_table(claims)}});
+  }
+  page.sections.push_back(
+      {"Assumptions and sources",
+       {report::Facts{
+           {{"hardware",
+             "none: everything follows from the sizes in each config.json, so no "
+             "resource limits a figure here (plan infer and plan train say which does)"},
+            {"training",
+             "6 times the active weights that are factors of a product, and 3 times "
+             "attention's scores and sums, causal"},
+            {"decoding", "2 times those weights, and attention over the cache itself"},
+            {"read", "weights once, of the experts those that one token uses, and the cached rows"},
+            {"published",
+             "each with its source in the table; docs/planning.md has the formulas"}}}}});
+  return page;
 }
 
 void run(const Options& o, const Globals& globals) {
+  check_html(o.html);
   std::vector<std::string> models = o.models;
   if (models.empty()) {
     for (const char* name : {"deepseek-v3", "deepseek-v2", "deepseek-v2-lite", "moonlight-16b-a3b",
@@ -109,15 +187,22 @@ void run(const Options& o, const Globals& globals) {
   std::vector<Row> rows;
   for (const std::string& model : models) rows.push_back(row_of(model, o.sequence));
   const auto claims = o.published ? plan::published_claims() : std::vector<plan::Claim>{};
+  Json list = Json::array(), figures = Json::array();
+  for (const Row& r : rows) list.push_back(to_json(r));
+  for (const plan::Claim& c : claims) figures.push_back(to_json(c));
+  const Json result = {{"sequence", o.sequence}, {"models", list}, {"published", figures}};
+  if (!o.html.empty()) {
+    report::Page page = page_of(rows, claims, o.sequence);
+    page.result = result;
+    write_html(o.html, std::move(page), globals);
+  }
   if (globals.json) {
-    Json list = Json::array(), figures = Json::array();
-    for (const Row& r : rows) list.push_back(to_json(r));
-    for (const plan::Claim& c : claims) figures.push_back(to_json(c));
-    print_json({{"sequence", o.sequence}, {"models", list}, {"published", figures}});
+    print_json(result);
     return;
   }
-  print_models(rows, o.sequence);
-  if (o.published) print_claims(claims);
+  print(report::text(models_table(rows)) + "\n");
+  for (const std::string& line : models_words(o.sequence)) print_line(line);
+  if (o.published) print("\n" + report::text(claims_table(claims)));
 }
 
 }  // namespace
@@ -136,6 +221,7 @@ void add_plan_compare(CLI::App& plan, Globals& globals) {
       ->type_name("N");
   command->add_flag("--published,!--no-published", o->published,
                     "The published figures and where they differ");
+  add_html_flag(*command, o->html);
   on_run(command, globals, o, run);
 }
 

@@ -7,7 +7,9 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/design_recipe.h"
+#include "cli/html_page.h"
 #include "cli/output.h"
+#include "cli/plan_design_report.h"
 #include "plan/design.h"
 
 namespace cachalot::cli {
@@ -27,6 +29,7 @@ struct Options {
   std::string law = "ludziejewski2025";
   std::string precision = "auto";
   std::string out;
+  std::string html;
 };
 
 double number(const std::string& text, std::size_t& used, const char* flag) {
@@ -81,75 +84,6 @@ void constrain(const std::string& item, plan::DesignRequest& r) {
                   "parameters<=N."));
 }
 
-std::string shape_text(const model::Config& c) {
-  return fmt::format("{} x {}, {} heads, latent {}, {}", c.num_hidden_layers, c.hidden_size,
-                     c.num_attention_heads, c.kv_lora_rank,
-                     c.route.experts == 0 ? fmt::format("dense {}", c.intermediate_size)
-                                          : fmt::format("{} of {} experts of {}", c.route.topk,
-                                                        c.route.experts, c.moe_intermediate_size));
-}
-
-Json design_json(const plan::Design& d) {
-  const model::Config& c = d.config;
-  return {{"layers", c.num_hidden_layers},
-          {"hidden_size", c.hidden_size},
-          {"heads", c.num_attention_heads},
-          {"kv_lora_rank", c.kv_lora_rank},
-          {"q_lora_rank", c.q_lora_rank},
-          {"experts", c.route.experts},
-          {"topk", c.route.topk},
-          {"expert_width", c.moe_intermediate_size},
-          {"precision", cost::name(d.precision)},
-          {"active_parameters", d.active},
-          {"parameters", d.total},
-          {"batch", d.batch},
-          {"steps", d.steps},
-          {"tokens", d.tokens},
-          {"seconds", d.seconds},
-          {"device_hours", d.device_hours},
-          {"money", d.money},
-          {"loss", d.loss},
-          {"kv_bytes_per_token", d.kv_bytes},
-          {"tpot_ms", d.tpot_ms},
-          {"learning_rate", d.learning_rate}};
-}
-
-void print_design(const plan::HardwareProfile& h, const plan::DesignRequest& r,
-                  const plan::DesignResult& result) {
-  const plan::Design& d = result.best;
-  print_line(fmt::format("best of {} shapes by {} ({} refused)", result.considered,
-                         plan::name(r.law), result.refused));
-  print_line(fmt::format("  {}; {} in products", shape_text(d.config), cost::name(d.precision)));
-  print_line(
-      fmt::format("  {} parameters, {} active", human_count(d.total), human_count(d.active)));
-  print_line(fmt::format("  {:.4g} tokens in {:.0f} steps of {} x {}; {:.2f} h on {} devices{}",
-                         d.tokens, d.steps, d.batch, r.sequence, d.seconds / 3600,
-                         r.nodes * h.device.per_node,
-                         d.money > 0 ? fmt::format(", {:.0f} {}", d.money, h.price.currency) : ""));
-  if (r.unique_tokens > 0) {
-    print_line(fmt::format("  the corpus of {:.4g} tokens is read {:.1f} times", r.unique_tokens,
-                           d.tokens / r.unique_tokens));
-  }
-  print_line(
-      fmt::format("  predicted loss {:.4f}; cache {:.0f} bytes per token; {:.3g} ms per token "
-                  "of one stream",
-                  d.loss, d.kv_bytes, d.tpot_ms));
-  print_line("");
-  print_line("no other is better in loss, cost and cache at once:");
-  print_line(fmt::format("{:>8} {:>12} {:>8}  {}", "loss", "device hours", "cache", "shape"));
-  constexpr std::size_t kMost = 24;
-  for (std::size_t i = 0; i < result.front.size() && i < kMost; ++i) {
-    const plan::Design& f = result.front[i];
-    print_line(fmt::format("{:>8.4f} {:>12.4g} {:>8.0f}  {}", f.loss, f.device_hours, f.kv_bytes,
-                           shape_text(f.config)));
-  }
-  if (result.front.size() > kMost) {
-    print_line(fmt::format("... {} more (--json has all)", result.front.size() - kMost));
-  }
-  print_line("");
-  print_line(fmt::format("law: {}", plan::source(r.law)));
-}
-
 plan::DesignRequest request(const Options& o, const plan::HardwareProfile& hardware,
                             const Corpus& corpus) {
   plan::DesignRequest r;
@@ -174,6 +108,7 @@ void run(const Options& o, const Globals& globals) {
   // A model that reads a text often learns it by heart, the sooner the larger the pieces it sees;
   // one that hardly gets through it once learns more from larger pieces.
   constexpr double kOften = 4;
+  check_html(o.html);
   const plan::HardwareProfile hardware = plan::load_hardware(o.hardware);
   Corpus corpus = look_at_corpus(o.corpus, o.tokens == "bpe" ? TokenKind::kBpe : TokenKind::kBytes);
   plan::DesignRequest r = request(o, hardware, corpus);
@@ -184,16 +119,12 @@ void run(const Options& o, const Globals& globals) {
     result = plan::search_designs(hardware, r);
   }
   if (!o.out.empty()) write_design(o.out, hardware, r, result, corpus);
+  const DesignReport report{hardware, r, result};
+  if (!o.html.empty()) write_html(o.html, page_of(report), globals);
   if (globals.json) {
-    Json front = Json::array();
-    for (const plan::Design& d : result.front) front.push_back(design_json(d));
-    Json out = {{"hardware", hardware.name},         {"law", plan::name(r.law)},
-                {"law_source", plan::source(r.law)}, {"considered", result.considered},
-                {"refused", result.refused},         {"unique_tokens", r.unique_tokens},
-                {"best", design_json(result.best)},  {"front", front}};
-    print_json(out);
+    print_json(to_json(report));
   } else {
-    print_design(hardware, r, result);
+    print(to_text(report));
     if (!o.out.empty()) {
       print_line(
           fmt::format("wrote {0}/config.json and {0}/recipe.toml; train with\n"
@@ -256,6 +187,7 @@ void add_plan_design(CLI::App& plan, Globals& globals) {
       ->type_name("P");
   command->add_option("--out", o->out, "Folder to write config.json and recipe.toml into")
       ->type_name("DIR");
+  add_html_flag(*command, o->html);
   on_run(command, globals, o, run);
 }
 

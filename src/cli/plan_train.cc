@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/html_page.h"
 #include "cli/output.h"
 #include "cli/plan_train_report.h"
 #include "cost/cost.h"
@@ -27,6 +28,7 @@ struct Options {
   double device_hours = 0;
   std::string layout = "search";
   std::string beside;
+  std::string html;
 };
 
 cost::TrainPrecision precision_of(const std::string& text, const plan::HardwareProfile& hardware) {
@@ -145,6 +147,7 @@ std::vector<plan::TrainPlan> plans(const model::Config& config,
 }
 
 void run(const Options& o, const Globals& globals) {
+  check_html(o.html);
   const model::Config config = model::load_config(o.model);
   const plan::HardwareProfile hardware = plan::load_hardware(o.hardware);
   cost::Layout base;
@@ -158,10 +161,11 @@ void run(const Options& o, const Globals& globals) {
   const auto found = plans(config, hardware, base, parse_layout(o.layout));
   TrainReport report{config, hardware, found, o.tokens, o.device_hours, {}};
   if (!o.beside.empty()) report.beside = plan::load_measured_step(o.beside);
+  if (!o.html.empty()) write_html(o.html, page_of(report), globals);
   if (globals.json) {
     print_json(to_json(report));
   } else {
-    print_text(report);
+    print(to_text(report));
   }
 }
 
@@ -205,6 +209,7 @@ void add_plan_train(CLI::App& plan, Globals& globals) {
       ->type_name("H");
   command->add_option("--beside", o->beside, "A measured step (TOML) to compare with")
       ->type_name("FILE");
+  add_html_flag(*command, o->html);
   on_run(command, globals, o, run);
 }
 

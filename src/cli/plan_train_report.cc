@@ -1,8 +1,6 @@
 #include "cli/plan_train_report.h"
 
-#include <fmt/format.h>
-
-#include <cmath>
+#include "cli/plan_train_rows.h"
 
 namespace cachalot::cli {
 
@@ -15,6 +13,8 @@ double mfu(const plan::TrainPlan& p, const plan::HardwareProfile& hardware, bool
   return peak > 0 ? p.flops_per_device(causal) / peak : 0;
 }
 
+}  // namespace
+
 // Utilisation of the measured step by the same counts: what is published can be checked with it.
 double measured_mfu(const plan::TrainPlan& p, const plan::MeasuredStep& m, bool causal) {
   if (m.step_seconds <= 0 || m.peak_tflops <= 0) return 0;
@@ -23,19 +23,11 @@ double measured_mfu(const plan::TrainPlan& p, const plan::MeasuredStep& m, bool 
          (1e12 * m.peak_tflops);
 }
 
-struct Row {
-  const char* name;
-  double predicted;  // mean over the ranks
-  double first;      // of rank 0
-  double measured;   // 0: not known
-  const char* unit;
-};
-
-std::vector<Row> rows(const TrainReport& r, const plan::TrainPlan& p) {
+std::vector<TrainRow> rows(const TrainReport& r, const plan::TrainPlan& p) {
   const plan::MeasuredStep m = r.beside.value_or(plan::MeasuredStep{});
   const cost::SimulatedRank& first = p.simulation.ranks.front();
   const auto same = [](const char* name, double x, double measured, const char* unit) {
-    return Row{name, x, x, measured, unit};
+    return TrainRow{name, x, x, measured, unit};
   };
   return {
       same("step", p.seconds, m.step_seconds, "s"),
@@ -62,6 +54,8 @@ plan::Bill bill(const TrainReport& r, const plan::TrainPlan& p) {
   b.tokens = b.steps * p.layout.tokens_per_step();
   return b;
 }
+
+namespace {
 
 Json layout_json(const cost::Layout& l) {
   return {{"devices", l.devices},
@@ -116,79 +110,13 @@ Json kept_json(const TrainReport& r, const plan::TrainPlan& p) {
   return out;
 }
 
-std::string layout_text(const cost::Layout& l) {
-  return fmt::format("pp={},ep={},tp={},micro_batch={},schedule={},recompute={}", l.pipeline,
-                     l.expert, l.tensor, l.micro_batch, cost::name(l.schedule),
-                     cost::name(l.recompute));
-}
-
-void print_memory(const TrainReport& r, const plan::TrainPlan& p) {
-  const int rank = p.fullest_rank();
-  const cost::TrainMemory& m = p.memory[static_cast<std::size_t>(rank)];
-  const auto line = [](const char* name, double bytes) {
-    print_line(fmt::format("  {:<22} {:>9.2f} GB", name, bytes / 1e9));
-  };
-  print_line("");
-  print_line(fmt::format("memory of a device of rank {}, the fullest", rank));
-  line("weights", m.weights);
-  line("gradients", m.gradients);
-  line("optimizer", m.optimizer);
-  line("activations", m.activations);
-  line("working memory", m.working);
-  const double room = plan::usable_memory(r.hardware);
-  print_line(fmt::format("  {:<22} {:>9.2f} GB{}", "sum", m.sum() / 1e9,
-                         room > 0 ? fmt::format(" of {:.1f}", room / 1e9) : ""));
-}
-
-void print_traffic(const plan::TrainPlan& p) {
-  if (p.traffic.empty()) return;
-  print_line("");
-  print_line("sent by a device in a step");
-  for (const cost::Traffic& t : p.traffic) {
-    print_line(fmt::format("  {:<40} {:<8} {:>9.2f} GB", t.purpose,
-                           t.link == cost::Link::kNetwork ? "network" : "node", t.bytes / 1e9));
-  }
-}
-
-void print_parts(const TrainReport& r, const plan::TrainPlan& p) {
-  const bool several = p.simulation.ranks.size() > 1;
-  print_line(fmt::format("{:<24} {:>10}{} {}", "", "predicted",
-                         several ? fmt::format(" {:>10}", "rank 0") : "",
-                         r.beside ? fmt::format("{:>15} {:>17}", "measured", "off by") : ""));
-  for (const Row& row : rows(r, p)) {
-    std::string beside;
-    if (row.measured > 0) {
-      const auto off = [&](double x) {
-        return fmt::format("{:+.1f}", 100 * (x / row.measured - 1));
-      };
-      beside = fmt::format("{:>9.2f} {:>17} %", row.measured,
-                           row.first != row.predicted ? off(row.predicted) + ", " + off(row.first)
-                                                      : off(row.predicted));
-    }
-    print_line(fmt::format("{:<24} {:>10.3f}{} {:<6}{}", row.name, row.predicted,
-                           several ? fmt::format(" {:>10.3f}", row.first) : "", row.unit, beside));
-  }
-  if (r.beside && r.beside->step_seconds > 0 && r.beside->peak_tflops > 0) {
-    print_line(
-        fmt::format("MFU of the measured step by this count against {} TFLOPS: {:.2f} % "
-                    "causal, {:.2f} % not causal",
-                    r.beside->peak_tflops, measured_mfu(p, *r.beside, true),
-                    measured_mfu(p, *r.beside, false)));
-  }
-  if (!several) return;
-  print_line(
-      fmt::format("Predicted parts are means over {} ranks. Equal stages would have a bubble "
-                  "of {:.3f} s by the published formula.",
-                  p.simulation.ranks.size(), p.formula_bubble));
-}
-
 }  // namespace
 
 Json to_json(const TrainReport& r) {
   const plan::TrainPlan& p = r.plans.front();
   const plan::Bill b = bill(r, p);
   Json parts = Json::object();
-  for (const Row& row : rows(r, p)) {
+  for (const TrainRow& row : rows(r, p)) {
     parts[row.name] = {{"predicted", row.predicted}, {"rank_0", row.first}, {"unit", row.unit}};
     if (row.measured > 0) parts[row.name]["measured"] = row.measured;
   }
@@ -235,36 +163,6 @@ Json to_json(const TrainReport& r) {
           {"measured_mfu", r.beside ? measured_mfu(p, *r.beside, true) : 0},
           {"measured_mfu_non_causal", r.beside ? measured_mfu(p, *r.beside, false) : 0},
           {"other_layouts", others}};
-}
-
-void print_text(const TrainReport& r) {
-  const plan::TrainPlan& p = r.plans.front();
-  const cost::Layout& l = p.layout;
-  print_line(fmt::format("{} devices of {}, {} sequences of {} tokens per step, {}", l.devices,
-                         r.hardware.name, l.batch, l.sequence, cost::name(l.precision)));
-  print_line(fmt::format("layout {}; {} data-parallel copies, {} micro-batches", layout_text(l),
-                         l.data(), l.micro_batches()));
-  print_line("");
-  print_parts(r, p);
-  print_memory(r, p);
-  print_traffic(p);
-  if (r.tokens > 0 || r.device_hours > 0) {
-    const plan::Bill b = bill(r, p);
-    print_line("");
-    print_line(fmt::format("{:.4g} tokens: {:.0f} steps, {:.2f} days, {:.0f} device hours{}",
-                           b.tokens, b.steps, b.seconds / 86400, b.device_hours,
-                           b.money > 0
-                               ? fmt::format(", {:.0f} {}", b.money, r.hardware.price.currency)
-                               : std::string(" (no price in the profile)")));
-  }
-  if (r.plans.size() > 1) {
-    print_line("");
-    print_line("next best layouts");
-    for (std::size_t i = 1; i < r.plans.size(); ++i) {
-      print_line(fmt::format("  {:>9.3f} s {:>7.1f} GB  {}", r.plans[i].seconds,
-                             r.plans[i].memory_bytes() / 1e9, layout_text(r.plans[i].layout)));
-    }
-  }
 }
 
 }  // namespace cachalot::cli

@@ -1,12 +1,14 @@
-// How a training plan looks: as text and as JSON.
+// How a training plan looks: as JSON, as text and as a page.
 #pragma once
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "cli/output.h"
 #include "plan/measured_step.h"
 #include "plan/train_plan.h"
+#include "report/page.h"
 
 namespace cachalot::cli {
 
@@ -20,6 +22,7 @@ struct TrainReport {
 };
 
 Json to_json(const TrainReport& report);
-void print_text(const TrainReport& report);
+std::string to_text(const TrainReport& report);
+report::Page page_of(const TrainReport& report);
 
 }  // namespace cachalot::cli

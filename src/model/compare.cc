@@ -36,7 +36,10 @@ class Side {
   Stored find(const std::string& name) const {
     Stored s;
     if (const auto packed = find_packed(config_, file_, name)) {
-      s = {true, cat("INT", config_.packed.bits), packed->shape, {packed->codes, packed->scales}};
+      s = {true,
+           cat("INT", stored_form(config_.packed, name).bits),
+           packed->shape,
+           {packed->codes, packed->scales}};
       return s;
     }
     const io::TensorView* t = file_.find(name);

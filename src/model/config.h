@@ -16,6 +16,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,9 +41,14 @@ struct Fp8Config {
 // Integers with a BF16 scale per group of columns, as compressed-tensors packs them
 // (docs/file-formats.md). Which tensors are packed, their names say.
 struct PackedConfig {
+  struct Form {
+    int bits = 8;     // 8 or 4
+    int group = 128;  // 32, 64 or 128
+    bool operator==(const Form&) const = default;
+  };
   bool enabled = false;
-  int bits = 8;     // 8 or 4
-  int group = 128;  // 32, 64 or 128
+  Form linear;               // of the projections, and of a head that has no form of its own
+  std::optional<Form> head;  // of the output head and the MTP layer's copy of it
   bool operator==(const PackedConfig&) const = default;
 };
 

@@ -34,6 +34,40 @@ void refuse(const Fields& f, const char* key, const char* needed) {
   if (f.has(key)) f.unsupported(key, needed);
 }
 
+// One group of `config_groups`.
+PackedConfig::Form parse_form(const Fields& group) {
+  refuse(group, "input_activations", "weights alone in integers (null)");
+  refuse(group, "output_activations", "weights alone in integers (null)");
+  const auto w = group.object("weights");
+  if (!w) group.fail("weights", "is missing; an object is needed.");
+  PackedConfig::Form form;
+  form.bits = w->required_whole("num_bits");
+  if (form.bits != 8 && form.bits != 4) w->unsupported("num_bits", "8 or 4");
+  if (w->text("type").value_or("int") != "int") w->unsupported("type", "\"int\"");
+  if (!w->boolean("symmetric").value_or(true)) w->unsupported("symmetric", "true");
+  if (w->boolean("dynamic").value_or(false)) w->unsupported("dynamic", "false");
+  if (w->text("strategy").value_or("group") != "group") w->unsupported("strategy", "\"group\"");
+  refuse(*w, "actorder", "columns in their own order (null)");
+  form.group = w->required_whole("group_size");
+  if (form.group != 32 && form.group != 64 && form.group != 128) {
+    w->unsupported("group_size", "32, 64 or 128");
+  }
+  return form;
+}
+
+// Whether a group's targets are output heads and nothing else.
+bool is_of_heads(const Fields& group) {
+  const auto targets = group.list("targets");
+  if (!targets || targets->size() == 0) return false;
+  return std::ranges::all_of(*targets, [](const simdjson::dom::element& target) {
+    std::string_view text;
+    if (target.get(text) != simdjson::SUCCESS) return false;
+    if (text.ends_with("$")) text.remove_suffix(1);
+    return text.ends_with("lm_head") || text.ends_with("shared_head\\.head") ||
+           text.ends_with("shared_head.head");
+  });
+}
+
 PackedConfig parse_packed(const Fields& q) {
   if (q.text("format").value_or("") != "pack-quantized") {
     q.unsupported("format", "\"pack-quantized\"");
@@ -48,29 +82,22 @@ PackedConfig parse_packed(const Fields& q) {
     if (!transform->names().empty()) q.unsupported("transform_config", "weights as they are ({})");
   }
   const auto groups = q.object("config_groups");
-  if (!groups) q.fail("config_groups", "is missing; one group of weights is needed.");
-  const auto names = groups->names();
-  if (names.size() != 1 || !groups->has(names.front())) {
-    q.unsupported("config_groups", "one group of weights");
-  }
-  const Fields group = *groups->object(names.front());
-  refuse(group, "input_activations", "weights alone in integers (null)");
-  refuse(group, "output_activations", "weights alone in integers (null)");
-  const auto w = group.object("weights");
-  if (!w) group.fail("weights", "is missing; an object is needed.");
+  if (!groups) q.fail("config_groups", "is missing; a group of weights is needed.");
+  constexpr const char* kGroups = "one group of weights, and one more of the heads alone";
   PackedConfig packed;
-  packed.enabled = true;
-  packed.bits = w->required_whole("num_bits");
-  if (packed.bits != 8 && packed.bits != 4) w->unsupported("num_bits", "8 or 4");
-  if (w->text("type").value_or("int") != "int") w->unsupported("type", "\"int\"");
-  if (!w->boolean("symmetric").value_or(true)) w->unsupported("symmetric", "true");
-  if (w->boolean("dynamic").value_or(false)) w->unsupported("dynamic", "false");
-  if (w->text("strategy").value_or("group") != "group") w->unsupported("strategy", "\"group\"");
-  refuse(*w, "actorder", "columns in their own order (null)");
-  packed.group = w->required_whole("group_size");
-  if (packed.group != 32 && packed.group != 64 && packed.group != 128) {
-    w->unsupported("group_size", "32, 64 or 128");
+  for (const std::string& name : groups->names()) {
+    const auto group = groups->object(name);
+    if (!group) q.unsupported("config_groups", kGroups);
+    const bool heads = is_of_heads(*group);
+    if (heads ? packed.head.has_value() : packed.enabled) q.unsupported("config_groups", kGroups);
+    if (heads) {
+      packed.head = parse_form(*group);
+    } else {
+      packed.linear = parse_form(*group);
+      packed.enabled = true;
+    }
   }
+  if (!packed.enabled) q.unsupported("config_groups", kGroups);
   return packed;
 }
 

@@ -422,8 +422,27 @@ Json packed_config() {
 TEST(Config, PackedIntegers) {
   const Config c = parse(packed_config());
   EXPECT_FALSE(c.fp8.enabled);
-  EXPECT_EQ((PackedConfig{true, 4, 32}), c.packed);
+  EXPECT_EQ((PackedConfig{true, {4, 32}, std::nullopt}), c.packed);
   EXPECT_EQ(c, parse_config(to_json(c), "again"));
+}
+
+// The head in a form of its own: a second group whose targets are heads and nothing else.
+TEST(Config, PackedHead) {
+  Json json = packed_config();
+  Json& groups = json["quantization_config"]["config_groups"];
+  groups["another"] = groups["group_0"];
+  groups["another"]["targets"] = {"re:.*lm_head$", "re:.*shared_head\\.head$"};
+  groups["another"]["weights"]["num_bits"] = 8;
+  groups["another"]["weights"]["group_size"] = 128;
+  const Config c = parse(json);
+  EXPECT_EQ((PackedConfig{true, {4, 32}, PackedConfig::Form{8, 128}}), c.packed);
+  EXPECT_EQ(c, parse_config(to_json(c), "again"));
+
+  groups["another"]["targets"].push_back("re:.*gate_proj$");
+  EXPECT_THAT(error_of(Code::kUnsupported, json.dump()), HasSubstr("one more of the heads alone"));
+  groups["another"]["targets"] = {"lm_head"};
+  groups["group_0"]["targets"] = {"lm_head"};
+  EXPECT_THAT(error_of(Code::kUnsupported, json.dump()), HasSubstr("one more of the heads alone"));
 }
 
 TEST(Config, PackedIntegersOfAnotherKind) {

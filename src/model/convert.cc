@@ -29,8 +29,8 @@ class Converter {
       : options_(options),
         config_(load_config(source)),
         file_(io::Safetensors::open(source)),
-        encoder_(ctx, options.format, options.group,
-                 [this](const std::string& name, const Shape& shape) {
+        encoder_(ctx, options.format, options.packed.value_or(packed_config(options.format)),
+                 options.fp8_head, [this](const std::string& name, const Shape& shape) {
                    floats_ = read_floats(config_, file_, name, shape);
                    return std::span<const float>(floats_);
                  }) {
@@ -67,9 +67,9 @@ class Converter {
     const std::string owner = packed_owner(name);
     if (!owner.empty()) return plan_packed_source(owner);
     if (!is_real(t.dtype)) return encoder_.add_foreign(name, t.dtype, t.shape);
-    const bool fp8 = options_.format == WeightFormat::kFp8 && is_fp8_weight(name, t.shape);
+    const bool fp8 = encoder_.is_fp8(name, t.shape);
     if (fp8 && t.dtype == DType::kF8E4M3 && plan_fp8_source(name, t)) return;
-    const bool codes = fp8 || (packed().enabled && is_packed_weight(name, t.shape, packed().bits));
+    const bool codes = fp8 || packed_form(packed(), name, t.shape).has_value();
     if (!codes && t.dtype == encoder_.plain_type(name)) {
       return encoder_.add_foreign(name, t.dtype, t.shape);
     }
@@ -93,9 +93,10 @@ class Converter {
   // A weight whose source is packed integers.
   void plan_packed_source(const std::string& name) {
     const StoredPacked from = *find_packed(config_, file_, name);
-    const bool same = packed().enabled && config_.packed == packed() &&
-                      is_packed_weight(name, from.shape, packed().bits);
-    if (!same) return encoder_.add(name, from.shape);
+    const auto wanted = packed_form(packed(), name, from.shape);
+    if (!wanted || *wanted != stored_form(config_.packed, name)) {
+      return encoder_.add(name, from.shape);
+    }
     const PackedNames names(name);
     encoder_.add_foreign(names.codes, from.codes->dtype, from.codes->shape);
     encoder_.add_foreign(names.scales, from.scales->dtype, from.scales->shape);

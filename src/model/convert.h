@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,7 +25,8 @@ namespace cachalot::model {
 
 struct ConvertOptions {
   WeightFormat format = WeightFormat::kBf16;
-  int group = 0;  // of int8 and int4: 32, 64 or 128; 0: 128 and 32
+  std::optional<PackedConfig> packed;  // of int8 and int4; none: packed_config(format)
+  bool fp8_head = false;               // of fp8: the head too, which published models keep in BF16
   std::uint64_t shard_bytes = 5ull << 30;
   // Called after each tensor: how many are done, of how many.
   std::function<void(std::size_t done, std::size_t all)> progress;

@@ -42,7 +42,7 @@ ConvertReport convert(const fs::path& from, const fs::path& to, WeightFormat for
                       std::uint64_t shard_bytes = 5ull << 30, int threads = 2, int group = 0) {
   const runtime::Runtime runtime({threads, ""});
   ConvertOptions options;
-  options.group = group;
+  options.packed = packed_config(format, group);
   options.format = format;
   options.shard_bytes = shard_bytes;
   return convert_model(runtime.context(), from, to, options);
@@ -197,7 +197,7 @@ TEST(Convert, ToIntegersAndBack) {
     EXPECT_EQ(1u, report.packed_tensors);
     EXPECT_EQ(7u, report.tensors);
     const auto config = load_config(m.other("q"));
-    EXPECT_EQ((PackedConfig{true, bits, group}), config.packed);
+    EXPECT_EQ((PackedConfig{true, {bits, group}, PackedConfig::Form{8, 128}}), config.packed);
     EXPECT_EQ(config, parse_config(to_json(config), "again"));
     const auto file = io::Safetensors::open(m.other("q"));
     const std::string w = "model.layers.0.self_attn.o_proj.weight";
@@ -258,17 +258,33 @@ TEST(Convert, IntegersCannotHoldANan) {
 TEST(Convert, WhichWeightsAreIntegers) {
   const Shape matrix{4, 4};
   const std::string p = "model.layers.3.self_attn.";
-  for (const int bits : {4, 8}) {
-    for (const char* good : {"q_proj", "q_b_proj", "o_proj"}) {
-      EXPECT_TRUE(is_packed_weight(cat(p, good, ".weight"), matrix, bits)) << good;
+  using Form = PackedConfig::Form;
+  for (const auto format : {WeightFormat::kInt4, WeightFormat::kInt8}) {
+    for (const bool head : {false, true}) {
+      const PackedConfig packed = packed_config(format, 64, head);
+      const Form linear{format == WeightFormat::kInt4 ? 4 : 8, 64};
+      const auto form = [&](const std::string& name) { return packed_form(packed, name, matrix); };
+      for (const char* good : {"q_proj", "q_b_proj", "o_proj"}) {
+        EXPECT_EQ(linear, form(cat(p, good, ".weight"))) << good;
+      }
+      for (const char* small : {"q_a_proj", "kv_a_proj_with_mqa"}) {
+        EXPECT_EQ(linear.bits == 8, form(cat(p, small, ".weight")).has_value()) << small;
+      }
+      EXPECT_EQ(linear, form("model.layers.3.mlp.experts.1.up_proj.weight"));
+      for (const char* high :
+           {"model.embed_tokens.weight", "model.layers.3.eh_proj.weight",
+            "model.layers.3.self_attn.kv_b_proj.weight", "model.layers.3.mlp.gate.weight"}) {
+        EXPECT_EQ(std::nullopt, form(high)) << high;
+      }
+      for (const char* name : {"lm_head.weight", "model.layers.61.shared_head.head.weight"}) {
+        EXPECT_EQ(head ? std::optional(Form{8, 128}) : std::nullopt, form(name)) << name;
+        // A file that packs its head without saying how has it in the form of the rest.
+        EXPECT_EQ(head ? (Form{8, 128}) : linear, stored_form(packed, name)) << name;
+      }
     }
-    for (const char* small : {"q_a_proj", "kv_a_proj_with_mqa"}) {
-      EXPECT_EQ(bits == 8, is_packed_weight(cat(p, small, ".weight"), matrix, bits)) << small;
-    }
-    EXPECT_FALSE(is_packed_weight(p + "kv_b_proj.weight", matrix, bits));
-    EXPECT_FALSE(is_packed_weight("lm_head.weight", matrix, bits));
-    EXPECT_TRUE(is_packed_weight("model.layers.3.mlp.experts.1.up_proj.weight", matrix, bits));
   }
+  EXPECT_EQ(std::nullopt,
+            packed_form(packed_config(WeightFormat::kFp8), p + "q_proj.weight", matrix));
 }
 
 TEST(Convert, ThreadsAndShardsDoNotChangeABit) {

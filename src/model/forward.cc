@@ -255,8 +255,17 @@ MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<con
   return x_.cview();
 }
 
+// Rows are never quantised here: the head is one product of a pass, and its result is compared.
+void Forward::head(MatView<const float> normed, const nn::WeightRef& w, MatView<float> out) {
+  if (w.quant.rows > 0) {
+    quant_linear(ctx_, QuantActivations::kBf16, {normed, w.quant, out});
+  } else {
+    gemm(ctx_, num_.products, nn::plain_linear(normed, w, out));
+  }
+}
+
 void Forward::logits(MatView<const float> normed, MatView<float> out) {
-  gemm(ctx_, num_.products, nn::plain_linear(normed, model_.weights().head, out));
+  head(normed, model_.weights().head, out);
 }
 
 void Forward::mtp_logits(MatView<const float> rows, MatView<float> out, MatView<float> normed) {
@@ -264,7 +273,7 @@ void Forward::mtp_logits(MatView<const float> rows, MatView<float> out, MatView<
   const MemoryScope scope(ctx_.device);
   rstd_.resize(1, rows.rows);
   rms_norm(ctx_, {rows, w.head_norm, dims_.eps, normed, rstd_.span()});
-  gemm(ctx_, num_.products, nn::plain_linear(normed, w.head, out));
+  head(normed, w.head, out);
 }
 
 void Forward::mtp_logits(MatView<const float> rows, MatView<float> out) {

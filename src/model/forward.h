@@ -78,6 +78,7 @@ class Forward {
 
  private:
   void check(std::span<const Chunk> chunks, bool mtp) const;
+  void head(MatView<const float> normed, const nn::WeightRef& w, MatView<float> out);
   void take_tokens(std::span<const Chunk> chunks, bool mtp);
   nn::RopeRows rope_rows() const noexcept;
   void block(const nn::BlockWeights& w, int layer, std::span<const Chunk> chunks, bool mtp,

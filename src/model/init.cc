@@ -21,9 +21,10 @@ class RandomModel {
       : ctx_(ctx),
         options_(options),
         std_(static_cast<float>(options.std > 0 ? options.std : config.initializer_range)),
-        encoder_(
-            ctx, options.format, options.group,
-            [this](const std::string& name, const Shape& shape) { return draw(name, shape); }) {
+        encoder_(ctx, options.format, options.packed.value_or(packed_config(options.format)),
+                 options.fp8_head, [this](const std::string& name, const Shape& shape) {
+                   return draw(name, shape);
+                 }) {
     bind<nn::WeightRef, nn::VecRef>(config, *this);
   }
 
@@ -105,7 +106,7 @@ class RandomModel {
 WeightFormat format_of(const Config& config) noexcept {
   if (config.fp8.enabled) return WeightFormat::kFp8;
   if (config.packed.enabled) {
-    return config.packed.bits == 4 ? WeightFormat::kInt4 : WeightFormat::kInt8;
+    return config.packed.linear.bits == 4 ? WeightFormat::kInt4 : WeightFormat::kInt8;
   }
   return config.torch_dtype == "float32" ? WeightFormat::kF32 : WeightFormat::kBf16;
 }

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,7 +28,8 @@ namespace cachalot::model {
 
 struct InitOptions {
   WeightFormat format = WeightFormat::kBf16;
-  int group = 0;  // of int8 and int4: 32, 64 or 128; 0: 128 and 32
+  std::optional<PackedConfig> packed;  // of int8 and int4; none: packed_config(format)
+  bool fp8_head = false;               // of fp8: the head too, which published models keep in BF16
   std::uint64_t seed = 1;
   double std = 0;  // 0: the config's initializer_range
   std::uint64_t shard_bytes = 5ull << 30;

@@ -92,23 +92,24 @@ std::optional<StoredPacked> find_packed(const Config& config, const io::Safetens
   const io::TensorView& shape = part_of(file, names.shape, *codes);
   p.shape = read_shape(shape, names.shape);
   const std::int64_t rows = p.shape[0], cols = p.shape[1];
-  const std::int64_t words = blocks_of(cols * config.packed.bits, 32);
-  const std::int64_t groups = blocks_of(cols, config.packed.group);
+  const PackedConfig::Form form = stored_form(config.packed, name);
+  const std::int64_t words = blocks_of(cols * form.bits, 32);
+  const std::int64_t groups = blocks_of(cols, form.group);
   require(codes->dtype == DType::kI32 && codes->shape == Shape{rows, words}, *codes, names.codes,
-          cat(config.packed.bits, "-bit weights ", to_string(p.shape), " are I32 ",
+          cat(form.bits, "-bit weights ", to_string(p.shape), " are I32 ",
               to_string(Shape{rows, words})));
   require(p.scales->dtype == DType::kBF16 && p.scales->shape == Shape{rows, groups}, *p.scales,
           names.scales,
-          cat("weights ", to_string(p.shape), " in groups of ", config.packed.group, " have BF16 ",
+          cat("weights ", to_string(p.shape), " in groups of ", form.group, " have BF16 ",
               to_string(Shape{rows, groups})));
-  p.view.code = config.packed.bits == 4 ? QuantCode::kInt4 : QuantCode::kInt8;
+  p.view.code = form.bits == 4 ? QuantCode::kInt4 : QuantCode::kInt8;
   p.view.rows = static_cast<int>(rows);
   p.view.cols = static_cast<int>(cols);
   p.view.codes = static_cast<const std::uint8_t*>(codes->data);
   p.view.stride = static_cast<std::ptrdiff_t>(words) * 4;
   p.view.scales = p.scales->data;
   p.view.scale_stride = static_cast<std::ptrdiff_t>(groups);
-  p.view.group = config.packed.group;
+  p.view.group = form.group;
   return p;
 }
 
@@ -137,37 +138,61 @@ Shape stored_shape(const Config& config, const io::Safetensors& file, const std:
   return packed ? packed->shape : file.at(name).shape;
 }
 
-bool is_packed_weight(std::string_view name, const Shape& shape, int bits) {
-  if (!is_fp8_weight(name, shape) || name.ends_with("kv_b_proj.weight")) return false;
-  return bits == 8 ||
-         (!name.ends_with("q_a_proj.weight") && !name.ends_with("kv_a_proj_with_mqa.weight"));
+bool is_head(std::string_view name) {
+  return name == "lm_head.weight" || name.ends_with(".shared_head.head.weight");
 }
 
+std::optional<PackedConfig::Form> packed_form(const PackedConfig& packed, std::string_view name,
+                                              const Shape& shape) {
+  if (!packed.enabled) return std::nullopt;
+  if (is_head(name)) return packed.head;
+  if (!is_fp8_weight(name, shape) || name.ends_with("kv_b_proj.weight")) return std::nullopt;
+  const bool small =
+      name.ends_with("q_a_proj.weight") || name.ends_with("kv_a_proj_with_mqa.weight");
+  if (small && packed.linear.bits == 4) return std::nullopt;
+  return packed.linear;
+}
+
+PackedConfig::Form stored_form(const PackedConfig& packed, std::string_view name) {
+  return is_head(name) ? packed.head.value_or(packed.linear) : packed.linear;
+}
+
+namespace {
+
+nlohmann::ordered_json group_json(const nlohmann::ordered_json& targets,
+                                  const PackedConfig::Form& form) {
+  return {{"targets", targets},
+          {"input_activations", nullptr},
+          {"output_activations", nullptr},
+          {"weights",
+           {{"num_bits", form.bits},
+            {"type", "int"},
+            {"symmetric", true},
+            {"strategy", "group"},
+            {"group_size", form.group},
+            {"dynamic", false},
+            {"actorder", nullptr}}}};
+}
+
+}  // namespace
+
 nlohmann::ordered_json quantization_json(const PackedConfig& packed) {
-  nlohmann::ordered_json ignore = {"lm_head", "re:.*mlp\\.gate$", "re:.*kv_b_proj$",
-                                   "re:.*eh_proj$", "re:.*shared_head\\.head$"};
-  if (packed.bits == 4) {
+  using Json = nlohmann::ordered_json;
+  Json ignore = {"re:.*mlp\\.gate$", "re:.*kv_b_proj$", "re:.*eh_proj$"};
+  if (packed.linear.bits == 4) {
     ignore.push_back("re:.*q_a_proj$");
     ignore.push_back("re:.*kv_a_proj_with_mqa$");
   }
-  return {{"quant_method", "compressed-tensors"},
-          {"format", "pack-quantized"},
-          {"quantization_status", "compressed"},
-          {"config_groups",
-           {{"group_0",
-             {{"targets", nlohmann::ordered_json::array({"Linear"})},
-              {"input_activations", nullptr},
-              {"output_activations", nullptr},
-              {"weights",
-               {{"num_bits", packed.bits},
-                {"type", "int"},
-                {"symmetric", true},
-                {"strategy", "group"},
-                {"group_size", packed.group},
-                {"dynamic", false},
-                {"actorder", nullptr}}}}}}},
-          {"kv_cache_scheme", nullptr},
-          {"ignore", ignore}};
+  Json groups = {{"group_0", group_json(Json::array({"Linear"}), packed.linear)}};
+  const Json heads = {"lm_head", "re:.*shared_head\\.head$"};
+  if (packed.head) {
+    groups["group_1"] = group_json(heads, *packed.head);
+  } else {
+    ignore.insert(ignore.end(), heads.begin(), heads.end());
+  }
+  return {{"quant_method", "compressed-tensors"}, {"format", "pack-quantized"},
+          {"quantization_status", "compressed"},  {"config_groups", groups},
+          {"kv_cache_scheme", nullptr},           {"ignore", ignore}};
 }
 
 }  // namespace cachalot::model

@@ -50,10 +50,16 @@ StoredFp8 find_fp8(const Config& config, const io::Safetensors& file, const std:
 // Shape of the weight `name`, however it is stored.
 Shape stored_shape(const Config& config, const io::Safetensors& file, const std::string& name);
 
-// What stays BF16 of a folder of integers: embedding, head, norms, router, the MTP projection, and
-// of attention kv_b_proj, which absorbed attention reads both ways; in 4 bits also the small
-// projections to the latents. True for the others.
-bool is_packed_weight(std::string_view name, const Shape& shape, int bits);
+bool is_head(std::string_view name);  // the output head, or the MTP layer's copy of it
+
+// The form that weight `name` takes in a folder of integers; none for what stays BF16: embedding,
+// norms, router, the MTP projection, and of attention kv_b_proj, which absorbed attention reads
+// both ways; where projections have 4 bits also the small ones to the latents; and the head unless
+// `packed` says how.
+std::optional<PackedConfig::Form> packed_form(const PackedConfig& packed, std::string_view name,
+                                              const Shape& shape);
+// The form in which packed integers of that name are read.
+PackedConfig::Form stored_form(const PackedConfig& packed, std::string_view name);
 
 // `quantization_config` of such a folder.
 nlohmann::ordered_json quantization_json(const PackedConfig& packed);

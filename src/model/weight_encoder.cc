@@ -16,11 +16,18 @@ constexpr std::string_view kScaleSuffix = "_scale_inv";
 std::int64_t blocks(std::int64_t size, std::int64_t block) { return (size + block - 1) / block; }
 }  // namespace
 
-WeightEncoder::WeightEncoder(const Context& ctx, WeightFormat format, int group, FloatSource source)
+WeightEncoder::WeightEncoder(const Context& ctx, WeightFormat format, const PackedConfig& packed,
+                             bool fp8_head, FloatSource source)
     : ctx_(ctx),
       format_(format),
-      packed_(packed_config(format, group)),
+      packed_(packed),
+      fp8_head_(fp8_head),
       source_(std::move(source)) {}
+
+bool WeightEncoder::is_fp8(std::string_view name, const Shape& shape) const {
+  return format_ == WeightFormat::kFp8 &&
+         (is_fp8_weight(name, shape) || (fp8_head_ && is_head(name)));
+}
 
 void WeightEncoder::put(const std::string& name, DType type, const Shape& shape, Part part) {
   tensors_.push_back({name, type, shape, nullptr});
@@ -32,10 +39,8 @@ DType WeightEncoder::plain_type(std::string_view name) const noexcept {
 }
 
 void WeightEncoder::add(const std::string& name, const Shape& shape) {
-  if (format_ == WeightFormat::kFp8 && is_fp8_weight(name, shape)) return add_fp8(name, shape);
-  if (packed_.enabled && is_packed_weight(name, shape, packed_.bits)) {
-    return add_packed(name, shape);
-  }
+  if (is_fp8(name, shape)) return add_fp8(name, shape);
+  if (const auto form = packed_form(packed_, name, shape)) return add_packed(name, shape, *form);
   add_plain(name, plain_type(name), shape);
 }
 
@@ -54,11 +59,12 @@ void WeightEncoder::add_fp8(const std::string& name, const Shape& shape) {
       {name, shape, How::kFp8Scales});
 }
 
-void WeightEncoder::add_packed(const std::string& name, const Shape& shape) {
+void WeightEncoder::add_packed(const std::string& name, const Shape& shape,
+                               const PackedConfig::Form& form) {
   const PackedNames names(name);
-  put(names.codes, DType::kI32, {shape[0], blocks(shape[1] * packed_.bits, 32)},
+  put(names.codes, DType::kI32, {shape[0], blocks(shape[1] * form.bits, 32)},
       {name, shape, How::kPackedCodes});
-  put(names.scales, DType::kBF16, {shape[0], blocks(shape[1], packed_.group)},
+  put(names.scales, DType::kBF16, {shape[0], blocks(shape[1], form.group)},
       {name, shape, How::kPackedScales});
   add_packed_shape(name, shape);
 }
@@ -145,8 +151,9 @@ void WeightEncoder::quantise(const Part& part) {
 void WeightEncoder::pack(const Part& part) {
   const std::span<const float> floats = source_(part.weight, part.shape);
   const int rows = static_cast<int>(part.shape[0]), cols = static_cast<int>(part.shape[1]);
-  const int groups = numeric::blocks_of(cols, packed_.group);
-  const int row_bytes = numeric::blocks_of(cols * packed_.bits, 32) * 4;
+  const PackedConfig::Form form = stored_form(packed_, part.weight);
+  const int groups = numeric::blocks_of(cols, form.group);
+  const int row_bytes = numeric::blocks_of(cols * form.bits, 32) * 4;
   codes_.assign(static_cast<std::size_t>(rows) * static_cast<std::size_t>(row_bytes), 0);
   bf16_.resize(static_cast<std::size_t>(rows) * static_cast<std::size_t>(groups));
   std::atomic<bool> finite{true};
@@ -155,14 +162,14 @@ void WeightEncoder::pack(const Part& part) {
     std::uint8_t* to = codes_.data() + row * row_bytes;
     std::uint8_t group[128];
     for (int g = 0; g < groups; ++g) {
-      const int begin = g * packed_.group, n = std::min(packed_.group, cols - begin);
-      if (!numeric::quantize_group({x + begin, static_cast<std::size_t>(n)}, packed_.bits, group,
+      const int begin = g * form.group, n = std::min(form.group, cols - begin);
+      if (!numeric::quantize_group({x + begin, static_cast<std::size_t>(n)}, form.bits, group,
                                    bf16_[static_cast<std::size_t>(row * groups + g)])) {
         finite = false;
         return;
       }
       for (int j = 0; j < n; ++j) {
-        const int bit = (begin + j) * packed_.bits;
+        const int bit = (begin + j) * form.bits;
         to[bit / 8] = static_cast<std::uint8_t>(to[bit / 8] | group[j] << bit % 8);
       }
     }

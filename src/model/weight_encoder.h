@@ -25,21 +25,23 @@ using FloatSource = std::function<std::span<const float>(const std::string& name
 
 class WeightEncoder {
  public:
-  WeightEncoder(const Context& ctx, WeightFormat format, int group, FloatSource source);
+  WeightEncoder(const Context& ctx, WeightFormat format, const PackedConfig& packed, bool fp8_head,
+                FloatSource source);
 
   // The tensors that weight `name` becomes in the format.
   void add(const std::string& name, const Shape& shape);
   void add_plain(const std::string& name, DType type, const Shape& shape);  // F32 or BF16
   void add_fp8(const std::string& name, const Shape& shape);
-  void add_packed(const std::string& name, const Shape& shape);
+  void add_packed(const std::string& name, const Shape& shape, const PackedConfig::Form& form);
   void add_packed_shape(const std::string& name, const Shape& shape);
   // A tensor whose bytes are the caller's own.
   void add_foreign(const std::string& name, DType type, const Shape& shape);
 
   const std::vector<io::TensorToWrite>& tensors() const noexcept { return tensors_; }
   const PackedConfig& packed() const noexcept { return packed_; }
-  DType plain_type(std::string_view name) const noexcept;  // of what has no codes
-  std::uint64_t bytes() const;                             // of all tensors
+  bool is_fp8(std::string_view name, const Shape& shape) const;  // becomes FP8 blocks
+  DType plain_type(std::string_view name) const noexcept;        // of what has no codes
+  std::uint64_t bytes() const;                                   // of all tensors
 
   bool is_foreign(const io::TensorToWrite& t) const;
   // The bytes of a tensor of the list that is not foreign, valid until the next call.
@@ -68,6 +70,7 @@ class WeightEncoder {
   const Context& ctx_;
   WeightFormat format_;
   PackedConfig packed_;
+  bool fp8_head_;
   FloatSource source_;
   std::vector<io::TensorToWrite> tensors_;
   std::map<std::string, Part> parts_;

@@ -57,11 +57,13 @@ bool is_fp8_weight(std::string_view name, const Shape& shape) {
 
 bool is_router_bias(std::string_view name) { return name.ends_with(".e_score_correction_bias"); }
 
-PackedConfig packed_config(WeightFormat format, int group) {
+PackedConfig packed_config(WeightFormat format, int group, bool pack_head) {
   PackedConfig packed;
   packed.enabled = format == WeightFormat::kInt8 || format == WeightFormat::kInt4;
-  packed.bits = format == WeightFormat::kInt4 ? 4 : 8;
-  packed.group = group != 0 ? group : packed.bits == 4 ? kInt4Group : kInt8Group;
+  if (!packed.enabled) return packed;
+  packed.linear.bits = format == WeightFormat::kInt4 ? 4 : 8;
+  packed.linear.group = group != 0 ? group : packed.linear.bits == 4 ? kInt4Group : kInt8Group;
+  if (pack_head) packed.head = {.bits = 8, .group = kInt8Group};
   return packed;
 }
 

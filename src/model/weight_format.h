@@ -25,9 +25,9 @@ WeightFormat parse_weight_format(std::string_view text);  // kUsage naming the f
 bool is_fp8_weight(std::string_view name, const Shape& shape);  // FP8 in published FP8 models
 bool is_router_bias(std::string_view name);
 
-// How integers of `format` are packed; group 0: 128 columns share a scale in 8 bits, 32 in 4. Not
-// enabled for the other formats.
-PackedConfig packed_config(WeightFormat format, int group);
+// How integers of `format` are packed; group 0: 128 columns share a scale in 8 bits, 32 in 4. The
+// head has 8 bits, or stays BF16. Not enabled for the other formats.
+PackedConfig packed_config(WeightFormat format, int group = 0, bool pack_head = true);
 
 // A config.json with the keys that say how weights are stored; every other key, also one this
 // program does not know, stays. `file_name` is for messages.

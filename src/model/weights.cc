@@ -10,6 +10,7 @@
 #include "model/device_copies.h"
 #include "model/packed_weights.h"
 #include "model/resident.h"
+#include "model/weight_format.h"
 #include "numeric/group_quant.h"
 
 namespace cachalot::model {
@@ -121,15 +122,19 @@ struct Model::State {
     return m.data();
   }
 
+  // What a product of the numerics' own kind reads: `kv_b_proj` is read both ways.
+  static bool is_projection(const std::string& name, const Shape& shape) {
+    return is_fp8_weight(name, shape) && !name.ends_with("kv_b_proj.weight");
+  }
   bool keeps_codes(const std::string& name, const Shape& shape) const {
     const bool exact = options.precision == Precision::kF32 &&
                        options.activations == LoadOptions::Activations::kBf16;
-    return options.keep_codes && !exact && is_packed_weight(name, shape, 8);
+    return options.keep_codes && !exact && (is_projection(name, shape) || is_head(name));
   }
   // Matrices that only products read, one way.
   bool is_packed(const std::string& name, const Shape& shape) const {
     return in_panels() && options.precision == Precision::kBF16 &&
-           (is_packed_weight(name, shape, 8) || name.ends_with("head.weight"));
+           (is_projection(name, shape) || is_head(name));
   }
   nn::WeightRef pack(const MatRef& from) {
     PackedB& out = packs.emplace_back();
@@ -232,7 +237,7 @@ struct Model::State {
       if (kept) return fp8_codes(name);
       return keep_in(options.precision, read_floats(config, file, name, shape), rows, cols);
     }
-    if (kept && options.activations == LoadOptions::Activations::kFp8) {
+    if (kept && !is_head(name) && options.activations == LoadOptions::Activations::kFp8) {
       throw Error(Code::kUnsupported,
                   cat(t.file, ": tensor '", name, "' is ", cachalot::name(t.dtype),
                       ", but FP8 activations need every projection in FP8. Convert the model with "
