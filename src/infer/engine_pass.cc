@@ -59,7 +59,9 @@ int Engine::prompt_rows(int generating) const {
 }
 
 // Seniors first. Every text with one unread token takes part; those with more share the prompt
-// rows evenly, and what a short one leaves goes to the others.
+// rows evenly, and what a short one leaves goes to the others. But the most senior of them reads on
+// in any case: where there are more texts than rows an even share is none, and who gets it next
+// time depends on who comes.
 std::vector<Engine::Slice> Engine::plan() {
   std::sort(running_.begin(), running_.end(),
             [](const StreamPtr& a, const StreamPtr& b) { return a->is_senior_to(*b); });
@@ -75,10 +77,17 @@ std::vector<Engine::Slice> Engine::plan() {
       slices.push_back({s, s->unread(), 0});
     }
   }
+  int left = prompt_rows(generating);
+  if (!reading.empty()) {
+    Slice& senior = slices[reading.front()];
+    const int even = left / static_cast<int>(reading.size());
+    senior.tokens = std::min({senior.tokens, left, std::max(even, kLeastPromptRows)});
+    left -= senior.tokens;
+    reading.erase(reading.begin());
+  }
   std::stable_sort(reading.begin(), reading.end(), [&](std::size_t a, std::size_t b) {
     return slices[a].tokens < slices[b].tokens;
   });
-  int left = prompt_rows(generating);
   for (std::size_t i = 0; i < reading.size(); ++i) {
     const int share = left / static_cast<int>(reading.size() - i);
     Slice& slice = slices[reading[i]];

@@ -225,6 +225,32 @@ TEST(EngineTest, ALongPromptDoesNotStopTheOthers) {
   EXPECT_GE(passes, (length - 64) / 16);
 }
 
+// More texts read than a pass has rows for: an even share is none, and the first to come must not
+// wait for all who come later.
+TEST(EngineTest, ManyPromptsAtOnceAreReadInTheirOrder) {
+  const Fixture f;
+  constexpr int kRequests = 12;
+  Engine engine(f.rt.context(), f.model, {.mtp = MtpMode::kOff, .prefill_chunk = 4});
+  std::vector<int> done, all;
+  std::vector<Request> requests;
+  std::vector<Result> results(kRequests);
+  for (int i = 0; i < kRequests; ++i) {
+    Request r = f.request(20, 3, static_cast<std::uint64_t>(i));
+    r.on_done = [&, i](const Result& result) {
+      done.push_back(i);
+      results[static_cast<std::size_t>(i)] = result;
+    };
+    requests.push_back(r);
+    engine.submit(r);
+    all.push_back(i);
+  }
+  engine.run();
+  EXPECT_EQ(done, all);
+  for (std::size_t i = 0; i < kRequests; ++i) {
+    EXPECT_EQ(results[i].tokens(), f.alone(requests[i]).tokens());
+  }
+}
+
 TEST(EngineTest, AThrowingCallbackEndsItsRequestAlone) {
   const Fixture f;
   Engine engine(f.rt.context(), f.model);
