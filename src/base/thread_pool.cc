@@ -84,16 +84,21 @@ struct ThreadPool::State {
   }
 
   void work_on(Range& range) {
-    for (;;) {
-      const std::int64_t begin = range.next.fetch_add(grain, std::memory_order_relaxed);
-      if (begin >= range.end) return;
-      call(begin, std::min(range.end, begin + grain));
+    const auto take = [&] { return range.next.fetch_add(grain, std::memory_order_relaxed); };
+    const bool ahead = fn->looks_ahead();
+    for (std::int64_t begin = take(); begin < range.end;) {
+      const std::int64_t end = std::min(range.end, begin + grain);
+      const std::int64_t next = ahead ? take() : range.end;
+      if (!call(begin, end, next < range.end ? next : RangeFn::kNoChunk)) return;
+      begin = ahead ? next : take();
     }
   }
 
-  void call(std::int64_t begin, std::int64_t end) {
+  // False where the task threw: what is left of the job is nobody's.
+  bool call(std::int64_t begin, std::int64_t end, std::int64_t next = RangeFn::kNoChunk) {
     try {
-      (*fn)(begin, end);
+      (*fn)(begin, end, next);
+      return true;
     } catch (...) {
       const std::lock_guard lock(error_mutex);
       if (!error) error = std::current_exception();
@@ -101,6 +106,7 @@ struct ThreadPool::State {
         Range& r = ranges[static_cast<std::size_t>(i)];
         r.next.store(r.end, std::memory_order_relaxed);
       }
+      return false;
     }
   }
 
@@ -194,7 +200,8 @@ void ThreadPool::run_near(std::span<const std::int64_t> begins, std::int64_t gra
   grain = std::max<std::int64_t>(1, grain);
   if (t_inside_task || state_->workers.empty() || n <= grain) {
     for (std::int64_t begin = begins.front(); begin < begins.back(); begin += grain) {
-      fn(begin, std::min(begins.back(), begin + grain));
+      const std::int64_t next = begin + grain;
+      fn(begin, std::min(begins.back(), next), next < begins.back() ? next : RangeFn::kNoChunk);
     }
     return;
   }

@@ -15,20 +15,37 @@
 
 namespace cachalot {
 
-// A borrowed callable void(int64 begin, int64 end): no allocation, valid during the call only.
+// A borrowed callable void(int64 begin, int64 end) or void(int64 begin, int64 end, int64 next): no
+// allocation, valid during the call only. One of three arguments is told where the calling thread's
+// next chunk begins, kNoChunk if it has none: it may fetch what that one reads. The next chunk is
+// then taken before this one is done, so a thread that falls behind keeps two of them.
 class RangeFn {
  public:
+  static constexpr std::int64_t kNoChunk = -1;
+
   template <class F>
   requires(!std::is_same_v<std::remove_cvref_t<F>, RangeFn>)
       RangeFn(F& f)  // NOLINT(google-explicit-constructor): it stands for the callable
-      : object_(&f), call_([](void* object, std::int64_t begin, std::int64_t end) {
-          (*static_cast<F*>(object))(begin, end);
+      : object_(&f),
+        looks_ahead_(std::is_invocable_v<F&, std::int64_t, std::int64_t, std::int64_t>),
+        call_([](void* object, std::int64_t begin, std::int64_t end, std::int64_t next) {
+          F& fn = *static_cast<F*>(object);
+          if constexpr (std::is_invocable_v<F&, std::int64_t, std::int64_t, std::int64_t>) {
+            fn(begin, end, next);
+          } else {
+            static_cast<void>(next);
+            fn(begin, end);
+          }
         }) {}
-  void operator()(std::int64_t begin, std::int64_t end) const { call_(object_, begin, end); }
+  void operator()(std::int64_t begin, std::int64_t end, std::int64_t next = kNoChunk) const {
+    call_(object_, begin, end, next);
+  }
+  bool looks_ahead() const noexcept { return looks_ahead_; }
 
  private:
   void* object_;
-  void (*call_)(void*, std::int64_t, std::int64_t);
+  bool looks_ahead_;
+  void (*call_)(void*, std::int64_t, std::int64_t, std::int64_t);
 };
 
 class ThreadPool {

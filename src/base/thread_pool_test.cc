@@ -54,6 +54,57 @@ TEST(ThreadPool, RangesNearCoverEveryIndexOnce) {
   }
 }
 
+// What a thread was told to come next is what it then begins with, and after "none" it begins
+// nothing more of that range.
+TEST(ThreadPool, ChunksKnowTheirThreadsNextOne) {
+  constexpr std::int64_t kUntold = -2;
+  for (const int threads : {1, 2, 3}) {
+    ThreadPool pool(threads);
+    for (int t = 0; t < threads; ++t) pool.set_home(t, t);
+    for (const std::vector<std::int64_t>& begins :
+         {std::vector<std::int64_t>{0, 1}, {0, 5}, {0, 1000}, {0, 400, 1000}, {0, 0, 3, 1000}}) {
+      for (const int grain : {1, 3, 700}) {
+        std::vector<std::atomic<int>> seen(static_cast<std::size_t>(begins.back()));
+        std::atomic<int> broken{0}, told{0};
+        static thread_local std::int64_t expected = kUntold;
+        auto reset = [](std::int64_t, std::int64_t) { expected = kUntold; };
+        pool.run_on_each(RangeFn(reset));
+        auto task = [&](std::int64_t begin, std::int64_t end, std::int64_t next) {
+          for (std::int64_t i = begin; i < end; ++i) ++seen[static_cast<std::size_t>(i)];
+          if (expected >= 0 && begin != expected) ++broken;
+          if (next != RangeFn::kNoChunk) {
+            ++told;
+            if (next < end) ++broken;
+          }
+          expected = next;
+        };
+        pool.run_near(begins, grain, RangeFn(task));
+        for (const auto& count : seen) EXPECT_EQ(count.load(), 1);
+        EXPECT_EQ(broken.load(), 0);
+        // All chunks but each thread's first of each range were announced.
+        std::int64_t chunks = 0;
+        for (std::size_t r = 1; r < begins.size(); ++r) {
+          chunks += (begins[r] - begins[r - 1] + grain - 1) / grain;
+        }
+        const auto firsts = static_cast<std::int64_t>(threads) *
+                            (static_cast<std::int64_t>(begins.size()) - 1);
+        EXPECT_GE(told.load(), chunks - firsts);
+      }
+    }
+  }
+}
+
+TEST(ThreadPool, AThreadThatThrowsBeginsNothingMore) {
+  ThreadPool pool(1);
+  std::int64_t chunks = 0;
+  auto task = [&](std::int64_t, std::int64_t, std::int64_t) {
+    ++chunks;
+    throw Error(Code::kUsage, "no");
+  };
+  EXPECT_THROW(pool.run(8, 1, RangeFn(task)), Error);
+  EXPECT_EQ(chunks, 1);
+}
+
 // Both threads are held up in their first chunk: each has taken it from its own home's range.
 TEST(ThreadPool, AThreadBeginsAtHome) {
   ThreadPool pool(2);

@@ -29,6 +29,13 @@ Json to_json(const infer::Percentiles& p) {
   return {{"p50", p.p50}, {"p95", p.p95}, {"p99", p.p99}, {"max", p.most}};
 }
 
+Json to_json(const runtime::MemoryUse& m, std::size_t cache_touched) {
+  return {{"rss_bytes", m.resident},
+          {"anonymous_bytes", m.anonymous},
+          {"malloc_bytes", m.heap},
+          {"cache_touched_bytes", cache_touched}};
+}
+
 void print_serve(const infer::ServeBenchResult& r) {
   const auto seconds = [](const infer::Percentiles& p) {
     return fmt::format("{:.3f} / {:.3f} / {:.3f} / {:.3f} s", p.p50, p.p95, p.p99, p.most);
@@ -50,9 +57,15 @@ void print_serve(const infer::ServeBenchResult& r) {
                              static_cast<double>(std::max<std::int64_t>(r.engine.passes, 1)),
                          r.engine.longest_pass_seconds));
   print_line(fmt::format("preempted, evicted    {}, {}", r.engine.preemptions, r.engine.evictions));
-  print_line(fmt::format("memory                {} after a tenth, {} at the end",
-                         human_bytes(static_cast<double>(r.early_rss)),
-                         human_bytes(static_cast<double>(r.end_rss))));
+  const auto bytes = [](std::size_t n) { return human_bytes(static_cast<double>(n)); };
+  const auto both = [&](const char* what, std::size_t early, std::size_t end) {
+    print_line(fmt::format("{:<21} {} after a tenth, {} at the end", what, bytes(early), bytes(end)));
+  };
+  both("memory", r.early.resident, r.end.resident);
+  both("  of its own", r.early.anonymous, r.end.anonymous);
+  both("  given out by malloc", r.early.heap, r.end.heap);
+  both("  cache pages touched", r.page_bytes * static_cast<std::size_t>(r.early_pages),
+       r.page_bytes * static_cast<std::size_t>(r.end_pages));
 }
 
 void serve(const ServeOptions& o, const Globals& globals) {
@@ -92,8 +105,9 @@ void serve(const ServeOptions& o, const Globals& globals) {
                 {"longest_pass_s", r.engine.longest_pass_seconds},
                 {"preemptions", r.engine.preemptions},
                 {"evictions", r.engine.evictions},
-                {"early_rss_bytes", r.early_rss},
-                {"end_rss_bytes", r.end_rss}});
+                {"memory",
+                 {{"early", to_json(r.early, static_cast<std::size_t>(r.early_pages) * r.page_bytes)},
+                  {"end", to_json(r.end, static_cast<std::size_t>(r.end_pages) * r.page_bytes)}}}});
   } else {
     print_serve(r);
   }
@@ -129,7 +143,7 @@ void load(const LoadOptions& o, const Globals& globals) {
     list.push_back({{"load_s", session.load_seconds},
                     {"placement", model::name(session.model.placement())},
                     {"first_token_s", seconds},
-                    {"rss_bytes", runtime::resident_memory()},
+                    {"rss_bytes", runtime::memory_use().resident},
                     {"mapped_bytes", session.model.mapped_bytes()},
                     {"copied_bytes", session.model.copied_bytes()}});
     if (globals.json) continue;
@@ -140,7 +154,7 @@ void load(const LoadOptions& o, const Globals& globals) {
                     i + 1, session.load_seconds, seconds,
                     human_bytes(static_cast<double>(session.model.mapped_bytes())),
                     human_bytes(static_cast<double>(session.model.copied_bytes())),
-                    human_bytes(static_cast<double>(runtime::resident_memory()))));
+                    human_bytes(static_cast<double>(runtime::memory_use().resident))));
   }
   if (globals.json) print_json({{"loads", list}});
 }

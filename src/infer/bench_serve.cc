@@ -11,7 +11,6 @@
 
 #include "base/error.h"
 #include "base/rng.h"
-#include "runtime/memory.h"
 
 namespace cachalot::infer {
 
@@ -135,8 +134,9 @@ ServeBenchResult bench_serve(const Context& ctx, const model::Model& model,
     });
     {
       std::unique_lock lock(ledger.mutex);
-      if (ledger.sum.early_rss == 0 && now > 0.1 * o.seconds) {
-        ledger.sum.early_rss = runtime::resident_memory();
+      if (ledger.sum.early.resident == 0 && now > 0.1 * o.seconds) {
+        ledger.sum.early = runtime::memory_use();
+        ledger.sum.early_pages = engine.stats().most_pages;
       }
       if (now >= said + 1) {
         said = now;
@@ -183,7 +183,9 @@ ServeBenchResult bench_serve(const Context& ctx, const model::Model& model,
   server.request_stop();
   server.join();
   result.engine = engine.stats();
-  result.end_rss = runtime::resident_memory();
+  result.end = runtime::memory_use();
+  result.end_pages = result.engine.most_pages;
+  result.page_bytes = engine.pool().shape().page_bytes();
   result.first_token = percentiles(ledger.first_token);
   result.gap = percentiles(ledger.gap);
   return result;

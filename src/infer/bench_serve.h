@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "infer/engine.h"
+#include "runtime/memory.h"
 
 namespace cachalot::infer {
 
@@ -42,8 +43,11 @@ struct ServeBenchResult {
   double alone_tokens_per_s = 0;
   Percentiles first_token;    // seconds from submit
   Percentiles gap;            // the longest between two tokens, per request
-  std::size_t early_rss = 0;  // after a tenth of the time
-  std::size_t end_rss = 0;
+  // Memory, and pages of the cache that were ever written to, after a tenth of the time and at the
+  // end. The cache is one block that the system fills with pages as they are first used.
+  runtime::MemoryUse early, end;
+  int early_pages = 0, end_pages = 0;
+  std::size_t page_bytes = 0;
   EngineStats engine;
 };
 

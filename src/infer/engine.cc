@@ -180,6 +180,7 @@ void Engine::publish() {
   stats_.kept = static_cast<int>(kept_.size());
   stats_.pages = pool_.pages();
   stats_.free_pages = pool_.free_pages();
+  stats_.most_pages = pool_.most_pages();
   const std::lock_guard lock(mutex_);
   shown_ = stats_;
 }

@@ -72,6 +72,7 @@ struct EngineStats {
   double longest_pass_seconds = 0;
   int running = 0, waiting = 0, kept = 0;
   int pages = 0, free_pages = 0;
+  int most_pages = 0;  // held at once, so far
   std::int64_t finished = 0;
   std::int64_t preemptions = 0;
   std::int64_t evictions = 0;  // of kept texts

@@ -36,14 +36,19 @@ struct Context {
       for (std::int64_t i = begin; i < end; ++i) fn(i);
     });
   }
-  // fn(begin, end) over disjoint chunks of at most `grain` indices that cover [0, n).
+  // fn(begin, end) over disjoint chunks of at most `grain` indices that cover [0, n); or fn(begin,
+  // end, next), which is told where the thread's next chunk begins (RangeFn).
   template <class F>
   void for_range(std::int64_t n, std::int64_t grain, F&& fn) const {
     if (pool != nullptr) {
       pool->run(n, grain, RangeFn(fn));
       return;
     }
-    for (std::int64_t b = 0; b < n; b += grain) fn(b, b + grain < n ? b + grain : n);
+    const RangeFn call(fn);
+    for (std::int64_t b = 0; b < n; b += grain) {
+      const bool last = b + grain >= n;
+      call(b, last ? n : b + grain, last ? RangeFn::kNoChunk : b + grain);
+    }
   }
   // The same over ranges of which each has a home: ThreadPool::run_near.
   template <class F>
@@ -52,7 +57,8 @@ struct Context {
       pool->run_near(begins, grain, RangeFn(fn));
       return;
     }
-    fn(begins.front(), begins.back());
+    const RangeFn call(fn);
+    call(begins.front(), begins.back());
   }
   // fn() on every thread, once: they get what they will need whoever does the work.
   template <class F>

@@ -70,11 +70,17 @@ int CachePool::free_pages() const {
   return static_cast<int>(free_.size());
 }
 
+int CachePool::most_pages() const {
+  const std::lock_guard lock(mutex_);
+  return most_;
+}
+
 int CachePool::take() {
   const std::lock_guard lock(mutex_);
   if (free_.empty()) return -1;
   const int page = free_.back();
   free_.pop_back();
+  most_ = std::max(most_, pages() - static_cast<int>(free_.size()));
   holders_[static_cast<std::size_t>(page)] = 1;
   return page;
 }

@@ -66,6 +66,8 @@ class CachePool {
   int max_tokens() const noexcept { return max_tokens_; }  // of a sequence: the model's context
   int pages() const noexcept { return static_cast<int>(holders_.size()); }
   int free_pages() const;
+  // Pages that were ever held at once: so many have been written to and count as memory in use.
+  int most_pages() const;
   std::size_t bytes() const noexcept {
     return static_cast<std::size_t>(pages()) * shape_.page_bytes();
   }
@@ -92,6 +94,7 @@ class CachePool {
   mutable std::mutex mutex_;  // of what follows
   std::vector<int> holders_;  // [pages]
   std::vector<int> free_;     // pages without holders; the last one is taken next
+  int most_ = 0;
 };
 
 }  // namespace cachalot::model

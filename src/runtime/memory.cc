@@ -1,5 +1,6 @@
 #include "runtime/memory.h"
 
+#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -62,11 +63,20 @@ std::size_t available_memory() {
   return bytes == kUnknown ? 0 : bytes;
 }
 
-std::size_t resident_memory() {
+MemoryUse memory_use() {
+  MemoryUse use;
   std::ifstream file("/proc/self/statm");
-  std::size_t pages = 0, resident = 0;
-  if (!(file >> pages >> resident)) return 0;
-  return resident * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  std::size_t pages = 0, resident = 0, shared = 0;
+  if (file >> pages >> resident >> shared) {
+    const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    use.resident = resident * page;
+    use.anonymous = (resident - std::min(resident, shared)) * page;
+  }
+#if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 33)
+  const struct mallinfo2 info = mallinfo2();  // arenas, and blocks with a mapping of their own
+  use.heap = info.uordblks + info.hblkhd;
+#endif
+  return use;
 }
 
 }  // namespace cachalot::runtime

@@ -19,8 +19,13 @@ std::size_t available_memory();
 // Likewise of a device's memory; null: the host's.
 std::size_t available_memory(const Device* device);
 
-// Bytes of this process in memory; 0 where the system does not say.
-std::size_t resident_memory();
+// This process in memory, in bytes; 0 where the system does not say.
+struct MemoryUse {
+  std::size_t resident = 0;
+  std::size_t anonymous = 0;  // of it, what is its own: not the pages of mapped files
+  std::size_t heap = 0;       // what malloc has given out and not got back (glibc's counts)
+};
+MemoryUse memory_use();
 
 // Transparent huge pages: what large buffers (tensor/mat.h) ask for with madvise.
 struct HugePages {

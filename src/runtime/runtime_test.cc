@@ -133,6 +133,22 @@ TEST(MemoryTest, LargeBuffersLieInHugePages) {
   EXPECT_GE(huge_pages().in_use, before.in_use + (32u << 20));
 }
 
+TEST(MemoryTest, UseFollowsWhatIsTakenAndGivenBack) {
+  constexpr std::size_t kBytes = std::size_t{32} << 20;
+  const MemoryUse before = memory_use();
+  if (before.resident == 0) GTEST_SKIP() << "this system does not say";
+  EXPECT_LE(before.anonymous, before.resident);
+  std::vector<char> block(kBytes, 1);  // written to, so it is there
+  const MemoryUse with = memory_use();
+  EXPECT_GE(with.resident, before.resident + kBytes / 2);
+  EXPECT_GE(with.anonymous, before.anonymous + kBytes / 2);
+  if (before.heap > 0) EXPECT_GE(with.heap, before.heap + kBytes);
+  block = {};
+  const MemoryUse after = memory_use();
+  EXPECT_LT(after.anonymous, with.anonymous);
+  if (before.heap > 0) EXPECT_LT(after.heap, with.heap);
+}
+
 TEST(MemoryTest, AvailableIsLessThanAll) {
   const Runtime runtime;
   const std::size_t available = available_memory();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "base/error.h"
 #include "io/safetensors.h"
@@ -39,6 +40,16 @@ void check(const model::Config& config, std::span<const std::int32_t> tokens,
   }
 }
 
+void go_back(const Context& ctx, std::span<float> weights, std::span<const float> begun,
+             double share) {
+  constexpr std::int64_t kGrain = 1 << 16;
+  const auto part = static_cast<float>(share);
+  ctx.for_each(static_cast<std::int64_t>(weights.size()), kGrain, [&](std::int64_t i) {
+    const auto at = static_cast<std::size_t>(i);
+    weights[at] += part * (begun[at] - weights[at]);
+  });
+}
+
 }  // namespace
 
 LearningEvaluation evaluate_learning(const Context& ctx, const std::filesystem::path& folder,
@@ -52,7 +63,7 @@ LearningEvaluation evaluate_learning(const Context& ctx, const std::filesystem::
   model::TrainGraph graph(ctx, config, numerics);
   model::Optimizer optimizer(parameters);
   model::OptimizerStep step;
-  step.adamw = {options.lr, options.beta1, options.beta2, 1e-8, options.weight_decay};
+  step.adamw = {options.lr, options.beta1, options.beta2, 1e-8, 0};
   step.clip_norm = options.clip_norm;
   step.bias_gamma = 0;  // a window of one text says nothing of the load to come
 
@@ -61,6 +72,11 @@ LearningEvaluation evaluate_learning(const Context& ctx, const std::filesystem::
   loss.balance_alpha = 0;
   loss.fresh_gradients = true;
   const auto rows = static_cast<std::int64_t>(tokens.size()) - 1;
+  std::vector<float> begun;  // the weights as they were
+  if (options.forget > 0) {
+    const std::span<const float> values = parameters.values();
+    begun.assign(values.begin(), values.end());
+  }
   LearningEvaluation sum;
   Mat<std::int32_t> window;
   for (const EvalWindow& w : eval_windows(rows + 1, options.context, options.piece,
@@ -80,6 +96,7 @@ LearningEvaluation evaluate_learning(const Context& ctx, const std::filesystem::
       throw Error(Code::kNumeric, cat("the gradient at token ", w.end,
                                       " is not finite; learn with a smaller rate"));
     }
+    if (options.forget > 0) go_back(ctx, parameters.values(), begun, options.forget);
     ++sum.steps;
   }
   return sum;

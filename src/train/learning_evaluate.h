@@ -29,7 +29,9 @@ struct LearningOptions {
   // took 3 % more bits at the best rate, and stood little of any rate
   // (docs/experiments/king-james.md).
   double beta1 = 0, beta2 = 0.99;
-  double weight_decay = 0;
+  // After each step the weights go back by this share of their distance from where they began: what
+  // was learned fades, over some 1 / forget pieces.
+  double forget = 0;
   double clip_norm = 1;
   float mtp_lambda = 0.3F;  // where the model has the layer
   // Predicted so far, of all, and the sum of their nats.

@@ -143,10 +143,16 @@ void across(const DirectJob& job) {
   }
 }
 
+// A stream of packed panels: fetched `distance` bytes ahead, beyond its end by `jump` more.
+struct PackedStream {
+  const char* end = nullptr;
+  std::ptrdiff_t distance = 0, jump = 0;
+};
+
 // One panel of a packed B, kVecs vectors wide: one stream, fetched into the second cache.
 template <int kRows, int kVecs>
-void packed_panel(const DirectJob& job, int col, const std::uint32_t* b, const char* end,
-                  std::ptrdiff_t jump) {
+void packed_panel(const DirectJob& job, int col, const std::uint32_t* b,
+                  const PackedStream& stream) {
   const std::uint32_t* a = job.a;
   const int steps = (job.k + 1) / 2;
   __m512 sums[kRows][kVecs];
@@ -156,8 +162,8 @@ void packed_panel(const DirectJob& job, int col, const std::uint32_t* b, const c
     for (int v = 0; v < kVecs; ++v) sums[m][v] = _mm512_setzero_ps();
   }
   for (int s = 0; s < steps; ++s, a += kRows, b += kVecs * kLanes) {
-    const char* ahead = reinterpret_cast<const char*>(b) + kPackedAhead;
-    if (ahead >= end) ahead += jump;
+    const char* ahead = reinterpret_cast<const char*>(b) + stream.distance;
+    if (ahead >= stream.end) ahead += stream.jump;
     CACHALOT_UNROLL
     for (int v = 0; v < kVecs; ++v) {
       _mm_prefetch(ahead + v * Touch::kLine, _MM_HINT_T1);
@@ -178,14 +184,17 @@ void packed(const DirectJob& job) {
   const std::ptrdiff_t steps = (job.k + 1) / 2;
   const std::uint32_t* b = job.packed;
   const int padded = (job.cols + kLanes - 1) / kLanes * kLanes;
-  const auto* end = reinterpret_cast<const char*>(b + steps * padded);
-  const std::ptrdiff_t jump =
-      job.packed_next != nullptr ? reinterpret_cast<const char*>(job.packed_next) - end : 0;
+  PackedStream stream;
+  stream.end = reinterpret_cast<const char*>(b + steps * padded);
+  stream.distance = std::min(kPackedAhead, stream.end - reinterpret_cast<const char*>(b));
+  stream.jump = job.packed_next != nullptr
+                    ? reinterpret_cast<const char*>(job.packed_next) - stream.end
+                    : -stream.distance;  // nothing to come: what is there already
   for (int col = 0; col < job.cols; col += kGemmVecs * kLanes) {
     if (job.cols - col > kLanes) {
-      packed_panel<kRows, kGemmVecs>(job, col, b, end, jump);
+      packed_panel<kRows, kGemmVecs>(job, col, b, stream);
     } else {
-      packed_panel<kRows, 1>(job, col, b, end, jump);
+      packed_panel<kRows, 1>(job, col, b, stream);
     }
     b += steps * kGemmVecs * kLanes;
   }

@@ -216,12 +216,17 @@ class Run {
     const auto part_of = [&](const Task& t) {
       return s.parts.data() + static_cast<std::size_t>(t.part);
     };
-    ctx_.for_each(static_cast<std::int64_t>(s.runs.size()) - 1, 1, [&](std::int64_t run) {
+    const auto first_of = [&](std::int64_t run) {
+      return s.tasks.data() + s.runs[static_cast<std::size_t>(run)];
+    };
+    const auto runs = static_cast<std::int64_t>(s.runs.size()) - 1;
+    ctx_.for_range(runs, 1, [&](std::int64_t run, std::int64_t end_run, std::int64_t after) {
       const FlushDenormalsScope flush(flush_);
-      const Task* const begin = s.tasks.data() + s.runs[static_cast<std::size_t>(run)];
-      const Task* const end = s.tasks.data() + s.runs[static_cast<std::size_t>(run) + 1];
-      for (const Task* task = begin; task < end; ++task) {
-        const Task* next = task + 1 < end ? task + 1 : nullptr;
+      const Task* const end = first_of(end_run);
+      for (const Task* task = first_of(run); task < end; ++task) {
+        const Task* next = task + 1 < end                  ? task + 1
+                           : after != RangeFn::kNoChunk ? first_of(after)
+                                                           : nullptr;
         if (part_of(*task)->direct) {
           direct_task(isa_, *part_of(*task), *task, next != nullptr ? part_of(*next) : nullptr,
                       next);

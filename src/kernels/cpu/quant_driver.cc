@@ -18,8 +18,9 @@ constexpr int kBlockWords = 256;
 constexpr int kBlockColumns = 256;
 // Rows of x that a task multiplies with the W it decoded; sums between blocks of K stay near.
 constexpr int kTaskRows = 1024;
-// Outputs of a task of few rows, where each thread has at least kDirectTasks of them.
-constexpr int kDirectColumns = 64;
+// Codes that a task of few rows reads: several times what is fetched ahead, so that little of a
+// stream is begun anew; less where threads would have fewer tasks than kDirectTasks.
+constexpr std::int64_t kDirectBytes = 64 << 10;
 constexpr int kDirectTasks = 12;
 // Packed rows of the problems in flight: 64 MiB.
 constexpr std::int64_t kPackedWords = std::int64_t{16} << 20;
@@ -141,15 +142,17 @@ class Run {
     pack_all();
     plan();
     const auto n = static_cast<std::int64_t>(s.tasks.size());
-    // Neighbours go to one thread, which fetches the next one's weights in time.
-    const std::int64_t grain = std::clamp<std::int64_t>(n / (8 * ctx_.threads()), 1, 32);
-    ctx_.for_range_near(s.home_begins, grain, [&](std::int64_t begin, std::int64_t end) {
-      const FlushDenormalsScope flush_denormals(isa_.flush_denormals);
-      for (std::int64_t t = begin; t < end; ++t) {
-        const Task* next = t + 1 < end ? &s.tasks[static_cast<std::size_t>(t) + 1] : nullptr;
-        run(s.parts, s.tasks[static_cast<std::size_t>(t)], next);
-      }
-    });
+    // Neighbours go to one thread, and each task fetches what the thread's next one begins with.
+    const std::int64_t grain = std::clamp<std::int64_t>(n / (24 * ctx_.threads()), 1, 32);
+    ctx_.for_range_near(
+        s.home_begins, grain, [&](std::int64_t begin, std::int64_t end, std::int64_t after) {
+          const FlushDenormalsScope flush_denormals(isa_.flush_denormals);
+          for (std::int64_t t = begin; t < end; ++t) {
+            const std::int64_t next = t + 1 < end ? t + 1 : after;
+            run(s.parts, s.tasks[static_cast<std::size_t>(t)],
+                next == RangeFn::kNoChunk ? nullptr : &s.tasks[static_cast<std::size_t>(next)]);
+          }
+        });
     s.parts.clear();
     words_ = 0;
   }
@@ -191,12 +194,12 @@ class Run {
       return count;
     };
     while (columns > kQuantWidth && tasks_of(columns) < wanted) columns /= 2;
-    const int few = direct_columns();
+    const std::int64_t few = direct_bytes();
     s.tasks.clear();
     for (std::size_t i = 0; i < s.parts.size(); ++i) {
       const Part& part = s.parts[i];
       const int n = part.q->n();
-      const int width = part.direct ? few : columns;
+      const int width = part.direct ? direct_columns(part.q->w, few) : columns;
       const int height = std::max(1, std::min(part.panels, kTaskRows / kQuantRows));
       for (int p = 0; p < part.panels; p += height) {
         for (int col = 0; col < n; col += width) {
@@ -233,12 +236,19 @@ class Run {
     }
   }
 
-  // Outputs of a task of few rows: a run of W, but so that all threads have several.
-  int direct_columns() const {
-    std::int64_t lines = 0;
-    for (const Part& p : store().parts) lines += p.direct ? p.q->n() : 0;
-    const std::int64_t each = lines / (kDirectTasks * ctx_.threads()) / kQuantLanes * kQuantLanes;
-    return static_cast<int>(std::clamp<std::int64_t>(each, kQuantLanes, kDirectColumns));
+  // Codes of a task of few rows: a run of W, but so that all threads have several.
+  std::int64_t direct_bytes() const {
+    std::int64_t all = 0;
+    for (const Part& p : store().parts) {
+      if (p.direct) all += p.q->n() * static_cast<std::int64_t>(p.q->w.row_bytes());
+    }
+    return std::min(kDirectBytes, all / (kDirectTasks * ctx_.threads()));
+  }
+  static int direct_columns(const QuantView& w, std::int64_t bytes) {
+    const std::int64_t lines = bytes / std::max<std::int64_t>(w.row_bytes(), 1);
+    return static_cast<int>(
+        std::clamp<std::int64_t>(lines / kQuantLanes * kQuantLanes, kQuantLanes,
+                                 std::max(w.rows, kQuantLanes)));
   }
 
   // What a task reads of W: tiles [tile, tile + tiles) of its columns; of few rows, what it begins
@@ -305,11 +315,29 @@ class Run {
                            : kept_sums.get<float>(static_cast<std::size_t>(rows) * pitch_words);
     const std::ptrdiff_t sums_stride = straight ? q.y.stride : pitch;
     bool load = false;
+    const auto expands = [&](int p, int col) {
+      return p == task.panel && part.tiles > 0 &&
+             quant_can_expand(q.w, width_of(task.cols - col) / kQuantLanes, panel(part, p).rows);
+    };
     // K may be 0: y is still written.
     for (int tile = 0; tile < part.tiles || !load; tile += block_tiles(), load = true) {
       const int tiles = std::min(block_tiles(), part.tiles - tile);
+      const auto unpack_of = [&](int col) {
+        QuantUnpackJob job;
+        job.w = &q.w;
+        job.line = task.col + col;
+        job.lines = std::min(kQuantWidth, task.cols - col);
+        job.width = width_of(job.lines);
+        job.tile = tile;
+        job.tiles = tiles;
+        job.words = b + std::ptrdiff_t{tiles} * isa_.tile_words * col;
+        job.scales = scales + std::ptrdiff_t{tiles} * group_tiles * col;
+        return job;
+      };
       for (int col = 0; col < task.cols; col += kQuantWidth) {
-        unpack(q.w, task, col, tile, tiles, b, scales);
+        QuantUnpackJob job = unpack_of(col);
+        if (expands(task.panel, col)) job.words = nullptr;
+        isa_.unpack(job);
       }
       const int left = part.tiles - tile - tiles;
       Touch touch =
@@ -329,6 +357,8 @@ class Run {
           job.b = b + std::ptrdiff_t{tiles} * isa_.tile_words * col;
           job.b_scales = scales + std::ptrdiff_t{tiles} * group_tiles * col;
           job.c = c + col;
+          const QuantUnpackJob fresh = unpack_of(col);
+          job.fresh = expands(p, col) ? &fresh : nullptr;
           isa_.tile(job);
         }
       }
@@ -340,20 +370,6 @@ class Run {
 
   static int width_of(int cols) {
     return cols >= kQuantWidth ? kQuantWidth : (cols + kQuantLanes - 1) / kQuantLanes * kQuantLanes;
-  }
-
-  void unpack(const QuantView& w, const Task& task, int col, int tile, int tiles, std::uint32_t* b,
-              float* scales) const {
-    QuantUnpackJob job;
-    job.w = &w;
-    job.line = task.col + col;
-    job.lines = std::min(kQuantWidth, task.cols - col);
-    job.width = width_of(job.lines);
-    job.tile = tile;
-    job.tiles = tiles;
-    job.words = b + std::ptrdiff_t{tiles} * isa_.tile_words * col;
-    job.scales = scales + std::ptrdiff_t{tiles} * (kQuantTile / w.group) * col;
-    isa_.unpack(job);
   }
 
   // To where tile `tile` begins.

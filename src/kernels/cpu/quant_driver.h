@@ -53,7 +53,7 @@ struct QuantUnpackJob {
   int width = 0;  // of the panel: 16 or 32
   int tile = 0;
   int tiles = 0;
-  std::uint32_t* words = nullptr;  // [tiles * words per tile, width]
+  std::uint32_t* words = nullptr;  // [tiles * words per tile, width]; null: scales only
   float* scales = nullptr;         // [tiles * groups per tile, width]
 };
 
@@ -68,7 +68,14 @@ struct QuantTileJob {
   float* c = nullptr;
   std::ptrdiff_t c_stride = 0;
   Touch* touch = nullptr;
+  // Where W lies: this panel is the first to read the block, and expands it into `b` on its way.
+  const QuantUnpackJob* fresh = nullptr;
 };
+// Panels that can do so: taller ones leave no registers for it.
+inline constexpr int kQuantFreshRows = 12;
+constexpr bool quant_can_expand(const QuantView& w, int vecs, int rows) {
+  return w.panels && vecs == kQuantVecs && rows <= kQuantFreshRows;
+}
 
 struct QuantDirectJob {
   QuantPanel a;
