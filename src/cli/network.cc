@@ -84,9 +84,10 @@ namespace {
 // together.
 void take_trace(const JobOptions& options, network::JobSpec& job) {
   network::RoutingTrace trace = network::load_routing_trace(options.trace);
-  const bool chosen = options.trace_layer != -1 || options.trace_pass != -1;
-  if (!trace.exchanges.empty() || chosen) {
+  if (!trace.exchanges.empty() || options.trace_layer != -1) {
     trace = network::of_layer(trace, options.trace_layer);
+  }
+  if (!trace.exchanges.empty() || options.trace_pass != -1) {
     job.exchange = network::largest_exchange(trace, options.trace_pass);
   }
   job.trace = std::move(trace);

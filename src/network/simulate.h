@@ -55,7 +55,7 @@ struct JobSpec {
   bool direct = false;  // no forwarding: every copy goes straight to its GPU
   std::optional<RoutingTrace> trace;
   std::optional<RoutingExchange> exchange;  // of the trace, what is sent; none: all of it at once
-  ExpertSlots slots;  // where experts lie; empty: in order
+  ExpertSlots slots;                        // where experts lie; empty: in order
 
   double bytes = 1 << 30;  // per GPU: collectives and pipeline
 };
