@@ -25,6 +25,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     return 0;
   }
   require(network::parse_routing_trace(network::to_text(trace), "again") == trace);
+  if (!trace.exchanges.empty()) {
+    const network::RoutingTrace layer = network::of_layer(trace, -1);
+    const network::RoutingExchange most = network::largest_exchange(layer, -1);
+    std::int64_t tokens = 0;
+    for (const network::RoutingExchange& e : layer.exchanges) tokens += e.tokens();
+    require(tokens == layer.tokens() && tokens <= trace.tokens());
+    require(network::only(layer, most).tokens() == most.tokens() && most.tokens() > 0);
+  }
   if (trace.ranks > 512) return 0;  // counts are ranks x ranks
   try {
     const network::MoeCounts counts = network::count_tokens(trace, 8);

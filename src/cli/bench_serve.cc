@@ -75,6 +75,7 @@ void serve(const ServeOptions& o, const Globals& globals) {
   bench.engine.max_running = o.max_running;
   const auto store = open_store(o.engine.store, session, bench.engine);
   bench.engine.store = store.get();
+  const auto recorder = open_recorder(o.engine.routing, session, bench.engine);
   const bool terminal = ::isatty(STDERR_FILENO) != 0;
   int lines = 0;
   const auto r =
@@ -111,6 +112,7 @@ void serve(const ServeOptions& o, const Globals& globals) {
   } else {
     print_serve(r);
   }
+  if (recorder != nullptr) recorder->write();
   if (r.wrong > 0 || r.failed > 0) {
     throw Error(Code::kInternal,
                 cat(r.wrong, " answers differ from those of the same requests alone, ", r.failed,
@@ -192,6 +194,7 @@ void add_bench_serve(CLI::App& bench, Globals& globals) {
       ->type_name("N");
   add_precision(command, o->precision);
   add_engine(command, o->engine);
+  add_record_flags(*command, o->engine.routing);
   on_run(command, globals, o, serve);
 }
 

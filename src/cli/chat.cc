@@ -73,6 +73,8 @@ class Conversation {
     if (o_.timings) spdlog::info("{}", summary(result));
   }
 
+  void finish() { engine_.finish(); }
+
   Json to_json() const {
     Json messages = Json::array();
     for (const text::ChatMessage& m : messages_) {
@@ -112,6 +114,7 @@ void run(const Options& o, const Globals& globals) {
     conversation.turn(line);
   }
   if (globals.json) print_json(conversation.to_json());
+  conversation.finish();
 }
 
 }  // namespace
@@ -140,6 +143,7 @@ void add_chat(CLI::App& root, Globals& globals) {
   add_precision(command, o->precision);
   add_engine(command, o->engine);
   add_sampling(command, o->sampling);
+  add_record_flags(*command, o->engine.routing);
   on_run(command, globals, o, run);
 }
 

@@ -74,6 +74,10 @@ infer::EngineConfig engine_config(const EngineOptions& o) {
   return config;
 }
 
+bool runs_mtp(const Session& session, const infer::EngineConfig& config) {
+  return config.mtp != infer::MtpMode::kOff && session.model.has_mtp();
+}
+
 std::unique_ptr<infer::PrefixStore> open_store(const StoreOptions& o, const Session& session,
                                                const infer::EngineConfig& config) {
   const char* from_environment = std::getenv("CACHALOT_PREFIX_STORE");
@@ -83,7 +87,7 @@ std::unique_ptr<infer::PrefixStore> open_store(const StoreOptions& o, const Sess
   const model::CacheShape shape(
       session.model.config(),
       config.cache.value_or(model::default_cache_format(session.model.precision())));
-  const bool mtp = config.mtp != infer::MtpMode::kOff && session.model.has_mtp();
+  const bool mtp = runs_mtp(session, config);
   const infer::PrefixStoreConfig store{
       .folder = folder, .ram_bytes = bytes_of(o.memory_gib), .disk_bytes = bytes_of(o.disk_gib)};
   infer::PrefixHooks hooks;
@@ -95,9 +99,19 @@ std::unique_ptr<infer::PrefixStore> open_store(const StoreOptions& o, const Sess
       hooks);
 }
 
+std::unique_ptr<RoutingRecorder> open_recorder(const RecordOptions& o, const Session& session,
+                                               infer::EngineConfig& config) {
+  if (!o.asked()) return nullptr;
+  auto recorder =
+      std::make_unique<RoutingRecorder>(o, session.model.config(), runs_mtp(session, config));
+  recorder->attach(config);
+  return recorder;
+}
+
 LocalEngine::LocalEngine(const Session& session, const EngineOptions& options)
     : config_(engine_config(options)),
       store_(open_store(options.store, session, config_)),
+      recorder_(open_recorder(options.routing, session, config_)),
       engine_(
           session.context(), session.model,
           [this] {
@@ -106,5 +120,9 @@ LocalEngine::LocalEngine(const Session& session, const EngineOptions& options)
             return config;
           }(),
           session.tokenizer ? &*session.tokenizer : nullptr) {}
+
+void LocalEngine::finish() {
+  if (recorder_ != nullptr) recorder_->write();
+}
 
 }  // namespace cachalot::cli

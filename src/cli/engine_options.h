@@ -1,6 +1,6 @@
 // Flags of the engine, shared by the commands that generate, and the engine they give.
 //
-// Owns:    a LocalEngine owns its prefix store; it borrows the Session.
+// Owns:    a LocalEngine owns its prefix store and its routing trace; it borrows the Session.
 // Threads: one command.
 // Errors:  kUsage naming the flag; those of PrefixStore and Engine.
 #pragma once
@@ -10,6 +10,7 @@
 #include <string>
 
 #include "cli/cache_options.h"
+#include "cli/routing_recorder.h"
 #include "cli/session.h"
 #include "infer/engine.h"
 
@@ -24,6 +25,7 @@ struct StoreOptions {
 struct EngineOptions {
   CacheOptions cache;
   StoreOptions store;
+  RecordOptions routing;
   std::string mtp = "auto";
   int draft_length = 1;
 };
@@ -34,9 +36,14 @@ void add_store(CLI::App* app,
 void add_engine(CLI::App* app, EngineOptions& options);  // all of them, and those of the cache
 
 infer::EngineConfig engine_config(const EngineOptions& options);
+// An engine with this config has an MTP layer to run.
+bool runs_mtp(const Session& session, const infer::EngineConfig& config);
 // Null where no folder is asked for.
 std::unique_ptr<infer::PrefixStore> open_store(const StoreOptions& options, const Session& session,
                                                const infer::EngineConfig& config);
+// What records the engine's routing, attached to `config`; null where no trace is asked for.
+std::unique_ptr<RoutingRecorder> open_recorder(const RecordOptions& options, const Session& session,
+                                               infer::EngineConfig& config);
 
 class LocalEngine {
  public:
@@ -44,10 +51,12 @@ class LocalEngine {
   infer::Engine& operator*() noexcept { return engine_; }
   infer::Engine* operator->() noexcept { return &engine_; }
   infer::PrefixStore* store() noexcept { return store_.get(); }
+  void finish();  // after the last request: writes the routing trace, where one is asked for
 
  private:
   infer::EngineConfig config_;
   std::unique_ptr<infer::PrefixStore> store_;
+  std::unique_ptr<RoutingRecorder> recorder_;
   infer::Engine engine_;
 };
 

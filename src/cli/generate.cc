@@ -88,6 +88,7 @@ void run(const Options& o, const Globals& globals) {
     json["timings"] = timings_json(result, session.load_seconds);
     json["mtp"] = mtp_json(result.mtp());
     print_json(json);
+    engine.finish();
     return;
   }
   if (o.choices > 1) {
@@ -102,6 +103,7 @@ void run(const Options& o, const Globals& globals) {
   }
   flush_output();
   spdlog::info("{}", summary(result));
+  engine.finish();
 }
 
 }  // namespace
@@ -145,6 +147,7 @@ void add_generate(CLI::App& root, Globals& globals) {
   add_precision(command, o->precision);
   add_engine(command, o->engine);
   add_sampling(command, o->sampling);
+  add_record_flags(*command, o->engine.routing);
   on_run(command, globals, o, run);
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <thread>
+#include <utility>
 
 #include "base/atomic_file.h"
 #include "base/error.h"
@@ -77,6 +78,23 @@ double dispatch_bytes(int hidden) {
 }
 double combine_bytes(int hidden) { return 2.0 * hidden; }
 
+namespace {
+
+// The traffic of a trace: one exchange where it has several, for only the tokens of a pass travel
+// together.
+void take_trace(const JobOptions& options, network::JobSpec& job) {
+  network::RoutingTrace trace = network::load_routing_trace(options.trace);
+  if (!trace.exchanges.empty() || options.trace_layer != -1) {
+    trace = network::of_layer(trace, options.trace_layer);
+  }
+  if (!trace.exchanges.empty() || options.trace_pass != -1) {
+    job.exchange = network::largest_exchange(trace, options.trace_pass);
+  }
+  job.trace = std::move(trace);
+}
+
+}  // namespace
+
 network::JobSpec JobOptions::job() const {
   network::JobSpec job;
   job.traffic = network::parse_traffic(traffic);
@@ -93,7 +111,12 @@ network::JobSpec JobOptions::job() const {
   job.token_sets = token_sets;
   job.direct = direct;
   job.even = even;
-  if (!trace.empty()) job.trace = network::load_routing_trace(trace);
+  if (trace.empty() && (trace_layer != -1 || trace_pass != -1)) {
+    throw Error(Code::kUsage,
+                "--trace-layer and --trace-pass say what of a routing trace is sent. Give --trace "
+                "too.");
+  }
+  if (!trace.empty()) take_trace(*this, job);
   if (!slots.empty()) job.slots = network::parse_expert_slots(read_file(slots, 1 << 24), slots);
   job.bytes = bytes;
   return job;
@@ -137,6 +160,17 @@ void add_job_flags(CLI::App& command, JobOptions& options) {
                    "the simulation is fast");
   command.add_option("--trace", options.trace, "Routing trace to take tokens' experts from")
       ->type_name("FILE");
+  command
+      .add_option("--trace-layer", options.trace_layer,
+                  "Layer of a trace of several; -1: the first that is in it")
+      ->check(CLI::Range(-1, network::kMostLayers))
+      ->type_name("N");
+  command
+      .add_option("--trace-pass", options.trace_pass,
+                  "Pass of a trace of several, whose tokens travel together; -1: the one with the "
+                  "most tokens")
+      ->check(CLI::Range(std::int64_t{-1}, network::kMostPasses))
+      ->type_name("N");
   command
       .add_option("--expert-slots", options.slots,
                   "The expert in each slot, the same number of slots on every GPU; may repeat "

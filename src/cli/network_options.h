@@ -30,6 +30,8 @@ struct JobOptions {
   std::string traffic = "ep-dispatch", placement = "contiguous", trace, slots;
   int group = 64, tokens = 4096, hidden = 7168, experts = 256, topk = 8, node_limit = 4;
   int token_sets = 2;
+  int trace_layer = -1;
+  std::int64_t trace_pass = -1;
   double skew = 0, bytes = 1 << 30;
   bool one_group = false, direct = false, even = false;
   network::JobSpec job() const;

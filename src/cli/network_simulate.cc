@@ -11,6 +11,7 @@
 #include "cli/network_eplb.h"
 #include "cli/network_options.h"
 #include "cli/network_page.h"
+#include "cli/network_passes.h"
 #include "network/drawing.h"
 #include "report/text.h"
 
@@ -25,9 +26,17 @@ struct Options {
   RouteOptions route;
   std::string fail, svg, html;
   std::vector<int> html_planes;
-  bool balance = false;
+  bool balance = false, every_pass = false;
   int eplb_slots = 0;
 };
+
+Json trace_json(const network::JobSpec& job) {
+  if (!job.trace || !job.exchange) return nullptr;
+  return {{"layer", job.exchange->layer},
+          {"pass", job.exchange->pass},
+          {"tokens", job.exchange->tokens()},
+          {"exchanges", job.trace->exchanges.size()}};
+}
 
 Json to_json(const network::Topology& topology, const network::SimulateSpec& spec,
              const network::SimulateResult& r, double wall) {
@@ -41,6 +50,7 @@ Json to_json(const network::Topology& topology, const network::SimulateSpec& spe
           {"links", topology.links.size()},
           {"planes", topology.planes},
           {"traffic", network::name(spec.job.traffic)},
+          {"trace", trace_json(spec.job)},
           {"group", spec.job.group},
           {"groups", r.groups},
           {"placement", network::name(spec.job.placement)},
@@ -85,6 +95,11 @@ report::Facts facts_of(const Json& r) {
   line("traffic",
        fmt::format("{} in {} groups of {} GPUs, {}", r["traffic"].get<std::string>(),
                    number("groups"), number("group"), r["placement"].get<std::string>()));
+  if (const Json& t = r["trace"]; !t.is_null()) {
+    line("trace", fmt::format("pass {} of layer {}: {} tokens (of {} exchanges)",
+                              t["pass"].get<std::int64_t>(), t["layer"].get<int>(),
+                              t["tokens"].get<std::int64_t>(), t["exchanges"].get<std::int64_t>()));
+  }
   line("routing",
        fmt::format("{}{}", r["routing"].get<std::string>(),
                    number("spray") > 1 ? fmt::format(", flows in {} parts", number("spray"))
@@ -116,6 +131,18 @@ report::Facts facts_of(const Json& r) {
                                 number("flows"), number("distinct_parts"), number("parts"),
                                 number("distinct_flows"), r["wall_seconds"].get<double>(),
                                 human_bytes(r["peak_bytes"].get<double>())));
+  if (r.contains("every_pass")) {
+    const Json& e = r["every_pass"];
+    line(
+        "every pass",
+        fmt::format("{} for {} exchanges of {} tokens: {} on average, p50 {}, p99 {}, the longest "
+                    "{}",
+                    human_seconds(e["seconds"].get<double>()), e["exchanges"].get<std::int64_t>(),
+                    e["tokens"].get<std::int64_t>(), human_seconds(e["mean_seconds"].get<double>()),
+                    human_seconds(e["p50_seconds"].get<double>()),
+                    human_seconds(e["p99_seconds"].get<double>()),
+                    human_seconds(e["longest_seconds"].get<double>())));
+  }
   if (!r.contains("eplb")) return facts;
   const Json& e = r["eplb"];
   line("experts",
@@ -262,6 +289,7 @@ void run(const Options& options, const Globals& globals) {
   }
   Json json = to_json(topology, spec, result, wall.count());
   if (balanced) json["eplb"] = eplb_to_json(*balanced, before, result);
+  if (options.every_pass) json["every_pass"] = simulate_every_pass(topology, spec);
   if (!options.html.empty()) {
     write_html(options.html,
                page_of(topology, spec, result, loads_of(topology, result), json,
@@ -285,6 +313,9 @@ void add_network_simulate(CLI::App& group, Globals& globals) {
   options->network.endpoints = 2048;
   add_network_flags(*command, options->network);
   add_job_flags(*command, options->job);
+  command->add_flag("--every-pass", options->every_pass,
+                    "Simulate every pass of the trace as well, each by itself, and say what they "
+                    "take together");
   command->add_flag("--eplb", options->balance,
                     "Simulate twice: experts in order, and where DeepSeek's balancer (EPLB) puts "
                     "them, by the loads of the trace, or of other tokens than the ones sent");

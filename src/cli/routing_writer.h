@@ -1,4 +1,5 @@
-// --routing-trace: which experts tokens chose, as `cachalot network simulate --trace` reads it.
+// --routing-trace of eval and train: which experts tokens chose, as `cachalot network simulate
+// --trace` reads it. (routing_recorder.h is that of the commands that run an engine.)
 //
 // A trace is of one layer, since each layer's exchange is one by itself. Its tokens are laid on
 // ranks in equal runs, in their order: a sequence, or a piece of it, stays on one GPU.

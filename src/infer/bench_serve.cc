@@ -103,6 +103,7 @@ ServeBenchResult bench_serve(const Context& ctx, const model::Model& model,
     config.mtp = MtpMode::kOff;
     config.kept_texts = 0;
     config.store = nullptr;
+    config.on_routing = nullptr;
     Engine engine(ctx, model, config);
     const Clock::time_point begin = Clock::now();
     std::int64_t tokens = 0;

@@ -34,6 +34,10 @@ void check(const EngineConfig& c, const model::Model& model) {
   need(c.max_running >= 1, "max_running", c.max_running, "at least 1");
   need(c.max_waiting >= 1, "max_waiting", c.max_waiting, "at least 1");
   need(c.kept_texts >= 0, "kept_texts", c.kept_texts, "0 or more");
+  if (c.on_routing && c.routing_layer != -1) {
+    const bool mtp = c.mtp != MtpMode::kOff && model.has_mtp();
+    model.config().moe_layer_or_first(c.routing_layer, mtp);
+  }
 }
 
 }  // namespace
@@ -57,7 +61,13 @@ Engine::Engine(const Context& ctx, const model::Model& model, const EngineConfig
             ctx.device),
       forward_(ctx, model, config.attention),
       mtp_(config.mtp != MtpMode::kOff && model.has_mtp()),
-      policy_(config.mtp == MtpMode::kOn ? config.draft_length : -1) {}
+      policy_(config.mtp == MtpMode::kOn ? config.draft_length : -1) {
+  if (!config_.on_routing) return;
+  const auto hear = [this](int layer, MatView<const std::int32_t> chosen) {
+    config_.on_routing(pass_, layer, chosen);
+  };
+  forward_.tap_routing({hear, config_.routing_layer});
+}
 
 Engine::~Engine() = default;
 

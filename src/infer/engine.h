@@ -22,6 +22,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -57,6 +58,14 @@ struct EngineConfig {
   int max_waiting = 1024;                  // requests; submit refuses further ones
   int kept_texts = 16;                     // that have ended, for texts that begin alike
   PrefixStore* store = nullptr;
+  // Where set, hears of every row that is read which experts it chose: [T, k] of all rows of a
+  // layer, text after text, in the pass under way (from 0). Rows of drafts are among them, since
+  // they went to their experts whether or not they were kept; rows found in the cache or the store
+  // are not. The MTP layer, num_hidden_layers, is heard as often as it runs in a pass: where rows
+  // catch up, for each draft, and where choices begin. On the engine's thread; it must not throw.
+  std::function<void(std::int64_t pass, int layer, MatView<const std::int32_t> chosen)> on_routing =
+      nullptr;
+  int routing_layer = -1;  // whose rows on_routing hears; -1: every layer with experts
 };
 
 // Half of the memory there is free, on the device if there is one, but no more than 64 sequences as
@@ -163,6 +172,7 @@ class Engine {
   bool mtp_ = false;
   DraftPolicy policy_;
   double seconds_per_prompt_row_ = 0;  // measured; 0: not yet
+  std::int64_t pass_ = 0;              // the one under way
 
   std::vector<StreamPtr> running_, waiting_;
   std::list<ReadText> kept_;                // the last used one first

@@ -1,4 +1,5 @@
-// For the engine's tests: the oracle's prompts and greedy continuations of a model folder.
+// For the engine's tests: the oracle's prompts and greedy continuations of a model folder, and
+// random requests.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -82,5 +83,30 @@ inline std::vector<std::int32_t> random_tokens(int length, int vocab, std::uint6
   }
   return tokens;
 }
+
+// A model with drafts, and requests for it.
+struct Fixture {
+  runtime::Runtime rt;
+  std::filesystem::path folder = model_with_mtp();
+  model::Model model = model::Model::load(folder, Precision::kF32);
+  int vocab = model.config().vocab_size;
+  int context = model.config().max_position_embeddings;
+
+  Request request(int prompt, int max_tokens, std::uint64_t seed) const {
+    Request r;
+    r.prompt = random_tokens(prompt, vocab, seed);
+    r.max_tokens = max_tokens;
+    r.sampling = {.temperature = 1, .seed = seed};
+    return r;
+  }
+  Result alone(Request request, EngineConfig config = {.mtp = MtpMode::kOff}) const {
+    request.on_token = nullptr;
+    request.on_done = nullptr;
+    return Engine(rt.context(), model, config).run(request);
+  }
+  std::size_t pages(int count) const {
+    return model::CachePool::bytes_for(model.config(), LatentFormat::kF32, kLatentBlock, count);
+  }
+};
 
 }  // namespace cachalot::infer

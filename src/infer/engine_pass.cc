@@ -112,6 +112,7 @@ std::vector<Engine::Slice> Engine::with_pages(std::vector<Slice> slices) {
 
 void Engine::pass(std::span<const Slice> slices) {
   const Clock::time_point begin = Clock::now();
+  pass_ = stats_.passes;
   std::vector<std::vector<std::int32_t>> read;
   std::vector<model::Chunk> chunks;
   read.reserve(slices.size());

@@ -38,8 +38,12 @@ class Evaluator {
               ctx.device),
         forward_(ctx, model, options.attention) {
     mtp_ = options.mtp && model.has_mtp();
-    on_routing_ = options.on_routing;
-    routing_layer_ = static_cast<std::size_t>(options.routing_layer);
+    if (!options.on_routing) return;
+    const auto hear = [this, &options](int, MatView<const std::int32_t> chosen) {
+      const int fresh = chosen.rows - known_;
+      if (fresh > 0) options.on_routing(chosen.sub_rows(known_, fresh));
+    };
+    forward_.tap_routing({hear, options.routing_layer});
   }
 
   // Rows [begin, end) predict tokens [begin + 1, end + 1); those from `scored` on count.
@@ -55,7 +59,8 @@ class Evaluator {
       const model::Chunk chunk{
           tokens_.subspan(static_cast<std::size_t>(begin + at), static_cast<std::size_t>(n)),
           &cache};
-      const MatView<const float> out = forward_.run({&chunk, 1}, on_routing_ ? &taps_ : nullptr);
+      known_ = std::max(first - at, 0);
+      const MatView<const float> out = forward_.run({&chunk, 1});
       copy_rows(ctx_, out, hidden_.view().sub_rows(at, n));
       if (mtp_) {
         const model::Chunk next{
@@ -63,11 +68,6 @@ class Evaluator {
             &cache};
         copy_rows(ctx_, forward_.run_mtp({&next, 1}, hidden_.cview().sub_rows(at, n)),
                   mtp_hidden_.view().sub_rows(at, n));
-      }
-      if (on_routing_ && at + n > first) {
-        const int read = std::max(first - at, 0);  // by the window before
-        const Mat<std::int32_t>& chosen = taps_.layers[routing_layer_].topk_idx;
-        on_routing_(chosen.cview().sub_rows(read, n - read));
       }
       at += n;
     }
@@ -115,9 +115,7 @@ class Evaluator {
   model::CachePool pool_;
   model::Forward forward_;
   bool mtp_ = false;
-  std::function<void(MatView<const std::int32_t>)> on_routing_;
-  std::size_t routing_layer_ = 0;
-  model::Taps taps_;
+  int known_ = 0;                            // rows of a pass that the window before has read
   Mat<float> hidden_, mtp_hidden_, logits_;  // these and what the ops read: where the model runs
   Mat<std::int32_t> op_targets_, op_best_;
   Mat<double> op_loss_;

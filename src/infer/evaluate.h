@@ -24,7 +24,7 @@ struct EvaluateOptions {
   std::optional<LatentFormat> cache = {};  // none: what the model's precision asks for
   std::function<void(std::int64_t done, std::int64_t total)> progress = nullptr;
   // Where set: the experts that layer `routing_layer` (an MoE layer) chose for the text's tokens
-  // but the last, each once and in order; chosen is [n, k]. Passes then also keep what taps keep.
+  // but the last, each once and in order; chosen is [n, k].
   std::function<void(MatView<const std::int32_t> chosen)> on_routing = nullptr;
   int routing_layer = 0;
 };

@@ -167,7 +167,7 @@ bool Config::is_moe_layer(int layer) const noexcept {
   return route.experts > 0 && layer >= first_k_dense_replace && layer % moe_layer_freq == 0;
 }
 
-int Config::moe_layer_or_first(int wanted) const {
+int Config::moe_layer_or_first(int wanted, bool mtp) const {
   int first = 0;
   while (first < num_hidden_layers && !is_moe_layer(first)) ++first;
   if (first == num_hidden_layers) {
@@ -175,7 +175,8 @@ int Config::moe_layer_or_first(int wanted) const {
                                   " layers has routed experts, so no token chooses any"));
   }
   if (wanted == -1) return first;
-  if (wanted < 0 || wanted >= num_hidden_layers || !is_moe_layer(wanted)) {
+  const int layers = num_hidden_layers + (mtp ? 1 : 0);
+  if (wanted < 0 || wanted >= layers || !is_moe_layer(wanted)) {
     throw Error(Code::kUsage,
                 cat("layer ", wanted, " has no routed experts: of the model's ", num_hidden_layers,
                     " layers, numbered from 0, the first with experts is ", first));

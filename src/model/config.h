@@ -87,8 +87,9 @@ struct Config {
   // Layers are 0 .. num_hidden_layers - 1, then the MTP layers, by one rule: experts from
   // first_k_dense_replace on where moe_layer_freq divides the index, else a dense MLP.
   bool is_moe_layer(int layer) const noexcept;
-  // `wanted`, or the first MoE layer where it is -1. kUsage where that is none.
-  int moe_layer_or_first(int wanted) const;
+  // `wanted`, or the first MoE layer where it is -1. kUsage where that is none. With `mtp`,
+  // `wanted` may be the MTP layer, num_hidden_layers.
+  int moe_layer_or_first(int wanted, bool mtp = false) const;
   int qk_head_dim() const noexcept { return qk_nope_head_dim + qk_rope_head_dim; }
   int cache_row_width() const noexcept { return kv_lora_rank + qk_rope_head_dim; }
   double softmax_scale() const;  // attention_scale of kernels/rope.h

@@ -3,111 +3,20 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-
+#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "model/config_case_test.h"
 #include "testing/fixtures.h"
 
 namespace cachalot::model {
 namespace {
 
-using Json = nlohmann::ordered_json;
 using ::testing::HasSubstr;
-
-// Fields that all released models share.
-Json common() {
-  return Json::parse(R"({
-    "hidden_act": "silu", "attention_bias": false, "attention_dropout": 0.0, "kv_lora_rank": 512,
-    "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "moe_layer_freq": 1,
-    "tie_word_embeddings": false, "torch_dtype": "bfloat16", "use_cache": true,
-    "initializer_range": 0.02, "auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV3Config"}
-  })");
-}
-
-Json with(Json base, const char* more) {
-  base.update(Json::parse(more));
-  return base;
-}
-
-Json v2_lite() {
-  return with(common(), R"({
-    "architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2", "vocab_size": 102400,
-    "hidden_size": 2048, "intermediate_size": 10944, "moe_intermediate_size": 1408,
-    "num_hidden_layers": 27, "first_k_dense_replace": 1, "num_attention_heads": 16,
-    "num_key_value_heads": 16, "q_lora_rank": null, "n_routed_experts": 64, "n_shared_experts": 2,
-    "num_experts_per_tok": 6, "n_group": 1, "topk_group": 1, "scoring_func": "softmax",
-    "topk_method": "greedy", "norm_topk_prob": false, "routed_scaling_factor": 1.0,
-    "rms_norm_eps": 1e-06, "rope_theta": 10000, "max_position_embeddings": 163840,
-    "rope_scaling": {"type": "yarn", "factor": 40, "beta_fast": 32, "beta_slow": 1,
-      "mscale": 0.707, "mscale_all_dim": 0.707, "original_max_position_embeddings": 4096},
-    "aux_loss_alpha": 0.001, "seq_aux": true, "bos_token_id": 100000, "eos_token_id": 100001})");
-}
-
-Json v2() {
-  return with(v2_lite(), R"({
-    "hidden_size": 5120, "intermediate_size": 12288, "moe_intermediate_size": 1536,
-    "num_hidden_layers": 60, "num_attention_heads": 128, "num_key_value_heads": 128,
-    "q_lora_rank": 1536, "n_routed_experts": 160, "n_group": 8, "topk_group": 3,
-    "topk_method": "group_limited_greedy", "routed_scaling_factor": 16.0})");
-}
-
-Json v3() {
-  return with(common(), R"({
-    "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "vocab_size": 129280,
-    "hidden_size": 7168, "intermediate_size": 18432, "moe_intermediate_size": 2048,
-    "num_hidden_layers": 61, "first_k_dense_replace": 3, "num_attention_heads": 128,
-    "num_key_value_heads": 128, "q_lora_rank": 1536, "n_routed_experts": 256,
-    "n_shared_experts": 1, "num_experts_per_tok": 8, "n_group": 8, "topk_group": 4,
-    "scoring_func": "sigmoid", "topk_method": "noaux_tc", "norm_topk_prob": true,
-    "routed_scaling_factor": 2.5, "rms_norm_eps": 1e-06, "rope_theta": 10000,
-    "max_position_embeddings": 163840, "num_nextn_predict_layers": 1,
-    "rope_scaling": {"type": "yarn", "factor": 40, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0,
-      "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096},
-    "bos_token_id": 0, "eos_token_id": 1,
-    "quantization_config": {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
-      "weight_block_size": [128, 128]}})");
-}
-
-Json moonlight() {
-  return with(v3(), R"({
-    "vocab_size": 163840, "hidden_size": 2048, "intermediate_size": 11264,
-    "moe_intermediate_size": 1408, "num_hidden_layers": 27, "first_k_dense_replace": 1,
-    "num_attention_heads": 16, "num_key_value_heads": 16, "q_lora_rank": null,
-    "n_routed_experts": 64, "n_shared_experts": 2, "num_experts_per_tok": 6, "n_group": 1,
-    "topk_group": 1, "routed_scaling_factor": 2.446, "rms_norm_eps": 1e-05, "rope_theta": 50000.0,
-    "rope_scaling": null, "max_position_embeddings": 8192, "num_nextn_predict_layers": 0,
-    "bos_token_id": 163584, "eos_token_id": 163586, "quantization_config": null})");
-}
-
-Json kimi_k2() {
-  return with(v3(), R"({
-    "model_type": "kimi_k2", "vocab_size": 163840, "first_k_dense_replace": 1,
-    "num_attention_heads": 64, "num_key_value_heads": 64, "n_routed_experts": 384, "n_group": 1,
-    "topk_group": 1, "routed_scaling_factor": 2.827, "rope_theta": 50000.0,
-    "max_position_embeddings": 131072, "num_nextn_predict_layers": 0,
-    "rope_scaling": {"type": "yarn", "factor": 32.0, "beta_fast": 1.0, "beta_slow": 1.0,
-      "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096},
-    "bos_token_id": 163584, "eos_token_id": 163585})");
-}
 
 // Without the order of fields, which equality of ordered_json looks at.
 nlohmann::json sorted(const Json& json) { return nlohmann::json::parse(json.dump()); }
-
-Config parse(const Json& json) { return parse_config(json.dump(), "m/config.json"); }
-
-std::string error_of(Code code, std::string_view text) {
-  try {
-    parse_config(text, "m/config.json");
-  } catch (const Error& e) {
-    EXPECT_EQ(name(e.code()), name(code)) << e.what();
-    EXPECT_THAT(e.what(), HasSubstr("m/config.json"));
-    return e.what();
-  }
-  ADD_FAILURE() << "no error for " << text;
-  return {};
-}
 
 TEST(Config, V2Lite) {
   const Config c = parse(v2_lite());
@@ -162,12 +71,6 @@ TEST(Config, V3) {
   EXPECT_FALSE(c.is_moe_layer(2));
   EXPECT_TRUE(c.is_moe_layer(3));
   EXPECT_TRUE(c.is_moe_layer(61));  // the MTP layer
-}
-
-TEST(Config, V31HasPowerOfTwoScales) {
-  Json json = v3();
-  json["quantization_config"]["scale_fmt"] = "ue8m0";
-  EXPECT_TRUE(parse(json).fp8.ue8m0_scales);
 }
 
 TEST(Config, Moonlight) {
@@ -404,86 +307,6 @@ TEST(Config, OutOfRange) {
   Json ungrouped = v2();
   ungrouped.erase("n_group");
   EXPECT_THAT(error_of(Code::kConfig, ungrouped.dump()), HasSubstr("n_group is missing"));
-}
-
-Json packed_config() {
-  Json json = v3();
-  json["quantization_config"] = Json::parse(R"({
-    "quant_method": "compressed-tensors", "format": "pack-quantized",
-    "quantization_status": "compressed", "kv_cache_scheme": null, "ignore": ["lm_head"],
-    "config_groups": {"group_0": {"targets": ["Linear"], "input_activations": null,
-      "output_activations": null, "weights": {"num_bits": 4, "type": "int", "symmetric": true,
-        "strategy": "group", "group_size": 32, "dynamic": false, "actorder": null,
-        "block_structure": null, "observer": "minmax", "observer_kwargs": {}}}}})");
-  return json;
-}
-
-// As Kimi-K2-Thinking's config.json has it.
-TEST(Config, PackedIntegers) {
-  const Config c = parse(packed_config());
-  EXPECT_FALSE(c.fp8.enabled);
-  EXPECT_EQ((PackedConfig{true, {4, 32}, std::nullopt}), c.packed);
-  EXPECT_EQ(c, parse_config(to_json(c), "again"));
-}
-
-// The head in a form of its own: a second group whose targets are heads and nothing else.
-TEST(Config, PackedHead) {
-  Json json = packed_config();
-  Json& groups = json["quantization_config"]["config_groups"];
-  groups["another"] = groups["group_0"];
-  groups["another"]["targets"] = {"re:.*lm_head$", "re:.*shared_head\\.head$"};
-  groups["another"]["weights"]["num_bits"] = 8;
-  groups["another"]["weights"]["group_size"] = 128;
-  const Config c = parse(json);
-  EXPECT_EQ((PackedConfig{true, {4, 32}, PackedConfig::Form{8, 128}}), c.packed);
-  EXPECT_EQ(c, parse_config(to_json(c), "again"));
-
-  groups["another"]["targets"].push_back("re:.*gate_proj$");
-  EXPECT_THAT(error_of(Code::kUnsupported, json.dump()), HasSubstr("one more of the heads alone"));
-  groups["another"]["targets"] = {"lm_head"};
-  groups["group_0"]["targets"] = {"lm_head"};
-  EXPECT_THAT(error_of(Code::kUnsupported, json.dump()), HasSubstr("one more of the heads alone"));
-}
-
-TEST(Config, PackedIntegersOfAnotherKind) {
-  // `field` of the quantization_config, a dot between an object and its member.
-  const auto changed = [](std::string field, const char* value) {
-    std::replace(field.begin(), field.end(), '.', '/');
-    Json json = packed_config();
-    json["quantization_config"][Json::json_pointer("/" + field)] = Json::parse(value);
-    return json.dump();
-  };
-  const struct {
-    const char *field, *value, *says;
-  } cases[] = {
-      {"format", "\"int-quantized\"", "format is \"int-quantized\""},
-      {"kv_cache_scheme", R"({"num_bits": 8})", "kv_cache_scheme is {"},
-      {"config_groups.group_1", "{}", "config_groups is {"},
-      {"config_groups.group_0.input_activations", R"({"num_bits": 8})",
-       "config_groups.group_0.input_activations is {"},
-      {"config_groups.group_0.weights.num_bits", "3", "weights.num_bits is 3"},
-      {"config_groups.group_0.weights.type", "\"float\"", "weights.type is \"float\""},
-      {"config_groups.group_0.weights.symmetric", "false", "weights.symmetric is false"},
-      {"config_groups.group_0.weights.strategy", "\"channel\"", "strategy is \"channel\""},
-      {"config_groups.group_0.weights.actorder", "\"group\"", "actorder is \"group\""},
-      {"config_groups.group_0.weights.group_size", "48", "weights.group_size is 48"},
-      {"transform_config", R"({"a": 1})", "transform_config is {"},
-      {"sparsity_config", R"({"format": "sparse-24-bitmask"})", "sparsity_config.format is"},
-  };
-  for (const auto& c : cases) {
-    EXPECT_THAT(error_of(Code::kUnsupported, changed(c.field, c.value)), HasSubstr(c.says));
-  }
-  const struct {
-    const char *field, *value, *says;
-  } broken[] = {
-      {"config_groups", "null", "config_groups is missing"},
-      {"config_groups.group_0.weights", "null", "config_groups.group_0.weights is missing"},
-      {"config_groups.group_0.weights.num_bits", "null", "weights.num_bits is missing"},
-      {"config_groups.group_0.weights.group_size", "\"x\"", "group_size is \"x\""},
-  };
-  for (const auto& c : broken) {
-    EXPECT_THAT(error_of(Code::kConfig, changed(c.field, c.value)), HasSubstr(c.says));
-  }
 }
 
 TEST(Config, Unsupported) {

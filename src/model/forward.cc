@@ -156,6 +156,16 @@ void Forward::reserve(std::span<const Chunk> chunks, bool mtp) {
   }
 }
 
+void Forward::tell_routing(int layer) const {
+  if (routing_tap_.layer != -1 && routing_tap_.layer != layer) return;
+  if (ctx_.device == nullptr) {
+    routing_tap_.hear(layer, route_.index.cview());
+  } else {
+    const Mat<std::int32_t> chosen = host_copy(route_.index.cview(), ctx_.device);
+    routing_tap_.hear(layer, chosen.cview());
+  }
+}
+
 void Forward::block(const nn::BlockWeights& w, int layer, std::span<const Chunk> chunks, bool mtp,
                     LayerTap* tap) {
   rstd_.resize(1, x_.rows());
@@ -170,6 +180,7 @@ void Forward::block(const nn::BlockWeights& w, int layer, std::span<const Chunk>
   if (w.is_moe) {
     nn::moe_forward(ctx_, num_, dims_, w.moe, h_operand_, h_.cview(), x_.view(), moe_, route_,
                     nullptr);
+    if (routing_tap_.hear) tell_routing(layer);
   } else {
     nn::mlp_forward(ctx_, num_, w.mlp, h_operand_, x_.view(), mlp_, nullptr, products_);
   }

@@ -12,7 +12,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "model/latent_cache.h"
@@ -53,6 +55,13 @@ struct Taps {
   std::vector<LayerTap> layers;    // main layers; for the MTP pass one element
 };
 
+// Hears which experts the rows of a pass chose, layer after layer; `chosen` is [T, k], on the host,
+// valid during the call.
+struct RoutingTap {
+  std::function<void(int layer, MatView<const std::int32_t> chosen)> hear = nullptr;
+  int layer = -1;  // of this one alone; -1: of all with experts. The MTP layer is layer `layers`
+};
+
 class Forward {
  public:
   Forward(const Context& ctx, const Model& model, AttentionMode mode = AttentionMode::kAbsorbed);
@@ -73,6 +82,9 @@ class Forward {
   void mtp_logits(MatView<const float> rows, MatView<float> out, MatView<float> normed);
   void mtp_logits(MatView<const float> rows, MatView<float> out);
 
+  // For all passes from now on; nothing to hear costs nothing.
+  void tap_routing(RoutingTap tap) { routing_tap_ = std::move(tap); }
+
   const Model& model() const noexcept { return model_; }
   const Context& context() const noexcept { return ctx_; }
 
@@ -84,6 +96,7 @@ class Forward {
   void block(const nn::BlockWeights& w, int layer, std::span<const Chunk> chunks, bool mtp,
              LayerTap* tap);
   void attention(const nn::MlaWeights& w, int layer, std::span<const Chunk> chunks, bool mtp);
+  void tell_routing(int layer) const;
   bool is_absorbed(int begin, int rows) const;
   void reserve(std::span<const Chunk> chunks, bool mtp);
 
@@ -92,6 +105,7 @@ class Forward {
   AttentionMode mode_;
   nn::BlockDims dims_;
   nn::Numerics num_;
+  RoutingTap routing_tap_;
 
   Mat<float> x_, h_, joined_;
   Mat<float> angles_, host_angles_;  // [2 T, R / 2] cosines, then sines

@@ -2,18 +2,17 @@
 
 #include <algorithm>
 #include <charconv>
+#include <set>
 #include <span>
 
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/fields_text.h"
+#include "network/routing_trace_text.h"
 
 namespace cachalot::network {
 
 namespace {
-
-constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 30;
-constexpr std::string_view kFirstWord = "cachalot-routing";
 
 class Lines {
  public:
@@ -46,8 +45,9 @@ class Lines {
     throw Error(Code::kFormat, cat(file_, ":", number_, ": ", text));
   }
 
-  int integer(std::string_view word, int low, int high, const std::string& what) const {
-    int value = 0;
+  std::int64_t integer(std::string_view word, std::int64_t low, std::int64_t high,
+                       const std::string& what) const {
+    std::int64_t value = 0;
     const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
     if (error != std::errc() || end != word.data() + word.size() || value < low || value > high) {
       fail(cat(what, " is `", printable(word), "`; it must be a whole number, ", low, " to ", high,
@@ -68,7 +68,40 @@ int header(Lines& lines, std::string_view key, int high) {
   if (words.size() != 2 || words[0] != key) {
     lines.fail(cat("here stands `", printable(words[0]), "`, where `", key, " N` must stand."));
   }
-  return lines.integer(words[1], 1, high, std::string(key));
+  return static_cast<int>(lines.integer(words[1], 1, high, std::string(key)));
+}
+
+// `pass P layer L`, before the tokens of that exchange.
+void begin_exchange(const Lines& lines, const std::vector<std::string_view>& words,
+                    RoutingTrace& trace) {
+  if (words.size() != 4 || words[2] != "layer") {
+    lines.fail("an exchange begins with a line `pass P layer L`.");
+  }
+  if (trace.exchanges.empty() && trace.tokens() > 0) {
+    lines.fail(cat("this line begins the first exchange, but ", trace.tokens(),
+                   " tokens stand before it: of which pass and layer? Begin them with such a line, "
+                   "too."));
+  }
+  RoutingExchange next;
+  next.pass = lines.integer(words[1], 0, kMostPasses, "the pass");
+  next.layer = static_cast<int>(lines.integer(words[3], 0, kMostLayers, "the layer"));
+  next.begin = next.end = trace.tokens();
+  if (!trace.exchanges.empty()) {
+    const RoutingExchange& last = trace.exchanges.back();
+    if (last.tokens() == 0) lines.fail("the exchange before this line has no tokens.");
+    if (next.pass < last.pass) {
+      lines.fail(cat("pass ", next.pass, " comes after pass ", last.pass, "; passes ascend."));
+    }
+  }
+  trace.exchanges.push_back(next);
+}
+
+std::string layers_of(const RoutingTrace& trace) {
+  std::set<int> layers;
+  for (const RoutingExchange& e : trace.exchanges) layers.insert(e.layer);
+  std::string list;
+  for (const int layer : layers) list += cat(list.empty() ? "" : ", ", layer);
+  return list;
 }
 
 }  // namespace
@@ -76,8 +109,8 @@ int header(Lines& lines, std::string_view key, int high) {
 RoutingTrace parse_routing_trace(std::string_view text, const std::string& file_name) {
   Lines lines(text, file_name);
   std::vector<std::string_view> words;
-  if (!lines.next(words) || words.size() != 2 || words[0] != kFirstWord || words[1] != "1") {
-    lines.fail(cat("a routing trace begins with the line `", kFirstWord, " 1`."));
+  if (!lines.next(words) || words.size() != 2 || words[0] != kTraceFirstWord || words[1] != "1") {
+    lines.fail(cat("a routing trace begins with the line `", kTraceFirstWord, " 1`."));
   }
   RoutingTrace trace;
   trace.ranks = header(lines, "ranks", kMostRanks);
@@ -89,6 +122,10 @@ RoutingTrace parse_routing_trace(std::string_view text, const std::string& file_
   const auto topk = static_cast<std::size_t>(trace.topk);
   std::vector<std::uint16_t> sorted;
   while (lines.next(words)) {
+    if (words[0] == "pass") {
+      begin_exchange(lines, words, trace);
+      continue;
+    }
     if (words.size() != topk + 1) {
       lines.fail(cat("a token has its rank and ", topk, " experts, ", topk + 1,
                      " numbers; here are ", words.size(), "."));
@@ -103,26 +140,88 @@ RoutingTrace parse_routing_trace(std::string_view text, const std::string& file_
     std::sort(sorted.begin(), sorted.end());
     const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
     if (twice != sorted.end()) lines.fail(cat("expert ", *twice, " stands here twice."));
+    if (!trace.exchanges.empty()) trace.exchanges.back().end = trace.tokens();
   }
   if (trace.rank_of.empty()) lines.fail("there are no tokens.");
+  if (!trace.exchanges.empty() && trace.exchanges.back().tokens() == 0) {
+    lines.fail("the last exchange has no tokens.");
+  }
   return trace;
 }
 
 RoutingTrace load_routing_trace(const std::filesystem::path& file) {
-  return parse_routing_trace(read_file(file, kMostBytes), file.string());
+  return parse_routing_trace(read_file(file, static_cast<std::uint64_t>(kMostTraceBytes)),
+                             file.string());
 }
 
 std::string to_text(const RoutingTrace& trace) {
-  std::string text = cat(kFirstWord, " 1\nranks ", trace.ranks, "\nexperts ", trace.experts,
-                         "\ntopk ", trace.topk, "\n");
+  std::string text = trace_head(trace.ranks, trace.experts, trace.topk);
+  auto next = trace.exchanges.begin();
+  const auto topk = static_cast<std::size_t>(trace.topk);
   for (std::size_t t = 0; t < trace.rank_of.size(); ++t) {
-    text += std::to_string(trace.rank_of[t]);
-    for (std::size_t i = 0; i < static_cast<std::size_t>(trace.topk); ++i) {
-      text += " " + std::to_string(trace.chosen[t * static_cast<std::size_t>(trace.topk) + i]);
+    if (next != trace.exchanges.end() && next->begin == static_cast<std::int64_t>(t)) {
+      append_exchange(text, next->pass, next->layer);
+      ++next;
     }
-    text += "\n";
+    append_token(text, trace.rank_of[t],
+                 std::span<const std::uint16_t>(trace.chosen).subspan(t * topk, topk));
   }
   return text;
+}
+
+RoutingTrace of_layer(const RoutingTrace& trace, int layer) {
+  const int wanted =
+      layer == -1 && !trace.exchanges.empty() ? trace.exchanges.front().layer : layer;
+  RoutingTrace part;
+  part.ranks = trace.ranks;
+  part.experts = trace.experts;
+  part.topk = trace.topk;
+  const auto topk = static_cast<std::ptrdiff_t>(trace.topk);
+  for (const RoutingExchange& e : trace.exchanges) {
+    if (e.layer != wanted) continue;
+    const std::int64_t begin = part.tokens();
+    part.rank_of.insert(part.rank_of.end(), trace.rank_of.begin() + e.begin,
+                        trace.rank_of.begin() + e.end);
+    part.chosen.insert(part.chosen.end(), trace.chosen.begin() + e.begin * topk,
+                       trace.chosen.begin() + e.end * topk);
+    part.exchanges.push_back({e.pass, e.layer, begin, part.tokens()});
+  }
+  if (part.exchanges.empty()) {
+    throw Error(Code::kUsage, trace.exchanges.empty()
+                                  ? cat("the routing trace says nothing of layers, so layer ",
+                                        wanted, " cannot be taken from it: leave the layer out")
+                                  : cat("the routing trace has nothing of layer ", wanted,
+                                        "; it has layers: ", layers_of(trace)));
+  }
+  return part;
+}
+
+RoutingExchange largest_exchange(const RoutingTrace& trace, std::int64_t pass) {
+  const RoutingExchange* best = nullptr;
+  for (const RoutingExchange& e : trace.exchanges) {
+    if (pass != -1 && e.pass != pass) continue;
+    if (best == nullptr || e.tokens() > best->tokens()) best = &e;
+  }
+  if (best != nullptr) return *best;
+  throw Error(Code::kUsage,
+              trace.exchanges.empty()
+                  ? cat("the routing trace says nothing of passes, so pass ", pass,
+                        " cannot be taken from it: leave the pass out")
+                  : cat("the routing trace has no pass ", pass, "; its ", trace.exchanges.size(),
+                        " exchanges are of passes ", trace.exchanges.front().pass, " to ",
+                        trace.exchanges.back().pass));
+}
+
+RoutingTrace only(const RoutingTrace& trace, const RoutingExchange& exchange) {
+  RoutingTrace part;
+  part.ranks = trace.ranks;
+  part.experts = trace.experts;
+  part.topk = trace.topk;
+  const auto topk = static_cast<std::ptrdiff_t>(trace.topk);
+  part.rank_of.assign(trace.rank_of.begin() + exchange.begin, trace.rank_of.begin() + exchange.end);
+  part.chosen.assign(trace.chosen.begin() + exchange.begin * topk,
+                     trace.chosen.begin() + exchange.end * topk);
+  return part;
 }
 
 }  // namespace cachalot::network

@@ -46,6 +46,67 @@ TEST(RoutingTrace, ErrorsNameTheLine) {
   EXPECT_THAT(error_of("cachalot-routing 1\nranks 4\nexperts 8\ntopk 9\n"), HasSubstr("more than"));
 }
 
+TEST(RoutingTrace, ExchangesAreWhatTravelsTogether) {
+  const std::string text = std::string(kHead) +
+                           "pass 0 layer 1\n0 1 2\n3 7 0\npass 0 layer 2\n0 5 6\n1 6 5\n"
+                           "pass 4 layer 1\n2 0 1\n# a draft\npass 4 layer 1\n0 2 1\n1 1 2\n";
+  const RoutingTrace trace = parse_routing_trace(text, "t");
+  EXPECT_EQ(trace.exchanges,
+            (std::vector<RoutingExchange>{{0, 1, 0, 2}, {0, 2, 2, 4}, {4, 1, 4, 5}, {4, 1, 5, 7}}));
+  EXPECT_EQ(parse_routing_trace(to_text(trace), "again"), trace);
+
+  const RoutingTrace one = of_layer(trace, -1);
+  EXPECT_EQ(one.exchanges,
+            (std::vector<RoutingExchange>{{0, 1, 0, 2}, {4, 1, 2, 3}, {4, 1, 3, 5}}));
+  EXPECT_EQ(one.chosen, (std::vector<std::uint16_t>{1, 2, 7, 0, 0, 1, 2, 1, 1, 2}));
+  EXPECT_EQ(one.rank_of, (std::vector<std::uint16_t>{0, 3, 2, 0, 1}));
+  EXPECT_EQ(of_layer(trace, 2).chosen, (std::vector<std::uint16_t>{5, 6, 6, 5}));
+
+  EXPECT_EQ(largest_exchange(one, -1), (RoutingExchange{0, 1, 0, 2}));  // the first of two
+  EXPECT_EQ(largest_exchange(one, 4), (RoutingExchange{4, 1, 3, 5}));
+  const RoutingTrace part = only(one, one.exchanges[2]);
+  EXPECT_TRUE(part.exchanges.empty());
+  EXPECT_EQ(part.chosen, (std::vector<std::uint16_t>{2, 1, 1, 2}));
+  EXPECT_EQ(part.rank_of, (std::vector<std::uint16_t>{0, 1}));
+}
+
+TEST(RoutingTrace, WhatATraceDoesNotHaveIsSaid) {
+  using ::testing::HasSubstr;
+  const auto usage = [](auto&& call) -> std::string {
+    try {
+      call();
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), Code::kUsage);
+      return e.what();
+    }
+    return "no error";
+  };
+  const RoutingTrace plain = parse_routing_trace(std::string(kHead) + "0 1 2\n", "t");
+  EXPECT_THAT(usage([&] { of_layer(plain, 3); }), HasSubstr("says nothing of layers"));
+  EXPECT_THAT(usage([&] { largest_exchange(plain, 3); }), HasSubstr("says nothing of passes"));
+  const RoutingTrace trace = parse_routing_trace(
+      std::string(kHead) + "pass 3 layer 1\n0 1 2\npass 3 layer 2\n0 1 2\n", "t");
+  EXPECT_THAT(usage([&] { of_layer(trace, 3); }), HasSubstr("layer 3; it has layers: 1, 2"));
+  EXPECT_THAT(usage([&] { largest_exchange(trace, 4); }), HasSubstr("passes 3 to 3"));
+}
+
+TEST(RoutingTrace, ErrorsOfExchangesNameTheLine) {
+  using ::testing::HasSubstr;
+  const std::string head = kHead;
+  EXPECT_THAT(error_of(head + "pass 1\n"), HasSubstr("t:5: an exchange begins with"));
+  EXPECT_THAT(error_of(head + "pass 1 of 2\n"), HasSubstr("`pass P layer L`"));
+  EXPECT_THAT(error_of(head + "pass -1 layer 2\n0 1 2\n"), HasSubstr("the pass is `-1`"));
+  EXPECT_THAT(error_of(head + "pass 1 layer x\n0 1 2\n"), HasSubstr("the layer is `x`"));
+  EXPECT_THAT(error_of(head + "0 1 2\npass 1 layer 2\n0 1 2\n"),
+              HasSubstr("t:6: this line begins the first exchange, but 1 tokens stand before"));
+  EXPECT_THAT(error_of(head + "pass 1 layer 2\npass 2 layer 2\n0 1 2\n"),
+              HasSubstr("t:6: the exchange before this line has no tokens"));
+  EXPECT_THAT(error_of(head + "pass 2 layer 2\n0 1 2\npass 1 layer 2\n0 1 2\n"),
+              HasSubstr("t:7: pass 1 comes after pass 2"));
+  EXPECT_THAT(error_of(head + "pass 2 layer 2\n0 1 2\npass 3 layer 2\n"),
+              HasSubstr("the last exchange has no tokens"));
+}
+
 TEST(SyntheticRouting, KeepsTheNodeLimit) {
   SyntheticRouting options;
   options.ranks = 2;

@@ -55,7 +55,8 @@ std::vector<MoeCounts> counts_of(const JobSpec& job, int gpus_per_node, std::siz
   std::vector<MoeCounts> counts;
   if (job.trace) {
     check_trace(*job.trace, ranks);
-    counts.push_back(count_tokens(*job.trace, gpus_per_node, job.slots));
+    counts.push_back(count_tokens(job.exchange ? only(*job.trace, *job.exchange) : *job.trace,
+                                  gpus_per_node, job.slots));
     return counts;
   }
   SyntheticRouting draw = synthetic_routing(job, gpus_per_node, ranks, seed);

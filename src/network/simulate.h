@@ -54,7 +54,8 @@ struct JobSpec {
   bool even = false;    // drawn tokens' means instead of their own numbers (MoeCounts even_out)
   bool direct = false;  // no forwarding: every copy goes straight to its GPU
   std::optional<RoutingTrace> trace;
-  ExpertSlots slots;  // where experts lie; empty: in order
+  std::optional<RoutingExchange> exchange;  // of the trace, what is sent; none: all of it at once
+  ExpertSlots slots;                        // where experts lie; empty: in order
 
   double bytes = 1 << 30;  // per GPU: collectives and pipeline
 };
@@ -97,7 +98,7 @@ struct SimulateResult {
 SimulateResult simulate(const Topology& topology, const SimulateSpec& spec);
 
 // How tokens of one group would be drawn, and its experts' loads as a balancer knows them before
-// the traffic of `spec`: from the trace, or from another set of tokens than those simulated.
+// the traffic of `spec`: from the whole trace, or from another set of tokens than those simulated.
 SyntheticRouting synthetic_routing(const JobSpec& job, int gpus_per_node, int ranks,
                                    std::uint64_t seed);
 std::vector<double> expert_loads(const Topology& topology, const SimulateSpec& spec);

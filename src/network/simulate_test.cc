@@ -141,8 +141,23 @@ TEST(Simulate, TracesDriveTheTraffic) {
   spec.job.dispatch_bytes = 7000;
   const SimulateResult r = run(spec);
   EXPECT_NEAR(r.seconds, 7e6 / 40e9 + 2.8e-6 + 3.33e-6, 1e-8);
+  // One exchange of several: only its tokens travel, while all of them are known to a balancer.
+  spec.job.exchange = RoutingExchange{7, 1, 200, 300};
+  EXPECT_NEAR(run(spec).seconds, 0.7e6 / 40e9 + 2.8e-6 + 3.33e-6, 1e-8);
+  EXPECT_EQ(expert_loads(build(spec.topology), spec)[9], 1000);
   spec.job.group = 8;
   EXPECT_THROW(run(spec), Error);
+}
+
+// A pass whose tokens all stay where they are takes no time, and is no error.
+TEST(Simulate, AnExchangeMayHaveNothingToSend) {
+  SimulateSpec spec = spec_of(Kind::kMpft, 16, Traffic::kEpDispatch, 16);
+  spec.job.trace = parse_routing_trace(
+      "cachalot-routing 1\nranks 16\nexperts 16\ntopk 1\npass 0 layer 1\n3 3\n", "t");
+  spec.job.exchange = spec.job.trace->exchanges.front();
+  const SimulateResult r = run(spec);
+  EXPECT_EQ(r.stopped_groups, 0);
+  EXPECT_LT(r.seconds, 1e-5);  // a copy to itself, at most
 }
 
 TEST(Simulate, WhatDoesNotFitIsSaid) {
