@@ -86,8 +86,8 @@ TEST(ThreadPool, ChunksKnowTheirThreadsNextOne) {
         for (std::size_t r = 1; r < begins.size(); ++r) {
           chunks += (begins[r] - begins[r - 1] + grain - 1) / grain;
         }
-        const auto firsts = static_cast<std::int64_t>(threads) *
-                            (static_cast<std::int64_t>(begins.size()) - 1);
+        const auto firsts =
+            static_cast<std::int64_t>(threads) * (static_cast<std::int64_t>(begins.size()) - 1);
         EXPECT_GE(told.load(), chunks - firsts);
       }
     }

@@ -59,7 +59,8 @@ void print_serve(const infer::ServeBenchResult& r) {
   print_line(fmt::format("preempted, evicted    {}, {}", r.engine.preemptions, r.engine.evictions));
   const auto bytes = [](std::size_t n) { return human_bytes(static_cast<double>(n)); };
   const auto both = [&](const char* what, std::size_t early, std::size_t end) {
-    print_line(fmt::format("{:<21} {} after a tenth, {} at the end", what, bytes(early), bytes(end)));
+    print_line(
+        fmt::format("{:<21} {} after a tenth, {} at the end", what, bytes(early), bytes(end)));
   };
   both("memory", r.early.resident, r.end.resident);
   both("  of its own", r.early.anonymous, r.end.anonymous);
@@ -88,27 +89,28 @@ void serve(const ServeOptions& o, const Globals& globals) {
       });
   if (terminal) fmt::print(stderr, "\n");
   if (globals.json) {
-    print_json({{"requests", r.requests},
-                {"cancelled", r.cancelled},
-                {"refused", r.refused},
-                {"wrong", r.wrong},
-                {"failed", r.failed},
-                {"seconds", r.seconds},
-                {"new_tokens", r.new_tokens},
-                {"new_tokens_per_s", static_cast<double>(r.new_tokens) / r.seconds},
-                {"alone_tokens_per_s", r.alone_tokens_per_s},
-                {"prompt_tokens", r.prompt_tokens},
-                {"reused_tokens", r.reused_tokens},
-                {"first_token_s", to_json(r.first_token)},
-                {"longest_gap_s", to_json(r.gap)},
-                {"passes", r.engine.passes},
-                {"rows", r.engine.rows},
-                {"longest_pass_s", r.engine.longest_pass_seconds},
-                {"preemptions", r.engine.preemptions},
-                {"evictions", r.engine.evictions},
-                {"memory",
-                 {{"early", to_json(r.early, static_cast<std::size_t>(r.early_pages) * r.page_bytes)},
-                  {"end", to_json(r.end, static_cast<std::size_t>(r.end_pages) * r.page_bytes)}}}});
+    print_json(
+        {{"requests", r.requests},
+         {"cancelled", r.cancelled},
+         {"refused", r.refused},
+         {"wrong", r.wrong},
+         {"failed", r.failed},
+         {"seconds", r.seconds},
+         {"new_tokens", r.new_tokens},
+         {"new_tokens_per_s", static_cast<double>(r.new_tokens) / r.seconds},
+         {"alone_tokens_per_s", r.alone_tokens_per_s},
+         {"prompt_tokens", r.prompt_tokens},
+         {"reused_tokens", r.reused_tokens},
+         {"first_token_s", to_json(r.first_token)},
+         {"longest_gap_s", to_json(r.gap)},
+         {"passes", r.engine.passes},
+         {"rows", r.engine.rows},
+         {"longest_pass_s", r.engine.longest_pass_seconds},
+         {"preemptions", r.engine.preemptions},
+         {"evictions", r.engine.evictions},
+         {"memory",
+          {{"early", to_json(r.early, static_cast<std::size_t>(r.early_pages) * r.page_bytes)},
+           {"end", to_json(r.end, static_cast<std::size_t>(r.end_pages) * r.page_bytes)}}}});
   } else {
     print_serve(r);
   }

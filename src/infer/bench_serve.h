@@ -41,8 +41,8 @@ struct ServeBenchResult {
   double seconds = 0;
   double alone_seconds = 0;  // what the distinct requests took one after the other
   double alone_tokens_per_s = 0;
-  Percentiles first_token;    // seconds from submit
-  Percentiles gap;            // the longest between two tokens, per request
+  Percentiles first_token;  // seconds from submit
+  Percentiles gap;          // the longest between two tokens, per request
   // Memory, and pages of the cache that were ever written to, after a tenth of the time and at the
   // end. The cache is one block that the system fills with pages as they are first used.
   runtime::MemoryUse early, end;

@@ -1,5 +1,5 @@
-// The engine under load, scaled down: many streams of random lengths, some cancelled, in a cache that
-// is too small for them. What counts is the answers, and that the sanitizers look on.
+// The engine under load, scaled down: many streams of random lengths, some cancelled, in a cache
+// that is too small for them. What counts is the answers, and that the sanitizers look on.
 #include "infer/bench_serve.h"
 
 #include <gtest/gtest.h>
@@ -18,7 +18,7 @@ double load_seconds() {
 }
 
 TEST(EngineLoadTest, ManyStreamsInASmallCacheAnswerAsAlone) {
-  const runtime::Runtime rt(runtime::RuntimeOptions{.threads = 2});
+  const runtime::Runtime rt({2, ""});
   const model::Model model = load_for(rt, model_with_mtp(), Precision::kBF16);
   ServeBenchOptions o;
   o.streams = 64;

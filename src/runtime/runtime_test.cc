@@ -142,11 +142,15 @@ TEST(MemoryTest, UseFollowsWhatIsTakenAndGivenBack) {
   const MemoryUse with = memory_use();
   EXPECT_GE(with.resident, before.resident + kBytes / 2);
   EXPECT_GE(with.anonymous, before.anonymous + kBytes / 2);
-  if (before.heap > 0) EXPECT_GE(with.heap, before.heap + kBytes);
+  if (before.heap > 0) {
+    EXPECT_GE(with.heap, before.heap + kBytes);
+  }
   block = {};
   const MemoryUse after = memory_use();
   EXPECT_LT(after.anonymous, with.anonymous);
-  if (before.heap > 0) EXPECT_LT(after.heap, with.heap);
+  if (before.heap > 0) {
+    EXPECT_LT(after.heap, with.heap);
+  }
 }
 
 TEST(MemoryTest, AvailableIsLessThanAll) {

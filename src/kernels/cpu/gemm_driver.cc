@@ -224,9 +224,9 @@ class Run {
       const FlushDenormalsScope flush(flush_);
       const Task* const end = first_of(end_run);
       for (const Task* task = first_of(run); task < end; ++task) {
-        const Task* next = task + 1 < end                  ? task + 1
+        const Task* next = task + 1 < end               ? task + 1
                            : after != RangeFn::kNoChunk ? first_of(after)
-                                                           : nullptr;
+                                                        : nullptr;
         if (part_of(*task)->direct) {
           direct_task(isa_, *part_of(*task), *task, next != nullptr ? part_of(*next) : nullptr,
                       next);

@@ -246,9 +246,8 @@ class Run {
   }
   static int direct_columns(const QuantView& w, std::int64_t bytes) {
     const std::int64_t lines = bytes / std::max<std::int64_t>(w.row_bytes(), 1);
-    return static_cast<int>(
-        std::clamp<std::int64_t>(lines / kQuantLanes * kQuantLanes, kQuantLanes,
-                                 std::max(w.rows, kQuantLanes)));
+    return static_cast<int>(std::clamp<std::int64_t>(lines / kQuantLanes * kQuantLanes, kQuantLanes,
+                                                     std::max(w.rows, kQuantLanes)));
   }
 
   // What a task reads of W: tiles [tile, tile + tiles) of its columns; of few rows, what it begins

@@ -72,8 +72,8 @@ struct Floats {
 };
 
 #include "kernels/cpu/quant_avx512.inc"
-#include "kernels/cpu/quant_tiles.inc"
 #include "kernels/cpu/quant_direct.inc"
+#include "kernels/cpu/quant_tiles.inc"
 
 void pack_floats(const QuantPackJob& job) { quant_pack_bf16(job, Steps::kWide); }
 

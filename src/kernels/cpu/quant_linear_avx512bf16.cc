@@ -186,8 +186,8 @@ struct Quads {
 };
 
 #include "kernels/cpu/quant_avx512.inc"
-#include "kernels/cpu/quant_tiles.inc"
 #include "kernels/cpu/quant_direct.inc"
+#include "kernels/cpu/quant_tiles.inc"
 
 // 16 elements of x, zeros where `live` has none.
 inline __m512 load_x(const MatRef& x, std::ptrdiff_t at, __mmask16 live) {
