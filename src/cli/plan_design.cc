@@ -26,6 +26,7 @@ struct Options {
   double unique_tokens = 0;
   std::vector<std::string> corpus;
   std::string tokens = "auto";
+  std::vector<std::string> beside;
   std::string law = "ludziejewski2025";
   std::string precision = "auto";
   std::string out;
@@ -97,6 +98,7 @@ plan::DesignRequest request(const Options& o, const plan::HardwareProfile& hardw
                  : large            ? 129280
                                     : 8192;
   r.unique_tokens = o.unique_tokens > 0 ? o.unique_tokens : corpus.tokens;
+  r.token_bytes = corpus.token_bytes;
   for (const std::string& item : o.constraints) constrain(item, r);
   if (o.precision == "f32") r.precision = cost::TrainPrecision::kF32;
   if (o.precision == "bf16") r.precision = cost::TrainPrecision::kBf16;
@@ -109,6 +111,9 @@ void run(const Options& o, const Globals& globals) {
   // one that hardly gets through it once learns more from larger pieces.
   constexpr double kOften = 4;
   check_html(o.html);
+  if (!o.beside.empty() && o.corpus.empty()) {
+    throw Error(Code::kUsage, "--beside compares recipes on one text; name it with --corpus FILE.");
+  }
   const plan::HardwareProfile hardware = plan::load_hardware(o.hardware);
   Corpus corpus = look_at_corpus(o.corpus, o.tokens == "bpe" ? TokenKind::kBpe : TokenKind::kBytes);
   plan::DesignRequest r = request(o, hardware, corpus);
@@ -118,8 +123,12 @@ void run(const Options& o, const Globals& globals) {
     r = request(o, hardware, corpus);
     result = plan::search_designs(hardware, r);
   }
-  if (!o.out.empty()) write_design(o.out, hardware, r, result, corpus);
-  const DesignReport report{hardware, r, result};
+  std::vector<HandMade> by_hand;
+  for (const std::string& file : o.beside) {
+    by_hand.push_back(judge(file, hardware, r, result.best.precision, corpus));
+  }
+  if (!o.out.empty()) write_design(o.out, hardware, r, result, corpus, by_hand);
+  const DesignReport report{hardware, r, result, by_hand};
   if (!o.html.empty()) write_html(o.html, page_of(report), globals);
   if (globals.json) {
     print_json(to_json(report));
@@ -178,6 +187,11 @@ void add_plan_design(CLI::App& plan, Globals& globals) {
           "Of the corpus: bytes, bpe, or auto: bytes where they are read four times or more")
       ->check(CLI::IsMember({"auto", "bytes", "bpe"}))
       ->type_name("KIND");
+  command
+      ->add_option("--beside", o->beside,
+                   "Recipes made by hand: judged by the same law, and with --out written as "
+                   "NAME.toml with the same details (dropout, weight decay, warm-up, ...)")
+      ->type_name("RECIPE.toml");
   command->add_option("--law", o->law, "ludziejewski2025 or besiroglu2024+clark2022")
       ->type_name("LAW");
   command
