@@ -148,16 +148,16 @@ class Driver:
                          if last else f"{run.name} starts or evaluates")
         self.say(f"{time.monotonic() - began:.0f} s; " + "; ".join(parts) + f"; {self.rest(waiting)}")
 
-    def train(self, runs, minutes=0):
-        """Trains what is not finished; with `minutes`, stops after so long. True if all are finished."""
+    def train(self, runs, until=None):
+        """Trains what is not finished, until then (of time.monotonic) at most. True if all are finished."""
         waiting = collections.deque(run for run in runs if not self.is_finished(run))
         self.say(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before; {self.o.jobs} at a time, "
                  f"{self.o.threads} threads each")
         began = said = time.monotonic()
         try:
             while waiting or self.going:
-                if minutes and time.monotonic() - began > 60 * minutes:
-                    self.say(f"{minutes:g} minutes are over; {len(waiting) + len(self.going)} runs are not finished")
+                if until is not None and time.monotonic() >= until:
+                    self.say(f"time is up; {len(waiting) + len(self.going)} of these runs are not finished")
                     return False
                 while waiting and len(self.going) < self.o.jobs:
                     self.start(waiting.popleft())

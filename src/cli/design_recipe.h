@@ -1,7 +1,7 @@
 // A design as files: config.json, and the recipe that trains it.
 //
-// Errors: kIo (a corpus that is not there, a folder that cannot be written), kConfig (recipes of one
-//         name), those of the recipe.
+// Errors: kIo (a corpus that is not there, a folder that cannot be written), kConfig (recipes of
+//         one name), those of the recipe.
 #pragma once
 
 #include <cstdint>
