@@ -109,7 +109,7 @@ class Told(pages.Told):
 def told(*hands):
     plan = {"law": "a law", "unique_tokens": 1000, "best": PREDICTED,
             "by_hand": [dict(PREDICTED, name=name, unique_tokens=500, bits_per_byte=bits) for name, bits in hands]}
-    options = types.SimpleNamespace(budget="1min", seeds=2, set=[], beside=[pathlib.Path("/x/configs/small.toml")], docs=None)
+    options = types.SimpleNamespace(budget="1min", seeds=2, set=[], beside=[pathlib.Path("configs/small.toml")], docs=None)
     return Told(plan, 1.0, options, [["cachalot", "plan"]], pathlib.Path("text.txt"), "text.txt", None)
 
 
