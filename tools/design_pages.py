@@ -219,6 +219,15 @@ def page(told, names, finished):
     others = ", ".join(f"`configs/{path.name}`" if path.parent.name == "configs" else f"`{path.name}`" for path in told.options.beside)
     call = ["tools/design_study.py", "--budget", told.options.budget, "--seeds", str(told.options.seeds), "--threads",
             str(one.info["threads"])]
+    if told.corpus.name != "bible.txt":
+        call += ["--corpus", told.corpus_name]
+    if told.options.hardware:
+        call += ["--hardware", told.options.hardware.name]
+    if told.options.precision != "bf16":
+        call += ["--precision", told.options.precision]
+    if [path.parent.name for path in told.options.beside] != ["configs"] * 2:
+        for path in told.options.beside:
+            call += ["--beside", path.name]
     for value in told.options.set:
         call += ["--set", value]
     return f"""# A design for {told.options.budget} against recipes made by hand

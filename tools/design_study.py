@@ -63,6 +63,7 @@ class Study(study.Driver):
         self.plan_file = self.root / "plan.json"
         self.folder = self.root / "plan"
         self.limit = minutes_of(o.budget)
+        self.later = 0  # runs that are not begun behind those of train()
 
     def cachalot(self, *arguments):
         line = [short(self.o.cachalot), *arguments]
@@ -127,11 +128,12 @@ class Study(study.Driver):
         return runs
 
     def rest(self, waiting):
-        minutes = BESIDE_STEPS * self.limit * len(waiting)
+        behind = len(waiting) + self.later
+        minutes = BESIDE_STEPS * self.limit * behind
         for run, _ in self.going.values():
             done = study.newest(self.root / run.name).get("elapsed_s", 0) / 60
             minutes += max(0, BESIDE_STEPS * (self.limit - done))
-        return f"{len(waiting)} wait; about {duration(minutes)} left"
+        return f"{behind} wait; about {duration(minutes)} left"
 
     def write_page(self, plan, runs):
         """The page of what is finished; nothing without a run of each recipe."""
@@ -195,12 +197,15 @@ def main():
     if o.plan_only:
         return
     runs = driver.runs(plan)
-    if not o.pages_only:
-        for run in runs:  # the page is written again as soon as it would say more
-            if not driver.train([run], until):
-                break
-            driver.write_page(plan, runs)
-    driver.write_page(plan, runs)
+    missing = [] if o.pages_only else [run for run in runs if not driver.is_finished(run)]
+    driver.say(f"{len(runs)} runs of {o.budget}, {sum((o.runs / run.name / 'finished.json').exists() for run in runs)} finished")
+    for done, run in enumerate(missing, 1):  # the page is written again as soon as it would say more
+        driver.later = len(missing) - done
+        if not driver.train([run], until):
+            break
+        driver.write_page(plan, runs)
+    if not missing:
+        driver.write_page(plan, runs)
 
 
 if __name__ == "__main__":

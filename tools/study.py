@@ -151,13 +151,14 @@ class Driver:
     def train(self, runs, until=None):
         """Trains what is not finished, until then (of time.monotonic) at most. True if all are finished."""
         waiting = collections.deque(run for run in runs if not self.is_finished(run))
-        self.say(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before; {self.o.jobs} at a time, "
-                 f"{self.o.threads} threads each")
+        if len(runs) > 1:
+            self.say(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before; {self.o.jobs} at a time, "
+                     f"{self.o.threads} threads each")
         began = said = time.monotonic()
         try:
             while waiting or self.going:
                 if until is not None and time.monotonic() >= until:
-                    self.say(f"time is up; {len(waiting) + len(self.going)} of these runs are not finished")
+                    self.say("time is up; the same command goes on from here")
                     return False
                 while waiting and len(self.going) < self.o.jobs:
                     self.start(waiting.popleft())
