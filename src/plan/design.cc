@@ -182,7 +182,7 @@ void settle(const HardwareProfile& h, const DesignRequest& r, const TrainPlan& p
 
 std::string refusal(const DesignRequest& r, const Design& d) {
   // Experts learn a repeated text by heart sooner than dense models do (Xue et al. 2023, arXiv
-  // 2305.13230), and no law knows that: beyond four readings as many as were of use in runs made here.
+  // 2305.13230), and no law knows that: beyond four readings as many as were of use in runs here.
   constexpr double kOften = 4, kMostRatio = 4;
   const double ratio = d.config.route.topk > 0 ? d.config.route.experts / d.config.route.topk : 1;
   if (r.unique_tokens > 0 && d.tokens > kOften * r.unique_tokens && ratio > kMostRatio) {
