@@ -6,7 +6,7 @@ BUILD := build/$(PRESET)
 # Output of tests is kept short; a failing test prints everything.
 CTEST := ctest --test-dir $(BUILD) --output-on-failure --timeout 900 -j $(JOBS)
 
-.PHONY: help demo parity test gpu slow build bench fuzz asan tsan tidy format check install clean
+.PHONY: help demo parity design test gpu slow build bench fuzz asan tsan tidy format check install clean
 
 help:  ## this list
 	@echo "Cachalot: trains, serves and plans DeepSeek-V3-class models. Targets:"
@@ -22,6 +22,11 @@ parity:  ## bf16 against fp8, 8 runs of minutes (EXPERIMENTS="parity balance mtp
 	@tools/install_debian.sh build demo
 	@$(MAKE) --no-print-directory binary
 	tools/parity.py $(or $(EXPERIMENTS),parity) --cachalot $(BUILD)/cachalot
+
+design:  ## a design for an hour against two recipes made by hand, 9 runs of an hour (DESIGN="--minutes 55" in pieces); writes docs/experiments
+	@tools/install_debian.sh build demo
+	@$(MAKE) --no-print-directory binary
+	tools/design_study.py --cachalot $(BUILD)/cachalot $(DESIGN)
 
 test:  ## installs what is missing, builds, runs the tests and the quick checks
 	@tools/install_debian.sh build test

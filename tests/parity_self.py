@@ -131,7 +131,7 @@ class Drive(unittest.TestCase):
         # A copy of the tools, whose repository is this folder: pages and commands are relative to it.
         tools = self.at / "tools"
         tools.mkdir(exist_ok=True)
-        for name in ("parity.py", "parity_numbers.py", "parity_pages.py", "plot_metrics.py"):
+        for name in ("parity.py", "parity_numbers.py", "parity_pages.py", "plot_metrics.py", "study.py"):
             (tools / name).write_text((ROOT / "tools" / name).read_text())
         line = [sys.executable, str(tools / "parity.py"), *more, "--cachalot", str(self.at / "cachalot"), "--recipe",
                 str(self.at / "recipe.toml"), "--corpus", str(self.at / "text.txt"), "--jobs", "2"]

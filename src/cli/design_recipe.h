@@ -1,6 +1,7 @@
 // A design as files: config.json, and the recipe that trains it.
 //
-// Errors: kIo (a corpus that is not there, a folder that cannot be written), those of the recipe.
+// Errors: kIo (a corpus that is not there, a folder that cannot be written), kConfig (recipes of
+//         one name), those of the recipe.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "plan/design.h"
+#include "train/recipe.h"
 
 namespace cachalot::cli {
 
@@ -18,13 +20,30 @@ struct Corpus {
   std::vector<std::string> files;
   double bytes = 0;
   TokenKind kind = TokenKind::kBytes;
-  double tokens = 0;  // to train on; a tenth is held out
+  double token_bytes = 0;  // of text in a token; 0: no text was named
+  double tokens = 0;       // to train on; a tenth is held out
   int vocabulary = 0;
 };
-Corpus look_at_corpus(const std::vector<std::string>& files, TokenKind kind);
+// `vocabulary` of a byte-pair vocabulary; 0: by the size of the text.
+Corpus look_at_corpus(const std::vector<std::string>& files, TokenKind kind, int vocabulary = 0);
 
+// A recipe made by hand (its sizes, tokens, sequence, batch and learning rate), judged by the law
+// that chose the design, on the same text and for the same budget.
+struct HandMade {
+  std::string name;  // of the recipe's file
+  train::Recipe recipe;
+  plan::DesignRequest request;  // the design's, with the recipe's own tokens, sequence and batch
+  plan::TimedDesign timed;
+};
+HandMade judge(const std::string& recipe_file, const plan::HardwareProfile& hardware,
+               const plan::DesignRequest& request, cost::TrainPrecision precision,
+               const Corpus& corpus);
+
+// config.json and recipe.toml of the design, NAME.toml of each recipe made by hand. What no part of
+// a design says (dropout, weight decay, beta2, warm-up, final rate, precision, what is held out,
+// time) follows the same rules in all of them.
 void write_design(const std::string& folder, const plan::HardwareProfile& hardware,
                   const plan::DesignRequest& request, const plan::DesignResult& result,
-                  const Corpus& corpus);
+                  const Corpus& corpus, const std::vector<HandMade>& by_hand);
 
 }  // namespace cachalot::cli

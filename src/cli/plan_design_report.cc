@@ -37,9 +37,11 @@ Json design_json(const plan::Design& d) {
           {"steps", d.steps},
           {"tokens", d.tokens},
           {"seconds", d.seconds},
+          {"tokens_per_s", d.tokens / d.seconds},
           {"device_hours", d.device_hours},
           {"money", d.money},
           {"loss", d.loss},
+          {"bits_per_byte", plan::bits_per_byte(d.loss)},
           {"kv_bytes_per_token", d.kv_bytes},
           {"tpot_ms", d.tpot_ms},
           {"learning_rate", d.learning_rate}};
@@ -65,10 +67,33 @@ std::vector<std::string> best_lines(const DesignReport& report) {
                                 r.unique_tokens, d.tokens / r.unique_tokens));
   }
   lines.push_back(
-      fmt::format("  predicted loss {:.4f}; cache {:.0f} bytes per token; {:.3g} ms per token "
-                  "of one stream",
-                  d.loss, d.kv_bytes, d.tpot_ms));
+      fmt::format("  predicted loss {:.4f} ({:.3f} bits per byte); cache {:.0f} bytes per token; "
+                  "{:.3g} ms per token of one stream",
+                  d.loss, plan::bits_per_byte(d.loss), d.kv_bytes, d.tpot_ms));
   return lines;
+}
+
+report::Table by_hand_table(const DesignReport& report) {
+  report::Table table{"recipes made by hand, by the same law",
+                      {{"recipe", false},
+                       {"loss"},
+                       {"bits/byte"},
+                       {"tokens/s"},
+                       {"tokens"},
+                       {"times read"},
+                       {"shape", false}},
+                      {}};
+  const auto add = [&](const std::string& name, const plan::Design& d, double unique) {
+    table.rows.push_back(
+        {name, fmt::format("{:.4f}", d.loss), fmt::format("{:.3f}", plan::bits_per_byte(d.loss)),
+         fmt::format("{:.0f}", d.tokens / d.seconds), fmt::format("{:.4g}", d.tokens),
+         fmt::format("{:.1f}", d.tokens / unique), shape_text(d.config)});
+  };
+  add("(design)", report.result.best, report.request.unique_tokens);
+  for (const HandMade& hand : report.by_hand) {
+    add(hand.name, hand.timed.design, hand.request.unique_tokens);
+  }
+  return table;
 }
 
 report::Table front_table(const DesignReport& report, std::size_t most) {
@@ -137,16 +162,31 @@ Json to_json(const DesignReport& report) {
   const plan::DesignRequest& r = report.request;
   Json front = Json::array();
   for (const plan::Design& d : report.result.front) front.push_back(design_json(d));
-  return {{"hardware", report.hardware.name},        {"law", plan::name(r.law)},
-          {"law_source", plan::source(r.law)},       {"considered", report.result.considered},
-          {"refused", report.result.refused},        {"unique_tokens", r.unique_tokens},
-          {"best", design_json(report.result.best)}, {"front", front}};
+  Json by_hand = Json::array();
+  for (const HandMade& hand : report.by_hand) {
+    Json one = {{"name", hand.name}, {"unique_tokens", hand.request.unique_tokens}};
+    one.update(design_json(hand.timed.design));
+    by_hand.push_back(std::move(one));
+  }
+  return {{"hardware", report.hardware.name},
+          {"law", plan::name(r.law)},
+          {"law_source", plan::source(r.law)},
+          {"considered", report.result.considered},
+          {"refused", report.result.refused},
+          {"unique_tokens", r.unique_tokens},
+          {"best", design_json(report.result.best)},
+          {"front", front},
+          {"by_hand", by_hand}};
 }
 
 std::string to_text(const DesignReport& report) {
   constexpr std::size_t kMost = 24;
   std::string out;
   for (const std::string& line : best_lines(report)) out += line + "\n";
+  if (!report.by_hand.empty()) {
+    const report::Table table = by_hand_table(report);
+    out += "\n" + table.title + "\n" + report::text(table);
+  }
   const report::Table front = front_table(report, kMost);
   out += "\n" + front.title + "\n" + report::text(front);
   if (report.result.front.size() > kMost) {
@@ -170,6 +210,7 @@ report::Page page_of(const DesignReport& report) {
   if (report.result.plan) {
     for (report::Item& item : step_items(report)) best.items.push_back(std::move(item));
   }
+  if (!report.by_hand.empty()) best.items.emplace_back(by_hand_table(report));
   constexpr std::size_t kMost = 200;
   page.sections = {
       std::move(best),
@@ -185,8 +226,8 @@ report::Page page_of(const DesignReport& report) {
               "computing, memory, communication or waiting, whichever takes most of "
               "the best design's step"},
              {"losses",
-              "of the law, in nats per token of its own vocabulary: they order designs, "
-              "they are not what this text will give"},
+              "of the law, in nats per token of its own vocabulary, and bits per byte by the "
+              "bytes of such a token: they order designs, they are not what this text will give"},
              {"sequence", fmt::format("{} tokens, vocabulary {}", r.sequence, r.vocabulary)}}},
         hardware_table(report.hardware)}}};
   page.result = to_json(report);

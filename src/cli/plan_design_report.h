@@ -2,7 +2,9 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
+#include "cli/design_recipe.h"
 #include "cli/output.h"
 #include "plan/design.h"
 #include "report/page.h"
@@ -13,6 +15,7 @@ struct DesignReport {
   const plan::HardwareProfile& hardware;
   const plan::DesignRequest& request;
   const plan::DesignResult& result;
+  const std::vector<HandMade>& by_hand;
 };
 
 Json to_json(const DesignReport& report);

@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <cmath>
 #include <ctime>
 #include <filesystem>
 
@@ -58,6 +59,20 @@ void probe_peaks(const Options& o, const runtime::Runtime& rt, plan::HardwarePro
       *std::max_element(p.bandwidth.read_gbps.begin(), p.bandwidth.read_gbps.end());
 }
 
+// How much narrow products lose: the width w at which half of the rate is left, from one of width
+// 128, where w makes it (128 / (128 + w))^2 of the rate of wide ones.
+void probe_narrow(const runtime::Runtime& rt, plan::HardwareProfile& p,
+                  const perf::TurnOptions& turns, const std::string& source) {
+  constexpr int kWidth = 128;
+  const bool bf16 = p.device.bf16_tflops > 0;
+  const double wide = bf16 ? p.rates.bf16_gflops.back() : p.rates.f32_gflops.back();
+  const double narrow = perf::narrow_training_gflops(
+      rt.context(), bf16 ? Precision::kBF16 : Precision::kF32, kWidth, turns);
+  p.training.half_size =
+      narrow > 0 ? rounded(std::max(0.0, kWidth * (std::sqrt(wide / narrow) - 1))) : 0;
+  p.training.source = source + "; products of training 128 wide beside wide ones";
+}
+
 void probe_rates(const Options& o, const runtime::Runtime& rt, plan::HardwareProfile& p,
                  const std::string& source) {
   const Context& ctx = rt.context();
@@ -86,6 +101,7 @@ void probe_rates(const Options& o, const runtime::Runtime& rt, plan::HardwarePro
   p.achieved.f32 = share(perf::training_gflops(ctx, Precision::kF32, turns), p.device.f32_tflops);
   p.achieved.bf16 =
       share(perf::training_gflops(ctx, Precision::kBF16, turns), p.device.bf16_tflops);
+  probe_narrow(rt, p, turns, source);
   p.achieved.attention =
       share(p.rates.attention_gflops.back(),
             p.device.bf16_tflops > 0 ? p.device.bf16_tflops : p.device.f32_tflops);

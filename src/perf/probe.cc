@@ -189,37 +189,52 @@ std::vector<double> attention_gflops(const Context& ctx, const std::vector<int>&
   return rates;
 }
 
+namespace {
+
+// Products of training: so many linear layers at once, rows of `in` into `out`.
+struct LayerShape {
+  int problems, rows, in, out;
+};
+
+// Forward, the gradient of the input and that of the weight, in equal parts of the time.
+double layer_gflops(const Context& ctx, Precision precision, const LayerShape& s,
+                    const TurnOptions& turns) {
+  std::vector<Mat<float>> x, w, dy, y, dx, dw;
+  std::vector<Gemm> forward, input, weight;
+  for (int i = 0; i < s.problems; ++i) {
+    x.push_back(filled(s.rows, s.in, 3 * i));
+    w.push_back(filled(s.out, s.in, 3 * i + 1));
+    dy.push_back(filled(s.rows, s.out, 3 * i + 2));
+    y.emplace_back(s.rows, s.out);
+    dx.emplace_back(s.rows, s.in);
+    dw.emplace_back(s.out, s.in);
+  }
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    forward.push_back({x[i].cview(), w[i].cview(), y[i].view(), false, true, false});
+    input.push_back({dy[i].cview(), w[i].cview(), dx[i].view(), false, false, false});
+    weight.push_back({dy[i].cview(), x[i].cview(), dw[i].view(), true, false, true});
+  }
+  const double one = 2e-9 * s.problems * s.rows * s.in * s.out;
+  double sum = 0;
+  for (const auto* products : {&forward, &input, &weight}) {
+    sum += timed([&] { gemm(ctx, precision, *products); }, one,
+                 peak_probe(ctx, precision == Precision::kBF16), turns);
+  }
+  return sum / 3;
+}
+
+}  // namespace
+
 double training_gflops(const Context& ctx, Precision precision, const TurnOptions& turns) {
   // A linear layer over a batch, and experts that a batch is spread over.
-  struct Shape {
-    int problems, rows, in, out;
-  };
-  double sum = 0;
-  int count = 0;
-  for (const Shape& s : {Shape{1, 2048, 512, 1024}, Shape{16, 384, 512, 256}}) {
-    std::vector<Mat<float>> x, w, dy, y, dx, dw;
-    std::vector<Gemm> forward, input, weight;
-    for (int i = 0; i < s.problems; ++i) {
-      x.push_back(filled(s.rows, s.in, 3 * i));
-      w.push_back(filled(s.out, s.in, 3 * i + 1));
-      dy.push_back(filled(s.rows, s.out, 3 * i + 2));
-      y.emplace_back(s.rows, s.out);
-      dx.emplace_back(s.rows, s.in);
-      dw.emplace_back(s.out, s.in);
-    }
-    for (std::size_t i = 0; i < x.size(); ++i) {
-      forward.push_back({x[i].cview(), w[i].cview(), y[i].view(), false, true, false});
-      input.push_back({dy[i].cview(), w[i].cview(), dx[i].view(), false, false, false});
-      weight.push_back({dy[i].cview(), x[i].cview(), dw[i].view(), true, false, true});
-    }
-    for (const auto* products : {&forward, &input, &weight}) {
-      const double one = 2e-9 * s.problems * s.rows * s.in * s.out;
-      sum += timed([&] { gemm(ctx, precision, *products); }, one,
-                   peak_probe(ctx, precision == Precision::kBF16), turns);
-      ++count;
-    }
-  }
-  return sum / count;
+  return (layer_gflops(ctx, precision, {1, 2048, 512, 1024}, turns) +
+          layer_gflops(ctx, precision, {16, 384, 512, 256}, turns)) /
+         2;
+}
+
+double narrow_training_gflops(const Context& ctx, Precision precision, int width,
+                              const TurnOptions& turns) {
+  return layer_gflops(ctx, precision, {1, 512, width, width}, turns);
 }
 
 }  // namespace cachalot::perf

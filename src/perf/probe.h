@@ -42,5 +42,8 @@ std::vector<double> attention_gflops(const Context& ctx, const std::vector<int>&
 // Training: forward, the gradient of the input and that of the weight, of one linear layer and of
 // one layer of experts in equal parts of the time; GFLOP/s.
 double training_gflops(const Context& ctx, Precision precision, const TurnOptions& turns);
+// The same of one linear layer, 512 rows of `width` into `width`.
+double narrow_training_gflops(const Context& ctx, Precision precision, int width,
+                              const TurnOptions& turns);
 
 }  // namespace cachalot::perf

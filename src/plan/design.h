@@ -25,6 +25,8 @@ struct DesignRequest {
   int sequence = 4096;
   int vocabulary = 129280;
   double unique_tokens = 0;  // 0: never repeated
+  double token_bytes = 0;    // of text in a token; 0: as many as in one of the law's
+  int batch = 0;             // sequences of a step; 0: by the rule of batch_tokens
   ScalingLaw law = ScalingLaw::kJointMoe;
   std::optional<cost::TrainPrecision> precision;  // none: the fastest that the hardware has
   int mtp_layers = 1;
@@ -62,10 +64,14 @@ struct DesignResult {
 
 DesignResult search_designs(const HardwareProfile& hardware, const DesignRequest& request);
 
-// One shape timed: what `request` makes of it. For comparing hand-made shapes with.
-Design evaluate_design(const HardwareProfile& hardware, const DesignRequest& request,
-                       const model::Config& config, cost::TrainPrecision precision,
-                       double device_hours);
+// One shape timed: what `request` makes of it. For comparing shapes made by hand with.
+struct TimedDesign {
+  Design design;
+  TrainPlan plan;
+};
+TimedDesign evaluate_design(const HardwareProfile& hardware, const DesignRequest& request,
+                            const model::Config& config, cost::TrainPrecision precision,
+                            double device_hours);
 
 // Whether a machine has matrix units that want wide products (accelerators), or is one of CPUs.
 bool is_large(const HardwareProfile& hardware) noexcept;
@@ -74,8 +80,12 @@ std::vector<model::Config> design_shapes(const DesignRequest& request, bool larg
 
 // Tokens of a step, and peak learning rate, from parameters and tokens: Li et al. 2025 (Step Law,
 // arXiv 2503.04715), 0.58 D^0.571 and 1.79 N^-0.713 D^0.307, the rate at most 3e-3: the fit begins
-// at 60 million parameters, and small models are not stable beyond that.
+// at 60 million parameters, and small models are not stable beyond that. On one device a step is
+// not larger than keeps its speed: the smallest of 1, 2, 4, ... sequences that is at most 5 %
+// slower per token than the law's (Marek et al. 2025, arXiv 2507.07101: the smallest batch that
+// still has the full throughput; smaller ones learn as much per token or more). The rate then falls
+// with the root of the batch (Malladi et al. 2022, arXiv 2205.10287).
 double batch_tokens(double tokens);
-double learning_rate(double parameters, double tokens);
+double learning_rate(double parameters, double tokens, double batch);  // in tokens
 
 }  // namespace cachalot::plan

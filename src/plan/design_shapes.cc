@@ -16,8 +16,9 @@ std::vector<int> widths(bool large) {
   return {64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024};
 }
 
-constexpr int kDepths[] = {2,  3,  4,  5,  6,  7,  8,  10, 12, 14, 16, 18,  20,
-                           24, 28, 32, 36, 40, 48, 56, 61, 72, 80, 96, 112, 128};
+// Not two: so few layers lie above the trend of sizes (Kaplan et al. 2020, figure 6).
+constexpr int kDepths[] = {3,  4,  5,  6,  7,  8,  10, 12, 14, 16, 18,  20, 24,
+                           28, 32, 36, 40, 48, 56, 61, 72, 80, 96, 112, 128};
 
 int rounded(double x, int multiple) {
   return std::max(1, static_cast<int>(std::lround(x / multiple))) * multiple;

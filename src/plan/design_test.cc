@@ -78,13 +78,30 @@ TEST(DesignTest, ConstraintsHold) {
   EXPECT_THROW(search_designs(two_cores(), r), Error);
 }
 
-TEST(DesignTest, AScarceTextAsksForASmallerModel) {
+TEST(DesignTest, AScarceTextAsksForNoSmallerModel) {
   DesignRequest r = an_hour();
+  r.token_bytes = 1;
   const Design plenty = search_designs(two_cores(), r).best;
   r.unique_tokens = 1e6;
   const Design scarce = search_designs(two_cores(), r).best;
-  EXPECT_LT(scarce.active, plenty.active);
+  EXPECT_GE(scarce.active, plenty.active);
   EXPECT_GT(scarce.loss, plenty.loss);
+}
+
+// A step is no larger than its speed asks for, and a larger step has a larger rate.
+TEST(DesignTest, AStepIsAsSmallAsItsSpeedAllows) {
+  DesignRequest r = an_hour();
+  const Design own = search_designs(two_cores(), r).best;
+  EXPECT_LT(own.batch * r.sequence, batch_tokens(own.tokens));
+  r.batch = static_cast<int>(batch_tokens(own.tokens) / r.sequence);
+  const Design law =
+      evaluate_design(two_cores(), r, own.config, own.precision, r.device_hours).design;
+  EXPECT_EQ(law.batch, r.batch);
+  EXPECT_LT(own.tokens, law.tokens);
+  EXPECT_GT(1.06 * own.tokens, law.tokens);
+  const double n = 1e8, d = 1e9, full = batch_tokens(d);
+  EXPECT_NEAR(learning_rate(n, d, full / 4), learning_rate(n, d, full) / 2, 1e-12);
+  EXPECT_EQ(learning_rate(n, d, 4 * full), learning_rate(n, d, full));
 }
 
 TEST(DesignTest, AClusterGetsALayoutThatFits) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "base/error.h"
 
@@ -14,10 +15,6 @@ struct Surface {
   double floor, a, alpha, b, beta;
   double at(double n, double d) const {
     return floor + a * std::pow(n, -alpha) + b * std::pow(d, -beta);
-  }
-  // Parameters that cost as much as `tokens` at the optimum of 6 N D.
-  double fitting_parameters(double tokens) const {
-    return std::pow(alpha * a * std::pow(tokens, beta) / (beta * b), 1 / alpha);
   }
 };
 
@@ -57,9 +54,10 @@ std::string_view source(ScalingLaw law) noexcept {
              ? "L = 1.8172 + 482.01/N^0.3478 + 2085.43/D^0.3658 (Hoffmann et al. 2022 refitted by "
                "Besiroglu et al. 2024, arXiv 2404.10102); experts: dense model of equal loss after "
                "Clark et al. 2022 (arXiv 2202.01169, S-BASE); repeated data: Muennighoff et al. "
-               "2023 (arXiv 2305.16264)"
+               "2023 (arXiv 2305.16264); bytes: Limisiewicz et al. 2026 (arXiv 2605.01188)"
              : "Ludziejewski et al. 2025 (arXiv 2502.05172): active parameters, tokens and experts "
-               "in one fit; repeated data: Muennighoff et al. 2023 (arXiv 2305.16264)";
+               "in one fit; repeated data: Muennighoff et al. 2023 (arXiv 2305.16264); bytes: "
+               "Limisiewicz et al. 2026 (arXiv 2605.01188)";
 }
 
 double dense_equivalent(double active, double experts) {
@@ -82,21 +80,15 @@ double effective_tokens(double tokens, double unique) {
   return unique + unique * kHalving * (1 - std::exp(-repeats / kHalving));
 }
 
-double effective_parameters(double parameters, double fitting) {
-  constexpr double kHalving = 5.309743;
-  if (parameters <= fitting) return parameters;
-  const double excess = parameters / fitting - 1;
-  return fitting + fitting * kHalving * (1 - std::exp(-excess / kHalving));
+double bits_per_byte(double law_loss) noexcept {
+  return law_loss / std::numbers::ln2 / kLawTokenBytes;
 }
 
 double predicted_loss(ScalingLaw law, const LearningCase& l) {
   const Surface surface = law == ScalingLaw::kBesiroglu ? kBesiroglu : joint(l.experts);
-  double n = law == ScalingLaw::kBesiroglu ? dense_equivalent(l.active, l.experts) : l.active;
-  if (l.unique_tokens > 0) {
-    const double unique = std::min(l.unique_tokens, l.tokens);
-    n = effective_parameters(n, surface.fitting_parameters(unique));
-  }
-  return surface.at(n, effective_tokens(l.tokens, l.unique_tokens));
+  const double n = law == ScalingLaw::kBesiroglu ? dense_equivalent(l.active, l.experts) : l.active;
+  const double own = l.token_bytes > 0 ? l.token_bytes / kLawTokenBytes : 1;
+  return surface.at(n, effective_tokens(own * l.tokens, own * l.unique_tokens));
 }
 
 }  // namespace cachalot::plan

@@ -58,8 +58,6 @@ TEST(ScalingLawTest, RepeatedTokensCountLess) {
   EXPECT_EQ(effective_tokens(5, 10), 5);
   EXPECT_NEAR(effective_tokens(40, 10), 10 + 10 * 15.387756 * (1 - std::exp(-3 / 15.387756)), 1e-9);
   EXPECT_LT(effective_tokens(1e9, 10), 10 * (1 + 15.387756) + 1e-9);
-  EXPECT_EQ(effective_parameters(5, 10), 5);
-  EXPECT_LT(effective_parameters(1e9, 10), 10 * (1 + 5.309743) + 1e-9);
   for (const auto law : {ScalingLaw::kBesiroglu, ScalingLaw::kJointMoe}) {
     const LearningCase fresh{.active = 1e8, .experts = 4, .tokens = 1e10};
     LearningCase again = fresh;
@@ -68,6 +66,36 @@ TEST(ScalingLawTest, RepeatedTokensCountLess) {
     again.unique_tokens = 1e10;
     EXPECT_GE(predicted_loss(law, again), predicted_loss(law, fresh));
   }
+}
+
+// What counts is the text that was read, however it was cut.
+TEST(ScalingLawTest, TokensCountByTheirBytes) {
+  for (const auto law : {ScalingLaw::kBesiroglu, ScalingLaw::kJointMoe}) {
+    const LearningCase own{.active = 4e6, .tokens = 5e6, .unique_tokens = 1e6};
+    LearningCase bytes = own;
+    bytes.tokens *= kLawTokenBytes;
+    bytes.unique_tokens *= kLawTokenBytes;
+    bytes.token_bytes = 1;
+    EXPECT_NEAR(predicted_loss(law, bytes), predicted_loss(law, own), 1e-12);
+  }
+  EXPECT_NEAR(bits_per_byte(kLawTokenBytes * std::log(2.0)), 1, 1e-12);
+}
+
+// A text read again pays ever less, so more of the work goes into the model.
+TEST(ScalingLawTest, AScarceTextAsksForALargerModel) {
+  const auto best = [](double unique) {
+    double least = 1e9, best_n = 0;
+    for (double n = 1e5; n < 1e9; n *= 1.02) {
+      const double loss = predicted_loss(
+          ScalingLaw::kJointMoe, {.active = n, .tokens = 1e14 / n, .unique_tokens = unique});
+      if (loss < least) {
+        least = loss;
+        best_n = n;
+      }
+    }
+    return best_n;
+  };
+  EXPECT_GT(best(1e6), 1.1 * best(0));
 }
 
 TEST(ScalingLawTest, NamesAreRead) {

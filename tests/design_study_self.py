@@ -1,0 +1,269 @@
+#!/usr/bin/env python3
+"""tools/design_study.py must say what came out: its numbers by hand, its page and its driver on runs made up here."""
+import json
+import pathlib
+import stat
+import subprocess
+import sys
+import tempfile
+import types
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+import design_pages as pages  # noqa: E402
+import design_study  # noqa: E402
+import parity_numbers as numbers  # noqa: E402
+
+RECIPE = """[model]
+init_std = 0.02
+[data]
+train_bpe = 256
+seq_len = 512
+[optimizer]
+lr = 0.002
+beta2 = 0.99
+weight_decay = 0.2
+[schedule]
+batch = 4
+warmup_steps = 10
+min_lr_ratio = 0.02
+[regularization]
+dropout = 0.05
+[run]
+precision = "bf16"
+"""
+
+# Stands in for `cachalot`: a profile, a plan, and a "run" of 8 steps whose bits per byte come from its recipe's name and its
+# seed. Asked to stop at step 3 by a file, it does so once, or dies; every start is noted.
+FAKE = '''#!{python}
+import json, os, pathlib, signal, sys
+args = sys.argv[1:]
+if "info" in args:
+    print(json.dumps({{"version": "0", "cpu": "paper", "level": "ref", "cores": 2, "memory_bytes": 1}}))
+    sys.exit()
+with open("starts.txt", "a") as out:
+    word = args[args.index("--run") + 1].split("/")[-1] if "--run" in args else " ".join(args[args.index("plan"):][:2])
+    out.write(word + (" resumed" if "--resume" in args else "") + "\\n")
+if "probe" in args:
+    pathlib.Path(args[args.index("--out") + 1]).write_text("measured")
+    sys.exit()
+if "design" in args:
+    folder = pathlib.Path(args[args.index("--out") + 1])
+    folder.mkdir(parents=True, exist_ok=True)
+    hands = [pathlib.Path(b).stem for a, b in zip(args, args[1:]) if a == "--beside"]
+    for name in ["recipe", *hands]:
+        (folder / (name + ".toml")).write_text("# " + name + "\\n" + open("details.toml").read())
+    one = json.load(open("predicted.json"))
+    print(json.dumps({{"law": "a law", "unique_tokens": 1000, "best": dict(one, layers=6), "by_hand": [
+        dict(one, name=name, unique_tokens=500) for name in hands]}}))
+    sys.exit()
+sets = dict(args[i + 1].split("=", 1) for i, a in enumerate(args) if a == "--set")
+run = pathlib.Path(args[args.index("--run") + 1])
+run.mkdir(parents=True, exist_ok=True)
+if (run / "recipe.toml").exists() != ("--resume" in args):
+    sys.exit("the folder has a run already" if "--resume" not in args else "nothing to resume")
+(run / "recipe.toml").write_text("")
+name = pathlib.Path(args[args.index("train") + 1]).stem
+loss = {{"recipe": 1.8, "small": 1.9}}.get(name, 2.0) + 0.01 * int(sets["run.seed"])
+stop = pathlib.Path("stop_" + run.name)
+steps = 3 if stop.exists() else 8
+minutes = float(sets["run.fit_minutes"])
+lines = []
+for i in range(steps):
+    lines.append({{"step": i + 1, "loss": loss, "tokens_per_s": 512.0, "elapsed_s": 60 * minutes * (i + 1) / 8}})
+    if i + 1 in (4, 8):
+        lines.append({{"step": i + 1, "validation_loss": loss, "validation_bits_per_byte": loss + 0.1 * (8 - i - 1)}})
+(run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\\n" for line in lines))
+if stop.exists():
+    how = stop.read_text()
+    stop.unlink()
+    if how == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+print(json.dumps({{"ended": "done" if steps == 8 else "stopped", "step": steps, "tokens": 2048 * steps, "skipped_steps": 0,
+    "seconds": 60 * minutes, "parameters": 9000000, "optimizer_bytes_per_parameter": 8.0, "validation": {{"nats_per_token": 1.3,
+    "bits_per_byte": loss, "mtp_loss": 3.0, "mtp_acceptance": 0.5, "tokens": 1000}}}}))
+'''
+
+PREDICTED = {"layers": 4, "hidden_size": 256, "heads": 4, "kv_lora_rank": 96, "experts": 8, "topk": 2, "expert_width": 192,
+             "active_parameters": 4e6, "parameters": 8e6, "batch": 4, "steps": 80.0, "tokens": 16000.0, "tokens_per_s": 640.0,
+             "loss": 5.7, "bits_per_byte": 1.8}
+
+
+def made_up(name, bits, seconds=60.0, speed=500.0):
+    lines = [{"step": i + 1, "loss": 1.0, "tokens_per_s": speed, "elapsed_s": seconds * (i + 1) / 4} for i in range(4)]
+    lines.append({"step": 4, "validation_loss": 1.0, "validation_bits_per_byte": bits})
+    result = {"step": 4, "tokens": 4000, "seconds": seconds, "parameters": 9e6,
+              "validation": {"nats_per_token": 1.0, "bits_per_byte": bits}}
+    info = {"machine": {"cpu": "paper", "cores": 2, "level": "ref"}, "threads": 2, "jobs": 1}
+    return numbers.Finished(name, ["cachalot", "train", name], result, info, lines)
+
+
+class Told(pages.Told):
+    """Without files."""
+
+    def recipe(self, arm):
+        return design_study.design_pages.tomllib.loads(RECIPE)
+
+
+def told(*hands):
+    plan = {"law": "a law", "unique_tokens": 1000, "best": PREDICTED,
+            "by_hand": [dict(PREDICTED, name=name, unique_tokens=500, bits_per_byte=bits) for name, bits in hands]}
+    options = types.SimpleNamespace(budget="1min", seeds=2, set=[], hardware=None, precision="bf16", beside=[pathlib.Path("configs/small.toml")], docs=None)
+    return Told(plan, 1.0, options, [["cachalot", "plan"]], pathlib.Path("text.txt"), "text.txt", None)
+
+
+def finished(**arms):
+    """{name: run} of bits per byte by seed."""
+    return {f"{arm}-seed{seed}": made_up(f"{arm}-seed{seed}", value) for arm, values in arms.items()
+            for seed, value in enumerate(values, 1)}
+
+
+class Page(unittest.TestCase):
+    def page(self, runs, *hands, names=None):
+        return pages.page(told(*hands), names or list(runs), runs)
+
+    def test_the_table_has_means_spreads_and_differences(self):
+        text = self.page(finished(design=[1.80, 1.82], small=[1.90, 1.91]), ("small", 1.9))
+        self.assertIn("| design | 1.8000 | 1.8200 | **1.8100** | 0.0200 |  |", text)
+        self.assertIn("| small | 1.9000 | 1.9100 | **1.9050** | 0.0100 | +5.25 % |", text)
+        self.assertIn("Asked: a lower mean than each of the others. Met.", text)
+        self.assertIn("- Better than small: 1.8100 against 1.9050 bits per byte, -4.99 %. Every run of the design is below", text)
+
+    def test_a_design_that_loses_is_said_to(self):
+        text = self.page(finished(design=[1.95, 1.96], small=[1.90, 1.91], large=[2.0, 2.1]), ("small", 1.9), ("large", 1.7))
+        self.assertIn("**not met**", text)
+        self.assertIn("- **Worse** than small: 1.9550 against 1.9050", text)
+        self.assertIn("Every run of the design is above every run of the other.", text)
+        self.assertIn("- Better than large", text)
+        # The law had the large one first.
+        self.assertIn("It does **not** have them in the order that was measured: small, design, large.", text)
+
+    def test_runs_that_overlap_and_single_runs_settle_nothing(self):
+        text = self.page(finished(design=[1.80, 1.92], small=[1.90, 1.91]), ("small", 1.9))
+        self.assertIn("Single runs overlap", text)
+        text = self.page(finished(design=[1.80], small=[1.90]), ("small", 1.9), names=["design-seed1", "small-seed1", "design-seed2"])
+        self.assertIn("One run each", text)
+        self.assertIn("**2 of 3 runs are finished**", text)
+        self.assertIn("Met so far.", text)
+        self.assertIn("Missing: design-seed2.", text)
+
+    def test_speeds_and_texts_read_are_by_hand(self):
+        text = self.page(finished(design=[1.8], small=[1.9]), ("small", 1.9))
+        self.assertIn("| design | 640 | 500 | +28.0 % | 500 | 1.0 |", text)
+        # 4000 tokens of 1000, and of the 500 that the other recipe cuts the text into.
+        self.assertIn("| 2048 | 0.002 | 4 | 0.0 M | 4.0 |", text)
+        self.assertIn("| 2048 | 0.002 | 4 | 0.0 M | 8.0 |", text)
+        self.assertNotIn("Not the same time", text)
+
+    def test_a_run_of_another_length_is_named(self):
+        runs = finished(design=[1.8], small=[1.9])
+        runs["small-seed1"] = made_up("small-seed1", 1.9, seconds=66.0)
+        self.assertIn("**Not the same time:**", self.page(runs, ("small", 1.9)))
+        self.assertIn("small-seed1 1.1.", self.page(runs, ("small", 1.9)))
+
+    def test_curves_are_means_over_minutes(self):
+        runs = [made_up("a", 1.8), made_up("b", 2.0, seconds=66.0)]
+        ((minutes, value),) = pages.held_out_curve(runs)
+        self.assertAlmostEqual(minutes, 1.05)
+        self.assertAlmostEqual(value, 1.9)
+
+
+class Drive(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.at = pathlib.Path(self.folder.name)
+        fake = self.at / "cachalot"
+        fake.write_text(FAKE.format(python=sys.executable))
+        fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+        (self.at / "text.txt").write_text("some text")
+        (self.at / "details.toml").write_text(RECIPE)
+        (self.at / "predicted.json").write_text(json.dumps(PREDICTED))
+        for name in ("small", "large"):
+            (self.at / f"{name}.toml").write_text("[model]  # by hand\n")
+        tools = self.at / "tools"
+        tools.mkdir()
+        for name in ("design_study.py", "design_pages.py", "parity_numbers.py", "plot_metrics.py", "study.py"):
+            (tools / name).write_text((ROOT / "tools" / name).read_text())
+
+    def drive(self, *more):
+        line = [sys.executable, str(self.at / "tools/design_study.py"), "--cachalot", str(self.at / "cachalot"), "--corpus",
+                str(self.at / "text.txt"), "--threads", "2", "--seeds", "2"]
+        for name in ("small", "large"):
+            line += ["--beside", str(self.at / f"{name}.toml")]
+        return subprocess.run(line + list(more), capture_output=True, text=True, cwd=self.at)
+
+    def starts(self):
+        return (self.at / "starts.txt").read_text().split("\n")[:-1]
+
+    def page(self):
+        return (self.at / "docs/experiments/design.md").read_text()
+
+    def test_a_study_from_profile_to_page(self):
+        got = self.drive()
+        self.assertEqual(got.returncode, 0, got.stderr)
+        self.assertEqual(self.starts(), ["plan probe", "plan design", "design-seed1", "small-seed1", "large-seed1", "design-seed2",
+                                         "small-seed2", "large-seed2"])
+        self.assertIn("| design | 1.8100 | 1.8200 | **1.8150** |", self.page())
+        self.assertIn("cachalot --threads 2 train runs/design-study/plan/small.toml --run runs/design-study/small-seed2 --set "
+                      "data.corpus=text.txt --set run.fit_minutes=60 --set run.max_minutes=0 --set run.seed=2 --set "
+                      "run.eval_every=20 --set run.checkpoint_every=3", self.page())
+        for picture in (self.at / "docs/images").iterdir():
+            self.assertIn(f"(../images/{picture.name})", self.page())
+        before = self.page()
+        self.assertEqual(self.drive("--pages-only").returncode, 0)
+        self.assertEqual(self.page(), before)
+        self.assertEqual(self.drive().returncode, 0)
+        self.assertEqual(len(self.starts()), 8)
+
+    def test_a_run_that_was_killed_goes_on_and_the_rest_is_not_repeated(self):
+        (self.at / "stop_small-seed1").write_text("die")
+        got = self.drive()
+        self.assertEqual(got.returncode, 1)
+        self.assertIn("small-seed1 failed", got.stderr)
+        self.assertFalse((self.at / "docs").exists())
+        (self.at / "stop_large-seed2").write_text("stop")
+        got = self.drive()
+        self.assertEqual(got.returncode, 1)
+        self.assertIn("large-seed2 was stopped at step 3; the same command goes on", got.stderr)
+        self.assertIn("**5 of 6 runs are finished**", self.page())
+        self.assertEqual(self.drive().returncode, 0)
+        starts = self.starts()
+        self.assertEqual(starts.count("small-seed1 resumed"), 1)
+        self.assertEqual(starts.count("large-seed2 resumed"), 1)
+        self.assertEqual(starts.count("design-seed1") + starts.count("plan design") + starts.count("plan probe"), 3)
+        self.assertNotIn("runs are finished**", self.page())
+
+    def test_pieces_end_in_time_and_say_what_is_left(self):
+        got = self.drive("--minutes", "0.0001")
+        self.assertEqual(got.returncode, 0, got.stderr)
+        self.assertIn("6 runs of 1h, 0 finished", got.stderr)
+        self.assertIn("time is up", got.stderr)
+        self.assertFalse((self.at / "docs").exists())
+        self.assertEqual(self.drive("--budget", "soon").returncode, 1)
+
+    def test_another_study_in_the_folder_is_refused(self):
+        self.assertEqual(self.drive("--plan-only").returncode, 0)
+        self.assertEqual(self.starts(), ["plan probe", "plan design"])
+        got = self.drive("--plan-only", "--budget", "30min")
+        self.assertEqual(got.returncode, 1)
+        self.assertIn("another budget", got.stderr)
+        (self.at / "small.toml").write_text("[model]\nhidden_size = 64\n")
+        got = self.drive("--plan-only")
+        self.assertEqual(got.returncode, 1)
+        self.assertIn("other recipes", got.stderr)
+        self.assertEqual(len(self.starts()), 2)
+
+
+class Time(unittest.TestCase):
+    def test_budgets_and_durations(self):
+        self.assertEqual([design_study.minutes_of(text) for text in ("1h", "90min", "0.5h")], [60, 90, 30])
+        for bad in ("1", "h", "-1h", "0min", "10USD"):
+            with self.assertRaises(SystemExit):
+                design_study.minutes_of(bad)
+        self.assertEqual([design_study.duration(x) for x in (0.4, 59, 60, 594)], ["0 min", "59 min", "1 h 0 min", "9 h 54 min"])
+
+
+if __name__ == "__main__":
+    unittest.main()
