@@ -99,7 +99,7 @@ struct Fixture {
     r.sampling = {.temperature = 1, .seed = seed};
     return r;
   }
-  Result alone(Request request, EngineConfig config = {.mtp = MtpMode::kOff}) const {
+  Result alone(Request request, const EngineConfig& config = {.mtp = MtpMode::kOff}) const {
     request.on_token = nullptr;
     request.on_done = nullptr;
     return Engine(rt.context(), model, config).run(request);
