@@ -10,6 +10,7 @@ void add_bench(CLI::App& root, Globals& globals) {
   add_bench_train(*bench, globals);
   add_bench_decode(*bench, globals);
   add_bench_prefill(*bench, globals);
+  add_bench_drafts(*bench, globals);
   add_bench_serve(*bench, globals);
   add_bench_load(*bench, globals);
   add_bench_accumulation(*bench, globals);

@@ -34,6 +34,7 @@ Json to_json(const InferBenchCase& c) {
           {"tokens_per_s", c.tokens_per_s},
           {"plain_tokens_per_s", c.plain_tokens_per_s},
           {"pass_seconds", c.seconds},
+          {"draft_seconds", c.draft_seconds},
           {"predicted_seconds", c.predicted_seconds},
           {"pays_from_acceptance", c.pays_from},
           {"bytes", c.rate * 1e9 * c.seconds * (c.kind == "decode" ? 1 : 0)},

@@ -33,6 +33,7 @@ Json to_json(const runtime::MemoryUse& m, std::size_t cache_touched) {
   return {{"rss_bytes", m.resident},
           {"anonymous_bytes", m.anonymous},
           {"malloc_bytes", m.heap},
+          {"malloc_free_bytes", m.heap_free},
           {"cache_touched_bytes", cache_touched}};
 }
 
@@ -58,15 +59,16 @@ void print_serve(const infer::ServeBenchResult& r) {
                          r.engine.longest_pass_seconds));
   print_line(fmt::format("preempted, evicted    {}, {}", r.engine.preemptions, r.engine.evictions));
   const auto bytes = [](std::size_t n) { return human_bytes(static_cast<double>(n)); };
-  const auto both = [&](const char* what, std::size_t early, std::size_t end) {
+  const auto both = [&](const char* what, std::size_t early, std::size_t late) {
     print_line(
-        fmt::format("{:<21} {} after a tenth, {} at the end", what, bytes(early), bytes(end)));
+        fmt::format("{:<21} {} after a tenth, {} at the end", what, bytes(early), bytes(late)));
   };
-  both("memory", r.early.resident, r.end.resident);
-  both("  of its own", r.early.anonymous, r.end.anonymous);
-  both("  given out by malloc", r.early.heap, r.end.heap);
+  both("memory", r.early.resident, r.late.resident);
+  both("  of its own", r.early.anonymous, r.late.anonymous);
+  both("  given out by malloc", r.early.heap, r.late.heap);
+  both("  kept free by malloc", r.early.heap_free, r.late.heap_free);
   both("  cache pages touched", r.page_bytes * static_cast<std::size_t>(r.early_pages),
-       r.page_bytes * static_cast<std::size_t>(r.end_pages));
+       r.page_bytes * static_cast<std::size_t>(r.late_pages));
 }
 
 void serve(const ServeOptions& o, const Globals& globals) {
@@ -110,7 +112,7 @@ void serve(const ServeOptions& o, const Globals& globals) {
          {"evictions", r.engine.evictions},
          {"memory",
           {{"early", to_json(r.early, static_cast<std::size_t>(r.early_pages) * r.page_bytes)},
-           {"end", to_json(r.end, static_cast<std::size_t>(r.end_pages) * r.page_bytes)}}}});
+           {"late", to_json(r.late, static_cast<std::size_t>(r.late_pages) * r.page_bytes)}}}});
   } else {
     print_serve(r);
   }

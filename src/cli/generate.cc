@@ -6,6 +6,7 @@
 #include "cli/engine_options.h"
 #include "cli/generation_output.h"
 #include "cli/inputs.h"
+#include "cli/prompt.h"
 #include "cli/session.h"
 
 namespace cachalot::cli {
@@ -13,46 +14,27 @@ namespace cachalot::cli {
 namespace {
 
 struct Options {
-  std::string model, prompt, prompt_file, tokens;
+  std::string model;
+  PromptOptions prompt;
   std::string precision = "f32";
   std::string context_end = "stop";
   int max_tokens = 256;
   int choices = 1;
   int logprobs = -1;
   bool ignore_eos = false;
-  bool has_prompt = false;
   std::vector<std::string> stop;
   infer::SamplerConfig sampling;
   EngineOptions engine;
 };
 
-std::vector<std::int32_t> prompt_tokens(const Options& o, const Session& session) {
-  if (!o.tokens.empty()) return parse_tokens(o.tokens);
-  const bool file = !o.prompt_file.empty();
-  const text::Tokenizer& tokenizer = session.need_tokenizer(file ? "--prompt-file" : "--prompt",
-                                                            ", or give the prompt as --tokens");
-  const std::string text = file ? read_text(o.prompt_file) : o.prompt;
-  require_utf8(text, file ? o.prompt_file : std::string("--prompt"));
-  std::vector<std::int32_t> tokens;
-  if (tokenizer.config().add_bos_token && tokenizer.bos_id()) tokens.push_back(*tokenizer.bos_id());
-  tokenizer.encode(text, tokens);
-  return tokens;
-}
-
 void run(const Options& o, const Globals& globals) {
-  const int sources = static_cast<int>(o.has_prompt) + static_cast<int>(!o.prompt_file.empty()) +
-                      static_cast<int>(!o.tokens.empty());
-  if (sources != 1) {
-    throw Error(Code::kUsage, cat("generate got ", sources,
-                                  " prompts, but needs exactly one of --prompt, --prompt-file and "
-                                  "--tokens"));
-  }
+  require_prompt(o.prompt, "generate");
   infer::validate(o.sampling);
   const Session session(o.model, o.precision, globals.threads);
   if (!o.stop.empty()) session.need_tokenizer("--stop", ", or leave --stop out");
 
   infer::Request request;
-  request.prompt = prompt_tokens(o, session);
+  request.prompt = prompt_tokens(o.prompt, session);
   request.sampling = o.sampling;
   request.max_tokens = o.max_tokens;
   request.stop = o.stop;
@@ -112,15 +94,7 @@ void add_generate(CLI::App& root, Globals& globals) {
   CLI::App* command = add_command(root, globals, "generate", "Continue a prompt");
   auto o = std::make_shared<Options>();
   add_model_folder(command, o->model);
-  command
-      ->add_option("--prompt", o->prompt, "Text to continue, after BOS where the tokenizer adds it")
-      ->type_name("TEXT")
-      ->each([o = o.get()](const std::string&) { o->has_prompt = true; });
-  command
-      ->add_option("--prompt-file", o->prompt_file, "File with the text to continue; - for stdin")
-      ->type_name("FILE");
-  command->add_option("--tokens", o->tokens, "Token ids to continue, as they are: LIST or @FILE")
-      ->type_name("1,2,3");
+  add_prompt(command, o->prompt);
   command->add_option("--max-tokens", o->max_tokens, "New tokens at most")
       ->check(CLI::Range(0, 1 << 30))
       ->type_name("N");

@@ -268,7 +268,6 @@ std::vector<InferBenchCase> bench_decode(const Context& ctx, const model::Model&
         for (int i = 0; i < 3; ++i) peaks.push_back(gflops_peak(ctx, model));
         c.predicted_seconds = cost::predicted_seconds(
             read, {.read_gbps = c.ceiling, .product_gflops = perf::median(peaks)});
-        double drafting = 0;
         if (drafts > 0) {
           std::vector<double> times;
           for (int i = 0; i < 5; ++i) {
@@ -276,10 +275,10 @@ std::vector<InferBenchCase> bench_decode(const Context& ctx, const model::Model&
             pass.draft(drafts);
             times.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
           }
-          drafting = perf::median(times);
+          c.draft_seconds = perf::median(times);
         }
         if (drafts == 0) plain = c.seconds;
-        const double whole = c.seconds + drafting;
+        const double whole = c.seconds + c.draft_seconds;
         c.tokens_per_s = batch * (1 + drafts) / whole;
         c.plain_tokens_per_s = batch / whole;
         if (drafts > 0 && plain > 0) c.pays_from = break_even(drafts, plain, whole);

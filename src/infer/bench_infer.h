@@ -31,6 +31,7 @@ struct InferBenchCase {
   double seconds = 0;             // of a pass, median of the turns that count
   double tokens_per_s = 0;        // new tokens; of decode with drafts: if all of them are right
   double plain_tokens_per_s = 0;  // of decode: if none is
+  double draft_seconds = 0;       // of the MTP layer, which makes the drafts of a pass
   // Acceptance (of each draft, all alike) from which drafting pays, the MTP layer's time included;
   // above 1: never. 0 without drafts.
   double pays_from = 0;

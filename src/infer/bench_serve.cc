@@ -48,21 +48,12 @@ std::vector<Request> distinct_requests(const model::Config& config, const ServeB
   return requests;
 }
 
-Percentiles percentiles(std::vector<double> x) {
-  if (x.empty()) return {};
-  std::sort(x.begin(), x.end());
-  const auto at = [&](double p) {
-    return x[static_cast<std::size_t>(p * static_cast<double>(x.size() - 1))];
-  };
-  return {at(0.5), at(0.95), at(0.99), x.back()};
-}
-
 // What the client knows; written by the engine's thread as requests end.
 struct Ledger {
   std::mutex mutex;
   std::condition_variable changed;
   int in_flight = 0;
-  std::vector<double> first_token, gap;
+  LatencyHistogram first_token, gap;
   ServeBenchResult sum;
 };
 
@@ -84,8 +75,8 @@ void record(Ledger& ledger, const Result& result, const std::vector<std::int32_t
   sum.prompt_tokens += result.timings.prompt_tokens;
   sum.reused_tokens += result.timings.reused_tokens;
   sum.new_tokens += result.timings.new_tokens;
-  if (!result.tokens().empty()) ledger.first_token.push_back(result.timings.first_token_seconds);
-  if (result.tokens().size() > 1) ledger.gap.push_back(result.timings.longest_gap_seconds);
+  if (!result.tokens().empty()) ledger.first_token.add(result.timings.first_token_seconds);
+  if (result.tokens().size() > 1) ledger.gap.add(result.timings.longest_gap_seconds);
   ledger.changed.notify_all();
 }
 
@@ -177,6 +168,8 @@ ServeBenchResult bench_serve(const Context& ctx, const model::Model& model,
   }
   {
     std::unique_lock lock(ledger.mutex);
+    ledger.sum.late = runtime::memory_use();
+    ledger.sum.late_pages = engine.stats().most_pages;
     ledger.changed.wait(lock, [&] { return ledger.in_flight == 0; });
   }
   ServeBenchResult result = ledger.sum;
@@ -184,11 +177,9 @@ ServeBenchResult bench_serve(const Context& ctx, const model::Model& model,
   server.request_stop();
   server.join();
   result.engine = engine.stats();
-  result.end = runtime::memory_use();
-  result.end_pages = result.engine.most_pages;
   result.page_bytes = engine.pool().shape().page_bytes();
-  result.first_token = percentiles(ledger.first_token);
-  result.gap = percentiles(ledger.gap);
+  result.first_token = ledger.first_token.percentiles();
+  result.gap = ledger.gap.percentiles();
   return result;
 }
 

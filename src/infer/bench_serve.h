@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "infer/engine.h"
+#include "infer/latency_histogram.h"
 #include "runtime/memory.h"
 
 namespace cachalot::infer {
@@ -27,10 +28,6 @@ struct ServeBenchOptions {
   EngineConfig engine;
 };
 
-struct Percentiles {
-  double p50 = 0, p95 = 0, p99 = 0, most = 0;
-};
-
 struct ServeBenchResult {
   std::int64_t requests = 0;   // ended
   std::int64_t cancelled = 0;  // of them, before their end
@@ -43,10 +40,11 @@ struct ServeBenchResult {
   double alone_tokens_per_s = 0;
   Percentiles first_token;  // seconds from submit
   Percentiles gap;          // the longest between two tokens, per request
-  // Memory, and pages of the cache that were ever written to, after a tenth of the time and at the
-  // end. The cache is one block that the system fills with pages as they are first used.
-  runtime::MemoryUse early, end;
-  int early_pages = 0, end_pages = 0;
+  // Memory, and pages of the cache that were ever written to, after a tenth of the time and when
+  // all of it is over, both with requests in flight. The cache is one block that the system fills
+  // with pages as they are first used.
+  runtime::MemoryUse early, late;
+  int early_pages = 0, late_pages = 0;
   std::size_t page_bytes = 0;
   EngineStats engine;
 };

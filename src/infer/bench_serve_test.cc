@@ -39,8 +39,8 @@ TEST(EngineLoadTest, ManyStreamsInASmallCacheAnswerAsAlone) {
   // The cache was as small as it was meant to be, and nothing of it is held by ended requests.
   EXPECT_EQ(r.engine.running, 0);
   EXPECT_EQ(r.engine.waiting, 0);
-  EXPECT_LE(r.end_pages, r.engine.pages);
-  EXPECT_GE(r.end_pages, r.early_pages);
+  EXPECT_LE(r.late_pages, r.engine.pages);
+  EXPECT_GE(r.late_pages, r.early_pages);
 }
 
 }  // namespace

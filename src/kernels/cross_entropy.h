@@ -12,10 +12,12 @@
 
 namespace cachalot {
 
+inline constexpr std::int32_t kNoTarget = -1;  // such a row has loss 0 and gradient 0
+
 template <class T>
 struct CrossEntropy {
   MatView<T> logits;                      // [T, vocab]
-  std::span<const std::int32_t> targets;  // [T]; -1: the row has no target (loss 0, gradient 0)
+  std::span<const std::int32_t> targets;  // [T], or kNoTarget
   std::span<double> loss;                 // [T]  -log softmax(logits)[target]
   std::span<std::int32_t> argmax;         // [T] or empty: the largest logit (lowest index on ties)
   bool backward = false;                  // logits := grad_scale * (softmax - onehot)

@@ -49,7 +49,13 @@ Config tiny(bool v3) {
   return c;
 }
 
-void check(bool v3, bool balance_over_batch, const std::string& level, double dropout = 0) {
+struct Case {
+  bool balance_over_batch = false;
+  double dropout = 0;
+  int score_from = 0;
+};
+
+void check(bool v3, const Case& of, const std::string& level) {
   const Config config = tiny(v3);
   const runtime::Runtime runtime({2, level});
   Parameters parameters(config);
@@ -63,8 +69,9 @@ void check(bool v3, bool balance_over_batch, const std::string& level, double dr
   LossOptions options;
   options.mtp_lambda = 0.5F;
   options.balance_alpha = 0.1F;
-  options.balance_over_batch = balance_over_batch;
-  options.dropout = dropout;
+  options.balance_over_batch = of.balance_over_batch;
+  options.dropout = of.dropout;
+  options.score_from = of.score_from;
   options.dropout_seed = 5;
   options.first_sequence = 40;
   Optimizer::zero_gradients(parameters);
@@ -94,7 +101,7 @@ void check(bool v3, bool balance_over_batch, const std::string& level, double dr
           parameters.value(p)[i] = static_cast<float>(start[i] + h * g[i]);
         }
         // An evaluation never drops; the gradients that the other adds were copied.
-        const Losses moved = dropout > 0
+        const Losses moved = of.dropout > 0
                                  ? graph.forward_backward(parameters, tokens.cview(), options)
                                  : graph.evaluate(parameters, tokens.cview(), options);
         same_routes = same_routes && moved.expert_load == base.expert_load;
@@ -118,17 +125,58 @@ void check(bool v3, bool balance_over_batch, const std::string& level, double dr
 
 TEST(WholeModelGradient, AgreesWithFiniteDifferences) {
   for (const cpu::Level level : cpu::supported_levels()) {
-    check(true, false, std::string(cpu::name(level)));
-    check(true, true, std::string(cpu::name(level)));
-    check(false, false, std::string(cpu::name(level)));
+    check(true, {}, std::string(cpu::name(level)));
+    check(true, {.balance_over_batch = true}, std::string(cpu::name(level)));
+    check(false, {}, std::string(cpu::name(level)));
   }
+}
+
+// Rows that are context have a part in what follows them, and no loss of their own.
+TEST(WholeModelGradient, AgreesWithFiniteDifferencesBehindContext) {
+  for (const cpu::Level level : cpu::supported_levels()) {
+    for (const bool v3 : {true, false}) check(v3, {.score_from = 5}, std::string(cpu::name(level)));
+  }
+}
+
+TEST(WholeModelGradient, OfTheLastRowAloneTheMtpLayerHasNone) {
+  const Config config = tiny(true);
+  const runtime::Runtime runtime({2, ""});
+  Parameters parameters(config);
+  parameters.initialise(0.15, 7);
+  Mat<std::int32_t> tokens(1, 9);  // rows 0 to 7, of the MTP layer 0 to 6
+  for (int i = 0; i < 9; ++i) tokens.at(0, i) = 5 * i;
+  TrainGraph graph(runtime.context(), config, Precision::kF32);
+  LossOptions options;
+  options.balance_alpha = 0;
+  options.score_from = 7;
+  Optimizer::zero_gradients(parameters);
+  const Losses losses = graph.forward_backward(parameters, tokens.cview(), options);
+  EXPECT_EQ(losses.main_rows, 1);
+  EXPECT_EQ(losses.mtp_rows, 0);
+  EXPECT_EQ(losses.mtp, 0);
+  EXPECT_EQ(losses.total, losses.main);
+  for (const Parameter& p : parameters.list()) {
+    double most = 0;
+    for (const float g : parameters.gradient(p)) most = std::max(most, std::fabs(double{g}));
+    ASSERT_TRUE(std::isfinite(most)) << p.name;
+    const bool drafts = p.name.starts_with("model.layers.2.");
+    const bool always = p.name == "model.layers.0.mlp.down_proj.weight";
+    if (drafts) {
+      EXPECT_EQ(most, 0) << p.name;
+    }
+    if (always) {
+      EXPECT_GT(most, 0) << p.name;
+    }
+  }
+  options.score_from = 8;
+  EXPECT_THROW(graph.evaluate(parameters, tokens.cview(), options), Error);
 }
 
 // The masks are the same in every pass of the same sequences, so the loss is a smooth function.
 TEST(WholeModelGradient, AgreesWithFiniteDifferencesUnderDropout) {
   for (const cpu::Level level : cpu::supported_levels()) {
-    check(true, false, std::string(cpu::name(level)), 0.2);
-    check(false, false, std::string(cpu::name(level)), 0.2);
+    check(true, {.dropout = 0.2}, std::string(cpu::name(level)));
+    check(false, {.dropout = 0.2}, std::string(cpu::name(level)));
   }
 }
 

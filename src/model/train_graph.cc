@@ -97,17 +97,7 @@ double TrainGraph::head_loss(MatView<const float> normed, MatRef head, const Ind
   std::vector<double>& loss = row_losses_;
   loss.resize(targets.size());
   download<double>(op_row_losses_, loss);
-  double sum = 0;
-  for (std::size_t i = 0; i < loss.size(); ++i) {
-    if (is_scored(i, loss.size(), options)) sum += loss[i];
-  }
-  return sum;
-}
-
-// Row `i` of `rows`, as many in each sequence.
-bool TrainGraph::is_scored(std::size_t i, std::size_t rows, const LossOptions& options) const {
-  return i % (rows / static_cast<std::size_t>(sequences_)) >=
-         static_cast<std::size_t>(options.score_from);
+  return std::accumulate(loss.begin(), loss.end(), 0.0);  // rows without a target lose nothing
 }
 
 std::int64_t TrainGraph::scored_rows(std::size_t rows, const LossOptions& options) const {
@@ -125,9 +115,13 @@ const Losses& TrainGraph::evaluate(Parameters& parameters, MatView<const std::in
   return run(parameters, tokens, options, false);
 }
 
-void TrainGraph::prepare(MatView<const std::int32_t> tokens, bool mtp) {
+void TrainGraph::prepare(MatView<const std::int32_t> tokens, bool mtp, int score_from) {
   const int batch = tokens.rows;
   const int length = tokens.cols - 1;
+  if (score_from < 0 || score_from >= length) {
+    throw Error(Code::kUsage, cat("losses begin at row ", score_from,
+                                  ", but a sequence has rows 0 to ", length - 1));
+  }
   for (int b = 0; b < batch; ++b) {
     for (int i = 0; i <= length; ++i) {
       if (tokens.at(b, i) < 0 || tokens.at(b, i) >= config_.vocab_size) {
@@ -149,10 +143,10 @@ void TrainGraph::prepare(MatView<const std::int32_t> tokens, bool mtp) {
   for (int b = 0; b < batch; ++b) {
     for (int i = 0; i < length; ++i) {
       inputs_.host.push_back(tokens.at(b, i));
-      targets_.host.push_back(tokens.at(b, i + 1));
+      targets_.host.push_back(i < score_from ? kNoTarget : tokens.at(b, i + 1));
       if (mtp && i + 1 < length) {
         mtp_inputs_.host.push_back(tokens.at(b, i + 1));
-        mtp_targets_.host.push_back(tokens.at(b, i + 2));
+        mtp_targets_.host.push_back(i < score_from ? kNoTarget : tokens.at(b, i + 2));
         mtp_rows_.host.push_back(b * length + i);
       }
     }
@@ -296,14 +290,14 @@ double TrainGraph::balance_of(const nn::BlockSaved& saved, int sequences) const 
                       {saved.moe.route.scores.cview(), sequences, dims_.route.topk, 0.0F, {}});
 }
 
-void TrainGraph::count_hits(const LossOptions& options) {
+void TrainGraph::count_hits() {
   Losses& out = losses_;
   for (std::size_t i = 0; i < targets_.size(); ++i) {
-    if (!is_scored(i, targets_.size(), options)) continue;
+    if (targets_.host[i] == kNoTarget) continue;
     out.main_correct += argmax_.host[i] == targets_.host[i] ? 1 : 0;
   }
   for (std::size_t i = 0; i < mtp_targets_.size(); ++i) {
-    if (!is_scored(i, mtp_targets_.size(), options)) continue;
+    if (mtp_targets_.host[i] == kNoTarget) continue;
     out.mtp_correct += mtp_argmax_.host[i] == mtp_targets_.host[i] ? 1 : 0;
     // Row i drafted the token after next; the main model says it one row later.
     const auto next = static_cast<std::size_t>(mtp_rows_.host[i]) + 1;
@@ -330,7 +324,7 @@ const Losses& TrainGraph::run(Parameters& parameters, MatView<const std::int32_t
   const nn::Gradients& g = parameters.gradient_tree();
   const bool mtp = !w.mtp.empty() && tokens.cols > 2;
   const MemoryScope scope(ctx_.device);
-  prepare(tokens, mtp);
+  prepare(tokens, mtp, options.score_from);
   parameters.refresh(ctx_, num_);
   if (num_.fp8) parameters.quantize(ctx_, num_);
   num_.fresh_gradients = backward && options.fresh_gradients;
@@ -360,7 +354,7 @@ const Losses& TrainGraph::run(Parameters& parameters, MatView<const std::int32_t
                         mtp_dnormed_.view(), g.mtp.front().head, /*add_dhead=*/true, mtp_argmax_) /
               mtp_rows;
   }
-  count_hits(options);
+  count_hits();
 
   out.expert_load.resize(loads_);
   layer_balance_.assign(layers_.size(), 0.0);

@@ -39,7 +39,8 @@ struct LossOptions {
   bool fresh_gradients = false;
   // Rows of logits in memory at a time; 0: 32 MiB of them, but at least 512 rows.
   int head_rows = 0;
-  // evaluate only: the first rows of each sequence are context; losses and counts are of the rest.
+  // The first rows of each sequence are context: losses (but balance), counts and gradients are of
+  // the rest.
   int score_from = 0;
 };
 
@@ -101,7 +102,7 @@ class TrainGraph {
   const Losses& run(Parameters& parameters, MatView<const std::int32_t> tokens,
                     const LossOptions& options, bool backward);
   void lay_out(int sequences, int length, Layout& out) const;
-  void prepare(MatView<const std::int32_t> tokens, bool mtp);
+  void prepare(MatView<const std::int32_t> tokens, bool mtp, int score_from);
   void begin_losses();
   void forward_main(const nn::Weights& w);
   void forward_mtp(const nn::MtpWeights& w);
@@ -111,9 +112,8 @@ class TrainGraph {
   void add_load(const ExpertOrder& order);
   void zero_added_gradients(Parameters& parameters, bool mtp) const;
   double balance_of(const nn::BlockSaved& saved, int sequences) const;
-  bool is_scored(std::size_t i, std::size_t rows, const LossOptions& options) const;
   std::int64_t scored_rows(std::size_t rows, const LossOptions& options) const;
-  void count_hits(const LossOptions& options);
+  void count_hits();
   // Dropout of a row's entry into the residual stream, forward and backward alike.
   void drop_entry(const nn::LayerDropout& drop, MatView<float> x) const;
   // Cross entropy of normed rows against targets in pieces of head_rows; with backward, dnormed

@@ -8,6 +8,7 @@
 #include "kernels/table.h"
 #include "model/binding.h"
 #include "model/device_copies.h"
+#include "model/packed_copies.h"
 #include "model/packed_weights.h"
 #include "model/resident.h"
 #include "model/weight_format.h"
@@ -87,8 +88,7 @@ struct Model::State {
   std::uint64_t copied = 0;
   std::uint64_t codes = 0;
   ResidentCopies resident = {};
-  std::deque<PackedB> packs = {};
-  std::vector<PackB> pack_jobs = {};
+  PackedCopies packs = {};
   DeviceCopies on_device = DeviceCopies();
 
   // Where matrix data of the file is to be read by products.
@@ -136,12 +136,9 @@ struct Model::State {
     return in_panels() && options.precision == Precision::kBF16 &&
            (is_projection(name, shape) || is_head(name));
   }
-  nn::WeightRef pack(const MatRef& from) {
-    PackedB& out = packs.emplace_back();
-    pack_jobs.push_back({from, true, &out});
-    nn::WeightRef w(MatRef(nullptr, from.dtype, from.rows, from.cols, from.cols));
-    w.packed = &out;
-    return w;
+  bool packs_heads(const std::string& name) const {
+    return in_panels() && options.precision == Precision::kBF16 &&
+           name.ends_with("kv_b_proj.weight");
   }
   bool in_panels() const { return options.placement == LoadOptions::Placement::kPacked; }
   nn::WeightRef panels(const QuantView& view) {
@@ -201,9 +198,8 @@ struct Model::State {
     const Context& ctx = options.context != nullptr ? *options.context : alone;
     resident.copy(ctx);
     copied += resident.bytes();
-    pack_b(ctx, options.precision, pack_jobs);
-    pack_jobs.clear();
-    for (const PackedB& p : packs) copied += p.bytes();
+    packs.pack(ctx, options.precision);
+    copied += packs.bytes();
     file.forget_pages();
     options.context = nullptr;  // need not outlive this call
   }
@@ -221,7 +217,9 @@ struct Model::State {
 
   // The Source of binding.h.
   nn::WeightRef matrix(const std::string& name, int rows, int cols) {
-    return placed(host_matrix(name, rows, cols));
+    nn::WeightRef there = host_matrix(name, rows, cols);
+    if (packs_heads(name)) there.heads = packs.heads(there, block_dims(config).heads);
+    return placed(there);
   }
   nn::WeightRef host_matrix(const std::string& name, int rows, int cols) {
     const Shape shape{rows, cols};
@@ -246,7 +244,7 @@ struct Model::State {
     if ((t.dtype == DType::kBF16 || t.dtype == DType::kF32) &&
         is_aligned(t.data, size_of(t.dtype))) {
       const bool few_rows = name.ends_with("embed_tokens.weight") && !config.tie_word_embeddings;
-      if (is_packed(name, shape)) return pack(MatRef(t.data, t.dtype, rows, cols, cols));
+      if (is_packed(name, shape)) return packs.matrix(MatRef(t.data, t.dtype, rows, cols, cols));
       return MatRef(few_rows ? t.data : in_place(t.data, t.bytes), t.dtype, rows, cols, cols);
     }
     return keep(read_floats(config, file, name, shape), rows, cols);

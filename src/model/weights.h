@@ -38,8 +38,8 @@ struct LoadOptions {
   Activations activations = Activations::kBf16;
   // Where matrices lie that could be used in the file (but for the embedding, of which a pass reads
   // a few rows): there; copied into huge pages; or copied as products read them: codes in panels
-  // (tensor/quantized.h), bf16 as pack_b lays it out. What is read otherwise (codes for FP8
-  // activations, kv_b_proj, the router) is copied as it is then.
+  // (tensor/quantized.h), bf16 as pack_b lays it out, kv_b_proj so beside itself. What is read
+  // otherwise (codes for FP8 activations, the router) is copied as it is then.
   // With a device in `context` everything lies on it as the file has it, whatever is asked for.
   enum class Placement : std::uint8_t { kMapped, kCopied, kPacked, kOnDevice };
   Placement placement = Placement::kMapped;

@@ -34,6 +34,23 @@ MatRef w_uv(const BlockDims& d, const MlaWeights& w, int head) {
   return w.kv_b.sub_rows(head * (d.heads.nope + d.heads.value) + d.heads.nope, d.heads.value);
 }
 
+// What mla_absorbed multiplies by: of head h, W_uk as it lies, W_uv transposed.
+void by_keys(const BlockDims& d, const MlaWeights& w, int head, Gemm& g) {
+  if (w.kv_b.heads != nullptr) {
+    g.packed = &w.kv_b.heads->keys[static_cast<std::size_t>(head)];
+  } else {
+    g.b = w_uk(d, w, head);
+  }
+}
+void by_values(const BlockDims& d, const MlaWeights& w, int head, Gemm& g) {
+  g.trans_b = true;
+  if (w.kv_b.heads != nullptr) {
+    g.packed = &w.kv_b.heads->values[static_cast<std::size_t>(head)];
+  } else {
+    g.b = w_uv(d, w, head);
+  }
+}
+
 // The latents before their norms; queries too where they have none. The key's rope part is rotated.
 void down(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
           const Operand& h, const RopeRows& rows, MlaActs& acts) {
@@ -196,8 +213,10 @@ void mla_absorbed(const Context& ctx, const Numerics& num, const BlockDims& d, c
       const MatView<const float> q = acts.q.cview().sub_rows(begin, rows);
       const MatView<float> to = acts.q_latent.view().sub_rows(begin, rows);
       for (int i = 0; i < heads; ++i) {  // q~ = q_nope W_uk
-        per_head.push_back({q.sub_cols(i * q_head, d.heads.nope), w_uk(d, w, i),
-                            to.sub_cols(i * width, d.kv_lora), false, false, false});
+        Gemm& g = per_head.emplace_back();
+        g.a = q.sub_cols(i * q_head, d.heads.nope);
+        g.c = to.sub_cols(i * width, d.kv_lora);
+        by_keys(d, w, i, g);
       }
     }
     gemm(ctx, num.products, per_head);
@@ -223,8 +242,10 @@ void mla_absorbed(const Context& ctx, const Numerics& num, const BlockDims& d, c
     const MatView<const float> from = acts.context.cview().sub_rows(begin, rows);
     const MatView<float> to = acts.out.view().sub_rows(begin, rows);
     for (int i = 0; i < heads; ++i) {  // out = context W_uv^T
-      per_head.push_back(linear(from.sub_cols(i * d.kv_lora, d.kv_lora), w_uv(d, w, i),
-                                to.sub_cols(i * d.heads.value, d.heads.value)));
+      Gemm& g = per_head.emplace_back();
+      g.a = from.sub_cols(i * d.kv_lora, d.kv_lora);
+      g.c = to.sub_cols(i * d.heads.value, d.heads.value);
+      by_values(d, w, i, g);
     }
   }
   gemm(ctx, num.products, per_head);

@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/gemm.h"
 #include "kernels/latent_rows.h"
 #include "nn/dims.h"
 #include "nn/operand.h"
@@ -52,6 +53,12 @@ void mla_project(const Context& ctx, const Numerics& num, const BlockDims& dims,
 void mla_expanded(const Context& ctx, const Numerics& num, const BlockDims& dims,
                   const MlaWeights& w, MatRef latent, MatView<const float> k_rope,
                   std::span<const AttentionSpan> spans, MatView<float> lse, MlaActs& acts);
+
+// kv_b_proj packed head by head, as mla_absorbed multiplies by it: W_uk [N, L] for queries, W_uv^T
+// [L, V] for results. Where a weight has these, they are read instead, each as one stream.
+struct PackedHeads {
+  std::vector<PackedB> keys, values;
+};
 
 // acts.out from the cache rows themselves. A span owns rows [q_begin, q_begin + q_rows) of this
 // pass and sees its sequence's cache [S, L + R], whose last rows are its own. Rows of this pass

@@ -20,6 +20,8 @@ struct PackedB;
 
 namespace cachalot::nn {
 
+struct PackedHeads;
+
 template <class M, class V>
 struct MlaParams {
   M q_proj;   // [H * (N + R), D]        only without a query latent
@@ -79,9 +81,10 @@ struct ModelParams {
 // A matrix of weights; with its codes where FP8 products are to read them, or, without memory of
 // its own, in 8 or 4 bits (then products read `quant`) or packed for products.
 struct WeightRef : MatRef {
-  Fp8View fp8;                      // no rows: none
-  QuantView quant;                  // likewise
-  const PackedB* packed = nullptr;  // kernels/gemm.h
+  Fp8View fp8;                         // no rows: none
+  QuantView quant;                     // likewise
+  const PackedB* packed = nullptr;     // kernels/gemm.h
+  const PackedHeads* heads = nullptr;  // nn/mla.h; of kv_b_proj, beside its own memory
 
   WeightRef() = default;
   WeightRef(const MatRef& m) : MatRef(m) {}  // NOLINT(google-explicit-constructor): adds nothing

@@ -75,6 +75,7 @@ MemoryUse memory_use() {
 #if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 33)
   const struct mallinfo2 info = mallinfo2();  // arenas, and blocks with a mapping of their own
   use.heap = info.uordblks + info.hblkhd;
+  use.heap_free = info.fordblks;
 #endif
   return use;
 }

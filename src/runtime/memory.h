@@ -24,6 +24,7 @@ struct MemoryUse {
   std::size_t resident = 0;
   std::size_t anonymous = 0;  // of it, what is its own: not the pages of mapped files
   std::size_t heap = 0;       // what malloc has given out and not got back (glibc's counts)
+  std::size_t heap_free = 0;  // what it got back and keeps, between what it has given out
 };
 MemoryUse memory_use();
 

@@ -85,13 +85,15 @@ LearningEvaluation evaluate_learning(const Context& ctx, const std::filesystem::
     window.resize(1, length);
     std::copy_n(tokens.data() + w.begin, length, window.row(0));
     loss.score_from = static_cast<int>(w.scored - w.begin);
-    const model::Losses before = graph.evaluate(parameters, window.cview(), loss);
-    sum.nats += before.main * static_cast<double>(before.main_rows);
-    sum.tokens += before.main_rows;
+    // The losses are those of the weights before the step, so one pass predicts and learns.
+    const bool learns = w.end < rows && options.lr > 0;  // else nothing is left that it could help
+    const model::Losses& read = learns ? graph.forward_backward(parameters, window.cview(), loss)
+                                       : graph.evaluate(parameters, window.cview(), loss);
+    sum.nats += read.main * static_cast<double>(read.main_rows);
+    sum.tokens += read.main_rows;
     if (options.progress) options.progress(w.end, rows, sum.nats);
-    if (w.end == rows || options.lr == 0) continue;  // nothing is left that it could help
-    const model::Losses learned = graph.forward_backward(parameters, window.cview(), loss);
-    const auto report = optimizer.step(ctx, parameters, learned.expert_load, step);
+    if (!learns) continue;
+    const auto report = optimizer.step(ctx, parameters, read.expert_load, step);
     if (report.skipped) {
       throw Error(Code::kNumeric, cat("the gradient at token ", w.end,
                                       " is not finite; learn with a smaller rate"));

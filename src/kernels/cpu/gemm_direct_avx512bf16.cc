@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "kernels/cpu/gemm_avx512.h"
+#include "kernels/cpu/panel_stream.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/transpose_avx512.h"
 
@@ -22,8 +23,7 @@ using avx512::transpose_16x16;
 
 constexpr int kLanes = 16;
 constexpr int kElements = 2 * kLanes;  // of k in a vector of B
-constexpr std::ptrdiff_t kPackedAhead = 32768;
-constexpr int kRowsAhead = 16;  // of a B across k: 4 KiB where 128 columns are read
+constexpr int kRowsAhead = 16;         // of a B across k: 4 KiB where 128 columns are read
 
 inline __m512 add(__m512 sum, const std::uint32_t* a, __m512i b) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(*a))),
@@ -143,16 +143,10 @@ void across(const DirectJob& job) {
   }
 }
 
-// A stream of packed panels: fetched `distance` bytes ahead, beyond its end by `jump` more.
-struct PackedStream {
-  const char* end = nullptr;
-  std::ptrdiff_t distance = 0, jump = 0;
-};
-
 // One panel of a packed B, kVecs vectors wide: one stream, fetched into the second cache.
 template <int kRows, int kVecs>
 void packed_panel(const DirectJob& job, int col, const std::uint32_t* b,
-                  const PackedStream& stream) {
+                  const PanelStream& stream) {
   const std::uint32_t* a = job.a;
   const int steps = (job.k + 1) / 2;
   __m512 sums[kRows][kVecs];
@@ -162,8 +156,7 @@ void packed_panel(const DirectJob& job, int col, const std::uint32_t* b,
     for (int v = 0; v < kVecs; ++v) sums[m][v] = _mm512_setzero_ps();
   }
   for (int s = 0; s < steps; ++s, a += kRows, b += kVecs * kLanes) {
-    const char* ahead = reinterpret_cast<const char*>(b) + stream.distance;
-    if (ahead >= stream.end) ahead += stream.jump;
+    const char* ahead = stream.ahead(b);
     CACHALOT_UNROLL
     for (int v = 0; v < kVecs; ++v) {
       _mm_prefetch(ahead + v * Touch::kLine, _MM_HINT_T1);
@@ -184,12 +177,7 @@ void packed(const DirectJob& job) {
   const std::ptrdiff_t steps = (job.k + 1) / 2;
   const std::uint32_t* b = job.packed;
   const int padded = (job.cols + kLanes - 1) / kLanes * kLanes;
-  PackedStream stream;
-  stream.end = reinterpret_cast<const char*>(b + steps * padded);
-  stream.distance = std::min(kPackedAhead, stream.end - reinterpret_cast<const char*>(b));
-  stream.jump = job.packed_next != nullptr
-                    ? reinterpret_cast<const char*>(job.packed_next) - stream.end
-                    : -stream.distance;  // nothing to come: what is there already
+  const PanelStream stream(b, b + steps * padded, job.packed_next);
   for (int col = 0; col < job.cols; col += kGemmVecs * kLanes) {
     if (job.cols - col > kLanes) {
       packed_panel<kRows, kGemmVecs>(job, col, b, stream);

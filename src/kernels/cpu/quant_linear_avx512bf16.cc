@@ -10,6 +10,7 @@
 
 #include "kernels/cpu/avx512bf16.h"
 #include "kernels/cpu/gemm_avx512.h"
+#include "kernels/cpu/panel_stream.h"
 #include "kernels/cpu/quant_avx512.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/transpose_avx512.h"
