@@ -30,7 +30,6 @@ struct Options {
   CacheOptions cache;
   double learn = 0;
   int learn_every = 256;
-  double learn_forget = 0;
   RoutingOptions routing;
 };
 
@@ -87,7 +86,6 @@ infer::Evaluation evaluate_learning(const Options& o, const Context& ctx,
   options.context = std::min(o.context, model::load_config(o.model).max_position_embeddings);
   options.piece = std::min(o.learn_every, options.context);
   options.lr = o.learn;
-  options.forget = o.learn_forget;
   options.progress = [&](std::int64_t done, std::int64_t total, double nats) {
     if (!terminal) return;
     fmt::print(stderr, "\r{} of {} tokens, {:.4f} nats per token{}", done, total,
@@ -188,11 +186,6 @@ void add_eval(CLI::App& root, Globals& globals) {
   command->add_option("--learn-every", o->learn_every, "Tokens predicted before each step")
       ->check(CLI::Range(1, 1 << 20))
       ->type_name("N");
-  command
-      ->add_option("--learn-forget", o->learn_forget,
-                   "Share by which the weights go back to where they began after each step")
-      ->check(CLI::Range(0.0, 1.0))
-      ->type_name("SHARE");
   add_precision(command, o->precision);
   add_kv_cache(command, o->cache);
   add_fast(command, o->cache);

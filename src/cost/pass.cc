@@ -9,17 +9,7 @@ namespace cachalot::cost {
 
 namespace {
 
-double bytes_of(const nn::WeightRef& w) {
-  if (!w.quant.empty()) {
-    const QuantView& q = w.quant;
-    const double codes = static_cast<double>(q.rows) * q.cols * q.bits() / 8;
-    const bool blocks = q.code == QuantCode::kE4m3;
-    const double scale_rows =
-        blocks ? std::ceil(static_cast<double>(q.rows) / QuantView::kBlockRows) : q.rows;
-    return codes + scale_rows * q.groups() * (blocks ? 4 : 2);
-  }
-  return static_cast<double>(w.rows) * w.cols * static_cast<double>(size_of(w.dtype));
-}
+double bytes_of(const nn::WeightRef& w) { return nn::bytes_read(w); }
 
 double bytes_of(const nn::MlaWeights& w) {
   return bytes_of(w.q_proj) + bytes_of(w.q_a) + bytes_of(w.q_b) + bytes_of(w.kv_a) +

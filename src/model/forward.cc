@@ -251,7 +251,7 @@ MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<con
   embedding(ctx_, {w.embed, ids_.span(), x_.view()});
   rms_norm(ctx_, {x_.cview(), w.enorm, dims_.eps, joined_.view().sub_cols(0, dims_.hidden),
                   rstd_.span()});
-  gemm(ctx_, num_.products, linear(joined_.cview(), w.eh_proj, x_.view()));
+  gemm(ctx_, num_.products, nn::plain_linear(joined_.cview(), w.eh_proj, x_.view()));
   if (taps != nullptr) {
     taps->hidden.clear();
     taps->layers.clear();

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "kernels/gemm.h"
+#include "nn/mla.h"
 
 namespace cachalot::model {
 
@@ -69,6 +70,10 @@ class Areas {
           node);
     }
     if (w.packed != nullptr) put(w.packed->words.data(), w.packed->bytes(), node);
+    if (w.heads != nullptr) {
+      for (const PackedB& p : w.heads->keys) put(p.words.data(), p.bytes(), node);
+      for (const PackedB& p : w.heads->values) put(p.words.data(), p.bytes(), node);
+    }
     if (!w.quant.empty()) {
       put(w.quant.codes, w.quant.code_span(), node);
       put(w.quant.scales, w.quant.scale_span(), node);

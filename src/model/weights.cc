@@ -134,7 +134,7 @@ struct Model::State {
   // Matrices that only products read, one way.
   bool is_packed(const std::string& name, const Shape& shape) const {
     return in_panels() && options.precision == Precision::kBF16 &&
-           (is_projection(name, shape) || is_head(name));
+           (is_projection(name, shape) || is_head(name) || name.ends_with("eh_proj.weight"));
   }
   bool packs_heads(const std::string& name) const {
     return in_panels() && options.precision == Precision::kBF16 &&

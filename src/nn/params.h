@@ -92,6 +92,10 @@ struct WeightRef : MatRef {
       : MatRef(nullptr, DType::kF32, q.rows, q.cols, q.cols), quant(q) {}
 };
 
+// What a pass that uses it has to read of it, in bytes: codes with their scales, packed words (not
+// their padding), or its own memory.
+double bytes_read(const WeightRef& w);
+
 using VecRef = std::span<const float>;
 using VecView = std::span<float>;
 

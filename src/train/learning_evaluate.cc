@@ -40,16 +40,6 @@ void check(const model::Config& config, std::span<const std::int32_t> tokens,
   }
 }
 
-void go_back(const Context& ctx, std::span<float> weights, std::span<const float> begun,
-             double share) {
-  constexpr std::int64_t kGrain = 1 << 16;
-  const auto part = static_cast<float>(share);
-  ctx.for_each(static_cast<std::int64_t>(weights.size()), kGrain, [&](std::int64_t i) {
-    const auto at = static_cast<std::size_t>(i);
-    weights[at] += part * (begun[at] - weights[at]);
-  });
-}
-
 }  // namespace
 
 LearningEvaluation evaluate_learning(const Context& ctx, const std::filesystem::path& folder,
@@ -72,11 +62,6 @@ LearningEvaluation evaluate_learning(const Context& ctx, const std::filesystem::
   loss.balance_alpha = 0;
   loss.fresh_gradients = true;
   const auto rows = static_cast<std::int64_t>(tokens.size()) - 1;
-  std::vector<float> begun;  // the weights as they were
-  if (options.forget > 0) {
-    const std::span<const float> values = parameters.values();
-    begun.assign(values.begin(), values.end());
-  }
   LearningEvaluation sum;
   Mat<std::int32_t> window;
   for (const EvalWindow& w : eval_windows(rows + 1, options.context, options.piece,
@@ -98,7 +83,6 @@ LearningEvaluation evaluate_learning(const Context& ctx, const std::filesystem::
       throw Error(Code::kNumeric, cat("the gradient at token ", w.end,
                                       " is not finite; learn with a smaller rate"));
     }
-    if (options.forget > 0) go_back(ctx, parameters.values(), begun, options.forget);
     ++sum.steps;
   }
   return sum;

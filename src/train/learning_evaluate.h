@@ -1,6 +1,7 @@
 // How well a model predicts a text while it goes on learning from it: each piece is predicted
-// first, by weights that have not seen it, and then trained on. That is what an adaptive compressor
-// does, and what makes the two comparable on a text that is unlike the training text.
+// first, by weights that have not seen it, and then trained on, once; what comes before it in its
+// window is context. That is what an adaptive compressor does, and what makes the two comparable on
+// a text that is unlike the training text.
 //
 // Owns:    a copy of the model's weights for the time of the call; the folder stays as it is.
 // Threads: one caller.
@@ -22,16 +23,13 @@
 namespace cachalot::train {
 
 struct LearningOptions {
-  int context = 512;  // tokens of a window, which is predicted from and trained on
-  int piece = 256;    // new tokens of it; at most the context
+  int context = 512;  // tokens of a window
+  int piece = 256;    // new tokens of it, predicted and then trained on; at most the context
   double lr = 1e-4;
   // No momentum: a step follows the piece just read. With 0.9 the King James Bible's held-out text
   // took 3 % more bits at the best rate, and stood little of any rate
   // (docs/experiments/king-james.md).
   double beta1 = 0, beta2 = 0.99;
-  // After each step the weights go back by this share of their distance from where they began: what
-  // was learned fades, over some 1 / forget pieces.
-  double forget = 0;
   double clip_norm = 1;
   float mtp_lambda = 0.3F;  // where the model has the layer
   // Predicted so far, of all, and the sum of their nats.

@@ -29,15 +29,13 @@ struct Reading {
   LearningEvaluation sum;
   std::vector<double> nats;  // after each piece
 };
-Reading read(const std::vector<std::int32_t>& tokens, double lr, int threads = 2,
-             double forget = 0) {
+Reading read(const std::vector<std::int32_t>& tokens, double lr, int threads = 2) {
   const runtime::Runtime runtime({threads, ""});
   Reading run;
   LearningOptions options;
   options.context = 32;
   options.piece = 8;
   options.lr = lr;
-  options.forget = forget;
   options.progress = [&](std::int64_t, std::int64_t, double nats) { run.nats.push_back(nats); };
   run.sum = evaluate_learning(runtime.context(), folder(), nn::Numerics::f32(), tokens, options);
   return run;
@@ -69,16 +67,6 @@ TEST(EvaluateLearning, PredictsBeforeItLearns) {
   const std::size_t same = (96 - 32) / 8 + 1;
   for (std::size_t i = 0; i < same; ++i) EXPECT_EQ(x.nats[i], y.nats[i]) << i;
   EXPECT_NE(x.nats[same], y.nats[same]);
-}
-
-// Whoever forgets all of it predicts as if nothing had been learned, and half of it is in between.
-TEST(EvaluateLearning, WhatIsForgottenIsGone) {
-  const auto tokens = refrain(200);
-  const double still = read(tokens, 0).sum.nats, learned = read(tokens, 3e-3).sum.nats;
-  const double half = read(tokens, 3e-3, 2, 0.5).sum.nats;
-  EXPECT_NEAR(read(tokens, 3e-3, 2, 1).sum.nats, still, 1e-4 * still);
-  EXPECT_LT(half, still);
-  EXPECT_LT(learned, half);
 }
 
 TEST(EvaluateLearning, ThreadsAreNoPartOfTheResult) {
