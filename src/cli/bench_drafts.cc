@@ -46,6 +46,8 @@ Json to_json(const infer::DraftBenchResult& r) {
                  {"gain", c.gain},
                  {"cpu_gain", c.cpu_gain},
                  {"tokens_per_pass", c.tokens_per_pass},
+                 {"pass_seconds", c.pass_seconds},
+                 {"draft_seconds", c.draft_seconds},
                  {"right", c.right},
                  {"predicted_gain", nullptr}};
     if (c.mode == infer::MtpMode::kOn) json["predicted_gain"] = c.predicted_gain;
@@ -58,8 +60,9 @@ Json to_json(const infer::DraftBenchResult& r) {
 }
 
 void print_table(const infer::DraftBenchResult& r) {
-  print_line(fmt::format("{:<5} {:>7} {:>10} {:>6} {:>7} {:>10} {:>12}  {}", "mtp", "drafts",
-                         "tokens/s", "gain", "by CPU", "predicted", "tokens/pass", "right"));
+  print_line(fmt::format("{:<5} {:>7} {:>10} {:>6} {:>7} {:>10} {:>12} {:>9} {:>9}  {}", "mtp",
+                         "drafts", "tokens/s", "gain", "by CPU", "predicted", "tokens/pass",
+                         "ms/pass", "drafting", "right"));
   for (const infer::DraftBenchCase& c : r.cases) {
     std::string right;
     for (const double share : c.right) {
@@ -67,9 +70,10 @@ void print_table(const infer::DraftBenchResult& r) {
     }
     const bool on = c.mode == infer::MtpMode::kOn;
     print_line(fmt::format(
-        "{:<5} {:>7} {:>10.1f} {:>6.2f} {:>7.2f} {:>10} {:>12.2f}  {}", name(c.mode),
-        c.mode == infer::MtpMode::kAuto ? "" : std::to_string(c.drafts), c.tokens_per_s, c.gain,
-        c.cpu_gain, on ? fmt::format("{:.2f}", c.predicted_gain) : "", c.tokens_per_pass, right));
+        "{:<5} {:>7} {:>10.1f} {:>6.2f} {:>7.2f} {:>10} {:>12.2f} {:>9.3f} {:>9.3f}  {}",
+        name(c.mode), c.mode == infer::MtpMode::kAuto ? "" : std::to_string(c.drafts),
+        c.tokens_per_s, c.gain, c.cpu_gain, on ? fmt::format("{:.2f}", c.predicted_gain) : "",
+        c.tokens_per_pass, 1e3 * c.pass_seconds, 1e3 * c.draft_seconds, right));
   }
   print_line("");
   print_line(
@@ -80,9 +84,13 @@ void print_table(const infer::DraftBenchResult& r) {
       "gain: tokens/s over those without drafts in the same turn, median; by CPU: processor time "
       "per token instead.");
   print_line(
-      "right: of the first drafts of a pass, of the second where the first was right, and so on. "
-      "predicted: from");
-  print_line("these and passes of such sizes by themselves. Every answer was the same.");
+      "ms/pass: of the main model; drafting: of the MTP layer behind it. right: of the first "
+      "drafts "
+      "of a pass, of the");
+  print_line(
+      "second where the first was right, and so on. predicted: from these and passes of such sizes "
+      "by themselves.");
+  print_line("Every answer was the same.");
 }
 
 void run(const Options& o, const Globals& globals) {

@@ -107,6 +107,10 @@ DraftBenchCase summary(const Way& way, const Way& off) {
   if (way.mtp.passes > 0) {
     c.tokens_per_pass = static_cast<double>(way.tokens) / static_cast<double>(way.mtp.passes);
   }
+  const EngineStats stats = way.engine->stats();
+  const auto passes = static_cast<double>(std::max<std::int64_t>(1, stats.passes));
+  c.pass_seconds = stats.pass_seconds / passes;
+  c.draft_seconds = stats.draft_seconds / passes;
   for (std::size_t j = 0; j < way.mtp.drafted_at.size() && way.mtp.drafted_at[j] > 0; ++j) {
     c.right.push_back(static_cast<double>(way.mtp.accepted_at[j]) /
                       static_cast<double>(way.mtp.drafted_at[j]));
@@ -118,7 +122,7 @@ DraftBenchCase summary(const Way& way, const Way& off) {
 void predict(const Context& ctx, const model::Model& model, const DraftBenchOptions& o,
              std::vector<DraftBenchCase>& cases, const BenchProgress& progress) {
   InferBenchOptions passes;
-  passes.turns = {.turns = 5, .limit_seconds = 4, .turn_seconds = 0.03};
+  passes.turns = {.turns = 5, .limit_seconds = 2, .turn_seconds = 0.03};
   passes.cache = o.engine.cache.value_or(model::default_cache_format(model.precision()));
   passes.attention = o.engine.attention;
   passes.batches = {1};

@@ -30,6 +30,8 @@ struct DraftBenchCase {
   double gain = 1;          // tokens/s over those without drafts in the same turn
   double cpu_gain = 1;      // likewise by processor time, which other programs disturb less
   double tokens_per_pass = 1;
+  double pass_seconds = 0;    // mean of all passes, with those of the prompt: the main model's
+  double draft_seconds = 0;   // and what the MTP layer took behind it
   std::vector<double> right;  // how often the first, the second ... draft was, where the one before
                               // it was
   // Of kOn: what these shares of right drafts would bring, if passes took what passes of such sizes

@@ -6,38 +6,50 @@ namespace cachalot::infer {
 
 namespace {
 
-constexpr double kFollow = 0.2;  // weight of the newest time
-constexpr double kFade = 0.99;   // of a trial's weight, per further trial: about the last 100 count
-constexpr double kPrior = 0.6;   // acceptance of a draft nobody has tried
+constexpr double kFollow = 0.2;      // weight of the newest time
+constexpr double kMostFollow = 0.4;  // where the others are old
+constexpr double kSurprise = 1.5;    // a time counts for so many averages at most, or its inverse
+constexpr double kOld = 8;           // passes after which it counts twice as much
+constexpr double kFade = 0.99;  // of a trial's weight, per further trial: about the last 100 count
+constexpr double kPrior = 0.6;  // acceptance of a draft nobody has tried
 constexpr double kPriorTrials = 2;
 constexpr double kOthersTrials = 6;  // what all texts together count for one text
+constexpr double kFewTrials = 4;
 constexpr double kRowSlope = 0.2;    // of a pass, for a further row, before it was measured
 constexpr double kDraftShare = 0.1;  // of a pass, for a run of the MTP layer, likewise
-constexpr double kMargin = 1.02;     // drafting has to promise that much
+constexpr double kMargin = 1.02;     // drafting has to promise that much to begin
+constexpr double kNear = 0.9;        // what may pay after all: times are never exact
 
 }  // namespace
 
 void CostCurve::add(int rows, double seconds) {
-  const auto [point, fresh] = points_.try_emplace(rows, seconds);
+  const std::int64_t now = added_++;
+  const auto [at, fresh] = points_.try_emplace(rows, Point{seconds, now});
   if (fresh) return;
-  // A pass that something else delayed says little: a time counts for twice the average at most.
-  point->second += kFollow * (std::min(seconds, 2 * point->second) - point->second);
+  Point& point = at->second;
+  const double follow =
+      std::min(kMostFollow, kFollow * (1 + static_cast<double>(now - point.measured - 1) / kOld));
+  // A pass that something else delayed says little.
+  const double counts = std::clamp(seconds, point.seconds / kSurprise, point.seconds * kSurprise);
+  point.seconds += follow * (counts - point.seconds);
+  point.measured = now;
 }
 
 double CostCurve::at(int rows, double slope) const {
   if (points_.empty()) return 0;
   const auto above = points_.lower_bound(rows);
-  if (above != points_.end() && above->first == rows) return above->second;
+  if (above != points_.end() && above->first == rows) return above->second.seconds;
   if (points_.size() == 1) {
-    const auto& [at, seconds] = *points_.begin();
-    return seconds * std::max(0.1, 1 + slope * (rows - at));
+    const auto& [at, point] = *points_.begin();
+    return point.seconds * std::max(0.1, 1 + slope * (rows - at));
   }
   auto right = above == points_.end() ? std::prev(above) : above;
   if (right == points_.begin()) ++right;
   const auto left = std::prev(right);
-  const double per_row = (right->second - left->second) / (right->first - left->first);
+  const double per_row =
+      (right->second.seconds - left->second.seconds) / (right->first - left->first);
   // More rows never cost less: what seems so is noise.
-  return left->second + std::max(0.0, per_row) * (rows - left->first);
+  return left->second.seconds + std::max(0.0, per_row) * (rows - left->first);
 }
 
 void Acceptance::observe(int drafted, int right) {
@@ -89,9 +101,12 @@ int DraftPolicy::choose(DraftState& text, int texts) {
   if (fixed_ >= 0) return std::min(fixed_, kMaxDrafts);
   if (main_.empty()) return 0;  // not even the cost of a plain pass is known
   int best = 0;
-  double best_rate = kMargin / seconds(texts, 0);
+  const double plain = 1 / seconds(texts, 0);
+  double best_rate = (text.idle > 0 ? kMargin : 1) * plain;
+  bool near = false;
   for (int k = 1; k <= most_; ++k) {
     const double rate = tokens(text, k) / seconds(texts, k);
+    near = near || rate > kNear * plain;
     if (rate > best_rate) {
       best = k;
       best_rate = rate;
@@ -100,11 +115,24 @@ int DraftPolicy::choose(DraftState& text, int texts) {
   if (best > 0) {
     text.idle = 0;
     text.probe_in = 0;
-    return best;
+    if (++text.drafting % kLookEvery > 0) return best;
+    switch (text.drafting / kLookEvery % 4) {
+      case 1:
+        return 0;
+      case 3:
+        return best - 1;
+      default:
+        return std::min(best + 1, most_);
+    }
   }
-  if (text.probe_in == 0) text.probe_in = kProbeFirst;
-  if (++text.idle < text.probe_in || most_ == 0) return 0;
-  text.idle = 0;
+  ++text.idle;
+  if (most_ == 0) return 0;
+  if (near) return text.idle % kLookEvery > 0 ? 0 : 1;
+  // The layer has to read all that was generated since it last drafted: a probe takes about two
+  // passes.
+  if (text.probe_in == 0) text.probe_in = all_.trials(0) < kFewTrials ? kProbeFirst : kProbeLate;
+  if (text.idle < text.probe_in) return 0;
+  text.idle = 1;
   text.probe_in = std::min(2 * text.probe_in, kProbeMost);
   return 1;
 }

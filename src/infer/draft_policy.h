@@ -6,7 +6,10 @@
 // the number of rows, acceptance by the distance, for each text with all texts as the prior.
 //
 // A model that never guesses right must not pay for finding out: after failures a text drafts again
-// only as a probe, at distances that double up to kProbeMost passes.
+// only as a probe, at distances that double up to kProbeMost passes. And while drafts pay, a pass
+// now and then goes without, with one less or one more: a time that was measured long ago (by a
+// cold first pass, or when the machine was slower) would keep the comparison wrong for ever, as
+// would a few unlucky guesses.
 //
 // Threads: one caller. Errors: none.
 // Paper:   V3 report 5.4.3 (acceptance 85 to 90 %, 1.8 times the tokens/s).
@@ -20,7 +23,8 @@
 
 namespace cachalot::infer {
 
-// Seconds of a pass by its rows: an average that follows, and lines between what was measured.
+// Seconds of a pass by its rows: an average that follows, the faster the longer nothing was heard
+// of a number of rows, and lines between what was measured.
 class CostCurve {
  public:
   void add(int rows, double seconds);
@@ -30,7 +34,12 @@ class CostCurve {
   double at(int rows, double slope) const;
 
  private:
-  std::map<int, double> points_;
+  struct Point {
+    double seconds = 0;
+    std::int64_t measured = 0;  // when, counted in what was added
+  };
+  std::map<int, Point> points_;
+  std::int64_t added_ = 0;
 };
 
 // How often drafts of one text were right, by distance; older trials fade.
@@ -50,6 +59,7 @@ class Acceptance {
 struct DraftState {
   Acceptance acceptance;
   int idle = 0;      // passes since it last drafted
+  int drafting = 0;  // passes that were to draft
   int probe_in = 0;  // passes to wait before the next probe; 0: none is due to failures
 };
 
@@ -71,7 +81,9 @@ class DraftPolicy {
 
  private:
   static constexpr int kProbeFirst = 128;
-  static constexpr int kProbeMost = 1024;
+  static constexpr int kProbeLate = 512;  // where the drafts of others were tried and failed, too
+  static constexpr int kLookEvery = 16;   // passes that draft, until one drafts less or more
+  static constexpr int kProbeMost = 4096;
   int fixed_;
   int most_;
   CostCurve main_, first_, further_;
