@@ -84,12 +84,11 @@ void print_table(const infer::DraftBenchResult& r) {
       "gain: tokens/s over those without drafts in the same turn, median; by CPU: processor time "
       "per token instead.");
   print_line(
-      "ms/pass: of the main model; drafting: of the MTP layer behind it. right: of the first "
-      "drafts "
-      "of a pass, of the");
+      "ms/pass: of the main model; drafting: of the MTP layer behind it. right: of a pass's first "
+      "drafts, of its");
   print_line(
-      "second where the first was right, and so on. predicted: from these and passes of such sizes "
-      "by themselves.");
+      "second ones where the first was right, and so on. predicted: from these and passes of such "
+      "sizes by themselves.");
   print_line("Every answer was the same.");
 }
 

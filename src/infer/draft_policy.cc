@@ -14,10 +14,10 @@ constexpr double kFade = 0.99;  // of a trial's weight, per further trial: about
 constexpr double kPrior = 0.6;  // acceptance of a draft nobody has tried
 constexpr double kPriorTrials = 2;
 constexpr double kOthersTrials = 6;  // what all texts together count for one text
-constexpr double kFewTrials = 4;
+constexpr double kFewTrials = 4;     // of all texts: too few to say that drafts fail here
 constexpr double kRowSlope = 0.2;    // of a pass, for a further row, before it was measured
 constexpr double kDraftShare = 0.1;  // of a pass, for a run of the MTP layer, likewise
-constexpr double kMargin = 1.02;     // drafting has to promise that much to begin
+constexpr double kMargin = 1.02;     // drafting has to promise that much after a pass without
 constexpr double kNear = 0.9;        // what may pay after all: times are never exact
 
 }  // namespace
