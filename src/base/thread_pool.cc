@@ -9,8 +9,11 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
+
+#include "base/fetch_list.h"
 
 namespace cachalot {
 
@@ -59,6 +62,9 @@ struct ThreadPool::State {
   std::atomic<std::uint64_t> generation{0};
   std::atomic<bool> stop{false};
   std::atomic<int> sleepers{0};
+
+  FetchList to_fetch;
+  std::optional<FetchList::Fetcher> callers_fetcher;
 
   // The current job.
   const RangeFn* fn = nullptr;
@@ -112,9 +118,11 @@ struct ThreadPool::State {
 
   void worker(int thread) {
     std::uint64_t seen = 0;
+    FetchList::Fetcher fetcher(to_fetch, thread, static_cast<int>(homes.size()));
     for (;;) {
       int spins = 0;
       while (generation.load(std::memory_order_acquire) == seen) {
+        if (fetcher.step()) continue;
         if (++spins < kSpins) {
           relax();
           continue;
@@ -150,6 +158,7 @@ struct ThreadPool::State {
     work(0);
     // A worker that the system has put aside may hold its chunk for a while: then give it the core.
     for (int spins = 0; running.load(std::memory_order_acquire) != 0; ++spins) {
+      if (callers_fetcher->step()) continue;
       if (spins < kSpins) {
         relax();
       } else {
@@ -164,6 +173,7 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   static std::atomic<std::uint64_t> pools{0};
   state_->id = ++pools;
   state_->homes.resize(static_cast<std::size_t>(std::max(threads, 1)), 0);
+  state_->callers_fetcher.emplace(state_->to_fetch, 0, std::max(threads, 1));
   for (int i = 1; i < threads; ++i) state_->workers.emplace_back([this, i] { state_->worker(i); });
 }
 
@@ -218,6 +228,11 @@ void ThreadPool::run_near(std::span<const std::int64_t> begins, std::int64_t gra
     range.end = i + 1 < s.range_count ? begins[static_cast<std::size_t>(i) + 1] : begins.back();
   }
   s.run_job();
+}
+
+void ThreadPool::fetch_while_waiting(std::span<const MemoryPiece> pieces) noexcept {
+  if (t_inside_task || state_->workers.empty()) return;
+  state_->to_fetch.set(pieces);
 }
 
 void ThreadPool::run_on_each(RangeFn fn) {

@@ -13,6 +13,8 @@
 #include <span>
 #include <type_traits>
 
+#include "base/memory_piece.h"
+
 namespace cachalot {
 
 // A borrowed callable void(int64 begin, int64 end) or void(int64 begin, int64 end, int64 next): no
@@ -70,6 +72,10 @@ class ThreadPool {
   // that who takes which part of it does not matter. From inside a task: on the calling thread
   // alone.
   void run_on_each(RangeFn fn);
+  // What the next range will read: threads that wait for it, or for the end of this one, fetch it
+  // into their caches meanwhile, each some of it (base/fetch_list.h). Takes the place of what
+  // was said before. For whoever calls `run`, between the ranges.
+  void fetch_while_waiting(std::span<const MemoryPiece> pieces) noexcept;
   // Of this pool and no other one of the process.
   std::uint64_t id() const noexcept;
   // The home (a NUMA node) of a thread, 0 unless set; thread 0 is whoever calls.

@@ -24,22 +24,10 @@ struct Options {
   infer::DraftBenchOptions bench;
 };
 
-std::string name(infer::MtpMode mode) {
-  switch (mode) {
-    case infer::MtpMode::kOff:
-      return "off";
-    case infer::MtpMode::kOn:
-      return "on";
-    case infer::MtpMode::kAuto:
-      return "auto";
-  }
-  return "";
-}
-
 Json to_json(const infer::DraftBenchResult& r) {
   Json cases = Json::array();
   for (const infer::DraftBenchCase& c : r.cases) {
-    Json json = {{"mtp", name(c.mode)},
+    Json json = {{"mtp", infer::name(c.mode)},
                  {"drafts", c.mode == infer::MtpMode::kAuto ? Json(nullptr) : Json(c.drafts)},
                  {"tokens_per_s", c.tokens_per_s},
                  {"cpu_seconds_per_token", c.cpu_seconds},
@@ -71,7 +59,7 @@ void print_table(const infer::DraftBenchResult& r) {
     const bool on = c.mode == infer::MtpMode::kOn;
     print_line(fmt::format(
         "{:<5} {:>7} {:>10.1f} {:>6.2f} {:>7.2f} {:>10} {:>12.2f} {:>9.3f} {:>9.3f}  {}",
-        name(c.mode), c.mode == infer::MtpMode::kAuto ? "" : std::to_string(c.drafts),
+        infer::name(c.mode), c.mode == infer::MtpMode::kAuto ? "" : std::to_string(c.drafts),
         c.tokens_per_s, c.gain, c.cpu_gain, on ? fmt::format("{:.2f}", c.predicted_gain) : "",
         c.tokens_per_pass, 1e3 * c.pass_seconds, 1e3 * c.draft_seconds, right));
   }
@@ -98,13 +86,8 @@ void run(const Options& o, const Globals& globals) {
   const Session session(o.model, o.precision, globals.threads, ModelUse::kLong);
   infer::DraftBenchOptions bench = o.bench;
   bench.engine = engine_config(o.engine);
-  if (o.prompt.given() == 1) {
-    bench.request.prompt = prompt_tokens(o.prompt, session);
-  } else {
-    for (int t = 0; t < 16; ++t) {
-      bench.request.prompt.push_back(t % session.model.config().vocab_size);
-    }
-  }
+  bench.request.prompt =
+      o.prompt.given() == 1 ? prompt_tokens(o.prompt, session) : any_prompt(session, 16);
   const auto result =
       infer::bench_drafts(session.context(), session.model, bench,
                           [](const std::string& what) { spdlog::info("{}", what); });

@@ -10,6 +10,7 @@
 #include "cli/engine_options.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
+#include "cli/prompt.h"
 #include "infer/bench_serve.h"
 #include "runtime/memory.h"
 
@@ -140,9 +141,7 @@ void load(const LoadOptions& o, const Globals& globals) {
     const Session session(o.model, o.precision, globals.threads);
     LocalEngine engine(session, o.engine);
     infer::Request request;
-    for (int t = 0; t < o.prompt; ++t) {
-      request.prompt.push_back(t % session.model.config().vocab_size);
-    }
+    request.prompt = any_prompt(session, o.prompt);
     request.max_tokens = 1;
     engine->run(request);
     const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();

@@ -16,9 +16,9 @@ constexpr const char* kMtpGroup = "Multi-token prediction";
 constexpr const char* kStoreGroup = "Prefix store";
 
 infer::MtpMode parse_mtp(const std::string& text) {
-  if (text == "on") return infer::MtpMode::kOn;
-  if (text == "off") return infer::MtpMode::kOff;
-  if (text == "auto") return infer::MtpMode::kAuto;
+  for (const auto mode : {infer::MtpMode::kAuto, infer::MtpMode::kOn, infer::MtpMode::kOff}) {
+    if (text == infer::name(mode)) return mode;
+  }
   throw Error(Code::kUsage, cat("--mtp is `", text, "`, but must be on, off or auto"));
 }
 

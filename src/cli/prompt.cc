@@ -35,4 +35,10 @@ std::vector<std::int32_t> prompt_tokens(const PromptOptions& o, const Session& s
   return tokens;
 }
 
+std::vector<std::int32_t> any_prompt(const Session& session, int tokens) {
+  std::vector<std::int32_t> ids;
+  for (int t = 0; t < tokens; ++t) ids.push_back(t % session.model.config().vocab_size);
+  return ids;
+}
+
 }  // namespace cachalot::cli

@@ -27,4 +27,7 @@ void require_prompt(const PromptOptions& options, const std::string& command);
 // Of the one that was given: BOS first where the tokenizer adds it, but ids as they are.
 std::vector<std::int32_t> prompt_tokens(const PromptOptions& options, const Session& session);
 
+// So many ids, 0, 1, 2, ...: where any text will do, to see how long an answer takes.
+std::vector<std::int32_t> any_prompt(const Session& session, int tokens);
+
 }  // namespace cachalot::cli

@@ -78,7 +78,7 @@ void answer(Way& way, const Request& asked, bool counts, std::vector<std::int32_
   if (want.empty()) want = result.tokens();
   if (result.tokens() != want) {
     throw Error(Code::kInternal,
-                cat("the answer with --mtp ", way.mode == MtpMode::kAuto ? "auto" : "on",
+                cat("the answer with --mtp ", name(way.mode),
                     " differs from that without drafts; please report this with the model"));
   }
   if (!counts) return;

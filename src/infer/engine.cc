@@ -1,6 +1,7 @@
 #include "infer/engine.h"
 
 #include <algorithm>
+#include <array>
 
 #include "base/error.h"
 #include "runtime/memory.h"
@@ -41,6 +42,11 @@ void check(const EngineConfig& c, const model::Model& model) {
 }
 
 }  // namespace
+
+std::string_view name(MtpMode mode) noexcept {
+  static constexpr std::array<std::string_view, 3> kNames = {"auto", "on", "off"};
+  return kNames[static_cast<std::size_t>(mode)];
+}
 
 std::size_t default_cache_bytes(const model::Config& config, LatentFormat format,
                                 const Device* device) {

@@ -29,6 +29,7 @@
 #include <optional>
 #include <span>
 #include <stop_token>
+#include <string_view>
 #include <vector>
 
 #include "infer/draft_policy.h"
@@ -44,6 +45,7 @@ enum class MtpMode : std::uint8_t {
   kOn,    // draft_length of them, always
   kOff,
 };
+std::string_view name(MtpMode mode) noexcept;  // "auto", "on", "off"
 
 struct EngineConfig {
   MtpMode mtp = MtpMode::kAuto;

@@ -60,6 +60,10 @@ struct Context {
     const RangeFn call(fn);
     call(begins.front(), begins.back());
   }
+  // What products will read after the next one, for threads that wait meanwhile.
+  void fetch_while_waiting(std::span<const MemoryPiece> pieces) const {
+    if (pool != nullptr && device == nullptr) pool->fetch_while_waiting(pieces);
+  }
   // fn() on every thread, once: they get what they will need whoever does the work.
   template <class F>
   void on_each_thread(F&& fn) const {

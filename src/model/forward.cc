@@ -251,6 +251,7 @@ MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<con
   embedding(ctx_, {w.embed, ids_.span(), x_.view()});
   rms_norm(ctx_, {x_.cview(), w.enorm, dims_.eps, joined_.view().sub_cols(0, dims_.hidden),
                   rstd_.span()});
+  ctx_.fetch_while_waiting(w.eh_proj.read_next);
   gemm(ctx_, num_.products, nn::plain_linear(joined_.cview(), w.eh_proj, x_.view()));
   if (taps != nullptr) {
     taps->hidden.clear();
@@ -268,6 +269,7 @@ MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<con
 
 // Rows are never quantised here: the head is one product of a pass, and its result is compared.
 void Forward::head(MatView<const float> normed, const nn::WeightRef& w, MatView<float> out) {
+  ctx_.fetch_while_waiting(w.read_next);
   if (w.quant.rows > 0) {
     quant_linear(ctx_, QuantActivations::kBf16, {normed, w.quant, out});
   } else {

@@ -4,9 +4,6 @@
 #include <numeric>
 #include <set>
 
-#include "kernels/gemm.h"
-#include "nn/mla.h"
-
 namespace cachalot::model {
 
 namespace {
@@ -64,19 +61,12 @@ class Dealer {
 class Areas {
  public:
   void add(const nn::WeightRef& w, int node) {
-    if (w.data != nullptr) {
-      put(w.data,
-          static_cast<std::size_t>(w.rows) * static_cast<std::size_t>(w.stride) * size_of(w.dtype),
-          node);
-    }
-    if (w.packed != nullptr) put(w.packed->words.data(), w.packed->bytes(), node);
-    if (w.heads != nullptr) {
-      for (const PackedB& p : w.heads->keys) put(p.words.data(), p.bytes(), node);
-      for (const PackedB& p : w.heads->values) put(p.words.data(), p.bytes(), node);
-    }
-    if (!w.quant.empty()) {
-      put(w.quant.codes, w.quant.code_span(), node);
-      put(w.quant.scales, w.quant.scale_span(), node);
+    std::vector<MemoryPiece> pieces;
+    nn::add_memory(w, pieces);
+    // The MTP layer may share embedding and head with the main model.
+    for (const MemoryPiece& p : pieces) {
+      if (!seen_.insert(p.at).second) continue;
+      list.push_back({p.at, static_cast<std::size_t>(p.bytes), node});
     }
   }
   void add(const nn::MlpWeights& m, int node) {
@@ -95,10 +85,6 @@ class Areas {
   std::vector<WeightArea> list;
 
  private:
-  void put(const void* data, std::size_t bytes, int node) {
-    // The MTP layer may share embedding and head with the main model.
-    if (bytes > 0 && seen_.insert(data).second) list.push_back({data, bytes, node});
-  }
   std::set<const void*> seen_;
 };
 

@@ -10,6 +10,7 @@
 #include "model/device_copies.h"
 #include "model/packed_copies.h"
 #include "model/packed_weights.h"
+#include "model/read_ahead.h"
 #include "model/resident.h"
 #include "model/weight_format.h"
 #include "numeric/group_quant.h"
@@ -90,6 +91,7 @@ struct Model::State {
   ResidentCopies resident = {};
   PackedCopies packs = {};
   DeviceCopies on_device = DeviceCopies();
+  ReadAhead ahead = {};
 
   // Where matrix data of the file is to be read by products.
   const void* in_place(const void* data, std::size_t bytes) {
@@ -310,6 +312,7 @@ Model Model::load(const std::filesystem::path& folder, const LoadOptions& option
   }
   state->weights = bind<nn::WeightRef, nn::VecRef>(state->config, *state);
   state->copy();
+  if (!state->on_device.active()) state->ahead.link(state->weights);
   return Model(std::move(state));
 }
 

@@ -219,6 +219,7 @@ void mla_absorbed(const Context& ctx, const Numerics& num, const BlockDims& d, c
         by_keys(d, w, i, g);
       }
     }
+    ctx.fetch_while_waiting(w.kv_b.read_next);
     gemm(ctx, num.products, per_head);
     for (const auto& [begin, rows] : runs) {
       copy_heads(ctx, {acts.q.cview().sub_rows(begin, rows), heads, q_head, d.heads.nope,

@@ -115,8 +115,16 @@ void Products::reserve(std::size_t products) {
   fp8_.reserve(products);
 }
 
+// Neighbours in the list are often followed by the same.
+void Products::read(const WeightRef& w) {
+  if (w.read_next.empty() || w.read_next.data() == last_read_next_) return;
+  last_read_next_ = w.read_next.data();
+  read_next_.insert(read_next_.end(), w.read_next.begin(), w.read_next.end());
+}
+
 void Products::forward(const Operand& x, std::size_t group, const WeightRef& w, MatView<float> y,
                        bool add) {
+  read(w);
   if (x.has_codes() && w.fp8.rows > 0) {
     fp8_.push_back({x.along_rows(group), w.fp8, y, false, true, add});
   } else if (w.quant.rows > 0) {
@@ -164,6 +172,9 @@ void Products::weight_gradient(const Numerics& num, const Operand& dy, const Ope
 }
 
 void Products::run(const Context& ctx, const Numerics& num) {
+  if (!read_next_.empty()) ctx.fetch_while_waiting(read_next_);
+  read_next_.clear();
+  last_read_next_ = nullptr;
   if (!plain_.empty()) gemm(ctx, num.products, plain_);
   if (!fp8_.empty()) gemm_fp8_hopper(ctx, num.accumulation, fp8_);
   if (!quant_.empty()) quant_linear(ctx, num.quant_activations, quant_);

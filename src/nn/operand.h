@@ -98,10 +98,14 @@ class Products {
   void run(const Context& ctx, const Numerics& num);
 
  private:
+  void read(const WeightRef& w);
+
   std::vector<Gemm> plain_;
   std::vector<Fp8Gemm> fp8_;
   std::vector<QuantLinear> quant_;
   std::vector<MatView<float>> zeroed_;  // products of no rows
+  std::vector<MemoryPiece> read_next_;  // after these
+  const MemoryPiece* last_read_next_ = nullptr;
 };
 
 }  // namespace cachalot::nn

@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "base/memory_piece.h"
 #include "tensor/fp8.h"
 #include "tensor/mat.h"
 #include "tensor/quantized.h"
@@ -81,10 +82,11 @@ struct ModelParams {
 // A matrix of weights; with its codes where FP8 products are to read them, or, without memory of
 // its own, in 8 or 4 bits (then products read `quant`) or packed for products.
 struct WeightRef : MatRef {
-  Fp8View fp8;                         // no rows: none
-  QuantView quant;                     // likewise
-  const PackedB* packed = nullptr;     // kernels/gemm.h
-  const PackedHeads* heads = nullptr;  // nn/mla.h; of kv_b_proj, beside its own memory
+  Fp8View fp8;                             // no rows: none
+  QuantView quant;                         // likewise
+  const PackedB* packed = nullptr;         // kernels/gemm.h
+  const PackedHeads* heads = nullptr;      // nn/mla.h; of kv_b_proj, beside its own memory
+  std::span<const MemoryPiece> read_next;  // by a pass, after this one; empty: not known
 
   WeightRef() = default;
   WeightRef(const MatRef& m) : MatRef(m) {}  // NOLINT(google-explicit-constructor): adds nothing
@@ -95,6 +97,10 @@ struct WeightRef : MatRef {
 // What a pass that uses it has to read of it, in bytes: codes with their scales, packed words (not
 // their padding), or its own memory.
 double bytes_read(const WeightRef& w);
+
+// The memory it lies in, wherever that is, added to `to`.
+void add_memory(const WeightRef& w, std::vector<MemoryPiece>& to);
+void add_memory(std::span<const PackedB> packed, std::vector<MemoryPiece>& to);
 
 using VecRef = std::span<const float>;
 using VecView = std::span<float>;
