@@ -1,4 +1,5 @@
-// Memory that threads with nothing else to do fetch into their second caches, each some of it.
+// Memory that threads with nothing else to do fetch into their second caches: whoever has time
+// takes the next run of it.
 //
 // Threads: one at a time calls `set`; each thread has a Fetcher of its own.
 // Errors:  none; addresses are hints, nothing is read.
@@ -18,8 +19,8 @@ namespace cachalot {
 
 class FetchList {
  public:
+  static constexpr std::ptrdiff_t kRun = 1024;  // bytes that a thread asks for at a time
   static constexpr std::size_t kMostPieces = 32;
-  static constexpr std::ptrdiff_t kStep = 512;  // bytes that are asked for at a time
   static constexpr std::ptrdiff_t kMostBytes = std::ptrdiff_t{1}
                                                << 20;  // what caches have room for
 
@@ -31,36 +32,32 @@ class FetchList {
     for (const MemoryPiece& piece : pieces) {
       if (count_ == kMostPieces || left <= 0) break;
       const std::ptrdiff_t bytes = std::min(piece.bytes, left);
-      pieces_[count_++] = {piece.at, (bytes + kStep - 1) / kStep * kStep};
+      pieces_[count_++] = {piece.at, (bytes + kRun - 1) / kRun * kRun};
       left -= bytes;
     }
-    told_.fetch_add(1, std::memory_order_release);
+    const std::uint32_t number = told_.load(std::memory_order_relaxed) + 1;
+    claimed_.store(std::uint64_t{number} << 32, std::memory_order_relaxed);
+    told_.store(number, std::memory_order_release);
   }
 
-  // Goes over the list once: thread `thread` of `threads` takes every so many runs of it.
   class Fetcher {
    public:
-    static constexpr std::ptrdiff_t kRun = 8 * kStep;
+    explicit Fetcher(FetchList& list) : list_(list) {}
 
-    Fetcher(FetchList& list, int thread, int threads)
-        : list_(list), skip_(kRun * (threads - 1)), first_(kRun * thread) {}
-
-    // The next kStep bytes, of which some may lie behind a piece's end; null: there are none left.
+    // The next kRun bytes that no other thread has taken, of which some may lie behind a piece's
+    // end; null: there are none left.
     const char* next() noexcept {
       if (list_.told_.load(std::memory_order_acquire) != seen_) begin();
-      while (piece_ < count_ && at_ >= pieces_[piece_].bytes) {
-        at_ -= pieces_[piece_].bytes;
+      if (piece_ >= count_) return nullptr;
+      const std::uint64_t claim = list_.claimed_.fetch_add(1, std::memory_order_relaxed);
+      if (claim >> 32 != seen_) begin();  // another list meanwhile; the claim is one to that
+      const auto at = static_cast<std::ptrdiff_t>(claim & 0xFFFFFFFFu) * kRun;
+      while (piece_ < count_ && at - begin_ >= pieces_[piece_].bytes) {
+        begin_ += pieces_[piece_].bytes;
         ++piece_;
       }
       if (piece_ >= count_) return nullptr;
-      const char* here = static_cast<const char*>(pieces_[piece_].at) + at_;
-      at_ += kStep;
-      run_ += kStep;
-      if (run_ == kRun) {
-        run_ = 0;
-        at_ += skip_;
-      }
-      return here;
+      return static_cast<const char*>(pieces_[piece_].at) + (at - begin_);
     }
 
     // Asks for them. False: there was nothing left to ask for.
@@ -68,7 +65,7 @@ class FetchList {
       const char* from = next();
       if (from == nullptr) return false;
       constexpr int kToSecondCache = 2;
-      for (int line = 0; line < kStep; line += 64) {
+      for (int line = 0; line < kRun; line += 64) {
         __builtin_prefetch(from + line, 0, kToSecondCache);
       }
       return true;
@@ -81,22 +78,20 @@ class FetchList {
       count_ = list_.count_;
       std::copy_n(list_.pieces_.begin(), count_, pieces_.begin());
       piece_ = 0;
-      run_ = 0;
-      at_ = first_;
+      begin_ = 0;
     }
 
     FetchList& list_;
-    std::ptrdiff_t skip_, first_;
-    std::uint64_t seen_ = 0;
+    std::uint32_t seen_ = 0;  // list
     std::array<MemoryPiece, kMostPieces> pieces_;
     std::size_t count_ = 0, piece_ = 0;
-    std::ptrdiff_t at_ = 0;   // of the piece
-    std::ptrdiff_t run_ = 0;  // done of the run
+    std::ptrdiff_t begin_ = 0;  // of the piece, all of them laid end to end
   };
 
  private:
   std::mutex mutex_;
-  std::atomic<std::uint64_t> told_{0};
+  std::atomic<std::uint32_t> told_{0};     // lists so far
+  std::atomic<std::uint64_t> claimed_{0};  // the list's number << 32 | runs that were taken
   std::array<MemoryPiece, kMostPieces> pieces_;
   std::size_t count_ = 0;
 };

@@ -9,7 +9,6 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
-#include <optional>
 #include <thread>
 #include <vector>
 
@@ -64,7 +63,7 @@ struct ThreadPool::State {
   std::atomic<int> sleepers{0};
 
   FetchList to_fetch;
-  std::optional<FetchList::Fetcher> callers_fetcher;
+  FetchList::Fetcher callers_fetcher{to_fetch};
 
   // The current job.
   const RangeFn* fn = nullptr;
@@ -118,7 +117,7 @@ struct ThreadPool::State {
 
   void worker(int thread) {
     std::uint64_t seen = 0;
-    FetchList::Fetcher fetcher(to_fetch, thread, static_cast<int>(homes.size()));
+    FetchList::Fetcher fetcher(to_fetch);
     for (;;) {
       int spins = 0;
       while (generation.load(std::memory_order_acquire) == seen) {
@@ -158,7 +157,7 @@ struct ThreadPool::State {
     work(0);
     // A worker that the system has put aside may hold its chunk for a while: then give it the core.
     for (int spins = 0; running.load(std::memory_order_acquire) != 0; ++spins) {
-      if (callers_fetcher->step()) continue;
+      if (callers_fetcher.step()) continue;
       if (spins < kSpins) {
         relax();
       } else {
@@ -173,7 +172,6 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   static std::atomic<std::uint64_t> pools{0};
   state_->id = ++pools;
   state_->homes.resize(static_cast<std::size_t>(std::max(threads, 1)), 0);
-  state_->callers_fetcher.emplace(state_->to_fetch, 0, std::max(threads, 1));
   for (int i = 1; i < threads; ++i) state_->workers.emplace_back([this, i] { state_->worker(i); });
 }
 
