@@ -65,6 +65,10 @@ void Operand::gather(const Context& ctx, const Numerics& num, const Operand& fro
   tile_ = from.tile_;
   codes_ = from.codes_;
   set_groups(groups, rows_);
+  if (!codes_ && from.rows_ == 1 && ctx.device == nullptr) {  // one token: the same row for all
+    x_ = MatRef(from.x_.data, from.x_.dtype, rows_, cols_, 0);
+    return;
+  }
   if (!codes_ && num.bf16_operands) {
     gathered_bf16_.resize(rows_, cols_);
     gather_rows_bf16(ctx, {from.x_.as<float>(), rows, gathered_bf16_.view()});

@@ -174,6 +174,14 @@ class Run {
     clear();
   }
 
+  // Gate and up of an MLP have one input, and all experts have it where one token is decoded.
+  static bool has_same_rows(const Part& before, const Part& part) {
+    const MatRef &x = before.g->a, &y = part.g->a;
+    return before.direct && part.direct && before.kind == part.kind && x.data == y.data &&
+           x.dtype == y.dtype && x.rows == y.rows && x.cols == y.cols && !before.g->trans_a &&
+           !part.g->trans_a && (x.rows == 1 || x.stride == y.stride);
+  }
+
   void pack_shared() {
     Store& s = store();
     if (words_ == 0) return;
@@ -182,7 +190,9 @@ class Run {
     for (std::size_t i = 0; i < s.parts.size(); ++i) {
       Part& part = s.parts[i];
       const auto index = static_cast<int>(i);
-      if (part.direct || part.share_a) {
+      if (i > 0 && has_same_rows(s.parts[i - 1], part)) {
+        part.a = s.parts[i - 1].a;
+      } else if (part.direct || part.share_a) {
         part.a = to;
         to += part.rows * part.steps;
         add_pack_tasks(index, false, part.panels, part.a, s.packs);

@@ -74,7 +74,7 @@ KBlocks::KBlocks(const Part& part, int k) {
 
 std::int64_t Plan::most_tasks(const GemmIsa& isa, const Part& part) {
   const int n = part.g->n();
-  if (part.direct) return blocks_of(n, panel_columns(isa));
+  if (part.direct) return blocks_of(n, isa.lanes);
   return std::int64_t{blocks_of(n, kMinColumns)} *
          blocks_of(part.panels, std::max(1, kMinTaskRows / isa.max_rows));
 }
@@ -102,7 +102,9 @@ void Plan::make(std::span<Part> parts, std::int64_t& words, std::vector<Task>& t
     int block = columns_of(part);
     if (part.direct) {
       part.task_panels = part.panels;
-      block = std::max(nr, std::min(kMinColumns, n / std::max(1, cuts) / nr * nr));
+      // Rows of B are read a vector of them at a time, where they lie.
+      const int unit = part.g->trans_b && part.b == nullptr ? isa.lanes : nr;
+      block = std::max(unit, std::min(kMinColumns, n / std::max(1, cuts) / unit * unit));
     } else {
       part.task_panels = std::max(1, rows / isa.max_rows);
       const std::int64_t b_words = part.steps * padded_columns(isa, n);

@@ -18,10 +18,15 @@ constexpr int kBlockWords = 256;
 constexpr int kBlockColumns = 256;
 // Rows of x that a task multiplies with the W it decoded; sums between blocks of K stay near.
 constexpr int kTaskRows = 1024;
-// Codes that a task of few rows reads: several times what is fetched ahead, so that little of a
-// stream is begun anew; less where threads would have fewer tasks than kDirectTasks.
-constexpr std::int64_t kDirectBytes = 64 << 10;
+// Codes that a task of few rows reads. Large tasks first, since a list of many small ones is itself
+// read from memory, behind everything that a pass streams through the caches; then ever smaller
+// ones, so that threads end together. The smallest read several times what is fetched ahead, so
+// that little of a stream is begun anew; less where threads would have fewer tasks than
+// kDirectTasks.
+constexpr std::int64_t kMostDirectBytes = 512 << 10;
+constexpr std::int64_t kLeastDirectBytes = 64 << 10;
 constexpr int kDirectTasks = 12;
+constexpr int kDirectShares = 6;  // a task is a thread's share of what is left, cut in so many
 // Packed rows of the problems in flight: 64 MiB.
 constexpr std::int64_t kPackedWords = std::int64_t{16} << 20;
 // Below this much, waking the other threads costs more than packing here.
@@ -119,8 +124,9 @@ class Run {
 
   // Gate and up of an MLP have one input.
   static bool same_words(const QuantLinear& a, const QuantLinear& b) {
-    return a.x.data == b.x.data && a.x.dtype == b.x.dtype && a.x.stride == b.x.stride &&
-           a.m() == b.m() && a.k() == b.k() && a.w.group == b.w.group && a.w.code == b.w.code;
+    return a.x.data == b.x.data && a.x.dtype == b.x.dtype && a.m() == b.m() &&
+           (a.m() == 1 || a.x.stride == b.x.stride) && a.k() == b.k() && a.w.group == b.w.group &&
+           a.w.code == b.w.code;
   }
 
   QuantPanel panel(const Part& part, int p) const {
@@ -143,7 +149,10 @@ class Run {
     plan();
     const auto n = static_cast<std::int64_t>(s.tasks.size());
     // Neighbours go to one thread, and each task fetches what the thread's next one begins with.
-    const std::int64_t grain = std::clamp<std::int64_t>(n / (24 * ctx_.threads()), 1, 32);
+    const bool few_rows =
+        std::all_of(s.parts.begin(), s.parts.end(), [](const Part& p) { return p.direct; });
+    const std::int64_t grain =
+        few_rows ? 1 : std::clamp<std::int64_t>(n / (24 * ctx_.threads()), 1, 32);
     ctx_.for_range_near(
         s.home_begins, grain, [&](std::int64_t begin, std::int64_t end, std::int64_t after) {
           const FlushDenormalsScope flush_denormals(isa_.flush_denormals);
@@ -194,17 +203,17 @@ class Run {
       return count;
     };
     while (columns > kQuantWidth && tasks_of(columns) < wanted) columns /= 2;
-    const std::int64_t few = direct_bytes();
     s.tasks.clear();
+    plan_direct();
     for (std::size_t i = 0; i < s.parts.size(); ++i) {
       const Part& part = s.parts[i];
+      if (part.direct) continue;
       const int n = part.q->n();
-      const int width = part.direct ? direct_columns(part.q->w, few) : columns;
       const int height = std::max(1, std::min(part.panels, kTaskRows / kQuantRows));
       for (int p = 0; p < part.panels; p += height) {
-        for (int col = 0; col < n; col += width) {
+        for (int col = 0; col < n; col += columns) {
           s.tasks.push_back({static_cast<int>(i), p, std::min(height, part.panels - p), col,
-                             std::min(width, n - col)});
+                             std::min(columns, n - col)});
         }
       }
     }
@@ -236,14 +245,29 @@ class Run {
     }
   }
 
-  // Codes of a task of few rows: a run of W, but so that all threads have several.
-  std::int64_t direct_bytes() const {
-    std::int64_t all = 0;
-    for (const Part& p : store().parts) {
-      if (p.direct) all += p.q->n() * static_cast<std::int64_t>(p.q->w.row_bytes());
+  void plan_direct() {
+    Store& s = store();
+    const std::int64_t threads = ctx_.threads();
+    std::int64_t left = 0;
+    for (const Part& p : s.parts) left += p.direct ? bytes_of(p, p.q->n()) : 0;
+    const std::int64_t least = std::min(kLeastDirectBytes, left / (kDirectTasks * threads));
+    for (std::size_t i = 0; i < s.parts.size(); ++i) {
+      const Part& part = s.parts[i];
+      if (!part.direct) continue;
+      const int n = part.q->n();
+      for (int col = 0, width = 0; col < n; col += width) {
+        const std::int64_t bytes =
+            std::clamp(left / (kDirectShares * threads), least, kMostDirectBytes);
+        width = std::min(direct_columns(part.q->w, bytes), n - col);
+        left -= bytes_of(part, width);
+        s.tasks.push_back({static_cast<int>(i), 0, part.panels, col, width});
+      }
     }
-    return std::min(kDirectBytes, all / (kDirectTasks * ctx_.threads()));
   }
+  static std::int64_t bytes_of(const Part& part, int columns) {
+    return columns * static_cast<std::int64_t>(part.q->w.row_bytes());
+  }
+  // Whole vectors of outputs.
   static int direct_columns(const QuantView& w, std::int64_t bytes) {
     const std::int64_t lines = bytes / std::max<std::int64_t>(w.row_bytes(), 1);
     return static_cast<int>(std::clamp<std::int64_t>(lines / kQuantLanes * kQuantLanes, kQuantLanes,
