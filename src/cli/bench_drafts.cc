@@ -37,6 +37,7 @@ Json to_json(const infer::DraftBenchResult& r) {
                  {"pass_seconds", c.pass_seconds},
                  {"draft_seconds", c.draft_seconds},
                  {"right", c.right},
+                 {"experts", c.experts},
                  {"predicted_gain", nullptr}};
     if (c.mode == infer::MtpMode::kOn) json["predicted_gain"] = c.predicted_gain;
     cases.push_back(std::move(json));
@@ -48,9 +49,9 @@ Json to_json(const infer::DraftBenchResult& r) {
 }
 
 void print_table(const infer::DraftBenchResult& r) {
-  print_line(fmt::format("{:<5} {:>7} {:>10} {:>6} {:>7} {:>10} {:>12} {:>9} {:>9}  {}", "mtp",
-                         "drafts", "tokens/s", "gain", "by CPU", "predicted", "tokens/pass",
-                         "ms/pass", "drafting", "right"));
+  print_line(fmt::format("{:<5} {:>7} {:>10} {:>6} {:>7} {:>10} {:>12} {:>9} {:>9} {:>8}  {}",
+                         "mtp", "drafts", "tokens/s", "gain", "by CPU", "predicted", "tokens/pass",
+                         "ms/pass", "drafting", "experts", "right"));
   for (const infer::DraftBenchCase& c : r.cases) {
     std::string right;
     for (const double share : c.right) {
@@ -58,10 +59,10 @@ void print_table(const infer::DraftBenchResult& r) {
     }
     const bool on = c.mode == infer::MtpMode::kOn;
     print_line(fmt::format(
-        "{:<5} {:>7} {:>10.1f} {:>6.2f} {:>7.2f} {:>10} {:>12.2f} {:>9.3f} {:>9.3f}  {}",
+        "{:<5} {:>7} {:>10.1f} {:>6.2f} {:>7.2f} {:>10} {:>12.2f} {:>9.3f} {:>9.3f} {:>8.2f}  {}",
         infer::name(c.mode), c.mode == infer::MtpMode::kAuto ? "" : std::to_string(c.drafts),
         c.tokens_per_s, c.gain, c.cpu_gain, on ? fmt::format("{:.2f}", c.predicted_gain) : "",
-        c.tokens_per_pass, 1e3 * c.pass_seconds, 1e3 * c.draft_seconds, right));
+        c.tokens_per_pass, 1e3 * c.pass_seconds, 1e3 * c.draft_seconds, c.experts, right));
   }
   print_line("");
   print_line(
@@ -72,11 +73,13 @@ void print_table(const infer::DraftBenchResult& r) {
       "gain: tokens/s over those without drafts in the same turn, median; by CPU: processor time "
       "per token instead.");
   print_line(
-      "ms/pass: of the main model; drafting: of the MTP layer behind it. right: of a pass's first "
-      "drafts, of its");
+      "ms/pass: of the main model; drafting: of the MTP layer behind it; experts: of a layer that "
+      "a "
+      "pass read.");
   print_line(
-      "second ones where the first was right, and so on. predicted: from these and passes of such "
-      "sizes by themselves.");
+      "right: of a pass's first drafts, of its second ones where the first was right, and so on. "
+      "predicted: from");
+  print_line("these, from passes of such sizes by themselves, and from the experts.");
   print_line("Every answer was the same.");
 }
 

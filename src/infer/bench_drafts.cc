@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "cost/pass.h"
 #include "infer/bench_infer.h"
 
 namespace cachalot::infer {
@@ -19,10 +20,36 @@ double cpu_seconds() {
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
+// Experts that passes behind the prompt read, per layer. Counted in the turn that is not timed.
+class ExpertCount {
+ public:
+  bool active = false;
+
+  // Which experts one layer chose for the rows of a pass.
+  void hear(MatView<const std::int32_t> chosen) {
+    if (!active) return;
+    ids_.clear();
+    for (int i = 0; i < chosen.rows; ++i) {
+      ids_.insert(ids_.end(), chosen.row(i), chosen.row(i) + chosen.cols);
+    }
+    std::sort(ids_.begin(), ids_.end());
+    sum_ += std::unique(ids_.begin(), ids_.end()) - ids_.begin();
+    ++layers_;
+  }
+  double mean() const {
+    return layers_ > 0 ? static_cast<double>(sum_) / static_cast<double>(layers_) : 0;
+  }
+
+ private:
+  std::vector<std::int32_t> ids_;
+  std::int64_t sum_ = 0, layers_ = 0;
+};
+
 // One way to answer, with an engine of its own: what `auto` has learned stays from turn to turn.
 struct Way {
   MtpMode mode;
   int drafts;
+  std::unique_ptr<ExpertCount> experts;  // the engine reports to it
   std::unique_ptr<Engine> engine;
   std::vector<double> speed, cpu;  // tokens/s and seconds per token, of each turn
   MtpStats mtp;
@@ -58,7 +85,20 @@ std::vector<Way> ways(const Context& ctx, const model::Model& model, const Draft
     config.kept_texts = 0;  // every turn reads the prompt, as the first one does
     config.store = nullptr;
     config.cache_bytes = cache;
-    all.push_back({mode, drafts, std::make_unique<Engine>(ctx, model, config), {}, {}, {}, 0});
+    auto experts = std::make_unique<ExpertCount>();
+    const int layers = model.config().num_hidden_layers;  // the MTP layer comes behind them
+    config.on_routing = [count = experts.get(), layers](std::int64_t, int layer,
+                                                        MatView<const std::int32_t> chosen) {
+      if (layer < layers) count->hear(chosen);
+    };
+    all.push_back({mode,
+                   drafts,
+                   std::move(experts),
+                   std::make_unique<Engine>(ctx, model, config),
+                   {},
+                   {},
+                   {},
+                   0});
   };
   add(MtpMode::kOff, 0);
   for (const int length : o.lengths) add(MtpMode::kOn, length);
@@ -69,11 +109,13 @@ std::vector<Way> ways(const Context& ctx, const model::Model& model, const Draft
 void answer(Way& way, const Request& asked, bool counts, std::vector<std::int32_t>& want) {
   Request request = asked;
   double begin = 0;
-  request.on_token = [&begin](const NewToken&) {
+  request.on_token = [&](const NewToken&) {
     if (begin == 0) begin = cpu_seconds();
+    way.experts->active = !counts;  // the prompt is read
     return true;
   };
   const Result result = way.engine->run(request);
+  way.experts->active = false;
   const double cpu = cpu_seconds() - begin;
   if (want.empty()) want = result.tokens();
   if (result.tokens() != want) {
@@ -111,11 +153,22 @@ DraftBenchCase summary(const Way& way, const Way& off) {
   const auto passes = static_cast<double>(std::max<std::int64_t>(1, stats.passes));
   c.pass_seconds = stats.pass_seconds / passes;
   c.draft_seconds = stats.draft_seconds / passes;
+  c.experts = way.experts->mean();
   for (std::size_t j = 0; j < way.mtp.drafted_at.size() && way.mtp.drafted_at[j] > 0; ++j) {
     c.right.push_back(static_cast<double>(way.mtp.accepted_at[j]) /
                       static_cast<double>(way.mtp.drafted_at[j]));
   }
   return c;
+}
+
+// What a pass of the text takes by what one of random tokens took, if reading is what takes time.
+double seconds_of_text(const model::Model& model, const InferBenchCase& pass, double experts) {
+  if (experts == 0) return pass.seconds;
+  const cost::WeightBytes weights = cost::weight_bytes(model);
+  const double layer = weights.moe_layers * weights.expert;
+  // cost's bytes are those of the experts that it expects.
+  const double dense = pass.cost.bytes() - layer * pass.cost.experts;
+  return pass.seconds * (dense + layer * experts) / (dense + layer * pass.experts);
 }
 
 // Passes of these sizes by themselves, half way through the answer.
@@ -131,12 +184,13 @@ void predict(const Context& ctx, const model::Model& model, const DraftBenchOpti
   passes.contexts = {std::clamp(middle, 0, std::max(0, most))};
   for (const int length : o.lengths) passes.drafts.push_back(length);
   const auto measured = bench_decode(ctx, model, passes, progress);
-  const double plain = measured.front().seconds;
+  const double plain = seconds_of_text(model, measured.front(), cases.front().experts);
   for (DraftBenchCase& c : cases) {
     if (c.mode != MtpMode::kOn) continue;
     for (const InferBenchCase& pass : measured) {
       if (pass.drafts != c.drafts) continue;
-      c.predicted_gain = tokens_of_pass(c.right) * plain / (pass.seconds + pass.draft_seconds);
+      const double seconds = seconds_of_text(model, pass, c.experts) + pass.draft_seconds;
+      c.predicted_gain = tokens_of_pass(c.right) * plain / seconds;
     }
   }
 }

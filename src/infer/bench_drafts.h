@@ -34,8 +34,9 @@ struct DraftBenchCase {
   double draft_seconds = 0;   // and what the MTP layer took behind it
   std::vector<double> right;  // how often the first, the second ... draft was, where the one before
                               // it was
+  double experts = 0;         // of a layer that a pass read, mean; 0 without experts
   // Of kOn: what these shares of right drafts would bring, if passes took what passes of such sizes
-  // take by themselves (bench_decode).
+  // take by themselves (bench_decode), longer or shorter as the bytes of the text's experts are.
   double predicted_gain = 0;
 };
 

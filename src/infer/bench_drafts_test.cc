@@ -34,6 +34,7 @@ TEST(BenchDrafts, CasesAnswerAlikeAndCountWhatTheyDrafted) {
   EXPECT_EQ(off.gain, 1);
   EXPECT_EQ(off.tokens_per_pass, 1);
   EXPECT_TRUE(off.right.empty());
+  EXPECT_EQ(off.experts, model.config().route.topk);
   for (std::size_t i = 1; i < 3; ++i) {
     const DraftBenchCase& on = r.cases[i];
     EXPECT_EQ(on.drafts, o.lengths[i - 1]);
@@ -44,6 +45,9 @@ TEST(BenchDrafts, CasesAnswerAlikeAndCountWhatTheyDrafted) {
     // fewer of them, or more right ones than were wanted.
     EXPECT_NEAR(on.tokens_per_pass, tokens_of_pass(on.right), 0.5);
     EXPECT_GT(on.predicted_gain, 0);
+    // One row reads its own experts, more rows no fewer and none of them twice.
+    EXPECT_GE(on.experts, off.experts);
+    EXPECT_LE(on.experts, (1 + on.drafts) * off.experts);
     EXPECT_GT(on.tokens_per_s, 0);
     EXPECT_GT(on.cpu_seconds, 0);
   }
