@@ -177,9 +177,12 @@ class Run {
   // Gate and up of an MLP have one input, and all experts have it where one token is decoded.
   static bool has_same_rows(const Part& before, const Part& part) {
     const MatRef &x = before.g->a, &y = part.g->a;
-    return before.direct && part.direct && before.kind == part.kind && x.data == y.data &&
-           x.dtype == y.dtype && x.rows == y.rows && x.cols == y.cols && !before.g->trans_a &&
-           !part.g->trans_a && (x.rows == 1 || x.stride == y.stride);
+    const bool packed_alike = before.direct == part.direct && before.share_a == part.share_a &&
+                              (part.direct || part.share_a) && before.kind == part.kind &&
+                              before.scaled == nullptr && part.scaled == nullptr;
+    return packed_alike && x.data == y.data && x.dtype == y.dtype && x.rows == y.rows &&
+           x.cols == y.cols && before.g->trans_a == part.g->trans_a &&
+           (part.rows == 1 || x.stride == y.stride);
   }
 
   void pack_shared() {
