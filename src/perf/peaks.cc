@@ -14,18 +14,7 @@ namespace cachalot::perf {
 
 namespace {
 
-// 1.5 ms: long enough that starting the threads does not count, short enough to be repeated often.
-// Small chunks, so that the threads end together.
-constexpr int kChunksPerThread = 100;
-constexpr int kTurns = 7000;  // of 12 instructions: about 16 us
 constexpr std::size_t kReadBytes = std::size_t{512} << 20;
-
-bool has(cpu::Level level) {
-  for (const cpu::Level here : cpu::supported_levels()) {
-    if (here == level) return true;
-  }
-  return false;
-}
 
 template <class F>
 double seconds(F&& f) {
@@ -35,6 +24,18 @@ double seconds(F&& f) {
 }
 
 #ifdef CACHALOT_X86
+// 1.5 ms: long enough that starting the threads does not count, short enough to be repeated often.
+// Small chunks, so that the threads end together.
+constexpr int kChunksPerThread = 100;
+constexpr int kTurns = 7000;  // of 12 instructions: about 16 us
+
+bool has(cpu::Level level) {
+  for (const cpu::Level here : cpu::supported_levels()) {
+    if (here == level) return true;
+  }
+  return false;
+}
+
 // 12 independent sums hide a latency of 4 cycles on two units (and of 6 on one).
 #define CACHALOT_TWELVE(op, r)                                                                    \
   op " %%" r "0, %%" r "1, %%" r "2\n" op " %%" r "0, %%" r "1, %%" r "3\n" op " %%" r "0, %%" r  \

@@ -9,11 +9,13 @@
 //   namespace cachalot::cpu::avx512 { ... }
 //   CACHALOT_END_TARGET
 //
+// With CACHALOT_PORTABLE, and on other machines than x86-64, there are only the definitions.
+//
 // No constants of vector type at namespace scope: their initialisation would run at load, on any
 // machine.
 #pragma once
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(CACHALOT_PORTABLE)
 #define CACHALOT_X86 1
 
 // GCC 12 warns of its own headers (GCC bug 105593: the undefined start values of some intrinsics).
