@@ -21,8 +21,8 @@ class FetchList {
  public:
   static constexpr std::ptrdiff_t kRun = 1024;  // bytes that a thread asks for at a time
   static constexpr std::size_t kMostPieces = 32;
-  static constexpr std::ptrdiff_t kMostBytes = std::ptrdiff_t{1}
-                                               << 20;  // what caches have room for
+  // What a second cache has room for.
+  static constexpr std::ptrdiff_t kMostBytes = std::ptrdiff_t{1} << 20;
 
   // In place of what there was. What is too much is left out.
   void set(std::span<const MemoryPiece> pieces) noexcept {

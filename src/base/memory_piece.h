@@ -1,4 +1,5 @@
-// Memory that will be read soon: never owned, never read through this, a hint to caches.
+// A piece of memory that is spoken of (placed, fetched into caches), never owned or read through
+// this.
 #pragma once
 
 #include <cstddef>

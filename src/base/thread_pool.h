@@ -73,8 +73,8 @@ class ThreadPool {
   // alone.
   void run_on_each(RangeFn fn);
   // What the next range will read: threads that wait for it, or for the end of this one, fetch it
-  // into their caches meanwhile, each some of it (base/fetch_list.h). Takes the place of what
-  // was said before. For whoever calls `run`, between the ranges.
+  // into their caches meanwhile (base/fetch_list.h). Takes the place of what was said before. For
+  // whoever calls `run`, between the ranges.
   void fetch_while_waiting(std::span<const MemoryPiece> pieces) noexcept;
   // Of this pool and no other one of the process.
   std::uint64_t id() const noexcept;
