@@ -2,6 +2,7 @@
 """tools/design_study.py must say what came out: its numbers by hand, its page and its driver on runs made up here."""
 import json
 import pathlib
+import shutil
 import stat
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
+import design_pace as pace  # noqa: E402
 import design_pages as pages  # noqa: E402
 import design_study  # noqa: E402
 import parity_numbers as numbers  # noqa: E402
@@ -35,7 +37,8 @@ precision = "bf16"
 """
 
 # Stands in for `cachalot`: a profile, a plan, and a "run" of 8 steps whose bits per byte come from its recipe's name and its
-# seed. Asked to stop at step 3 by a file, it does so once, or dies; every start is noted.
+# seed. Asked to stop at step 3 by a file, it does so once, or dies; every start is noted. A run in the folder "pace" takes 0.45 s a
+# step, the n-th of a recipe 10 n % longer, and its first step ten times as long.
 FAKE = '''#!{python}
 import json, os, pathlib, signal, sys
 args = sys.argv[1:]
@@ -68,10 +71,19 @@ name = pathlib.Path(args[args.index("train") + 1]).stem
 loss = {{"recipe": 1.8, "small": 1.9}}.get(name, 2.0) + 0.01 * int(sets["run.seed"])
 stop = pathlib.Path("stop_" + run.name)
 steps = 3 if stop.exists() else 8
-minutes = float(sets["run.fit_minutes"])
 lines = []
+if run.name == "pace":
+    with open("turns.txt", "a+") as turns:
+        turns.write(name + "\\n")
+        turns.seek(0)
+        turn = turns.read().split().count(name)
+    elapsed = [4.5 + (0.45 + 0.045 * turn) * i for i in range(40)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps({{"step": i + 1, "loss": 5.0, "elapsed_s": at}}) + "\\n"
+                                               for i, at in enumerate(elapsed)))
+    print("{{}}")
+    sys.exit()
 for i in range(steps):
-    lines.append({{"step": i + 1, "loss": loss, "tokens_per_s": 512.0, "elapsed_s": 60 * minutes * (i + 1) / 8}})
+    lines.append({{"step": i + 1, "loss": loss, "tokens_per_s": 512.0, "elapsed_s": 450 * (i + 1)}})
     if i + 1 in (4, 8):
         lines.append({{"step": i + 1, "validation_loss": loss, "validation_bits_per_byte": loss + 0.1 * (8 - i - 1)}})
 (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\\n" for line in lines))
@@ -81,7 +93,7 @@ if stop.exists():
     if how == "die":
         os.kill(os.getpid(), signal.SIGKILL)
 print(json.dumps({{"ended": "done" if steps == 8 else "stopped", "step": steps, "tokens": 2048 * steps, "skipped_steps": 0,
-    "seconds": 60 * minutes, "parameters": 9000000, "optimizer_bytes_per_parameter": 8.0, "validation": {{"nats_per_token": 1.3,
+    "seconds": 3600.0, "parameters": 9000000, "optimizer_bytes_per_parameter": 8.0, "validation": {{"nats_per_token": 1.3,
     "bits_per_byte": loss, "mtp_loss": 3.0, "mtp_acceptance": 0.5, "tokens": 1000}}}}))
 '''
 
@@ -109,8 +121,9 @@ class Told(pages.Told):
 def told(*hands):
     plan = {"law": "a law", "unique_tokens": 1000, "best": PREDICTED,
             "by_hand": [dict(PREDICTED, name=name, unique_tokens=500, bits_per_byte=bits) for name, bits in hands]}
-    options = types.SimpleNamespace(budget="1min", seeds=2, set=[], hardware=None, precision="bf16", beside=[pathlib.Path("configs/small.toml")], docs=None)
-    return Told(plan, 1.0, options, [["cachalot", "plan"]], pathlib.Path("text.txt"), "text.txt", None)
+    options = types.SimpleNamespace(budget="1min", seeds=2, threads=2, set=[], hardware=None, precision="bf16", beside=[pathlib.Path("configs/small.toml")], docs=None)
+    pace = {name: {"seconds_per_step": [1.8, 2.0, 3.0], "steps": 30} for name in ("design", *(name for name, _ in hands))}
+    return Told(plan, pace, 1.0, options, [["cachalot", "plan"]], pathlib.Path("text.txt"), "text.txt", None)
 
 
 def finished(**arms):
@@ -150,23 +163,32 @@ class Page(unittest.TestCase):
 
     def test_speeds_and_texts_read_are_by_hand(self):
         text = self.page(finished(design=[1.8], small=[1.9]), ("small", 1.9))
-        self.assertIn("| design | 640 | 500 | +28.0 % | 500 | 1.0 |", text)
+        # 1000 tokens a step, 2 s the median one.
+        self.assertIn("| design | 640 | 500 | +28.0 % | 333 to 556 | 1.0 |", text)
         # 4000 tokens of 1000, and of the 500 that the other recipe cuts the text into.
         self.assertIn("| 2048 | 0.002 | 4 | 0.0 M | 4.0 |", text)
         self.assertIn("| 2048 | 0.002 | 4 | 0.0 M | 8.0 |", text)
-        self.assertNotIn("Not the same time", text)
 
-    def test_a_run_of_another_length_is_named(self):
+    def test_how_runs_were_run_is_said(self):
         runs = finished(design=[1.8], small=[1.9])
-        runs["small-seed1"] = made_up("small-seed1", 1.9, seconds=66.0)
-        self.assertIn("**Not the same time:**", self.page(runs, ("small", 1.9)))
-        self.assertIn("small-seed1 1.1.", self.page(runs, ("small", 1.9)))
+        runs["small-seed1"].info.update(jobs=2, threads=1)
+        self.assertIn("one run after the other, 2 threads each; 2 runs side by side, 1 thread each.", self.page(runs, ("small", 1.9)))
 
-    def test_curves_are_means_over_minutes(self):
+    def test_curves_are_means_at_the_measured_pace(self):
         runs = [made_up("a", 1.8), made_up("b", 2.0, seconds=66.0)]
-        ((minutes, value),) = pages.held_out_curve(runs)
-        self.assertAlmostEqual(minutes, 1.05)
+        ((minutes, value),) = pages.held_out_curve(runs, 0.25)
+        self.assertAlmostEqual(minutes, 1.0)
         self.assertAlmostEqual(value, 1.9)
+        self.assertEqual([minutes for minutes, _ in pages.training_curve(runs[0], 0.25)], [0.25, 0.5, 0.75, 1.0])
+
+
+class Pace(unittest.TestCase):
+    def test_the_first_tenth_is_left_out(self):
+        lines = [{"step": i + 1, "loss": 1.0, "elapsed_s": at} for i, at in enumerate([9.0, 18.0, *(18.0 + 0.5 * k for k in range(1, 19))])]
+        self.assertAlmostEqual(pace.seconds_per_step(lines), 0.5 * 17 / 17)
+        self.assertAlmostEqual(pace.seconds_per_step(lines[:2]), 9.0)
+        self.assertIsNone(pace.seconds_per_step(lines[:1]))
+        self.assertIsNone(pace.seconds_per_step([{"step": 4, "validation_loss": 1.0}]))
 
 
 class Drive(unittest.TestCase):
@@ -184,7 +206,7 @@ class Drive(unittest.TestCase):
             (self.at / f"{name}.toml").write_text("[model]  # by hand\n")
         tools = self.at / "tools"
         tools.mkdir()
-        for name in ("design_study.py", "design_pages.py", "parity_numbers.py", "plot_metrics.py", "study.py"):
+        for name in ("design_study.py", "design_pace.py", "design_pages.py", "parity_numbers.py", "plot_metrics.py", "study.py"):
             (tools / name).write_text((ROOT / "tools" / name).read_text())
 
     def drive(self, *more):
@@ -203,19 +225,26 @@ class Drive(unittest.TestCase):
     def test_a_study_from_profile_to_page(self):
         got = self.drive()
         self.assertEqual(got.returncode, 0, got.stderr)
-        self.assertEqual(self.starts(), ["plan probe", "plan design", "design-seed1", "small-seed1", "large-seed1", "design-seed2",
-                                         "small-seed2", "large-seed2"])
+        self.assertEqual(self.starts(), ["plan probe", "plan design", *["pace"] * 15, "design-seed1", "small-seed1", "large-seed1",
+                                         "design-seed2", "small-seed2", "large-seed2"])
+        self.assertEqual((self.at / "turns.txt").read_text().split(), ["recipe", "small", "large"] * 5)
+        found = json.loads((self.at / "runs/design-study/pace.json").read_text())
+        for name in ("design", "small", "large"):
+            for turn, seconds in enumerate(found[name]["seconds_per_step"], 1):
+                self.assertAlmostEqual(seconds, 0.45 + 0.045 * turn)
+            self.assertIn(found[name]["steps"], (6153, 6154))  # 3600 s of 0.585 s
         self.assertIn("| design | 1.8100 | 1.8200 | **1.8150** |", self.page())
         self.assertIn("cachalot --threads 2 train runs/design-study/plan/small.toml --run runs/design-study/small-seed2 --set "
-                      "data.corpus=text.txt --set run.fit_minutes=60 --set run.max_minutes=0 --set run.seed=2 --set "
-                      "run.eval_every=20 --set run.checkpoint_every=3", self.page())
+                      f"data.corpus=text.txt --set schedule.steps={found['small']['steps']} --set run.fit_minutes=0 --set "
+                      "run.max_minutes=0 --set run.seed=2 --set run.eval_every=1538 --set run.checkpoint_every=205 --set "
+                      "run.log_every=12", self.page())
         for picture in (self.at / "docs/images").iterdir():
             self.assertIn(f"(../images/{picture.name})", self.page())
         before = self.page()
         self.assertEqual(self.drive("--pages-only").returncode, 0)
         self.assertEqual(self.page(), before)
         self.assertEqual(self.drive().returncode, 0)
-        self.assertEqual(len(self.starts()), 8)
+        self.assertEqual(len(self.starts()), 23)
 
     def test_a_run_that_was_killed_goes_on_and_the_rest_is_not_repeated(self):
         (self.at / "stop_small-seed1").write_text("die")
@@ -245,7 +274,7 @@ class Drive(unittest.TestCase):
 
     def test_another_study_in_the_folder_is_refused(self):
         self.assertEqual(self.drive("--plan-only").returncode, 0)
-        self.assertEqual(self.starts(), ["plan probe", "plan design"])
+        self.assertEqual(self.starts(), ["plan probe", "plan design", *["pace"] * 15])
         got = self.drive("--plan-only", "--budget", "30min")
         self.assertEqual(got.returncode, 1)
         self.assertIn("another budget", got.stderr)
@@ -253,7 +282,29 @@ class Drive(unittest.TestCase):
         got = self.drive("--plan-only")
         self.assertEqual(got.returncode, 1)
         self.assertIn("other recipes", got.stderr)
-        self.assertEqual(len(self.starts()), 2)
+        self.assertEqual(len(self.starts()), 17)
+
+    def test_a_record_goes_on_where_another_machine_stopped(self):
+        record = str(self.at / "record")
+        (self.at / "stop_small-seed1").write_text("stop")
+        self.assertEqual(self.drive("--record", record).returncode, 1)
+        shutil.rmtree(self.at / "runs")  # checkpoints are not kept: small-seed1 begins again
+        begun = self.at / "runs/design-study/design-seed1/metrics.jsonl"
+        begun.parent.mkdir(parents=True)
+        begun.write_text("")
+        (self.at / "starts.txt").unlink()
+        got = self.drive("--record", record, "--jobs", "2")
+        self.assertEqual(got.returncode, 0, got.stderr)
+        self.assertEqual(sorted(self.starts()), ["design-seed2", "large-seed1", "large-seed2", "small-seed1", "small-seed2"])
+        self.assertIn("6 runs of 1h, 1 finished", got.stderr)
+        self.assertIn("2 at a time, 1 threads each", got.stderr)
+        self.assertEqual(len(begun.read_text().splitlines()), 10)
+        self.assertIn("one run after the other, 2 threads each; 2 runs side by side, 1 thread each.", self.page())
+        kept = sorted(str(path.relative_to(record)) for path in pathlib.Path(record).rglob("*") if path.is_file())
+        runs = [f"{name}-seed{seed}/{file}" for name in ("design", "large", "small") for seed in (1, 2)
+                for file in ("asked.json", "finished.json", "metrics.jsonl")]
+        self.assertEqual(kept, sorted(["machine.toml", "pace.json", "plan.asked.json", "plan.json", "plan/large.toml", "plan/recipe.toml",
+                                       "plan/small.toml", *runs]))
 
 
 class Time(unittest.TestCase):

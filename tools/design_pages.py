@@ -18,6 +18,7 @@ DESIGN = "design"
 class Told:
     """What the runs themselves do not say."""
     plan: dict  # what `cachalot plan design --json` said
+    pace: dict  # what design_pace.measure() said
     minutes: float
     options: object
     commands: list
@@ -30,6 +31,9 @@ class Told:
 
     def predicted(self, arm):
         return self.plan["best"] if arm == DESIGN else next(one for one in self.plan["by_hand"] if one["name"] == arm)
+
+    def step_minutes(self, arm):
+        return numbers.median(self.pace[arm]["seconds_per_step"]) / 60
 
     def unique_tokens(self, arm):
         return self.plan["unique_tokens"] if arm == DESIGN else self.predicted(arm)["unique_tokens"]
@@ -63,17 +67,6 @@ def bits_of(finished, arm):
     return [bits(run) for _, run in runs_of(finished, arm)]
 
 
-def quantile(values, share):
-    values = sorted(values)
-    return values[min(len(values) - 1, int(share * len(values)))]
-
-
-def speeds(run):
-    """Median and fastest tenth of the steps' tokens per second."""
-    values = [value for _, value in run.curve("tokens_per_s")]
-    return numbers.median(values), quantile(values, 0.9)
-
-
 def verdict(told, finished):
     """(whether the design is better than every other, in means; the sentences that say so)."""
     own = bits_of(finished, DESIGN)
@@ -97,29 +90,21 @@ def verdict(told, finished):
     return won, lines
 
 
-def minutes_at(run):
-    """{step: minutes of training} of a run."""
-    return {line["step"]: line["elapsed_s"] / 60 for line in run.lines if line.get("elapsed_s") is not None}
+def held_out_curve(some, step_minutes):
+    """Mean over runs at each validation: [(minutes at the measured pace, bits per byte)]."""
+    points = numbers.mean_curve([run.curve("validation_bits_per_byte") for run in some])
+    return [(step * step_minutes, value) for step, value in points]
 
 
-def held_out_curve(some):
-    """Mean over runs of the k-th validation: [(minutes, bits per byte)]."""
-    curves = []
-    for run in some:
-        at = minutes_at(run)
-        curves.append([(at[step], value) for step, value in run.curve("validation_bits_per_byte") if step in at])
-    return [(mean([point[0] for point in points]), mean([point[1] for point in points])) for points in zip(*curves)]
-
-
-def training_curve(run):
+def training_curve(run, step_minutes):
     """Smoothed training loss in bits per byte: nats per token by the bytes of a held-out token."""
-    at, factor = minutes_at(run), bits(run) / run.validation()
-    return [(at[step], factor * value) for step, value in run.smooth() if step in at]
+    factor = bits(run) / run.validation()
+    return [(step * step_minutes, factor * value) for step, value in run.smooth()]
 
 
 def pictures(told, finished):
-    held = {arm: held_out_curve([run for _, run in runs_of(finished, arm)]) for arm in told.arms()}
-    trained = {arm: training_curve(runs_of(finished, arm)[0][1]) for arm in told.arms()}
+    held = {arm: held_out_curve([run for _, run in runs_of(finished, arm)], told.step_minutes(arm)) for arm in told.arms()}
+    trained = {arm: training_curve(runs_of(finished, arm)[0][1], told.step_minutes(arm)) for arm in told.arms()}
     # The first minutes lie far above the rest.
     late = {arm: [point for point in curve if point[0] > told.minutes / 20] or curve for arm, curve in trained.items()}
     return {
@@ -165,11 +150,12 @@ def speed_table(told, finished):
     rows = []
     for arm in told.arms():
         some = [run for _, run in runs_of(finished, arm)]
-        predicted = told.predicted(arm)["tokens_per_s"]
-        median, fast = (mean(column) for column in zip(*(speeds(run) for run in some)))
-        rows.append([arm, f"{predicted:,.0f}", f"{median:,.0f}", f"{100 * (predicted / median - 1):+.1f} %", f"{fast:,.0f}",
+        predicted, turns = told.predicted(arm)["tokens_per_s"], told.pace[arm]["seconds_per_step"]
+        per_step = some[0].result["tokens"] / some[0].steps
+        median, slow, fast = (per_step / seconds for seconds in (numbers.median(turns), max(turns), min(turns)))
+        rows.append([arm, f"{predicted:,.0f}", f"{median:,.0f}", f"{100 * (predicted / median - 1):+.1f} %", f"{slow:,.0f} to {fast:,.0f}",
                      ", ".join(f"{run.result['seconds'] / 60:.1f}" for run in some)])
-    return table(["", "predicted tokens/s", "median of the steps", "error", "fastest tenth", "minutes of the runs"], rows)
+    return table(["", "predicted tokens/s", "median of the turns", "error", "turns", "minutes that the runs took"], rows)
 
 
 def details_table(told):
@@ -193,12 +179,11 @@ def law_table(told, finished):
     return table(["bits per byte", "by the law", "measured"], rows) + "\n\n" + same.replace("three", f"{len(rows)}")
 
 
-def off_time(told, finished):
-    """What to say of runs whose steps took another time than asked."""
-    off = [f"{name} {run.result['seconds'] / 60:.1f}" for name, run in finished.items()
-           if abs(run.result["seconds"] / 60 / told.minutes - 1) > 0.03]
-    return ("" if not off else "\n\n**Not the same time:** steps of these runs took more than 3 % more or less than "
-            f"{told.minutes:g} minutes, because the machine's speed changed after their first steps: {', '.join(off)}.")
+def side_by_side(finished):
+    """How the runs were run, which changes their minutes and nothing else."""
+    ways = sorted({(run.info["jobs"], run.info["threads"]) for run in finished.values()})
+    return "; ".join(("one run after the other" if jobs == 1 else f"{jobs} runs side by side")
+                     + f", {threads} thread{'s' if threads != 1 else ''} each" for jobs, threads in ways)
 
 
 def page(told, names, finished):
@@ -206,6 +191,7 @@ def page(told, names, finished):
     seeds = sorted({seed for arm in told.arms() for seed, _ in runs_of(finished, arm)})
     one = next(iter(finished.values()))
     machine = one.info["machine"]
+    turns = len(next(iter(told.pace.values()))["seconds_per_step"])
     whole = len(finished) == len(names)
     begun = "" if whole else (f"**{len(finished)} of {len(names)} runs are finished**; what follows is of those. Missing: "
                               f"{', '.join(name for name in names if name not in finished)}.\n\n")
@@ -218,7 +204,7 @@ def page(told, names, finished):
         text = f"`{told.corpus.name}`"
     others = ", ".join(f"`configs/{path.name}`" if path.parent.name == "configs" else f"`{path.name}`" for path in told.options.beside)
     call = ["tools/design_study.py", "--budget", told.options.budget, "--seeds", str(told.options.seeds), "--threads",
-            str(one.info["threads"])]
+            str(told.options.threads)]
     if told.corpus.name != "bible.txt":
         call += ["--corpus", told.corpus_name]
     if told.options.hardware:
@@ -253,10 +239,10 @@ Asked: a lower mean than each of the others. {mark[0].upper() + mark[1:] if mark
 
 - Text: {text}, its last tenth held out, all of it: each token predicted once, from half a sequence or more. Losses are bits per byte,
   which do not depend on how a text is cut into tokens.
-- Time: {told.minutes:g} minutes of training steps for each run (`run.fit_minutes`: the schedule ends when they are over, as the speed of the first
-  steps has it); validations and checkpoints are not counted.
-- Machine: {machine['cpu']}, {machine['cores']} cores, kernels {machine['level']}, {one.info['threads']} threads, \
-{'one run after the other' if one.info['jobs'] == 1 else f"{one.info['jobs']} runs side by side"}.
+- Time: each run has the steps of {told.minutes:g} minutes, by the speed of its recipe on the idle machine with {told.options.threads} threads: the median of
+  {turns} turns, all recipes in each. So a slow minute of the machine costs no run its steps, and a run is the same bits
+  wherever it goes on and whatever runs beside it. Validations and checkpoints are not counted.
+- Machine: {machine['cpu']}, {machine['cores']} cores, kernels {machine['level']}; {side_by_side(finished)}.
 - Parameters: all that are trained, with the MTP layer; active ones are those in products that a token uses, without it.
 - A recipe's own are its sizes, tokens, sequence, tokens of a step and learning rate. What no part of a design says follows the same rules in all
   recipes (`cachalot plan design --beside`): dropout and weight decay by how often the text is read, beta2 by the tokens of a step, warm-up a
@@ -266,9 +252,9 @@ Asked: a lower mean than each of the others. {mark[0].upper() + mark[1:] if mark
 
 ## Predicted and measured
 
-Speed, by the profile that `cachalot plan probe` measured before the runs (mean over the runs):
+Speed, by the profile that `cachalot plan probe` measured, and as the turns before the runs had it:
 
-{speed_table(told, finished)}{off_time(told, finished)}
+{speed_table(told, finished)}
 
 Loss, by the law ({told.plan['law']}) that chose the design, in bits per byte of its own kind of text:
 

@@ -3,17 +3,18 @@
 
     tools/design_study.py                  an hour a run, three seeds of three recipes, the King James Bible: nine hours
     tools/design_study.py --minutes 55     the same, but stops after 55 minutes; call it again to go on
+    tools/design_study.py --record DIR     keeps what is finished in DIR too, a few MB, and goes on from there on another machine
     tools/design_study.py --pages-only     writes the page from what is finished
 
 It measures this machine (cachalot plan probe), asks for a design and for the same details (dropout, weight decay, warm-up, ...) in
-the recipes made by hand (cachalot plan design --beside configs/hand-*.toml), trains each for the same time on the same text, and
-writes docs/experiments/design.md with its pictures. First come all recipes with seed 1, then all with seed 2, and so on, so
-that a part of the study says something too.
+the recipes made by hand (cachalot plan design --beside configs/hand-*.toml), measures the steps of each that fit the time, in turns,
+trains each for those on the same text, and writes docs/experiments/design.md with its pictures. First come all recipes with seed
+1, then all with seed 2, and so on, so that a part of the study says something too.
 
-Everything lies in runs/design-study: the profile, the plan and a folder per run. A finished run is not repeated; one that was
-interrupted, even by kill -9, goes on from its newest checkpoint: call the same command again. The time of a run is that of its
-training steps; validations and checkpoints are not counted. Nothing else should run beside: the number of steps of a run is
-fixed by the speed of its first ones.
+Everything lies in runs/design-study: the profile, the plan, the pace and a folder per run. A finished run is not repeated; one that
+was interrupted, even by kill -9, goes on from its newest checkpoint: call the same command again. The time of a run is that of
+its training steps; validations and checkpoints are not counted. Profile and pace want an idle machine. The runs do not: their steps
+are fixed by then, and --jobs 2 shares the threads between two of them.
 """
 import argparse
 import hashlib
@@ -21,10 +22,12 @@ import json
 import os
 import pathlib
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 
+import design_pace
 import design_pages
 import parity_numbers
 import study
@@ -61,9 +64,13 @@ class Study(study.Driver):
         super().__init__(NAME, o)
         self.profile = self.root / "machine.toml"
         self.plan_file = self.root / "plan.json"
+        self.asked_file = self.root / "plan.asked.json"
         self.folder = self.root / "plan"
+        self.threads = max(1, o.threads // o.jobs)
+        self.pace_file = self.root / "pace.json"
+        self.repo = REPO
         self.limit = minutes_of(o.budget)
-        self.later = 0  # runs that are not begun behind those of train()
+        self.plan = self.pace = None  # as soon as they are made
 
     def cachalot(self, *arguments):
         line = [short(self.o.cachalot), *arguments]
@@ -99,50 +106,85 @@ class Study(study.Driver):
 
     def make_plan(self):
         """The plan is made once: a later version of the program, or another minute's profile, would change what is compared."""
-        asked = self.root / "plan.asked.json"
         if self.plan_file.exists():
-            if json.loads(asked.read_text()) != self.plan_asked():
+            if json.loads(self.asked_file.read_text()) != self.plan_asked():
                 self.leave(f"{short(self.root)} holds a study with another budget, precision, text, profile or other recipes; "
                            "remove it, or name another folder with --runs DIR")
         else:
             text = self.cachalot(*self.plan_command(), "--json")
-            asked.write_text(json.dumps(self.plan_asked(), indent=1))
+            self.asked_file.write_text(json.dumps(self.plan_asked(), indent=1))
             part = self.plan_file.with_suffix(".part")
             part.write_text(text)
             part.rename(self.plan_file)
         return json.loads(self.plan_file.read_text())
 
-    def runs(self, plan):
+    def arms(self):
+        names = ["design", *(one["name"] for one in self.plan["by_hand"])]
+        return [(name, self.folder / ("recipe.toml" if name == "design" else f"{name}.toml")) for name in names]
+
+    def make_pace(self):
+        """Measured once, as the plan is."""
+        if not self.pace_file.exists():
+            pace = design_pace.measure(self, self.arms(), self.o.pace_turns, self.o.pace_seconds)
+            part = self.pace_file.with_suffix(".part")
+            part.write_text(json.dumps(pace, indent=1))
+            part.rename(self.pace_file)
+        return design_pace.read(self.pace_file)
+
+    def runs(self):
         """All recipes with seed 1, then all with seed 2, ..."""
-        arms = [("design", self.folder / "recipe.toml", plan["best"])]
-        arms += [(one["name"], self.folder / f"{one['name']}.toml", one) for one in plan["by_hand"]]
         runs = []
         for seed in range(1, self.o.seeds + 1):
-            for name, recipe, predicted in arms:
-                steps = predicted["steps"]
-                # A checkpoint every other minute of an hour; validations are not counted, but take their time.
-                sets = [f"run.fit_minutes={self.limit:g}", "run.max_minutes=0", f"run.seed={seed}",
+            for name, recipe in self.arms():
+                steps = self.pace[name]["steps"]
+                # A checkpoint every other minute of an hour; some hundred lines are enough for a picture.
+                sets = [f"schedule.steps={steps}", "run.fit_minutes=0", "run.max_minutes=0", f"run.seed={seed}",
                         f"run.eval_every={max(1, round(steps / (self.o.validations + 1)))}",
-                        f"run.checkpoint_every={max(1, round(steps / 30))}"]
+                        f"run.checkpoint_every={max(1, round(steps / 30))}", f"run.log_every={max(1, round(steps / 500))}"]
                 runs.append(Run(f"{name}-seed{seed}", tuple(sets), recipe))
         return runs
 
     def rest(self, waiting):
-        behind = len(waiting) + self.later
+        behind = len(waiting)
         minutes = BESIDE_STEPS * self.limit * behind
         for run, _ in self.going.values():
-            done = study.newest(self.root / run.name).get("elapsed_s", 0) / 60
-            minutes += max(0, BESIDE_STEPS * (self.limit - done))
-        return f"{behind} wait; about {duration(minutes)} left"
+            steps = next(int(value.split("=")[1]) for value in run.sets if value.startswith("schedule.steps="))
+            minutes += BESIDE_STEPS * self.limit * (1 - study.newest(self.root / run.name).get("step", 0) / steps)
+        return f"{behind} wait; about {duration(minutes)} left on this machine alone"
 
-    def write_page(self, plan, runs):
+    def take_record(self):
+        """What another machine finished lies where it would if this one had; a run begun here makes way for a whole one."""
+        files = [path for path in self.o.record.rglob("*") if path.is_file()] if self.o.record else []
+        ours = {path.parent for path in self.root.glob("*/finished.json")}
+        for path in sorted(files, key=lambda path: (path.name == "finished.json", path)):
+            here = self.root / path.relative_to(self.o.record)
+            whole = (path.parent / "finished.json").exists() and here.parent not in ours
+            if whole or not here.exists():
+                here.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, here)
+
+    def keep(self, paths):
+        for path in paths if self.o.record else []:
+            there = self.o.record / path.relative_to(self.root)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, there)
+
+    def finish(self, pid, status, usage):
+        """The page is written again as soon as it would say more."""
+        folder = self.root / self.going[pid][0].name
+        super().finish(pid, status, usage)
+        self.keep([folder / name for name in ("asked.json", "metrics.jsonl", "finished.json")])
+        self.write_page()
+
+    def write_page(self):
         """The page of what is finished; nothing without a run of each recipe."""
+        runs = self.runs()
         finished = {run.name: parity_numbers.Finished.read(self.root / run.name) for run in runs
                     if (self.root / run.name / "finished.json").exists()}
         commands = ([] if self.o.hardware else [[short(self.o.cachalot), *self.probe_command()]])
         commands.append([short(self.o.cachalot), *self.plan_command()])
         commands += [self.command(run) for run in runs]
-        told = design_pages.Told(plan, self.limit, self.o, commands, self.corpus, short(self.corpus), self.folder)
+        told = design_pages.Told(self.plan, self.pace, self.limit, self.o, commands, self.corpus, short(self.corpus), self.folder)
         written = design_pages.write(told, [run.name for run in runs], finished)
         if not written:
             self.say("no page yet: it needs a finished run of each recipe")
@@ -158,17 +200,24 @@ def parse_arguments():
                         help="a recipe made by hand, instead of configs/hand-demo.toml and configs/hand-gpt.toml; several times")
     parser.add_argument("--hardware", type=pathlib.Path, metavar="FILE", help="a profile, instead of measuring this machine")
     parser.add_argument("--precision", choices=["f32", "bf16", "fp8"], default="bf16", help="of every run (bf16)")
+    parser.add_argument("--pace-turns", type=int, default=5, metavar="N", help="measurements of each recipe's speed (5)")
+    parser.add_argument("--pace-seconds", type=float, default=30, metavar="N", help="of each of them (30)")
+    parser.add_argument("--record", type=pathlib.Path, metavar="DIR",
+                        help="a copy of profile, plan, pace and finished runs without their checkpoints: what is there is taken as "
+                             "finished, what gets finished goes there")
     parser.add_argument("--validations", type=int, default=3, metavar="N", help="of a run before its end, for the picture (3)")
     parser.add_argument("--minutes", type=float, default=0, metavar="N",
                         help="stop after so long, saved; the same command goes on (0: train to the end)")
-    parser.add_argument("--plan-only", action="store_true", help="profile and plan alone; trains nothing")
-    study.add_arguments(parser, os.cpu_count() or 1, "runs side by side (1): more would slow each other down",
+    parser.add_argument("--plan-only", action="store_true", help="profile, plan and pace alone; trains nothing")
+    study.add_arguments(parser, os.cpu_count() or 1, "runs side by side, which share the threads (1)",
                         "runs/design-study")
     o = parser.parse_args()
     o.beside = [path.resolve() for path in o.beside or [REPO / name for name in HAND_MADE]]
     study.check_arguments(parser, o)
     if o.validations < 0 or o.minutes < 0:
         parser.error("--validations and --minutes have to be 0 at least")
+    if o.pace_turns < 1 or not o.pace_seconds > 0:
+        parser.error("--pace-turns has to be 1 at least, --pace-seconds more than 0")
     for path in o.beside:
         if not path.exists():
             parser.error(f"--beside {path}: there is no such file")
@@ -187,25 +236,27 @@ def main():
         study.need_program(NAME, o)
         study.stop_on_sigterm(NAME)
         o.runs.mkdir(parents=True, exist_ok=True)
+        driver.take_record()
         driver.make_corpus()
         driver.make_profile()
-    plan = driver.make_plan()
-    best = plan["best"]
+    driver.plan = driver.make_plan()
+    best = driver.plan["best"]
     driver.say(f"the design: {best['layers']} layers of {best['hidden_size']}, "
                + (f"{best['experts']} experts" if best["experts"] else "dense")
                + f", {best['active_parameters'] / 1e6:.2f} M active parameters, {best['tokens_per_s']:.0f} tokens/s predicted")
+    driver.pace = design_pace.read(driver.pace_file) if o.pages_only else driver.make_pace()
+    if driver.pace is None:
+        driver.leave(f"no page: {short(driver.pace_file)} is missing, so nothing was trained yet")
+    driver.keep([driver.profile, driver.plan_file, driver.asked_file, driver.pace_file, *sorted(driver.folder.iterdir())])
     if o.plan_only:
         return
-    runs = driver.runs(plan)
+    runs = driver.runs()
     missing = [] if o.pages_only else [run for run in runs if not driver.is_finished(run)]
     driver.say(f"{len(runs)} runs of {o.budget}, {sum((o.runs / run.name / 'finished.json').exists() for run in runs)} finished")
-    for done, run in enumerate(missing, 1):  # the page is written again as soon as it would say more
-        driver.later = len(missing) - done
-        if not driver.train([run], until):
-            break
-        driver.write_page(plan, runs)
-    if not missing:
-        driver.write_page(plan, runs)
+    if missing:
+        driver.train(missing, until)
+    else:
+        driver.write_page()
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ class Driver:
         self.root = o.runs
         self.corpus = o.corpus or self.root / "bible.txt"
         self.going = {}  # pid: (run, process)
+        self.threads = o.threads  # of a run
 
     def say(self, text):
         print(f"{self.name}: {text}", file=sys.stderr, flush=True)
@@ -85,7 +86,7 @@ class Driver:
         return run.recipe or self.o.recipe
 
     def command(self, run):
-        line = [short(self.o.cachalot), "--threads", str(self.o.threads), "train", short(self.recipe(run)), "--run",
+        line = [short(self.o.cachalot), "--threads", str(self.threads), "train", short(self.recipe(run)), "--run",
                 short(self.root / run.name)]
         for value in (f"data.corpus={short(self.corpus)}", *run.sets, *self.o.set):
             line += ["--set", value]
@@ -127,7 +128,7 @@ class Driver:
             self.leave(f"{run.name} was {result['ended']} at step {result['step']}; the same command goes on from there")
         info = json.loads(subprocess.run([self.o.cachalot, "info", "--json"], capture_output=True, check=True).stdout)
         machine = {key: info[key] for key in ("version", "cpu", "level", "cores", "memory_bytes")}
-        done = {"command": self.command(run), "result": result, "machine": machine, "threads": self.o.threads,
+        done = {"command": self.command(run), "result": result, "machine": machine, "threads": self.threads,
                 "jobs": self.o.jobs, "set": self.o.set, "peak_rss_bytes": usage.ru_maxrss * 1024}
         part = folder / "finished.part"
         part.write_text(json.dumps(done, indent=1))
@@ -153,7 +154,7 @@ class Driver:
         waiting = collections.deque(run for run in runs if not self.is_finished(run))
         if len(runs) > 1:
             self.say(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before; {self.o.jobs} at a time, "
-                     f"{self.o.threads} threads each")
+                     f"{self.threads} threads each")
         began = said = time.monotonic()
         try:
             while waiting or self.going:
