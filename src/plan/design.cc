@@ -151,7 +151,7 @@ void finish(const HardwareProfile& h, const DesignRequest& r, double seconds_per
   d.loss = predicted_loss(r.law, {d.active, ratio, d.tokens, r.unique_tokens, r.token_bytes}) *
            (d.precision == TrainPrecision::kFp8 ? kFp8Loss : 1);
   const double step = static_cast<double>(d.batch) * r.sequence;
-  d.learning_rate = learning_rate(d.active, d.tokens, step);
+  d.learning_rate = learning_rate(d.active, d.tokens, step, c.hidden_size);
   d.steps = d.tokens / step;
 }
 
@@ -258,8 +258,12 @@ bool is_large(const HardwareProfile& hardware) noexcept {
 
 double batch_tokens(double tokens) { return 0.58 * std::pow(tokens, 0.571); }
 
-double learning_rate(double parameters, double tokens, double batch) {
-  constexpr double kMost = 3e-3;
+double learning_rate(double parameters, double tokens, double batch, double width) {
+  constexpr double kMost = 3e-3, kSmallestOfLaw = 6e7;
+  constexpr double kSmall = 1e-3, kSmallWidth = 256, kSmallStep = 2048;
+  if (parameters < kSmallestOfLaw) {
+    return std::min(kMost, kSmall * kSmallWidth / width * std::sqrt(batch / kSmallStep));
+  }
   const double law = 1.79 * std::pow(parameters, -0.713) * std::pow(tokens, 0.307);
   return std::min(kMost, law * std::min(1.0, std::sqrt(batch / batch_tokens(tokens))));
 }

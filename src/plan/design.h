@@ -78,14 +78,18 @@ bool is_large(const HardwareProfile& hardware) noexcept;
 // The shapes that are tried.
 std::vector<model::Config> design_shapes(const DesignRequest& request, bool large_machine);
 
-// Tokens of a step, and peak learning rate, from parameters and tokens: Li et al. 2025 (Step Law,
-// arXiv 2503.04715), 0.58 D^0.571 and 1.79 N^-0.713 D^0.307, the rate at most 3e-3: the fit begins
-// at 60 million parameters, and small models are not stable beyond that. On one device a step is
-// not larger than keeps its speed: the smallest of 1, 2, 4, ... sequences that is at most 5 %
-// slower per token than the law's (Marek et al. 2025, arXiv 2507.07101: the smallest batch that
-// still has the full throughput; smaller ones learn as much per token or more). The rate then falls
-// with the root of the batch (Malladi et al. 2022, arXiv 2205.10287).
+// Tokens of a step, from those of the run: Li et al. 2025 (Step Law, arXiv 2503.04715), 0.58
+// D^0.571. On one device a step is not larger than keeps its speed: the smallest of 1, 2, 4, ...
+// sequences that is at most 5 % slower per token than the law's (Marek et al. 2025, arXiv
+// 2507.07101: the smallest batch that still has the full throughput; smaller ones learn as much per
+// token or more).
 double batch_tokens(double tokens);
-double learning_rate(double parameters, double tokens, double batch);  // in tokens
+// Peak rate, from parameters, tokens, tokens of a step and the width of the stream. From 60 million
+// parameters on, where its fit begins, Step Law: 1.79 N^-0.713 D^0.307. Below, it would ask for
+// several times what was best in runs here (docs/planning-training.md): instead 1e-3 at a width of
+// 256 and steps of 2048 tokens, by the inverse of the width (Yang et al. 2022, arXiv 2203.03466).
+// Either by the root of the step (Malladi et al. 2022, arXiv 2205.10287; of the law's no more than
+// its own), and at most 3e-3.
+double learning_rate(double parameters, double tokens, double batch, double width);
 
 }  // namespace cachalot::plan

@@ -100,8 +100,22 @@ TEST(DesignTest, AStepIsAsSmallAsItsSpeedAllows) {
   EXPECT_LT(own.tokens, law.tokens);
   EXPECT_GT(1.06 * own.tokens, law.tokens);
   const double n = 1e8, d = 1e9, full = batch_tokens(d);
-  EXPECT_NEAR(learning_rate(n, d, full / 4), learning_rate(n, d, full) / 2, 1e-12);
-  EXPECT_EQ(learning_rate(n, d, 4 * full), learning_rate(n, d, full));
+  const double width = 768;
+  EXPECT_NEAR(learning_rate(n, d, full / 4, width), learning_rate(n, d, full, width) / 2, 1e-12);
+  EXPECT_EQ(learning_rate(n, d, 4 * full, width), learning_rate(n, d, full, width));
+}
+
+TEST(DesignTest, RatesOfSmallModelsGoByWidthAndStep) {
+  EXPECT_DOUBLE_EQ(learning_rate(4e6, 2e7, 2048, 256), 1e-3);
+  EXPECT_DOUBLE_EQ(learning_rate(4e6, 2e7, 2048, 512), 0.5e-3);
+  EXPECT_DOUBLE_EQ(learning_rate(4e6, 2e7, 8192, 256), 2e-3);
+  EXPECT_DOUBLE_EQ(learning_rate(1e5, 2e7, 8192, 64), 3e-3);
+  // Where the law begins the two are not far apart.
+  const double d = 1.2e9, full = batch_tokens(d);
+  const double above = learning_rate(6.1e7, d, full, 512),
+               below = learning_rate(5.9e7, d, full, 512);
+  EXPECT_GT(above / below, 0.67);
+  EXPECT_LT(above / below, 1.5);
 }
 
 TEST(DesignTest, AClusterGetsALayoutThatFits) {

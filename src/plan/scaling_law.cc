@@ -54,9 +54,12 @@ std::string_view source(ScalingLaw law) noexcept {
              ? "L = 1.8172 + 482.01/N^0.3478 + 2085.43/D^0.3658 (Hoffmann et al. 2022 refitted by "
                "Besiroglu et al. 2024, arXiv 2404.10102); experts: dense model of equal loss after "
                "Clark et al. 2022 (arXiv 2202.01169, S-BASE); repeated data: Muennighoff et al. "
-               "2023 (arXiv 2305.16264); bytes: Limisiewicz et al. 2026 (arXiv 2605.01188)"
+               "2023 (arXiv 2305.16264), R*_D 5 below 10^8 unique tokens (measured with this "
+               "program); bytes: Limisiewicz et al. 2026 (arXiv 2605.01188)"
              : "Ludziejewski et al. 2025 (arXiv 2502.05172): active parameters, tokens and experts "
-               "in one fit; repeated data: Muennighoff et al. 2023 (arXiv 2305.16264); bytes: "
+               "in one fit; repeated data: Muennighoff et al. 2023 (arXiv 2305.16264), R*_D 5 "
+               "below 10^8 unique "
+               "tokens (measured with this program); bytes: "
                "Limisiewicz et al. 2026 (arXiv 2605.01188)";
 }
 
@@ -73,11 +76,16 @@ double dense_equivalent(double active, double experts) {
   return active * std::max(1.0, std::pow(10, equal - log_n));
 }
 
+double repeats_worth(double unique) noexcept {
+  constexpr double kPublished = 15.387756, kSmallestPublished = 1e8, kMeasured = 5;
+  return unique < kSmallestPublished ? kMeasured : kPublished;
+}
+
 double effective_tokens(double tokens, double unique) {
-  constexpr double kHalving = 15.387756;
   if (unique <= 0 || tokens <= unique) return tokens;
   const double repeats = tokens / unique - 1;
-  return unique + unique * kHalving * (1 - std::exp(-repeats / kHalving));
+  const double worth = repeats_worth(unique);
+  return unique + unique * worth * (1 - std::exp(-repeats / worth));
 }
 
 double bits_per_byte(double law_loss) noexcept {

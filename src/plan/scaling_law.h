@@ -16,12 +16,13 @@
 //          over active parameters, tokens and experts.
 //          Bytes: Limisiewicz et al. 2026 (arXiv 2605.01188).
 //          Repeated data: Muennighoff et al. 2023 (arXiv 2305.16264), appendix A: tokens read again
-//          count less and less (R*_D = 15.387756). Their second term, by which parameters beyond
-//          what the unique tokens call for count less too (R*_N = 5.309743), is left out: it comes
-//          from runs without dropout or tuned weight decay. Where those are tuned the loss of a
-//          repeated text falls with the parameters by a plain power law (Kim et al. 2025, arXiv
-//          2509.14786), and repeating, not size, is what stops paying (Lovelace et al. 2026, arXiv
-//          2605.01640); docs/planning-training.md has what was measured here.
+//          count less and less (R*_D = 15.387756, from 100 million unique tokens on; below, 5, as
+//          runs on one and on a quarter of a megabyte have it). Their second term, by which
+//          parameters beyond what the unique tokens call for count less too (R*_N = 5.309743), is
+//          left out: it comes from runs without dropout or tuned weight decay. Where those are
+//          tuned the loss of a repeated text falls with the parameters by a plain power law (Kim et
+//          al. 2025, arXiv 2509.14786), and repeating, not size, is what stops paying (Lovelace et
+//          al. 2026, arXiv 2605.01640); docs/planning-training.md has what was measured here.
 #pragma once
 
 #include <cstdint>
@@ -51,7 +52,8 @@ double bits_per_byte(double law_loss) noexcept;
 
 // Of kBesiroglu: the size of a dense model with the loss of one with experts (Clark's equation 11).
 double dense_equivalent(double active, double experts);
-// Tokens after Muennighoff et al.
+// Tokens after Muennighoff et al.; R*_D by how much text there is.
 double effective_tokens(double tokens, double unique);
+double repeats_worth(double unique) noexcept;
 
 }  // namespace cachalot::plan

@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 
@@ -56,8 +59,11 @@ TEST(ScalingLawTest, ExpertsHelpAndSaturate) {
 
 TEST(ScalingLawTest, RepeatedTokensCountLess) {
   EXPECT_EQ(effective_tokens(5, 10), 5);
-  EXPECT_NEAR(effective_tokens(40, 10), 10 + 10 * 15.387756 * (1 - std::exp(-3 / 15.387756)), 1e-9);
-  EXPECT_LT(effective_tokens(1e9, 10), 10 * (1 + 15.387756) + 1e-9);
+  for (const auto& [unique, worth] : {std::pair(1e6, 5.0), std::pair(1e9, 15.387756)}) {
+    EXPECT_NEAR(effective_tokens(4 * unique, unique) / unique,
+                1 + worth * (1 - std::exp(-3 / worth)), 1e-9);
+    EXPECT_LE(effective_tokens(1e9 * unique, unique), unique * (1 + worth) * (1 + 1e-9));
+  }
   for (const auto law : {ScalingLaw::kBesiroglu, ScalingLaw::kJointMoe}) {
     const LearningCase fresh{.active = 1e8, .experts = 4, .tokens = 1e10};
     LearningCase again = fresh;
@@ -96,6 +102,38 @@ TEST(ScalingLawTest, AScarceTextAsksForALargerModel) {
     return best_n;
   };
   EXPECT_GT(best(1e6), 1.1 * best(0));
+}
+
+// Runs of equal time on tinyshakespeare, bits per byte of its last tenth
+// (docs/planning-training.md, "What small runs say of the laws"): the law's favourite of each group
+// is the one that came out best.
+TEST(ScalingLawTest, TheBestOfSmallRunsIsTheLawsFavourite) {
+  struct Run {
+    double active, experts, bytes, measured;
+  };
+  struct Group {
+    double unique;
+    std::vector<Run> runs;
+  };
+  const Group groups[] = {
+      {0.279e6,
+       {{0.38e6, 3, 10.2e6, 2.0431}, {1.02e6, 3.4, 4.9e6, 1.9880}, {2.2e6, 3, 2.8e6, 2.1049}}},
+      {1.004e6,
+       {{1.02e6, 3.4, 18.5e6, 2.1404}, {2.2e6, 3, 10.4e6, 2.0773}, {4.03e6, 3, 6.3e6, 2.0902}}},
+  };
+  for (const Group& group : groups) {
+    const auto law = [&](const Run& run) {
+      return predicted_loss(ScalingLaw::kBesiroglu, {.active = run.active,
+                                                     .experts = run.experts,
+                                                     .tokens = run.bytes,
+                                                     .unique_tokens = group.unique,
+                                                     .token_bytes = 1});
+    };
+    const auto favourite =
+        std::min_element(group.runs.begin(), group.runs.end(),
+                         [&](const Run& a, const Run& b) { return law(a) < law(b); });
+    for (const Run& run : group.runs) EXPECT_LE(favourite->measured, run.measured) << group.unique;
+  }
 }
 
 TEST(ScalingLawTest, NamesAreRead) {
