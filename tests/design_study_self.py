@@ -3,15 +3,10 @@
 import json
 import pathlib
 import shutil
-import stat
-import subprocess
-import sys
-import tempfile
 import types
 import unittest
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
+import fake_study  # before the tools: it says where they lie
 import design_pace as pace  # noqa: E402
 import design_pages as pages  # noqa: E402
 import design_study  # noqa: E402
@@ -191,33 +186,20 @@ class Pace(unittest.TestCase):
         self.assertIsNone(pace.seconds_per_step([{"step": 4, "validation_loss": 1.0}]))
 
 
-class Drive(unittest.TestCase):
+class Drive(fake_study.Drive):
+    FAKE = FAKE
+    TOOLS = ("design_study.py", "design_pace.py", "design_pages.py", "parity_numbers.py", "plot_metrics.py", "study.py")
+
     def setUp(self):
-        self.folder = tempfile.TemporaryDirectory()
-        self.addCleanup(self.folder.cleanup)
-        self.at = pathlib.Path(self.folder.name)
-        fake = self.at / "cachalot"
-        fake.write_text(FAKE.format(python=sys.executable))
-        fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
-        (self.at / "text.txt").write_text("some text")
+        super().setUp()
         (self.at / "details.toml").write_text(RECIPE)
         (self.at / "predicted.json").write_text(json.dumps(PREDICTED))
         for name in ("small", "large"):
             (self.at / f"{name}.toml").write_text("[model]  # by hand\n")
-        tools = self.at / "tools"
-        tools.mkdir()
-        for name in ("design_study.py", "design_pace.py", "design_pages.py", "parity_numbers.py", "plot_metrics.py", "study.py"):
-            (tools / name).write_text((ROOT / "tools" / name).read_text())
 
     def drive(self, *more):
-        line = [sys.executable, str(self.at / "tools/design_study.py"), "--cachalot", str(self.at / "cachalot"), "--corpus",
-                str(self.at / "text.txt"), "--threads", "2", "--seeds", "2"]
-        for name in ("small", "large"):
-            line += ["--beside", str(self.at / f"{name}.toml")]
-        return subprocess.run(line + list(more), capture_output=True, text=True, cwd=self.at)
-
-    def starts(self):
-        return (self.at / "starts.txt").read_text().split("\n")[:-1]
+        beside = [word for name in ("small", "large") for word in ("--beside", str(self.at / f"{name}.toml"))]
+        return self.run_tool("--threads", "2", "--seeds", "2", *beside, *more)
 
     def page(self):
         return (self.at / "docs/experiments/design.md").read_text()

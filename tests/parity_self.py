@@ -2,15 +2,9 @@
 """tools/parity.py must measure what it says: its arithmetic by hand, its pages and its driver on runs made up here."""
 import json
 import math
-import pathlib
-import stat
-import subprocess
-import sys
-import tempfile
 import unittest
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
+import fake_study  # before the tools: it says where they lie
 import parity  # noqa: E402
 import parity_numbers as numbers  # noqa: E402
 import parity_pages as pages  # noqa: E402
@@ -116,29 +110,16 @@ class Pages(unittest.TestCase):
         self.assertIn("Of the mean loss met", bad)
 
 
-class Drive(unittest.TestCase):
+class Drive(fake_study.Drive):
+    FAKE = FAKE
+    TOOLS = ("parity.py", "parity_numbers.py", "parity_pages.py", "plot_metrics.py", "study.py")
+
     def setUp(self):
-        self.folder = tempfile.TemporaryDirectory()
-        self.addCleanup(self.folder.cleanup)
-        self.at = pathlib.Path(self.folder.name)
-        fake = self.at / "cachalot"
-        fake.write_text(FAKE.format(python=sys.executable))
-        fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
-        (self.at / "text.txt").write_text("some text")
+        super().setUp()
         (self.at / "recipe.toml").write_text("[run]  # a comment\n")
 
     def drive(self, *more):
-        # A copy of the tools, whose repository is this folder: pages and commands are relative to it.
-        tools = self.at / "tools"
-        tools.mkdir(exist_ok=True)
-        for name in ("parity.py", "parity_numbers.py", "parity_pages.py", "plot_metrics.py", "study.py"):
-            (tools / name).write_text((ROOT / "tools" / name).read_text())
-        line = [sys.executable, str(tools / "parity.py"), *more, "--cachalot", str(self.at / "cachalot"), "--recipe",
-                str(self.at / "recipe.toml"), "--corpus", str(self.at / "text.txt"), "--jobs", "2"]
-        return subprocess.run(line, capture_output=True, text=True)
-
-    def starts(self):
-        return (self.at / "starts.txt").read_text().split("\n")[:-1]
+        return self.run_tool(*more, "--recipe", str(self.at / "recipe.toml"), "--jobs", "2")
 
     def test_every_experiment_ends_in_its_page_and_shares_its_runs(self):
         got = self.drive("parity", "balance", "mtp", "--seeds", "2", "--control")
