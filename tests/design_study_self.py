@@ -281,6 +281,11 @@ class Drive(fake_study.Drive):
         self.assertIn("6 runs of 1h, 1 finished", got.stderr)
         self.assertIn("2 at a time, 1 threads each", got.stderr)
         self.assertEqual(len(begun.read_text().splitlines()), 10)
+        page = self.page()
+        shutil.rmtree(self.at / "runs")
+        shutil.rmtree(self.at / "docs")
+        self.assertEqual(self.drive("--record", record, "--jobs", "2", "--pages-only").returncode, 0)  # a record alone is enough for the page
+        self.assertEqual(self.page(), page)
         self.assertIn("one run after the other, 2 threads each; 2 runs side by side, 1 thread each.", self.page())
         kept = sorted(str(path.relative_to(record)) for path in pathlib.Path(record).rglob("*") if path.is_file())
         runs = [f"{name}-seed{seed}/{file}" for name in ("design", "large", "small") for seed in (1, 2)

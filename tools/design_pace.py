@@ -3,12 +3,11 @@
 Runs of so many steps are the same bits whenever and wherever they go on, on a busy machine too, and whatever the number of threads;
 only this measurement needs an idle one.
 """
-import json
 import shutil
 import subprocess
 
 from parity_numbers import median, read_lines
-from study import short
+from study import REPO, short
 
 
 def seconds_per_step(lines):
@@ -33,7 +32,7 @@ def one_turn(driver, name, recipe, seconds):
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     line = command(driver, recipe, folder, seconds)
-    done = subprocess.run(line, executable=driver.o.cachalot, cwd=driver.repo, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(line, executable=driver.o.cachalot, cwd=REPO, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode != 0:
         driver.leave(f"{name} cannot be trained:\n{done.stderr.strip()[-2000:]}")
     took = seconds_per_step(read_lines(folder / "metrics.jsonl"))
@@ -51,7 +50,3 @@ def measure(driver, arms, turns, seconds):
             took[name].append(one_turn(driver, name, recipe, seconds))
         driver.say(f"turn {turn} of {turns}: " + ", ".join(f"{name} {1000 * values[-1]:.1f} ms a step" for name, values in took.items()))
     return {name: {"seconds_per_step": values, "steps": max(1, int(60 * driver.limit / median(values)))} for name, values in took.items()}
-
-
-def read(path):
-    return json.loads(path.read_text()) if path.exists() else None

@@ -68,7 +68,6 @@ class Study(study.Driver):
         self.folder = self.root / "plan"
         self.threads = max(1, o.threads // o.jobs)
         self.pace_file = self.root / "pace.json"
-        self.repo = REPO
         self.limit = minutes_of(o.budget)
         self.plan = self.pace = None  # as soon as they are made
 
@@ -125,11 +124,13 @@ class Study(study.Driver):
     def make_pace(self):
         """Measured once, as the plan is."""
         if not self.pace_file.exists():
+            if self.o.pages_only:
+                self.leave(f"no page: {short(self.pace_file)} is missing, so nothing was trained yet")
             pace = design_pace.measure(self, self.arms(), self.o.pace_turns, self.o.pace_seconds)
             part = self.pace_file.with_suffix(".part")
             part.write_text(json.dumps(pace, indent=1))
             part.rename(self.pace_file)
-        return design_pace.read(self.pace_file)
+        return json.loads(self.pace_file.read_text())
 
     def runs(self):
         """All recipes with seed 1, then all with seed 2, ..."""
@@ -229,14 +230,15 @@ def main():
     o = parse_arguments()
     driver = Study(o)
     until = time.monotonic() + 60 * o.minutes if o.minutes else None
+    driver.take_record()
     if o.pages_only:
         if not driver.plan_file.exists():
             driver.leave(f"no page: there is no study in {short(o.runs)}")
+        driver.make_corpus()
     else:
         study.need_program(NAME, o)
         study.stop_on_sigterm(NAME)
         o.runs.mkdir(parents=True, exist_ok=True)
-        driver.take_record()
         driver.make_corpus()
         driver.make_profile()
     driver.plan = driver.make_plan()
@@ -244,9 +246,7 @@ def main():
     driver.say(f"the design: {best['layers']} layers of {best['hidden_size']}, "
                + (f"{best['experts']} experts" if best["experts"] else "dense")
                + f", {best['active_parameters'] / 1e6:.2f} M active parameters, {best['tokens_per_s']:.0f} tokens/s predicted")
-    driver.pace = design_pace.read(driver.pace_file) if o.pages_only else driver.make_pace()
-    if driver.pace is None:
-        driver.leave(f"no page: {short(driver.pace_file)} is missing, so nothing was trained yet")
+    driver.pace = driver.make_pace()
     driver.keep([driver.profile, driver.plan_file, driver.asked_file, driver.pace_file, *sorted(driver.folder.iterdir())])
     if o.plan_only:
         return

@@ -33,6 +33,12 @@ Surface joint(double experts) {
           35.98 * std::exp(0.5529 * log_e), 0.1775 + 0.0259 * log_e};
 }
 
+// R*_D: how many readings again are worth one of new text, at most.
+double repeats_worth(double unique) noexcept {
+  constexpr double kPublished = 15.387756, kSmallestPublished = 1e8, kMeasured = 5;
+  return unique < kSmallestPublished ? kMeasured : kPublished;
+}
+
 }  // namespace
 
 std::string_view name(ScalingLaw law) noexcept {
@@ -58,9 +64,8 @@ std::string_view source(ScalingLaw law) noexcept {
                "program); bytes: Limisiewicz et al. 2026 (arXiv 2605.01188)"
              : "Ludziejewski et al. 2025 (arXiv 2502.05172): active parameters, tokens and experts "
                "in one fit; repeated data: Muennighoff et al. 2023 (arXiv 2305.16264), R*_D 5 "
-               "below 10^8 unique "
-               "tokens (measured with this program); bytes: "
-               "Limisiewicz et al. 2026 (arXiv 2605.01188)";
+               "below 10^8 unique tokens (measured with this program); bytes: Limisiewicz et al. "
+               "2026 (arXiv 2605.01188)";
 }
 
 double dense_equivalent(double active, double experts) {
@@ -74,11 +79,6 @@ double dense_equivalent(double active, double experts) {
   const double equal = ((a + c * log_e) * log_n + b * (log_e - log_1)) / (a + c * log_1);
   // Beyond 10^12 active parameters the fit has experts do harm; nobody has measured that.
   return active * std::max(1.0, std::pow(10, equal - log_n));
-}
-
-double repeats_worth(double unique) noexcept {
-  constexpr double kPublished = 15.387756, kSmallestPublished = 1e8, kMeasured = 5;
-  return unique < kSmallestPublished ? kMeasured : kPublished;
 }
 
 double effective_tokens(double tokens, double unique) {

@@ -54,6 +54,5 @@ double bits_per_byte(double law_loss) noexcept;
 double dense_equivalent(double active, double experts);
 // Tokens after Muennighoff et al.; R*_D by how much text there is.
 double effective_tokens(double tokens, double unique);
-double repeats_worth(double unique) noexcept;
 
 }  // namespace cachalot::plan
