@@ -41,12 +41,11 @@ std::vector<std::string> words_of(const std::string& text, char separator) {
 
 // One network under one fault.
 Json cell_of(const network::SimulateResult& r) {
-  const auto limit = static_cast<std::size_t>(limit_mark(r));
   return {{"seconds", r.seconds},
           {"cut_off_gpus", r.cut_off_gpus},
           {"stopped_groups", r.stopped_groups},
           {"groups", r.groups},
-          {"limited_by", limit_marks()[limit]},
+          {"limited_by", limit_name(r)},
           {"down",
            {{"switches", r.damage.switches}, {"links", r.damage.links}, {"nics", r.damage.nics}}}};
 }
@@ -105,7 +104,7 @@ Json simulate_one(const std::string& kind, const std::string& fault, const Fault
           {"links", topology.links.size()},
           {"seconds", r.seconds},
           {"algorithm_gbs", r.algorithm_gbs},
-          {"limited_by", limit_marks()[static_cast<std::size_t>(limit_mark(r))]},
+          {"limited_by", limit_name(r)},
           {"faults", Json::object()}};
 }
 
@@ -172,18 +171,11 @@ constexpr const char* kWords =
     "Slowdown against the same network whole, over groups that can finish; `N stop`: groups "
     "with GPUs that nothing reaches.";
 
-report::Mark mark_of(const Json& limited) {
-  const std::vector<std::string> marks = limit_marks();
-  if (!limited.is_string()) return -1;
-  const auto at = std::ranges::find(marks, limited.get<std::string>());
-  return static_cast<report::Mark>(at - marks.begin());
-}
-
 report::GridPoint point_of(const Json& row, const std::string& fault) {
   report::GridPoint point;
   const double whole = row["seconds"].get<double>();
   if (fault.empty()) {
-    point.mark = mark_of(row["limited_by"]);
+    point.mark = limit_mark(row["limited_by"]);
     point.numbers = {1, 1e3 * whole};
     point.texts = {"1.000", human_seconds(whole), "0", row["switches"].dump()};
     return point;
@@ -195,7 +187,7 @@ report::GridPoint point_of(const Json& row, const std::string& fault) {
     point.note = cell.is_null() ? "This network has no such part." : "No group can finish.";
     return point;
   }
-  point.mark = mark_of(cell["limited_by"]);
+  point.mark = limit_mark(cell["limited_by"]);
   point.numbers = {cell["slowdown"].get<double>(), 1e3 * cell["seconds"].get<double>()};
   point.texts[1] = human_seconds(cell["seconds"].get<double>());
   point.texts[2] = fmt::format("{} of {}", cell["stopped_groups"].get<std::int64_t>(),
@@ -259,7 +251,7 @@ report::Page page_of(const FaultOptions& options, const Globals& globals, const 
     for (const network::Bar& bar : bars.bars[s]) series.values.push_back(bar.value);
     for (const std::string& fault : bars.categories) {
       const Json& cell = rows[s]["faults"][fault];
-      series.marks.push_back(cell.is_null() ? -1 : mark_of(cell["limited_by"]));
+      series.marks.push_back(cell.is_null() ? -1 : limit_mark(cell["limited_by"]));
     }
   }
   report::Page page;

@@ -126,6 +126,17 @@ report::Mark limit_mark(const network::SimulateResult& result) {
   return resource_mark(result.busiest.front().what);
 }
 
+std::string limit_name(const network::SimulateResult& result) {
+  return limit_marks()[static_cast<std::size_t>(limit_mark(result))];
+}
+
+report::Mark limit_mark(const Json& name) {
+  if (!name.is_string()) return -1;
+  const std::vector<std::string> marks = limit_marks();
+  return static_cast<report::Mark>(std::ranges::find(marks, name.get<std::string>()) -
+                                   marks.begin());
+}
+
 report::Section topology_assumptions(const network::Prices& prices) {
   return {"Assumptions and sources",
           {report::Facts{
