@@ -16,6 +16,7 @@ network::TopologySpec NetworkOptions::spec() const {
   spec.kind = network::parse_kind(kind);
   spec.ports = ports;
   spec.planes = planes;
+  spec.nic_ports = nic_ports;
   spec.endpoints = endpoints;
   spec.gpus_per_node = gpus_per_node;
   spec.groups = groups;
@@ -40,6 +41,11 @@ void add_network_flags(CLI::App& command, NetworkOptions& options, bool with_kin
   command.add_option("--ports", options.ports, "Ports of a switch")->type_name("N");
   command.add_option("--planes", options.planes, "Planes of an mpft")->type_name("N");
   command
+      .add_option("--nic-ports", options.nic_ports,
+                  "Ports of a NIC of an mpft, each in a plane of its own; they share the NIC's "
+                  "rate, and a flow may take them all")
+      ->type_name("N");
+  command
       .add_option("--endpoints", options.endpoints,
                   "GPUs, each with one NIC; 0 takes as many as fit")
       ->type_name("N");
@@ -47,13 +53,13 @@ void add_network_flags(CLI::App& command, NetworkOptions& options, bool with_kin
       ->type_name("N");
 }
 
-network::Rates RateOptions::rates() const {
+network::Rates RateOptions::rates(int nic_ports) const {
   if (wire != "infiniband" && wire != "roce") {
     throw Error(Code::kUsage, cat("--wire ", wire, ": must be infiniband or roce."));
   }
   network::Rates rates = wire == "roce" ? network::roce_rates() : network::infiniband_rates();
   rates.nic_gbs = nic_gbs;
-  rates.trunk_gbs = link_gbs;
+  rates.trunk_gbs = link_gbs > 0 ? link_gbs : rates.trunk_gbs / std::max(nic_ports, 1);
   if (nvlink_gbs > 0) rates.nvlink_gbs = nvlink_gbs;
   return rates;
 }
@@ -61,9 +67,15 @@ network::Rates RateOptions::rates() const {
 void add_rate_flags(CLI::App& command, RateOptions& options) {
   command.add_option("--wire", options.wire, "Latencies of infiniband or roce")
       ->type_name("infiniband|roce");
-  command.add_option("--nic-gbs", options.nic_gbs, "GB/s that a NIC achieves (400G: 50 nominal)")
+  command
+      .add_option("--nic-gbs", options.nic_gbs,
+                  "GB/s that a NIC achieves with all its ports (400G: 50 nominal)")
       ->type_name("GBS");
-  command.add_option("--link-gbs", options.link_gbs, "GB/s of a link between switches")
+  command
+      .add_option("--link-gbs", options.link_gbs,
+                  "GB/s of a link between switches; 0 takes 50 (400G), divided by --nic-ports: a "
+                  "switch has ports of one speed")
+      ->check(CLI::NonNegativeNumber)
       ->type_name("GBS");
   command
       .add_option("--nvlink-gbs", options.nvlink_gbs,
@@ -215,7 +227,7 @@ network::SimulateSpec simulate_spec(const NetworkOptions& network, const RateOpt
                                     const JobOptions& job, const RouteOptions& route, int threads) {
   network::SimulateSpec spec;
   spec.topology = network.spec();
-  spec.rates = rates.rates();
+  spec.rates = rates.rates(spec.topology.kind == network::Kind::kMpft ? network.nic_ports : 1);
   spec.nvlink_given = rates.nvlink_gbs > 0;
   spec.job = job.job();
   spec.routing = network::parse_routing(route.routing);

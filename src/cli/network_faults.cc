@@ -47,7 +47,10 @@ Json cell_of(const network::SimulateResult& r) {
           {"groups", r.groups},
           {"limited_by", limit_name(r)},
           {"down",
-           {{"switches", r.damage.switches}, {"links", r.damage.links}, {"nics", r.damage.nics}}}};
+           {{"switches", r.damage.switches},
+            {"links", r.damage.links},
+            {"nics", r.damage.nics},
+            {"ports", r.damage.ports}}}};
 }
 
 std::string text_of(const Json& cell) {
@@ -264,7 +267,7 @@ report::Page page_of(const FaultOptions& options, const Globals& globals, const 
   if (std::ranges::find(kinds, "mpft") != kinds.end()) {
     page.sections.push_back({"What if", {what_if(options, globals, rows)}});
   }
-  page.sections.push_back(simulation_assumptions(options.rates.rates()));
+  page.sections.push_back(simulation_assumptions(options.rates.rates(options.network.nic_ports)));
   return page;
 }
 

@@ -13,7 +13,7 @@ namespace cachalot::cli {
 
 struct NetworkOptions {
   std::string kind = "mpft";
-  int ports = 64, planes = 8, gpus_per_node = 8, groups = 0, q = 0;
+  int ports = 64, planes = 8, nic_ports = 1, gpus_per_node = 8, groups = 0, q = 0;
   std::int64_t endpoints = 0;
   network::TopologySpec spec() const;
 };
@@ -21,8 +21,8 @@ void add_network_flags(CLI::App& command, NetworkOptions& options, bool with_kin
 
 struct RateOptions {
   std::string wire = "infiniband";
-  double nic_gbs = 40, link_gbs = 50, nvlink_gbs = 0;
-  network::Rates rates() const;
+  double nic_gbs = 40, link_gbs = 0, nvlink_gbs = 0;
+  network::Rates rates(int nic_ports = 1) const;
 };
 void add_rate_flags(CLI::App& command, RateOptions& options);
 

@@ -77,7 +77,8 @@ report::WhatIf planes_what_if(const network::TopologySpec& spec, const network::
   network::TopologySpec mpft = spec;
   mpft.kind = network::Kind::kMpft;
   const std::vector<int> planes = plane_positions({}, mpft);
-  const std::int64_t plane = std::int64_t{mpft.ports} * mpft.ports / 2;
+  // A plane's ports, over those that an endpoint takes of all planes.
+  const std::int64_t plane = std::int64_t{mpft.ports} * mpft.ports / 2 / mpft.nic_ports;
   const std::int64_t own = spec.endpoints > 0 ? spec.endpoints : plane * mpft.planes;
   std::vector<std::int64_t> endpoints = {own};
   for (const int p : planes) {
@@ -148,7 +149,7 @@ report::Section topology_assumptions(const network::Prices& prices) {
                {"switch", fmt::format("{} $", prices.switch_usd)},
                {"link between switches", fmt::format("{} $, within a dragonfly group {} $",
                                                      prices.trunk_link_usd, prices.local_link_usd)},
-               {"link to an endpoint", fmt::format("{} $", prices.endpoint_link_usd)}}}}};
+               {"link to an endpoint", fmt::format("{} $ a port", prices.endpoint_link_usd)}}}}};
 }
 
 report::Section simulation_assumptions(const network::Rates& rates) {

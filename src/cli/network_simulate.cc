@@ -49,6 +49,7 @@ Json to_json(const network::Topology& topology, const network::SimulateSpec& spe
           {"switches", topology.switches.size()},
           {"links", topology.links.size()},
           {"planes", topology.planes},
+          {"nic_ports", topology.spec.nic_ports},
           {"traffic", network::name(spec.job.traffic)},
           {"trace", trace_json(spec.job)},
           {"group", spec.job.group},
@@ -65,7 +66,10 @@ Json to_json(const network::Topology& topology, const network::SimulateSpec& spe
           {"bus_gbs", r.bus_gbs},
           {"busiest", busiest},
           {"down",
-           {{"switches", r.damage.switches}, {"links", r.damage.links}, {"nics", r.damage.nics}}},
+           {{"switches", r.damage.switches},
+            {"links", r.damage.links},
+            {"nics", r.damage.nics},
+            {"ports", r.damage.ports}}},
           {"cut_off_gpus", r.cut_off_gpus},
           {"stopped_groups", r.stopped_groups},
           {"rates",
@@ -105,9 +109,10 @@ report::Facts facts_of(const Json& r) {
                    number("spray") > 1 ? fmt::format(", flows in {} parts", number("spray"))
                                        : std::string()));
   const Json& down = r["down"];
-  line("down", fmt::format("{} ({} switches, {} links, {} NICs)", r["faults"].get<std::string>(),
-                           down["switches"].get<std::int64_t>(), down["links"].get<std::int64_t>(),
-                           down["nics"].get<std::int64_t>()));
+  line("down",
+       fmt::format("{} ({} switches, {} links, {} NICs{})", r["faults"].get<std::string>(),
+                   down["switches"].dump(), down["links"].dump(), down["nics"].dump(),
+                   number("nic_ports") > 1 ? fmt::format(", {} ports", down["ports"].dump()) : ""));
   if (number("cut_off_gpus") > 0 || number("stopped_groups") > 0) {
     line("cut off", fmt::format("{} GPUs; {} of {} groups cannot finish", number("cut_off_gpus"),
                                 number("stopped_groups"), number("groups")));
@@ -196,9 +201,9 @@ report::GridPoint point_of(const network::SimulateResult& r) {
                  fmt::format("{:.2f} GB/s", r.algorithm_gbs),
                  fmt::format("{:.2f} GB/s", bus ? r.bus_gbs : r.nvlink_gbs),
                  fmt::format("{} of {}", r.stopped_groups, r.groups)};
-  if (r.damage.nics > 0) {
-    point.note = fmt::format("{} switches, {} links and {} NICs are down.", r.damage.switches,
-                             r.damage.links, r.damage.nics);
+  if (r.damage.ports > 0) {
+    point.note = fmt::format("{} switches, {} links, {} NICs and {} ports of NICs are down.",
+                             r.damage.switches, r.damage.links, r.damage.nics, r.damage.ports);
   }
   return point;
 }
@@ -330,7 +335,7 @@ void add_network_simulate(CLI::App& group, Globals& globals) {
   command
       ->add_option(
           "--fail", options->fail,
-          "What is down: plane, leaf, spine, core, links or nic, with a number or a share, "
+          "What is down: plane, leaf, spine, core, links, nic or port, with a number or a share, "
           "as in plane:1 or leaf:1,links:1%")
       ->type_name("LIST");
   command->add_option("--svg", options->svg, "Draw the network into this file, its links by load")

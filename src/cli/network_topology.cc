@@ -35,6 +35,7 @@ Json to_json(const network::Topology& topology, const network::Prices& prices) {
           {"ports", topology.spec.ports},
           {"ports_used", topology.ports_used},
           {"planes", topology.planes},
+          {"nic_ports", topology.spec.nic_ports},
           {"gpus_per_node", topology.spec.gpus_per_node},
           {"groups", topology.spec.groups},
           {"q", topology.spec.q},
@@ -48,7 +49,7 @@ Json to_json(const network::Topology& topology, const network::Prices& prices) {
           {"links", bill.links()},
           {"trunk_links", bill.trunk_links},
           {"local_links", bill.local_links},
-          {"endpoint_links", bill.endpoints},
+          {"endpoint_links", bill.endpoint_links},
           {"diameter", network::diameter(topology)},
           {"bisection_links", network::bisection(topology)},
           {"cost", cost},
@@ -68,7 +69,9 @@ report::Facts facts_of(const Json& r) {
   line("kind", r["kind"].get<std::string>());
   line("endpoints", fmt::format("{} ({} fit)", number("endpoints"), number("capacity")));
   line("nodes", fmt::format("{} of {} GPUs", number("nodes"), number("gpus_per_node")));
-  line("planes", number("planes"));
+  line("planes", r["nic_ports"] == 1 ? number("planes")
+                                     : fmt::format("{}, each NIC in {} of them", number("planes"),
+                                                   number("nic_ports")));
   line("switches", fmt::format("{} ({} leaf, {} spine, {} core), {} of {} ports used",
                                number("switches"), number("leaves"), number("spines"),
                                number("cores"), number("ports_used"), number("ports")));

@@ -25,7 +25,7 @@ std::vector<Carried> Carrier::choose(int from, int to) {
   const int a = from / gpus * gpus, b = to / gpus * gpus;  // first GPUs of the nodes
   const auto count = static_cast<int>(topology.endpoints());
   std::vector<Carried> parts;
-  if (topology.has_rails() && (cross_rail_in_node_ || topology.planes > 1)) {
+  if (topology.has_rails() && (cross_rail_in_node_ || topology.planes_apart())) {
     const int rail = to % gpus;
     if (a + rail < count && router_.reachable(a + rail, to)) return {{a + rail, to, 1}};
     for (int r = 0; r < gpus; ++r) {
@@ -66,8 +66,11 @@ void Carrier::append(const Carried& part, int from, int to, double bytes, int ta
     flow.bytes = bytes * way.share;
     flow.tag = tag;
     flow.latency = before + after + fabric_.wire_latency(static_cast<int>(way.trunks.size()) + 1);
+    const bool ports = fabric_.nic_ports() > 1;
     flow.path.push_back(fabric_.nic_out(part.out));
+    if (ports) flow.path.push_back(fabric_.port_out(part.out, way.port_out));
     flow.path.insert(flow.path.end(), way.trunks.begin(), way.trunks.end());
+    if (ports) flow.path.push_back(fabric_.port_in(part.in, way.port_in));
     flow.path.push_back(fabric_.nic_in(part.in));
     flows_.push_back(std::move(flow));
   }

@@ -127,11 +127,12 @@ void label_rows(std::string& svg, const Topology& topology) {
   row(92, Tier::kCore, "cores");
   row(cores ? kHeight / 2 - 8 : 112, Tier::kSpine, "spines");
   row(kHeight - 122, Tier::kLeaf, "leaves");
-  fmt::format_to(
-      std::back_inserter(svg),
-      "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\" fill=\"#444444\">{} endpoints{}</text>\n",
-      kWidth / 2, kHeight - 62, grouped(topology.endpoints() / topology.planes),
-      topology.planes > 1 ? " in each plane" : "");
+  fmt::format_to(std::back_inserter(svg),
+                 "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\" fill=\"#444444\">{} {}{}</text>\n",
+                 kWidth / 2, kHeight - 62,
+                 grouped(static_cast<std::int64_t>(topology.attach.size()) / topology.planes),
+                 topology.spec.nic_ports > 1 ? "NIC ports" : "endpoints",
+                 topology.planes > 1 ? " in each plane" : "");
 }
 
 }  // namespace

@@ -14,7 +14,8 @@ namespace cachalot::network {
 
 namespace {
 
-constexpr std::array<std::string_view, 6> kParts{"plane", "leaf", "spine", "core", "links", "nic"};
+constexpr std::array<std::string_view, 7> kParts{"plane", "leaf", "spine", "core",
+                                                 "links", "nic",  "port"};
 
 Part part_of(std::string_view word) {
   for (std::size_t i = 0; i < kParts.size(); ++i) {
@@ -25,7 +26,7 @@ Part part_of(std::string_view word) {
   }
   const std::string near = nearest(word, kParts.data(), kParts.data() + kParts.size());
   throw Error(Code::kUsage, cat("--fail ", printable(word),
-                                ": what can fail is plane, leaf, spine, core, links and nic",
+                                ": what can fail is plane, leaf, spine, core, links, nic and port",
                                 near.empty() ? "." : cat("; did you mean `", near, "`?")));
 }
 
@@ -124,7 +125,8 @@ Damage apply(const Topology& topology, std::span<const Fault> faults, std::uint6
   Damage damage;
   damage.switch_down.resize(topology.switches.size());
   damage.link_down.resize(topology.links.size());
-  damage.nic_down.resize(topology.attach.size());
+  damage.nic_down.resize(static_cast<std::size_t>(topology.endpoints()));
+  damage.port_down.resize(topology.attach.size());
   for (const Fault& fault : faults) {
     const std::string_view what = kParts[static_cast<std::size_t>(fault.part)];
     const auto drawn = [&](std::vector<int> from) {
@@ -156,8 +158,13 @@ Damage apply(const Topology& topology, std::span<const Fault> faults, std::uint6
         }
         break;
       case Part::kNic:
-        for (const int e : drawn(numbers(topology.attach.size()))) {
+        for (const int e : drawn(numbers(damage.nic_down.size()))) {
           damage.nic_down[static_cast<std::size_t>(e)] = 1;
+        }
+        break;
+      case Part::kPort:
+        for (const int p : drawn(numbers(damage.port_down.size()))) {
+          damage.port_down[static_cast<std::size_t>(p)] = 1;
         }
         break;
     }
@@ -169,8 +176,16 @@ Damage apply(const Topology& topology, std::span<const Fault> faults, std::uint6
       damage.link_down[l] = 1;
     }
   }
-  for (std::size_t e = 0; e < topology.attach.size(); ++e) {
-    if (damage.switch_down[static_cast<std::size_t>(topology.attach[e])]) damage.nic_down[e] = 1;
+  for (std::int64_t e = 0; e < topology.endpoints(); ++e) {
+    char& nic = damage.nic_down[static_cast<std::size_t>(e)];
+    int up = 0;
+    for (int p = 0; p < topology.spec.nic_ports; ++p) {
+      char& port = damage.port_down[topology.port(e, p)];
+      const int at = topology.attach[topology.port(e, p)];
+      if (nic || damage.switch_down[static_cast<std::size_t>(at)]) port = 1;
+      up += port == 0;
+    }
+    if (up == 0) nic = 1;
   }
   const auto count = [](const std::vector<char>& down) {
     return static_cast<std::int64_t>(std::count(down.begin(), down.end(), 1));
@@ -178,6 +193,7 @@ Damage apply(const Topology& topology, std::span<const Fault> faults, std::uint6
   damage.switches = count(damage.switch_down);
   damage.links = count(damage.link_down);
   damage.nics = count(damage.nic_down);
+  damage.ports = count(damage.port_down);
   return damage;
 }
 

@@ -1,7 +1,8 @@
-// What is broken: a list like "plane:1,leaf:2,links:1%,nic:4", and what that takes down.
+// What is broken: a list like "plane:1,leaf:2,links:1%,nic:4,port:1", and what that takes down.
 //
 // Which of the parts fail is drawn by the seed, so that a run repeats. A plane of an mrft is one
-// rail (its NICs); the single plane of the other kinds is everything.
+// rail (its NICs); the single plane of the other kinds is everything. A NIC of one port is down
+// with it; one of several goes on with what is left.
 //
 // Threads: plain values; functions are pure.
 // Errors:  kUsage for an unknown part (names the nearest) and for more parts than there are.
@@ -17,7 +18,7 @@
 
 namespace cachalot::network {
 
-enum class Part : std::uint8_t { kPlane, kLeaf, kSpine, kCore, kLink, kNic };
+enum class Part : std::uint8_t { kPlane, kLeaf, kSpine, kCore, kLink, kNic, kPort };
 
 struct Fault {
   Part part = Part::kLink;
@@ -30,8 +31,10 @@ std::vector<Fault> parse_faults(std::string_view text);  // "" and "none": nothi
 std::string to_string(std::span<const Fault> faults);
 
 struct Damage {
-  std::vector<char> switch_down, link_down, nic_down;  // a switch takes its links and NICs with it
-  std::int64_t switches = 0, links = 0, nics = 0;      // how many each
+  // A switch takes its links and the ports below it down, a NIC its ports, its last port the NIC.
+  std::vector<char> switch_down, link_down, nic_down;
+  std::vector<char> port_down;                                // [endpoints, nic_ports]
+  std::int64_t switches = 0, links = 0, nics = 0, ports = 0;  // how many each
 };
 Damage apply(const Topology& topology, std::span<const Fault> faults, std::uint64_t seed);
 

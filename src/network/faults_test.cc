@@ -50,6 +50,26 @@ TEST(Faults, TakeDownWhatHangsOnThem) {
   EXPECT_EQ(apply(small(Kind::kFt2), parse_faults("plane:1"), 1).nics, 128);
 }
 
+TEST(Faults, ANicOfSeveralPortsOutlivesAllButTheLast) {
+  TopologySpec spec;
+  spec.ports = 16;
+  spec.planes = spec.nic_ports = 4;
+  const Topology t = build(spec);  // 128 NICs in 4 planes
+  const Damage plane = apply(t, parse_faults("plane:3"), 1);
+  EXPECT_EQ(plane.nics, 0);
+  EXPECT_EQ(plane.ports, 3 * 128);
+  EXPECT_EQ(apply(t, parse_faults("plane:4"), 1).nics, 128);
+  EXPECT_EQ(apply(t, parse_faults("leaf:1"), 1).ports, 8);
+  const Damage port = apply(t, parse_faults("port:5"), 1);
+  EXPECT_EQ(port.ports, 5);
+  EXPECT_EQ(port.nics, 0);
+  const Damage nic = apply(t, parse_faults("nic:2"), 1);
+  EXPECT_EQ(nic.nics, 2);
+  EXPECT_EQ(nic.ports, 8);
+  // Where a NIC has one port, that is the NIC.
+  EXPECT_EQ(apply(small(Kind::kFt2), parse_faults("ports:3"), 1).nics, 3);
+}
+
 TEST(Faults, TheSeedDraws) {
   const Topology t = small(Kind::kFt2);
   const auto drawn = [&](std::uint64_t seed) {

@@ -127,8 +127,9 @@ std::int64_t cut_between(const Topology& topology, const std::vector<char>& in_f
   for (const auto& [pair, count] : between) flow.add(pair.first, pair.second, count, count);
   // Links of endpoints are not to be cut, so their side's switches are joined without a bound.
   std::vector<std::int64_t> first(topology.switches.size()), second(topology.switches.size());
-  for (std::size_t e = 0; e < topology.attach.size(); ++e) {
-    ++(in_first[e] ? first : second)[static_cast<std::size_t>(topology.attach[e])];
+  const auto ports = static_cast<std::size_t>(topology.spec.nic_ports);
+  for (std::size_t p = 0; p < topology.attach.size(); ++p) {
+    ++(in_first[p / ports] ? first : second)[static_cast<std::size_t>(topology.attach[p])];
   }
   for (int s = 0; s < switches; ++s) {
     const auto at = static_cast<std::size_t>(s);
@@ -139,7 +140,7 @@ std::int64_t cut_between(const Topology& topology, const std::vector<char>& in_f
 }
 
 std::int64_t bisection(const Topology& topology) {
-  const std::size_t n = topology.attach.size();
+  const auto n = static_cast<std::size_t>(topology.endpoints());
   std::vector<char> in_first(n);
   // Whole nodes where they divide into two halves.
   const bool by_node = topology.nodes() % 2 == 0;

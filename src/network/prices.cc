@@ -32,14 +32,15 @@ Prices load_prices(const std::filesystem::path& file) {
 
 Bill bill_of(const Topology& topology) {
   return {topology.endpoints(), static_cast<std::int64_t>(topology.switches.size()),
-          topology.count(LinkClass::kTrunk), topology.count(LinkClass::kLocal)};
+          topology.count(LinkClass::kTrunk), topology.count(LinkClass::kLocal),
+          static_cast<std::int64_t>(topology.attach.size())};
 }
 
 double cost_usd(const Bill& bill, const Prices& prices) {
   return static_cast<double>(bill.switches) * prices.switch_usd +
          static_cast<double>(bill.trunk_links) * prices.trunk_link_usd +
          static_cast<double>(bill.local_links) * prices.local_link_usd +
-         static_cast<double>(bill.endpoints) * prices.endpoint_link_usd;
+         static_cast<double>(bill.endpoint_links) * prices.endpoint_link_usd;
 }
 
 }  // namespace cachalot::network

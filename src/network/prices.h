@@ -24,7 +24,7 @@ struct Prices {
   double switch_usd = 60'000;
   double trunk_link_usd = 1'230;
   double local_link_usd = 1'140;
-  double endpoint_link_usd = 347.5;
+  double endpoint_link_usd = 347.5;  // of each port of a NIC
   void fields(FieldVisitor& f);
   bool operator==(const Prices&) const = default;
 };
@@ -34,7 +34,7 @@ Prices load_prices(const std::filesystem::path& file);
 
 // What is counted and paid.
 struct Bill {
-  std::int64_t endpoints = 0, switches = 0, trunk_links = 0, local_links = 0;
+  std::int64_t endpoints = 0, switches = 0, trunk_links = 0, local_links = 0, endpoint_links = 0;
   std::int64_t links() const noexcept { return trunk_links + local_links; }
 };
 Bill bill_of(const Topology& topology);

@@ -43,6 +43,21 @@ TEST(Prices, TheFileIsTheBuiltInOnes) {
             Prices{});
 }
 
+TEST(Prices, EveryPortOfANicHasALinkToPay) {
+  TopologySpec spec;
+  spec.ports = 16;
+  spec.endpoints = 128;
+  spec.planes = 4;
+  const Bill one = bill_of(build(spec));
+  spec.nic_ports = 4;
+  const Bill four = bill_of(build(spec));
+  EXPECT_EQ(one.endpoint_links, 128);
+  EXPECT_EQ(four.endpoint_links, 512);
+  Prices links;
+  links.switch_usd = links.trunk_link_usd = 0;
+  EXPECT_DOUBLE_EQ(cost_usd(four, links), 4 * cost_usd(one, links));
+}
+
 TEST(Prices, UnknownKeysAndBadValuesAreErrors) {
   const auto error = [](const char* text) -> std::string {
     try {

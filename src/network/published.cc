@@ -53,7 +53,7 @@ Bill bill_of_spec(const TopologySpec& spec, std::string& note) {
             " is no prime power, so no such graph is known; counted by formula. Realisable: q = ",
             below, " (", low.ports, " ports, ", grouped(low.endpoints), " endpoints), q = ", above,
             " (", high.ports, " ports, ", grouped(high.endpoints), " endpoints)");
-    return {counts.endpoints, counts.switches, counts.links, 0};
+    return {counts.endpoints, counts.switches, counts.links, 0, counts.endpoints};
   }
   const Topology topology = build(spec);
   if (!topology.notes.empty()) note = topology.notes[0];

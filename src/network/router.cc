@@ -97,17 +97,27 @@ std::size_t Router::emptiest(int at, int target, std::span<Hop> out) {
   return count;
 }
 
-bool Router::reachable(int from, int to) {
-  if (!fabric_.nic_up(from) || !fabric_.nic_up(to)) return false;
-  const auto& attach = fabric_.topology().attach;
-  const auto& distance = distances_to(attach[static_cast<std::size_t>(to)]);
-  return distance[static_cast<std::size_t>(attach[static_cast<std::size_t>(from)])] != kFar;
+bool Router::joined(int from_switch, int to_switch) {
+  return distances_to(to_switch)[static_cast<std::size_t>(from_switch)] != kFar;
 }
 
-bool Router::has_choice(int from, int to) {
-  const auto& attach = fabric_.topology().attach;
-  return attach[static_cast<std::size_t>(from)] != attach[static_cast<std::size_t>(to)];
+const std::vector<Router::Lane>& Router::lanes(int from, int to) {
+  const Topology& topology = fabric_.topology();
+  lanes_.clear();
+  for (int out = 0; out < fabric_.nic_ports(); ++out) {
+    if (!fabric_.port_up(from, out)) continue;
+    const int a = topology.attach[topology.port(from, out)];
+    for (int in = 0; in < fabric_.nic_ports(); ++in) {
+      const int b = topology.attach[topology.port(to, in)];
+      const bool one_plane = topology.switches[static_cast<std::size_t>(a)].plane ==
+                             topology.switches[static_cast<std::size_t>(b)].plane;
+      if (one_plane && fabric_.port_up(to, in) && joined(a, b)) lanes_.push_back({out, in, a, b});
+    }
+  }
+  return lanes_;
 }
+
+bool Router::reachable(int from, int to) { return !lanes(from, to).empty(); }
 
 Way Router::by_hash(int from_switch, int to_switch, std::uint64_t key) {
   const Rng hash(seed_, key);
@@ -228,38 +238,52 @@ Router::Best Router::part_of(int from_switch, int to_switch, double bytes, std::
   return best;
 }
 
-std::vector<Way> Router::ways(int from, int to, double bytes, std::uint64_t label) {
-  const Topology& topology = fabric_.topology();
-  const int a = topology.attach[static_cast<std::size_t>(from)];
-  const int b = topology.attach[static_cast<std::size_t>(to)];
-  if (a == b) return {Way{}};
-  const std::uint64_t key =
-      (static_cast<std::uint64_t>(from) << 40) ^ (static_cast<std::uint64_t>(to) << 16) ^ label;
-  switch (routing_) {
-    case Routing::kEcmp:
-      return {by_hash(a, b, key)};
-    case Routing::kFixed:
-      return {by_destination(a, b, topology.slot[static_cast<std::size_t>(to)])};
-    case Routing::kAdaptive:
-    case Routing::kValiant:
-    case Routing::kUgal:
-      break;
-  }
-  std::vector<Way> ways;
-  for (int part = 0; part < spray_; ++part) {
-    Best best = part_of(a, b, bytes / spray_, key, part);
+void Router::spray(const Lane& lane, double bytes, double share, std::uint64_t key, int parts,
+                   std::vector<Way>& ways) {
+  const std::size_t first = ways.size();
+  if (lane.from_switch == lane.to_switch) parts = 1;
+  for (int part = 0; part < parts; ++part) {
+    Best best = part_of(lane.from_switch, lane.to_switch, bytes / parts, key, part);
     for (const int trunk : best.path) {
       const auto r = static_cast<std::size_t>(trunk);
-      load_[r] += bytes / spray_ / fabric_.capacity()[r];
+      load_[r] += bytes / parts / fabric_.capacity()[r];
     }
-    Way way{std::move(best.path), 1.0 / spray_};
-    const auto same = std::find_if(ways.begin(), ways.end(),
+    Way way{std::move(best.path), share / parts, lane.out, lane.in};
+    const auto same = std::find_if(ways.begin() + static_cast<std::ptrdiff_t>(first), ways.end(),
                                    [&](const Way& w) { return w.trunks == way.trunks; });
     if (same != ways.end()) {
       same->share += way.share;
     } else {
       ways.push_back(std::move(way));
     }
+  }
+}
+
+std::vector<Way> Router::ways(int from, int to, double bytes, std::uint64_t label) {
+  const std::size_t choices = lanes(from, to).size();
+  const std::uint64_t key =
+      (static_cast<std::uint64_t>(from) << 40) ^ (static_cast<std::uint64_t>(to) << 16) ^ label;
+  const Topology& topology = fabric_.topology();
+  const auto slot = static_cast<std::size_t>(topology.slot[topology.port(to, 0)]);
+  if (!is_sprayed(routing_)) {
+    const bool hashed = routing_ == Routing::kEcmp;
+    const Rng hash(seed_, key);  // switches take numbers from 0 on, so the NIC takes the last one
+    const Lane lane = lanes_[choices == 1 ? 0
+                             : hashed     ? hash.below(~std::uint64_t{0}, choices)
+                                          : slot % choices];
+    const std::size_t place = topology.port(to, lane.in);
+    Way way = hashed ? by_hash(lane.from_switch, lane.to_switch, key)
+                     : by_destination(lane.from_switch, lane.to_switch, topology.slot[place]);
+    way.port_out = lane.out;
+    way.port_in = lane.in;
+    return {std::move(way)};
+  }
+  const int planes = static_cast<int>(choices), parts = (spray_ + planes - 1) / planes;
+  std::vector<Way> ways;
+  for (int l = 0; l < planes; ++l) {
+    // Keys of different draws, where a router draws at all; one lane's is the flow's.
+    spray(lanes_[static_cast<std::size_t>(l)], bytes / planes, 1.0 / planes,
+          key ^ (static_cast<std::uint64_t>(l) << 60), parts, ways);
   }
   return ways;
 }

@@ -17,6 +17,11 @@
 //             where (load of its fullest link) x (its links) is smaller
 // In a fat tree valiant and ugal are adaptive: its shortest ways go by way of every spine already.
 //
+// A NIC of several ports is one to whoever sends: a flow may take every plane that both ends have a
+// live port in. ecmp hashes one of those, static takes one by the destination's place, the others
+// give each of them the same part of the flow, and choose the ways within it. (What the paper asks
+// of NICs: one connection sprayed over all ports.)
+//
 // Failed links are known to all switches (the routing has converged): distances are over live
 // links.
 //
@@ -44,10 +49,11 @@ constexpr bool is_sprayed(Routing routing) noexcept { return routing >= Routing:
 std::string_view name(Routing routing) noexcept;
 Routing parse_routing(std::string_view word);
 
-// Part of a flow: the trunks between its two NICs' switches.
+// Part of a flow: the trunks between its two NICs' switches, and the NICs' ports.
 struct Way {
   std::vector<int> trunks;  // resources of the fabric, in order
   double share = 1;
+  int port_out = 0, port_in = 0;  // numbers of ports
 };
 
 class Router {
@@ -55,7 +61,6 @@ class Router {
   Router(const Fabric& fabric, Routing routing, int spray, std::uint64_t seed);
 
   bool reachable(int from, int to);  // GPUs by their own NICs
-  bool has_choice(int from, int to);
   // Both NICs must be up and reachable.
   std::vector<Way> ways(int from, int to, double bytes, std::uint64_t label);
 
@@ -67,6 +72,15 @@ class Router {
     double worst = std::numeric_limits<double>::infinity(), sum = worst;
     std::vector<int> path;
   };
+  struct Lane {  // two live ports, of one plane, with a way between their switches
+    int out, in;
+    int from_switch, to_switch;
+  };
+  const std::vector<Lane>& lanes(int from, int to);  // valid until the next call
+  bool joined(int from_switch, int to_switch);
+  // Adds the ways of `bytes`, `share` of a flow, over one lane in so many parts.
+  void spray(const Lane& lane, double bytes, double share, std::uint64_t key, int parts,
+             std::vector<Way>& ways);
   const std::vector<std::uint16_t>& distances_to(int target);
   // Live links of `at` that lead nearer to `target`, in the order of neighbours. Valid until the
   // next call.
@@ -96,6 +110,7 @@ class Router {
   };
   std::unordered_map<std::uint64_t, Range> nearer_;
   std::vector<Hop> hops_;
+  std::vector<Lane> lanes_;
   std::vector<std::pair<double, std::size_t>> by_load_;  // of emptiest(): load and place
 };
 

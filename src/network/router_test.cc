@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "base/rng.h"
 #include "network/carrier.h"
 
@@ -60,6 +61,36 @@ TEST(Router, WaysJoinTheirEndsOnEveryKindAndPolicy) {
           EXPECT_DOUBLE_EQ(share, 1);
         }
       }
+    }
+  }
+}
+
+TEST(Router, ANicWithSeveralPortsTakesEveryPlane) {
+  TopologySpec spec;
+  spec.ports = 16;
+  spec.planes = spec.nic_ports = 4;
+  const Topology t = build(spec);
+  for (const int down : {0, 1, 3}) {
+    const Fabric fabric(t, {}, damage_of(t, cat("plane:", down).c_str()));
+    for (const Routing routing : {Routing::kEcmp, Routing::kFixed, Routing::kAdaptive}) {
+      Router router(fabric, routing, /*spray=*/1, 1);
+      std::map<int, double> by_port;  // of all flows
+      for (int to = 1; to < 128; ++to) {
+        ASSERT_TRUE(router.reachable(0, to));
+        double share = 0;
+        for (const Way& way : router.ways(0, to, 1e6, 0)) {
+          EXPECT_TRUE(fabric.port_up(0, way.port_out));
+          EXPECT_TRUE(fabric.port_up(to, way.port_in));
+          const int begin = t.attach[t.port(0, way.port_out)];
+          EXPECT_EQ(end_of(t, begin, way), t.attach[t.port(to, way.port_in)]);
+          by_port[way.port_out] += way.share;
+          share += way.share;
+        }
+        EXPECT_NEAR(share, 1, 1e-12);
+      }
+      EXPECT_EQ(by_port.size(), static_cast<std::size_t>(4 - down));
+      if (routing == Routing::kEcmp) continue;  // as hashes fall
+      for (const auto& [port, flows] : by_port) EXPECT_NEAR(flows, 127.0 / (4 - down), 1) << port;
     }
   }
 }

@@ -131,8 +131,8 @@ int choose_spray(const SimulateSpec& spec, const Topology& topology,
            b += static_cast<std::size_t>(gpus)) {
         const bool neighbour = b == (a + static_cast<std::size_t>(gpus)) % group.size();
         if (!pairs && !neighbour) continue;
-        wide += topology.attach[static_cast<std::size_t>(group[a])] !=
-                topology.attach[static_cast<std::size_t>(group[b])];
+        wide += topology.attach[topology.port(group[a], 0)] !=
+                topology.attach[topology.port(group[b], 0)];
       }
     }
   }
@@ -150,9 +150,11 @@ void find_busiest(const Fabric& fabric, const std::vector<Flow>& flows, Simulate
     }
   }
   const auto first_trunk = static_cast<std::size_t>(4 * fabric.topology().endpoints());
-  std::array<int, 3> best{-1, -1, -1};
+  const auto first_port = first_trunk + 2 * fabric.topology().links.size();
+  std::array<int, 3> best{-1, -1, -1};  // NVLink, NICs and their ports, trunks
   for (std::size_t r = 0; r < seconds.size(); ++r) {
-    int& at = best[r >= first_trunk ? 2 : (r % 4 < 2 ? 0 : 1)];
+    const bool nic = r < first_trunk ? r % 4 >= 2 : r >= first_port;
+    int& at = best[nic ? 1 : r < first_trunk ? 0 : 2];
     if (at < 0 || seconds[r] > seconds[static_cast<std::size_t>(at)]) at = static_cast<int>(r);
   }
   for (const int r : best) {
@@ -292,10 +294,12 @@ std::vector<Group> groups_of(const Topology& topology, const JobSpec& job) {
 }
 
 SimulateResult simulate(const Topology& topology, const SimulateSpec& spec) {
-  if (!spec.cross_rail_in_node && topology.planes > 1) {
-    throw Error(Code::kUsage,
-                "--cross-rail fabric: the planes of an mpft have no link between them; traffic for "
-                "another plane must cross inside the node. Use --cross-rail node, or --kind mrft.");
+  if (!spec.cross_rail_in_node && topology.planes_apart()) {
+    throw Error(
+        Code::kUsage,
+        "--cross-rail fabric: the planes of an mpft have no link between them; traffic for "
+        "another plane must cross inside the node. Use --cross-rail node, --kind mrft, or NICs "
+        "with a port in every plane (--nic-ports).");
   }
   SimulateResult result;
   result.damage = apply(topology, spec.faults, spec.seed);

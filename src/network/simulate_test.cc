@@ -72,6 +72,53 @@ TEST(Simulate, LosingOneOfEightPlanesCostsASeventh) {
   EXPECT_EQ(damaged.cut_off_gpus, 0);
 }
 
+// Four GPUs, each a node, whose NICs have a port in each of four planes.
+SimulateSpec four_ports(Routing routing) {
+  SimulateSpec spec = spec_of(Kind::kMpft, 4, Traffic::kAllToAll, 4);
+  spec.topology.gpus_per_node = 1;
+  spec.topology.planes = spec.topology.nic_ports = 4;
+  spec.routing = routing;
+  return spec;
+}
+
+TEST(Simulate, AFlowTakesAllPortsOfItsNic) {
+  const double sent = 64e6 * 3 / 4, wire = 2.8e-6;
+  SimulateSpec spec = four_ports(Routing::kAdaptive);
+  EXPECT_NEAR(run(spec).seconds, sent / 40e9 + wire, 1e-8);
+  spec.faults = parse_faults("plane:1");  // of every NIC a quarter
+  EXPECT_NEAR(run(spec).seconds, sent / 30e9 + wire, 1e-8);
+  EXPECT_EQ(run(spec).damage.nics, 0);
+  spec.faults = parse_faults("port:1");  // of one NIC a quarter: that one is as slow
+  EXPECT_NEAR(run(spec).seconds, sent / 30e9 + wire, 1e-8);
+  spec.faults = parse_faults("plane:3");
+  EXPECT_NEAR(run(spec).seconds, sent / 10e9 + wire, 1e-8);
+  EXPECT_THAT(run(spec).busiest.front().what, ::testing::StartsWith("NIC port"));
+  spec.faults = parse_faults("nic:1");  // a node's only one
+  EXPECT_EQ(run(spec).stopped_groups, 1);
+  EXPECT_EQ(run(spec).cut_off_gpus, 1);
+}
+
+TEST(Simulate, OneFlowThatIsNotSprayedHasOnePort) {
+  SimulateSpec spec = four_ports(Routing::kFixed);
+  spec.topology.endpoints = 2;
+  spec.job.group = 2;
+  EXPECT_NEAR(run(spec).seconds, 64e6 / 2 / 10e9 + 2.8e-6, 1e-8);
+  spec.routing = Routing::kAdaptive;
+  EXPECT_NEAR(run(spec).seconds, 64e6 / 2 / 40e9 + 2.8e-6, 1e-8);
+}
+
+// NICs in some of the planes: what is for other planes crosses inside the node, as with one port.
+TEST(Simulate, PortsInSomePlanesKeepRails) {
+  SimulateSpec spec = spec_of(Kind::kMpft, 64, Traffic::kAllToAll, 64);
+  const double one_port = run(spec).seconds;
+  spec.topology.nic_ports = 4;
+  EXPECT_NEAR(run(spec).seconds / one_port, 1, 1e-5);
+  spec.faults = parse_faults("plane:1");  // half of the NICs have three quarters left
+  EXPECT_NEAR(run(spec).seconds / one_port, 4.0 / 3, 0.01);
+  spec.cross_rail_in_node = false;
+  EXPECT_THROW(run(spec), Error);
+}
+
 TEST(Simulate, OnePlaneAloneIsEverything) {
   SimulateSpec spec = spec_of(Kind::kFt2, 64, Traffic::kAllToAll, 32);
   spec.faults = parse_faults("plane:1");

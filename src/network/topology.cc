@@ -39,12 +39,29 @@ void check(const TopologySpec& spec) {
   }
   if (spec.kind == Kind::kDragonfly || spec.kind == Kind::kSlimFly) return;
   check_halves(spec);
-  if (spec.kind == Kind::kMpft &&
-      (spec.planes < 1 || spec.gpus_per_node % std::max(spec.planes, 1) != 0)) {
+  if (spec.kind != Kind::kMpft) return;
+  if (spec.nic_ports < 1 || spec.nic_ports > std::max(spec.planes, 1)) {
     throw Error(Code::kUsage,
-                cat("--planes ", spec.planes, ": each plane must take the same number of a node's ",
-                    spec.gpus_per_node, " NICs, so the planes must divide ", spec.gpus_per_node,
-                    ". Change --planes, or --gpus-per-node."));
+                cat("--nic-ports ", spec.nic_ports,
+                    ": each port of a NIC is in a plane of its own, and there are ", spec.planes,
+                    " planes. Use 1 to ", std::max(spec.planes, 1), ", or more --planes."));
+  }
+  const std::int64_t ports = std::int64_t{spec.gpus_per_node} * spec.nic_ports;  // of a node
+  if (spec.planes < 1 || ports % spec.planes != 0) {
+    throw Error(
+        Code::kUsage,
+        cat("--planes ", spec.planes, ": each plane must take the same number of a node's ", ports,
+            spec.nic_ports > 1 ? " NIC ports" : " NICs", ", so the planes must divide ", ports,
+            ". Change --planes, ", spec.nic_ports > 1 ? "--nic-ports" : "or --gpus-per-node",
+            spec.nic_ports > 1 ? " or --gpus-per-node." : "."));
+  }
+  const std::int64_t all = spec.endpoints > 0
+                               ? spec.endpoints * spec.nic_ports
+                               : std::int64_t{spec.ports} * spec.ports / 2 * spec.planes;
+  if (all > kMostEndpoints) {
+    throw Error(Code::kUsage, cat("this mpft has ", grouped(all), " NIC ports, and at most ",
+                                  grouped(kMostEndpoints), " are built here. Give --endpoints ",
+                                  kMostEndpoints / spec.nic_ports, " or fewer."));
   }
 }
 
@@ -92,13 +109,14 @@ void too_many_endpoints(const TopologySpec& spec, std::int64_t asked, std::int64
                                 grouped(asked - fit), " too many. ", advice));
 }
 
-std::int64_t port_order(const Topology& topology, std::int64_t endpoint) {
+std::int64_t port_order(const Topology& topology, std::int64_t endpoint, int port) {
   const TopologySpec& spec = topology.spec;
   const std::int64_t node = endpoint / spec.gpus_per_node, rail = endpoint % spec.gpus_per_node;
   switch (spec.kind) {
     case Kind::kMpft: {
-      const int rails = spec.gpus_per_node / spec.planes;  // of a node in one plane
-      return node * rails + rail / spec.planes;
+      const int ports =
+          spec.gpus_per_node * spec.nic_ports / spec.planes;  // of a node in one plane
+      return node * ports + (rail * spec.nic_ports + port) / spec.planes;
     }
     case Kind::kMrft:
       return rail * topology.nodes() + node;
@@ -111,7 +129,7 @@ Topology build(const TopologySpec& spec) {
   check(spec);
   Topology topology;
   topology.spec = spec;
-  if (spec.kind != Kind::kMpft) topology.spec.planes = 1;
+  if (spec.kind != Kind::kMpft) topology.spec.planes = topology.spec.nic_ports = 1;
   switch (spec.kind) {
     case Kind::kFt2:
     case Kind::kMpft:

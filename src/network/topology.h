@@ -1,11 +1,13 @@
 // Networks of a cluster as graphs: switches, the links between them, and where each endpoint hangs.
 //
-// An endpoint is one NIC port, which is one GPU: endpoint e is GPU e % gpus_per_node ("its rail")
-// of node e / gpus_per_node. `links` are between switches; the link from an endpoint to its switch
-// is implied by `attach`.
+// An endpoint is one GPU with its NIC: endpoint e is GPU e % gpus_per_node ("its rail") of node
+// e / gpus_per_node. `links` are between switches; the links from an endpoint's ports to their
+// switches are implied by `attach`.
 //
 // Kinds: ft2        one plane, two layers: every leaf to every spine, half of its ports down
-//        mpft       `planes` separate ft2; rail r of every node hangs in plane r % planes
+//        mpft       `planes` separate ft2; port p of rail r of every node hangs in plane
+//                   (r * nic_ports + p) % planes. One port is what was deployed; as many as there
+//                   are planes is what the paper calls ideal: every GPU reaches every other
 //        mrft       one fat tree (two or three layers) in which a leaf serves one rail only
 //        ft3        one fat tree of three layers: pods of leaves and spines, cores above
 //        dragonfly  groups of fully meshed switches; a = 2p = 2h (Kim et al., ISCA'08)
@@ -35,6 +37,7 @@ struct TopologySpec {
   Kind kind = Kind::kMpft;
   int ports = 64;              // of a switch
   int planes = 8;              // mpft only
+  int nic_ports = 1;           // mpft only: ports of a NIC, each in a plane of its own
   std::int64_t endpoints = 0;  // 0: as many as fit
   int gpus_per_node = 8;
   int groups = 0;  // dragonfly: 0 takes as many as fit (or as the endpoints need)
@@ -66,11 +69,18 @@ struct Topology {
   std::int64_t capacity = 0;  // endpoints that the full network of this kind and these ports has
   std::vector<Switch> switches;
   std::vector<Link> links;
-  std::vector<int> attach;         // [endpoints] switch
-  std::vector<int> slot;           // [endpoints] place in the order of its plane's ports
+  std::vector<int> attach;         // [endpoints, nic_ports] switch
+  std::vector<int> slot;           // [endpoints, nic_ports] place in the order of its plane's ports
   std::vector<std::string> notes;  // what a reader of the counts should know
 
-  std::int64_t endpoints() const noexcept { return static_cast<std::int64_t>(attach.size()); }
+  std::int64_t endpoints() const noexcept {
+    return static_cast<std::int64_t>(attach.size()) / spec.nic_ports;
+  }
+  std::size_t port(std::int64_t endpoint, int p) const noexcept {  // into attach and slot
+    return static_cast<std::size_t>(endpoint * spec.nic_ports + p);
+  }
+  // Some GPUs' NICs have no plane in common: what they send each other crosses inside a node.
+  bool planes_apart() const noexcept { return planes > spec.nic_ports; }
   std::int64_t nodes() const noexcept {
     return (endpoints() + spec.gpus_per_node - 1) / spec.gpus_per_node;
   }
@@ -78,7 +88,7 @@ struct Topology {
   std::int64_t count(LinkClass kind) const noexcept;
   // GPU i of a node reaches GPU i of any other, but other rails only through the node (mpft) or
   // more cheaply so (mrft).
-  bool has_rails() const noexcept { return spec.kind == Kind::kMpft || spec.kind == Kind::kMrft; }
+  bool has_rails() const noexcept { return spec.kind == Kind::kMrft || planes_apart(); }
 };
 
 Topology build(const TopologySpec& spec);

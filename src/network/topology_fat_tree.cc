@@ -33,21 +33,25 @@ void build_two_layers(Topology& topology) {
   const int half = spec.ports / 2;
   const std::int64_t per_plane = std::int64_t{spec.ports} * half;
   const int planes = spec.kind == Kind::kMpft ? spec.planes : 1;
+  const auto plane_of = [&](std::int64_t e, int port) {
+    return static_cast<std::size_t>((e % spec.gpus_per_node * spec.nic_ports + port) % planes);
+  };
   topology.planes = planes;
-  topology.capacity = per_plane * planes;
+  topology.capacity = per_plane * planes / spec.nic_ports;
   if (spec.endpoints == 0) spec.endpoints = topology.capacity;
 
   const std::int64_t nodes = ceil_div(spec.endpoints, spec.gpus_per_node);
   std::vector<std::int64_t> in_plane(static_cast<std::size_t>(planes));
   for (std::int64_t e = 0; e < spec.endpoints; ++e) {
-    ++in_plane[static_cast<std::size_t>(e % spec.gpus_per_node % planes)];
+    for (int port = 0; port < spec.nic_ports; ++port) ++in_plane[plane_of(e, port)];
   }
   if (in_plane[0] > per_plane) {  // plane 0 is never the emptiest
-    too_many_endpoints(spec, spec.endpoints, topology.capacity,
-                       spec.kind == Kind::kMpft
-                           ? cat("Use more --planes (", ceil_div(spec.endpoints, per_plane),
-                                 " at least), switches with more ports, or --kind ft3.")
-                           : "Use switches with more ports, --kind mpft, or --kind ft3.");
+    too_many_endpoints(
+        spec, spec.endpoints, topology.capacity,
+        spec.kind == Kind::kMpft
+            ? cat("Use more --planes (", ceil_div(spec.endpoints * spec.nic_ports, per_plane),
+                  " at least), switches with more ports, or --kind ft3.")
+            : "Use switches with more ports, --kind mpft, or --kind ft3.");
   }
 
   std::vector<std::vector<int>> leaves(static_cast<std::size_t>(planes));
@@ -64,17 +68,18 @@ void build_two_layers(Topology& topology) {
     }
     connect(topology, of_plane, spines, half);
   }
-  topology.attach.resize(static_cast<std::size_t>(spec.endpoints));
-  topology.slot.resize(static_cast<std::size_t>(spec.endpoints));
+  topology.attach.resize(topology.port(spec.endpoints, 0));
+  topology.slot.resize(topology.port(spec.endpoints, 0));
   const bool whole_nodes = nodes * spec.gpus_per_node == spec.endpoints;
   for (std::int64_t e = 0; e < spec.endpoints; ++e) {
-    // By rail, a last node that is not full would leave gaps; its order is then by endpoint.
-    const std::int64_t order =
-        spec.kind == Kind::kMrft && !whole_nodes ? e : port_order(topology, e);
-    const auto plane = static_cast<std::size_t>(e % spec.gpus_per_node % planes);
-    topology.slot[static_cast<std::size_t>(e)] = static_cast<int>(order);
-    topology.attach[static_cast<std::size_t>(e)] =
-        leaves[plane][static_cast<std::size_t>(order / half)];
+    for (int port = 0; port < spec.nic_ports; ++port) {
+      // By rail, a last node that is not full would leave gaps; its order is then by endpoint.
+      const std::int64_t order =
+          spec.kind == Kind::kMrft && !whole_nodes ? e : port_order(topology, e, port);
+      topology.slot[topology.port(e, port)] = static_cast<int>(order);
+      topology.attach[topology.port(e, port)] =
+          leaves[plane_of(e, port)][static_cast<std::size_t>(order / half)];
+    }
   }
 }
 

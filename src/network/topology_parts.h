@@ -15,8 +15,9 @@ void build_three_layers(Topology& topology);  // ft3, large mrft
 void build_dragonfly(Topology& topology);
 void build_slim_fly(Topology& topology);
 
-// Which place in the order of leaf ports an endpoint takes: by node, or by rail (mrft).
-std::int64_t port_order(const Topology& topology, std::int64_t endpoint);
+// Which place in the order of its plane's leaf ports a port of an endpoint takes: by node, or by
+// rail (mrft).
+std::int64_t port_order(const Topology& topology, std::int64_t endpoint, int port = 0);
 
 // kUsage: `asked` endpoints where `fit` fit, and what to do.
 [[noreturn]] void too_many_endpoints(const TopologySpec& spec, std::int64_t asked, std::int64_t fit,

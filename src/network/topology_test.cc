@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <vector>
 
 #include "base/error.h"
 #include "network/graph_metrics.h"
@@ -33,6 +34,7 @@ std::string error_of(const TopologySpec& spec) {
 void check_sound(const Topology& t) {
   EXPECT_LE(t.ports_used, t.spec.ports);
   EXPECT_EQ(t.attach.size(), t.slot.size());
+  EXPECT_EQ(t.attach.size(), static_cast<std::size_t>(t.endpoints() * t.spec.nic_ports));
   std::set<std::pair<int, int>> slots;
   for (std::size_t e = 0; e < t.attach.size(); ++e) {
     const Switch& at = t.switches.at(static_cast<std::size_t>(t.attach[e]));
@@ -86,6 +88,46 @@ TEST(Topology, PlanesAreSeparateFatTrees) {
   const Topology half = build(spec);
   check_sound(half);
   EXPECT_EQ(half.endpoints(), 256);
+}
+
+// The planes that the ports of one NIC are in.
+std::vector<int> planes_of(const Topology& t, std::int64_t endpoint) {
+  std::vector<int> planes;
+  for (int p = 0; p < t.spec.nic_ports; ++p) {
+    planes.push_back(t.switches[static_cast<std::size_t>(t.attach[t.port(endpoint, p)])].plane);
+  }
+  return planes;
+}
+
+TEST(Topology, ANicMayHaveAPortInEveryPlane) {
+  TopologySpec spec = spec_of(Kind::kMpft, 16);
+  spec.planes = spec.nic_ports = 4;
+  const Topology t = build(spec);
+  EXPECT_EQ(t.endpoints(), 128);  // as many as one plane of them has ports
+  EXPECT_EQ(t.switches.size(), 4u * 24);
+  EXPECT_FALSE(t.planes_apart());
+  EXPECT_FALSE(t.has_rails());
+  check_sound(t);
+  for (int e = 0; e < 128; ++e) {
+    EXPECT_THAT(planes_of(t, e), ::testing::UnorderedElementsAre(0, 1, 2, 3)) << e;
+  }
+  EXPECT_EQ(bisection(t), 4 * 64);
+  spec.endpoints = 36;  // a last node that is not full
+  check_sound(build(spec));
+}
+
+TEST(Topology, ANicMayHavePortsInSomePlanes) {
+  TopologySpec spec = spec_of(Kind::kMpft, 16);
+  spec.nic_ports = 4;  // of 8 planes
+  const Topology t = build(spec);
+  EXPECT_EQ(t.endpoints(), 256);
+  EXPECT_TRUE(t.planes_apart());
+  check_sound(t);
+  EXPECT_EQ(planes_of(t, 8), (std::vector<int>{0, 1, 2, 3}));
+  EXPECT_EQ(planes_of(t, 9), (std::vector<int>{4, 5, 6, 7}));
+  EXPECT_EQ(planes_of(t, 10), (std::vector<int>{0, 1, 2, 3}));
+  spec.nic_ports = 3;  // every rail has other planes, and planes take as many ports each
+  check_sound(build(spec));
 }
 
 TEST(Topology, SmallerNetworksStayNonBlocking) {
@@ -192,6 +234,19 @@ TEST(Topology, ErrorsSayByHowMuchAndWhatToChange) {
   spec = spec_of(Kind::kMpft);
   spec.planes = 3;
   EXPECT_THAT(error_of(spec), HasSubstr("must divide 8"));
+  spec = spec_of(Kind::kMpft);
+  spec.nic_ports = 9;
+  EXPECT_THAT(error_of(spec), HasSubstr("there are 8 planes. Use 1 to 8, or more --planes."));
+  spec.gpus_per_node = 1;
+  spec.nic_ports = 4;
+  EXPECT_THAT(error_of(spec), HasSubstr("a node's 4 NIC ports, so the planes must divide 4"));
+  spec = spec_of(Kind::kMpft, 64, 8192);
+  spec.nic_ports = 4;
+  EXPECT_THAT(error_of(spec), HasSubstr("holds 4,096 endpoints; 8,192 were asked for"));
+  EXPECT_THAT(error_of(spec), HasSubstr("more --planes (16 at least)"));
+  spec = spec_of(Kind::kMpft, 256);
+  spec.planes = spec.gpus_per_node = 1024;
+  EXPECT_THAT(error_of(spec), HasSubstr("at most 5,000,000 are built here"));
   EXPECT_THROW(parse_kind("mptf"), Error);
 }
 
