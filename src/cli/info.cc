@@ -3,6 +3,7 @@
 
 #include "cli/command.h"
 #include "cli/output.h"
+#include "comm/world.h"
 #include "runtime/describe.h"
 #include "runtime/runtime.h"
 
@@ -41,7 +42,7 @@ std::string huge_page_text(const runtime::HugePages& h) {
                      h.allowed() ? ", taken for large buffers" : "");
 }
 
-Json to_json(const runtime::Description& d) {
+Json to_json(const runtime::Description& d, const std::string& mpi) {
   Json kernels = Json::object();
   for (const auto& slot : d.slots) kernels[slot.name] = slot.fast ? d.level : "ref";
   return {{"version", kVersion},
@@ -69,15 +70,16 @@ Json to_json(const runtime::Description& d) {
             {"page_bytes", d.huge_pages.page_bytes},
             {"in_use_bytes", d.huge_pages.in_use}}},
           {"gpu", d.device.empty() ? Json(nullptr) : Json(d.device)},
-          {"mpi", nullptr},
+          {"mpi", mpi.empty() ? Json(nullptr) : Json(mpi)},
           {"compiler", __VERSION__}};
 }
 
 void run(const Options&, const Globals& globals) {
   const runtime::Runtime rt({.threads = globals.threads, .cpu = {}, .on_device = true});
   const runtime::Description d = runtime::describe(rt);
+  const std::string mpi = comm::mpi_version();
   if (globals.json) {
-    print_json(to_json(d));
+    print_json(to_json(d, mpi));
     return;
   }
   const auto row = [](std::string_view key, const std::string& value) {
@@ -96,7 +98,7 @@ void run(const Options&, const Globals& globals) {
                             human_bytes(static_cast<double>(d.l2_bytes)),
                             human_bytes(static_cast<double>(d.l3_bytes))));
   row("gpu", d.device.empty() ? "none (this build computes on the CPU)" : d.device);
-  row("mpi", "none (this build runs as one process)");
+  row("mpi", mpi.empty() ? "none (this build runs as one process)" : mpi);
   row("compiler", __VERSION__);
   print_line("kernels");
   for (const auto& slot : d.slots) {

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "comm/world.h"
 #include "infer/probe_pass.h"
 #include "kernels/quant_linear.h"
 #include "perf/probe.h"
@@ -159,12 +160,66 @@ void probe_rest(const Options& o, const runtime::Runtime& rt, plan::HardwareProf
   }
 }
 
+// Messages between the first rank and another of its machine, and one of each of up to eight other
+// machines: medians. [link] and [network] have these figures alike.
+template <typename Profile>
+void put(Profile& to, const std::vector<comm::MessageRates>& pairs, const std::string& where,
+         const std::string& source) {
+  const auto median = [&](double comm::MessageRates::*figure) {
+    std::vector<double> all;
+    for (const comm::MessageRates& pair : pairs) all.push_back(pair.*figure);
+    std::nth_element(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(all.size() / 2),
+                     all.end());
+    return rounded(all[all.size() / 2]);
+  };
+  to.name = fmt::format("{}, {}", comm::mpi_version(), where);
+  to.latency_us = median(&comm::MessageRates::latency_us);
+  to.achieved_gbps = median(&comm::MessageRates::both_ways_gbps);
+  to.gbps = std::max(to.achieved_gbps, median(&comm::MessageRates::one_way_gbps));
+  to.source = fmt::format(
+      "{}; {} of ranks: half of a round trip of 8 bytes; messages of 4 MiB while one "
+      "side sends (gbps) and while both do (achieved_gbps, of each)",
+      source, pairs.size() == 1 ? "one pair" : fmt::format("{} pairs", pairs.size()));
+}
+
+// Where a launcher started several ranks: what messages between them take. False in all ranks but
+// the first, which goes on alone.
+bool probe_messages(plan::HardwareProfile& p, const std::string& source) {
+  if (comm::launched_ranks() == 1) return true;
+  comm::World world;
+  if (world.size() == 1) {
+    throw Error(Code::kUsage, cat("a launcher started ", comm::launched_ranks(), " ranks, but ",
+                                  comm::mpi_version(),
+                                  " knows of this one alone: the launcher is "
+                                  "another MPI's. Start the ranks with the mpirun of this one."));
+  }
+  const std::vector<int>& machines = world.machines();
+  const int last = *std::max_element(machines.begin(), machines.end());
+  std::vector<comm::MessageRates> near, far;
+  for (int machine = 0; machine <= std::min(last, 8); ++machine) {
+    const auto from = machines.begin() + (machine == 0 ? 1 : 0);  // not the first rank itself
+    const auto peer = std::find(from, machines.end(), machine);
+    if (peer == machines.end()) continue;
+    const int rank = static_cast<int>(peer - machines.begin());
+    if (world.rank() == 0) spdlog::info("messages between the ranks 0 and {}", rank);
+    (machine == 0 ? near : far).push_back(world.measure(0, rank));
+  }
+  if (!near.empty()) put(p.link, near, "ranks of one machine", source);
+  if (!far.empty()) {
+    put(p.network, far, "ranks of two machines", source);
+    p.network.nics_per_node = 1;
+  }
+  return world.rank() == 0;
+}
+
 void describe(const runtime::Description& d, plan::HardwareProfile& p, const std::string& source) {
   p.name = fmt::format("{}, {} threads", d.cpu, d.threads);
-  p.notes =
-      "Measured by `cachalot plan probe`. One process alone: no link or network was measured, "
-      "which "
-      "needs ranks on several machines.";
+  p.notes = "Measured by `cachalot plan probe`.";
+  if (p.link.gbps == 0 && p.network.gbps == 0) {
+    p.notes +=
+        " One process alone: messages were not measured, which takes ranks (mpirun -n 2 "
+        "--bind-to none).";
+  }
   p.device.name = d.cpu;
   p.device.cores = static_cast<int>(d.topology.cores.size());
   p.device.memory_gb = rounded(1e-9 * static_cast<double>(d.memory_bytes));
@@ -183,11 +238,18 @@ void run(const Options& o, const Globals& globals) {
   if (!std::filesystem::is_directory(o.disk)) {
     throw Error(Code::kUsage, cat("--disk ", o.disk, " is not a folder"));
   }
+  plan::HardwareProfile p;
+  const std::string date = fmt::format("measured {:%Y-%m-%d}", fmt::gmtime(std::time(nullptr)));
+  if (!probe_messages(p, date)) return;
   const runtime::Runtime rt({.threads = globals.threads, .cpu = {}});
   const runtime::Description d = runtime::describe(rt);
-  const std::string source = fmt::format("measured {:%Y-%m-%d}, {} threads, level {}",
-                                         fmt::gmtime(std::time(nullptr)), d.threads, d.level);
-  plan::HardwareProfile p;
+  if (comm::launched_ranks() > 1 && d.topology.is_restricted()) {
+    spdlog::warn(
+        "the launcher lets this rank use {} of the machine's {} CPUs, and that is what is "
+        "measured; mpirun --bind-to none allows them all",
+        d.topology.cpus, d.topology.machine_cpus);
+  }
+  const std::string source = fmt::format("{}, {} threads, level {}", date, d.threads, d.level);
   describe(d, p, source);
   probe_peaks(o, rt, p, source);
   p.host.memory_gbps = p.device.memory_gbps;
@@ -212,7 +274,8 @@ void run(const Options& o, const Globals& globals) {
 void add_plan_probe(CLI::App& plan, Globals& globals) {
   CLI::App* command = add_command(plan, globals, "probe",
                                   "Measure this machine into a hardware profile: peaks, memory by "
-                                  "threads, rates of products, overhead, disk");
+                                  "threads, rates of products, overhead, disk; under mpirun "
+                                  "messages between ranks as well");
   auto o = std::make_shared<Options>();
   command->add_option("--out", o->out, "File to write; without it the profile goes to stdout")
       ->type_name("FILE");

@@ -1,0 +1,19 @@
+// A build without MPI: one process, which is no world.
+#include "base/error.h"
+#include "comm/world.h"
+
+namespace cachalot::comm {
+
+std::string mpi_version() { return ""; }
+
+World::World() {
+  throw Error(Code::kUnsupported,
+              cat("a launcher started ", launched_ranks(),
+                  " ranks, but this build has no MPI. Install it (Debian: apt-get install "
+                  "libopenmpi-dev openmpi-bin) and build again, or start one process alone."));
+}
+World::~World() = default;
+
+MessageRates World::measure(int, int, const MessageOptions&) { return {}; }
+
+}  // namespace cachalot::comm

@@ -1,0 +1,61 @@
+// The ranks of a job that an MPI launcher (mpirun, srun) started, where they run, and what messages
+// between two of them take.
+//
+// Owns:    MPI's state in this process: begun by the constructor, ended by the destructor; once.
+// Threads: only the thread that made it.
+// Errors:  kUnsupported from the constructor in a build without MPI, saying what to install;
+//          kInternal where a message arrives other than it was sent. What MPI itself finds wrong
+//          (a rank that died, a network that is down) ends the job with MPI's message.
+// Source:  MPI 3.1 (mpi-forum.org/docs). Messages are timed as the OSU micro-benchmarks do
+//          (osu_latency, osu_bw, osu_bibw; mvapich.cse.ohio-state.edu/benchmarks).
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace cachalot::comm {
+
+// How many ranks the launcher says it started, from the environment; 1 where there was none. Asks
+// no MPI, so a process that runs alone never begins it.
+int launched_ranks() noexcept;
+
+// The MPI library of this build ("Open MPI v4.1.4"); empty: none.
+std::string mpi_version();
+
+struct MessageRates {
+  double latency_us = 0;      // half of a round trip of 8 bytes
+  double one_way_gbps = 0;    // 1e9 bytes per second while one sends
+  double both_ways_gbps = 0;  // of each direction while both send
+};
+
+struct MessageOptions {
+  int turns = 11;                 // medians of so many
+  int round_trips = 1000;         // of a turn
+  std::size_t bytes = 4ul << 20;  // of a large message; below 2 GiB
+  int window = 16;                // large messages under way at once
+};
+
+class World {
+ public:
+  World();
+  ~World();
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+
+  int rank() const noexcept { return rank_; }
+  int size() const noexcept { return static_cast<int>(machines_.size()); }
+  // [ranks] which machine each runs on: those that share memory have one number, from 0 on in the
+  // order of their first ranks.
+  const std::vector<int>& machines() const noexcept { return machines_; }
+
+  // Messages between two different ranks, the others waiting. Every rank calls it with the same
+  // arguments, and every rank gets the result.
+  MessageRates measure(int a, int b, const MessageOptions& options = {});
+
+ private:
+  int rank_ = 0;
+  std::vector<int> machines_;
+};
+
+}  // namespace cachalot::comm
