@@ -80,7 +80,8 @@ void add_rate_flags(CLI::App& command, RateOptions& options) {
   command
       .add_option("--nvlink-gbs", options.nvlink_gbs,
                   "GB/s of a GPU's NVLink, one way; 0 takes 160, or for experts' traffic what "
-                  "DeepEP reaches inside one node, 153 for dispatch and 158 for combine")
+                  "DeepEP reaches inside one node, 153 for dispatch and 158 for combine (with "
+                  "--direct 98 and 127)")
       ->type_name("GBS");
 }
 

@@ -164,7 +164,8 @@ report::Section simulation_assumptions(const network::Rates& rates) {
                                rates.nic_gbs)},
            {"link between switches", fmt::format("{:g} GB/s", rates.trunk_gbs)},
            {"NVLink", fmt::format("{:g} GB/s each way; 160 measured (ISCA'25 4.3), 153 and 158 in "
-                                  "DeepEP's dispatch and combine inside one node",
+                                  "DeepEP's dispatch and combine inside one node, 98 and 127 in "
+                                  "its low-latency ones",
                                   rates.nvlink_gbs)},
            {"latency", fmt::format("{:g} us of the ends, {:g} us of a switch, {:g} us of NVLink "
                                    "(ISCA'25 table 5)",

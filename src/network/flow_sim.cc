@@ -1,21 +1,17 @@
 #include "network/flow_sim.h"
 
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <csignal>
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <string>
 #include <unordered_map>
 
 #include "base/error.h"
+#include "base/processes.h"
 #include "network/flow_sim_parts.h"
 
 namespace cachalot::network {
@@ -138,46 +134,18 @@ std::vector<std::size_t> firsts_of(const std::vector<FlowPart>& parts) {
   return first;
 }
 
-// Memory that children write and the parent reads: results, and for each child a few words on what
-// went wrong.
-class Shared {
- public:
-  static constexpr std::size_t kWords = 512;
-
-  Shared(std::size_t results, std::size_t children)
-      : results_(results), bytes_(results * sizeof(double) + children * kWords + 1) {
-    void* const at =
-        mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (at == MAP_FAILED) {
-      throw Error(Code::kIo,
-                  cat("simulation: no memory for ", results, " results: ", std::strerror(errno)));
-    }
-    data_ = static_cast<double*>(at);
-    std::fill_n(data_, results, std::numeric_limits<double>::quiet_NaN());
-  }
-  ~Shared() { munmap(data_, bytes_); }
-  Shared(const Shared&) = delete;
-  Shared& operator=(const Shared&) = delete;
-  double* results() noexcept { return data_; }
-  char* words(std::size_t child) noexcept {  // the mapping is zero where nothing was written
-    return reinterpret_cast<char*>(data_ + results_) + child * kWords;
-  }
-
- private:
-  std::size_t results_, bytes_;
-  double* data_;
-};
-
-// One child's work: some parts, and where their results begin.
+// Parts that one process simulates. Ends merge across all parts of an engine, so which parts are
+// together must not depend on how many processes there are: the largest first, a few small ones
+// until they are worth an engine's start.
 struct Job {
   std::vector<const FlowPart*> parts;
   std::vector<std::size_t> numbers;
-  std::size_t flows = 0, offset = 0;
+  std::size_t flows = 0;
 };
+constexpr std::size_t kFlowsOfAJob = 1024;
 
-// Parts to jobs, the largest first, each to the job with the fewest flows.
-std::vector<Job> deal(const std::vector<FlowPart>& parts, const std::vector<std::size_t>& first,
-                      int jobs) {
+std::vector<Job> jobs_of(const std::vector<FlowPart>& parts,
+                         const std::vector<std::size_t>& first) {
   std::vector<std::size_t> order;
   for (std::size_t p = 0; p < parts.size(); ++p) {
     if (first[p] == p) order.push_back(p);
@@ -185,65 +153,46 @@ std::vector<Job> deal(const std::vector<FlowPart>& parts, const std::vector<std:
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
     return parts[a].flows.size() > parts[b].flows.size();
   });
-  std::vector<Job> dealt(
-      std::min<std::size_t>(static_cast<std::size_t>(std::max(jobs, 1)), order.size()));
+  std::vector<Job> jobs;
   for (const std::size_t p : order) {
-    Job& job = *std::min_element(dealt.begin(), dealt.end(),
-                                 [](const Job& a, const Job& b) { return a.flows < b.flows; });
-    job.parts.push_back(&parts[p]);
-    job.numbers.push_back(p);
-    job.flows += parts[p].flows.size();
+    if (jobs.empty() || jobs.back().flows >= kFlowsOfAJob) jobs.emplace_back();
+    jobs.back().parts.push_back(&parts[p]);
+    jobs.back().numbers.push_back(p);
+    jobs.back().flows += parts[p].flows.size();
   }
-  std::size_t offset = 0;
-  for (Job& job : dealt) {
-    job.offset = offset;
-    offset += job.flows;
-  }
-  return dealt;
+  return jobs;
 }
 
-pid_t start(const Job& job, double precision, double* results, char* words) {
-  const pid_t child = fork();
-  if (child < 0) {
-    throw Error(Code::kIo, cat("simulation: cannot start a process: ", std::strerror(errno)));
-  }
-  if (child > 0) return child;
-  prctl(PR_SET_PDEATHSIG, SIGKILL);  // whoever waits for the result is gone: so is the work
-  // No destructors at the end: SimGrid's take longer than its work, and nothing here is shared. No
-  // exception leaves either: the caller's stack belongs to the parent.
+// A job's finish times, flow by flow, and the bytes that its process took at most.
+std::vector<double> run_job(const Job& job, double precision) {
+  std::vector<double> numbers(job.flows + 1, std::numeric_limits<double>::quiet_NaN());
+  run_simgrid(job.parts, precision, numbers.data());
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  numbers.back() = 1024.0 * static_cast<double>(usage.ru_maxrss);
+  return numbers;
+}
+
+// All jobs, each in a process of its own.
+std::vector<std::vector<double>> run_jobs(const std::vector<Job>& jobs, double precision,
+                                          int processes) {
+  std::vector<std::vector<double>> results;
   try {
-    run_simgrid(job.parts, precision, results + job.offset);
-    _exit(0);
-  } catch (const std::exception& e) {
-    std::strncpy(words, e.what(), Shared::kWords - 1);
-  } catch (...) {
-    std::strncpy(words, "an unknown exception", Shared::kWords - 1);
-  }
-  _exit(1);
-}
-
-// Waits for all, so that none is left behind when one failed.
-double wait_for(const std::vector<pid_t>& children, Shared& shared) {
-  double peak = 0;
-  std::string trouble;
-  for (std::size_t c = 0; c < children.size(); ++c) {
-    int status = 0;
-    rusage usage{};
-    while (wait4(children[c], &status, 0, &usage) < 0 && errno == EINTR) {
+    const std::vector<std::string> texts = in_processes(jobs.size(), processes, [&](std::size_t j) {
+      const std::vector<double> numbers = run_job(jobs[j], precision);
+      return std::string(reinterpret_cast<const char*>(numbers.data()),
+                         numbers.size() * sizeof(double));
+    });
+    for (std::size_t j = 0; j < jobs.size(); ++j) {
+      results.emplace_back(texts[j].size() / sizeof(double));
+      std::memcpy(results[j].data(), texts[j].data(), results[j].size() * sizeof(double));
     }
-    peak = std::max(peak, 1024.0 * static_cast<double>(usage.ru_maxrss));
-    if (WIFSIGNALED(status)) trouble = cat("signal ", WTERMSIG(status));
-    if (WIFEXITED(status) && WEXITSTATUS(status) != 0) {
-      trouble = cat("status ", WEXITSTATUS(status), ": ", shared.words(c));
-    }
+  } catch (const Error& e) {
+    throw Error(e.code(), cat("SimGrid: ", e.what(),
+                              " Or simulate fewer endpoints, or less "
+                              "--spray."));
   }
-  if (!trouble.empty()) {
-    throw Error(
-        Code::kInternal,
-        cat("SimGrid's process ended with ", trouble,
-            ". If the machine ran out of memory, simulate fewer endpoints or less --spray."));
-  }
-  return peak;
+  return results;
 }
 
 }  // namespace
@@ -256,26 +205,19 @@ SimulationResult simulate_flows(std::span<const double> capacity, std::span<cons
   if (flows.empty()) return result;
   const Split apart = split(capacity, flows);
   const std::vector<std::size_t> first = firsts_of(apart.parts);
-  const std::vector<Job> jobs = deal(apart.parts, first, options.processes);
-
+  const std::vector<Job> jobs = jobs_of(apart.parts, first);
   const double precision = std::max(1e-9, options.merge * busiest_seconds(capacity, flows));
-  std::size_t total = 0;
-  for (const Job& job : jobs) total += job.flows;
-  Shared shared(total, jobs.size());
-  std::vector<pid_t> children;
-  children.reserve(jobs.size());
-  for (std::size_t j = 0; j < jobs.size(); ++j) {
-    children.push_back(start(jobs[j], precision, shared.results(), shared.words(j)));
-  }
-  result.peak_bytes = wait_for(children, shared);
+  const std::vector<std::vector<double>> results = run_jobs(jobs, precision, options.processes);
 
   std::vector<const double*> of_part(apart.parts.size());
-  for (const Job& job : jobs) {
-    const double* at = shared.results() + job.offset;
-    for (const std::size_t p : job.numbers) {
+  for (std::size_t j = 0; j < jobs.size(); ++j) {
+    const double* at = results[j].data();
+    for (const std::size_t p : jobs[j].numbers) {
       of_part[p] = at;
       at += apart.parts[p].flows.size();
     }
+    result.distinct_flows += static_cast<std::int64_t>(jobs[j].flows);
+    result.peak_bytes = std::max(result.peak_bytes, results[j].back());
   }
   for (std::size_t p = 0; p < apart.parts.size(); ++p) {
     const auto& members = apart.members[p];
@@ -287,7 +229,6 @@ SimulationResult simulate_flows(std::span<const double> capacity, std::span<cons
   }
   result.parts = static_cast<std::int64_t>(apart.parts.size());
   for (std::size_t p = 0; p < first.size(); ++p) result.distinct_parts += first[p] == p;
-  result.distinct_flows = static_cast<std::int64_t>(total);
   return result;
 }
 

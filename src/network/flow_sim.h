@@ -11,7 +11,8 @@
 // same bytes) only once. Both are exact.
 //
 // SimGrid's engine exists once in a process and prints and aborts as it likes, so each run
-// happens in a child process; as many children as `processes` at once. Results do not depend on it.
+// happens in a child process; as many children as `processes` at once. Results do not depend on
+// how many.
 //
 // Threads: may be called from one thread at a time.
 // Errors:  kUsage for a flow that needs a link that is down; kInternal where SimGrid gave up.

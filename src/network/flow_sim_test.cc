@@ -161,6 +161,28 @@ TEST(FlowSim, ResultsDoNotDependOnTheNumberOfProcesses) {
             simulate_flows(capacity, flows, four).finish);
 }
 
+// Ends that merge do so within a process, so what a process has must not hang on their number: 24
+// parts of 200 flows, all different.
+TEST(FlowSim, MergedEndsDoNotDependOnItEither) {
+  const Rng random(5);
+  constexpr int kParts = 24;
+  std::vector<double> capacity(8 * kParts, kGb);
+  std::vector<Flow> flows;
+  for (std::uint64_t f = 0; f < 200 * kParts; ++f) {
+    const int part = 8 * static_cast<int>(f % kParts);
+    flows.push_back(flow({part + static_cast<int>(random.below(3 * f, 4)),
+                          part + 4 + static_cast<int>(random.below(3 * f + 1, 4))},
+                         1e6 + static_cast<double>(random.below(3 * f + 2, 1'000'000)), 1e-6));
+  }
+  SimulationOptions one, three;
+  one.processes = 1;
+  three.processes = 3;
+  one.merge = three.merge = 0.003;
+  const SimulationResult alone = simulate_flows(capacity, flows, one);
+  EXPECT_EQ(alone.distinct_parts, kParts);
+  EXPECT_EQ(alone.finish, simulate_flows(capacity, flows, three).finish);
+}
+
 TEST(FlowSim, DownLinksAndNonsenseAreErrors) {
   EXPECT_THROW(finish_of({0.0}, {flow({0}, 1e6)}), Error);
   EXPECT_THROW(finish_of({kGb}, {flow({}, 1e6)}), Error);

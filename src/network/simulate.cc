@@ -18,6 +18,8 @@ constexpr std::array<std::string_view, 2> kPlacements{"contiguous", "strided"};
 // What DeepEP's kernels reach inside one node (EP8, H800), copies to oneself counted as its
 // figures count them: the engines that copy are what is short, and they copy those too.
 constexpr double kDispatchNvlinkGbs = 153, kCombineNvlinkGbs = 158;
+// And the low-latency ones, which send 128 tokens straight to each GPU.
+constexpr double kDirectDispatchNvlinkGbs = 98, kDirectCombineNvlinkGbs = 127;
 constexpr std::int64_t kMostFlows = 2'000'000;
 constexpr std::int64_t kSprayedFlows =
     150'000;  // an automatic spray makes no more than about these
@@ -305,8 +307,10 @@ SimulateResult simulate(const Topology& topology, const SimulateSpec& spec) {
   result.damage = apply(topology, spec.faults, spec.seed);
   result.rates = spec.rates;
   if (!spec.nvlink_given && is_moe(spec.job.traffic)) {
-    result.rates.nvlink_gbs =
-        spec.job.traffic == Traffic::kEpDispatch ? kDispatchNvlinkGbs : kCombineNvlinkGbs;
+    const bool dispatch = spec.job.traffic == Traffic::kEpDispatch;
+    result.rates.nvlink_gbs = spec.job.direct
+                                  ? (dispatch ? kDirectDispatchNvlinkGbs : kDirectCombineNvlinkGbs)
+                                  : (dispatch ? kDispatchNvlinkGbs : kCombineNvlinkGbs);
   }
   const std::vector<Group> groups = groups_of(topology, spec.job);
   const Fabric fabric(topology, result.rates, result.damage);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "base/error.h"
 #include "network/published.h"
@@ -172,6 +173,21 @@ TEST(Simulate, DispatchMovesWhatTheCountsSay) {
   EXPECT_GT(nodes, 3.5);
   EXPECT_LE(nodes, 4.0);
   EXPECT_NEAR(r.bound_seconds, 256 * 7392 * nodes * 7 / 8 / 40e9, 0.15 * r.bound_seconds);
+}
+
+// Inside one node NVLink alone counts: at what DeepEP's kernels reach there, unless it is given.
+TEST(Simulate, ExpertsTrafficKnowsNvlinkAsItsKernelsDo) {
+  SimulateSpec spec = spec_of(Kind::kMpft, 8, Traffic::kEpDispatch, 8);
+  for (const auto& [direct, traffic, gbs] : {std::tuple{false, Traffic::kEpDispatch, 153.0},
+                                             {false, Traffic::kEpCombine, 158.0},
+                                             {true, Traffic::kEpDispatch, 98.0},
+                                             {true, Traffic::kEpCombine, 127.0}}) {
+    spec.job.direct = direct;
+    spec.job.traffic = traffic;
+    EXPECT_EQ(run(spec).rates.nvlink_gbs, gbs);
+  }
+  spec.nvlink_given = true;
+  EXPECT_EQ(run(spec).rates.nvlink_gbs, 160);
 }
 
 TEST(Simulate, TracesDriveTheTraffic) {
