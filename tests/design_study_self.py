@@ -7,6 +7,7 @@ import types
 import unittest
 
 import fake_study  # before the tools: it says where they lie
+import bible_chapters  # noqa: E402
 import design_pace as pace  # noqa: E402
 import design_pages as pages  # noqa: E402
 import design_study  # noqa: E402
@@ -188,7 +189,7 @@ class Pace(unittest.TestCase):
 
 class Drive(fake_study.Drive):
     FAKE = FAKE
-    TOOLS = ("design_study.py", "design_pace.py", "design_pages.py", "parity_numbers.py", "plot_metrics.py", "study.py")
+    TOOLS = ("design_study.py", "bible_chapters.py", "design_pace.py", "design_pages.py", "parity_numbers.py", "plot_metrics.py", "study.py")
 
     def setUp(self):
         super().setUp()
@@ -292,6 +293,23 @@ class Drive(fake_study.Drive):
                 for file in ("asked.json", "finished.json", "metrics.jsonl")]
         self.assertEqual(kept, sorted(["machine.toml", "pace.json", "plan.asked.json", "plan.json", "plan/large.toml", "plan/recipe.toml",
                                        "plan/small.toml", *runs]))
+
+
+class Chapters(unittest.TestCase):
+    TEXT = b"Ge1:1 In the beginning\nGe1:2 And the earth\nGe2:1 Thus\n1Ki1:1 Now king\n  David was old\nRev22:1 And he\n"
+
+    def test_chapters_stay_whole_and_none_is_lost(self):
+        found = bible_chapters.chapters(self.TEXT)
+        self.assertEqual(list(found), [b"Ge1", b"Ge2", b"1Ki1", b"Rev22"])
+        self.assertEqual(found[b"1Ki1"], b"1Ki1:1 Now king\n  David was old\n")
+        drawn = bible_chapters.drawn(self.TEXT)
+        self.assertEqual(bible_chapters.chapters(drawn), found)
+        self.assertEqual(list(bible_chapters.chapters(drawn)), [b"Rev22", b"Ge1", b"Ge2", b"1Ki1"])  # by sha256sum
+        self.assertEqual(bible_chapters.drawn(drawn), drawn)
+
+    def test_another_text_is_refused(self):
+        with self.assertRaisesRegex(SystemExit, "no verse"):
+            bible_chapters.chapters(b"Call me Ishmael.\n")
 
 
 class Time(unittest.TestCase):

@@ -12,6 +12,7 @@ import parity_numbers as numbers
 import plot_metrics
 
 DESIGN = "design"
+CHAPTERS = "bible-chapters.txt"  # the text, where none is named
 
 
 @dataclasses.dataclass
@@ -197,15 +198,15 @@ def page(told, names, finished):
                               f"{', '.join(name for name in names if name not in finished)}.\n\n")
     mark = ("met" if won else "**not met**") if whole else ("met so far" if won else "**not met** so far")
     commands = "\n".join(shlex.join(command) for command in told.commands)
-    if told.corpus.name == "bible.txt":
-        text = "the King James Bible (Debian's `bible-kjv`)"
-        commands = f"bible -f Gen1:1-Rev22:21 > {shlex.quote(told.corpus_name)} </dev/null\n{commands}"
+    if told.corpus.name == CHAPTERS:
+        text = "the King James Bible (Debian's `bible-kjv`), its chapters in a drawn order"
+        commands = f"bible -f Gen1:1-Rev22:21 </dev/null | tools/bible_chapters.py > {shlex.quote(told.corpus_name)}\n{commands}"
     else:
         text = f"`{told.corpus.name}`"
     others = ", ".join(f"`configs/{path.name}`" if path.parent.name == "configs" else f"`{path.name}`" for path in told.options.beside)
     call = ["tools/design_study.py", "--budget", told.options.budget, "--seeds", str(told.options.seeds), "--threads",
             str(told.options.threads)]
-    if told.corpus.name != "bible.txt":
+    if told.corpus.name != CHAPTERS:
         call += ["--corpus", told.corpus_name]
     if told.options.hardware:
         call += ["--hardware", told.options.hardware.name]

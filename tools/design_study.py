@@ -9,7 +9,8 @@
 It measures this machine (cachalot plan probe), asks for a design and for the same details (dropout, weight decay, warm-up, ...) in
 the recipes made by hand (cachalot plan design --beside configs/hand-*.toml), measures the steps of each that fit the time, in turns,
 trains each for those on the same text, and writes docs/experiments/design.md with its pictures. First come all recipes with seed
-1, then all with seed 2, and so on, so that a part of the study says something too.
+1, then all with seed 2, and so on, so that a part of the study says something too. The Bible's chapters come in a drawn order
+(tools/bible_chapters.py says why).
 
 Everything lies in runs/design-study: the profile, the plan, the pace and a folder per run. A finished run is not repeated; one that
 was interrupted, even by kill -9, goes on from its newest checkpoint: call the same command again. The time of a run is that of
@@ -27,6 +28,7 @@ import subprocess
 import sys
 import time
 
+import bible_chapters
 import design_pace
 import design_pages
 import parity_numbers
@@ -59,6 +61,7 @@ def duration(minutes):
 
 class Study(study.Driver):
     """The profile, the plan and the runs below o.runs."""
+    TEXT = design_pages.CHAPTERS
 
     def __init__(self, o):
         super().__init__(NAME, o)
@@ -70,6 +73,9 @@ class Study(study.Driver):
         self.pace_file = self.root / "pace.json"
         self.limit = minutes_of(o.budget)
         self.plan = self.pace = None  # as soon as they are made
+
+    def ordered(self, bible):
+        return bible_chapters.drawn(bible)
 
     def cachalot(self, *arguments):
         line = [short(self.o.cachalot), *arguments]

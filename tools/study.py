@@ -54,12 +54,13 @@ def newest(folder):
 
 class Driver:
     """`o` has cachalot, recipe, runs, corpus, threads, jobs, set and say_every; `name` stands before every message."""
+    TEXT = "bible.txt"  # the file of the text where o.corpus names none
 
     def __init__(self, name, o):
         self.name = name
         self.o = o
         self.root = o.runs
-        self.corpus = o.corpus or self.root / "bible.txt"
+        self.corpus = o.corpus or self.root / self.TEXT
         self.going = {}  # pid: (run, process)
         self.threads = o.threads  # of a run
 
@@ -78,9 +79,12 @@ class Driver:
             self.leave("the text is the King James Bible of Debian's package bible-kjv, which is not installed: "
                        "`tools/install_debian.sh demo` does that, or name a text of your own with --corpus FILE")
         part = self.corpus.with_suffix(".part")
-        with part.open("wb") as out:
-            subprocess.run(BIBLE, stdin=subprocess.DEVNULL, stdout=out, check=True)
+        part.write_bytes(self.ordered(subprocess.run(BIBLE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout))
         part.rename(self.corpus)
+
+    def ordered(self, bible):
+        """The text as the study reads it."""
+        return bible
 
     def recipe(self, run):
         return run.recipe or self.o.recipe
