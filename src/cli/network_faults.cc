@@ -267,7 +267,13 @@ report::Page page_of(const FaultOptions& options, const Globals& globals, const 
   if (std::ranges::find(kinds, "mpft") != kinds.end()) {
     page.sections.push_back({"What if", {what_if(options, globals, rows)}});
   }
-  page.sections.push_back(simulation_assumptions(options.rates.rates(options.network.nic_ports)));
+  page.sections.push_back(simulation_assumptions(options.rates.rates()));
+  if (const int ports = options.network.nic_ports; ports > 1 && options.rates.link_gbs == 0) {
+    page.sections.back().items.emplace_back(
+        report::Facts{{{"link between switches of an mpft",
+                        fmt::format("{:g} GB/s, as a port of its NICs is one of {}",
+                                    options.rates.rates(ports).trunk_gbs, ports)}}});
+  }
   return page;
 }
 

@@ -144,26 +144,9 @@ TEST(FlowSim, EqualPartsAreSimulatedOnce) {
   EXPECT_EQ(simulate_flows(capacity, flows, {}).distinct_parts, 2);
 }
 
+// 24 parts of 200 flows, all different. Ends that merge do so within a process, so what a process
+// has must not hang on their number.
 TEST(FlowSim, ResultsDoNotDependOnTheNumberOfProcesses) {
-  const Rng random(3);
-  std::vector<double> capacity(16, kGb);
-  std::vector<Flow> flows;
-  for (std::uint64_t f = 0; f < 60; ++f) {
-    const int half = f % 2 == 0 ? 0 : 8;  // two parts
-    flows.push_back(flow({half + static_cast<int>(random.below(3 * f, 4)),
-                          half + 4 + static_cast<int>(random.below(3 * f + 1, 4))},
-                         1e6 + static_cast<double>(random.below(3 * f + 2, 1'000'000)), 1e-6));
-  }
-  SimulationOptions one, four;
-  one.processes = 1;
-  four.processes = 4;
-  EXPECT_EQ(simulate_flows(capacity, flows, one).finish,
-            simulate_flows(capacity, flows, four).finish);
-}
-
-// Ends that merge do so within a process, so what a process has must not hang on their number: 24
-// parts of 200 flows, all different.
-TEST(FlowSim, MergedEndsDoNotDependOnItEither) {
   const Rng random(5);
   constexpr int kParts = 24;
   std::vector<double> capacity(8 * kParts, kGb);
@@ -174,13 +157,15 @@ TEST(FlowSim, MergedEndsDoNotDependOnItEither) {
                           part + 4 + static_cast<int>(random.below(3 * f + 1, 4))},
                          1e6 + static_cast<double>(random.below(3 * f + 2, 1'000'000)), 1e-6));
   }
-  SimulationOptions one, three;
-  one.processes = 1;
-  three.processes = 3;
-  one.merge = three.merge = 0.003;
-  const SimulationResult alone = simulate_flows(capacity, flows, one);
-  EXPECT_EQ(alone.distinct_parts, kParts);
-  EXPECT_EQ(alone.finish, simulate_flows(capacity, flows, three).finish);
+  for (const double merge : {0.0, 0.003}) {
+    SimulationOptions one, three;
+    one.processes = 1;
+    three.processes = 3;
+    one.merge = three.merge = merge;
+    const SimulationResult alone = simulate_flows(capacity, flows, one);
+    EXPECT_EQ(alone.distinct_parts, kParts);
+    EXPECT_EQ(alone.finish, simulate_flows(capacity, flows, three).finish) << merge;
+  }
 }
 
 TEST(FlowSim, DownLinksAndNonsenseAreErrors) {
