@@ -280,11 +280,7 @@ std::vector<Way> Router::ways(int from, int to, double bytes, std::uint64_t labe
   }
   const int planes = static_cast<int>(choices), parts = (spray_ + planes - 1) / planes;
   std::vector<Way> ways;
-  for (int l = 0; l < planes; ++l) {
-    // Keys of different draws, where a router draws at all; one lane's is the flow's.
-    spray(lanes_[static_cast<std::size_t>(l)], bytes / planes, 1.0 / planes,
-          key ^ (static_cast<std::uint64_t>(l) << 60), parts, ways);
-  }
+  for (const Lane& lane : lanes_) spray(lane, bytes / planes, 1.0 / planes, key, parts, ways);
   return ways;
 }
 
