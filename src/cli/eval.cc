@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "cli/cache_options.h"
 #include "cli/command.h"
+#include "cli/finite.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
 #include "cli/routing_writer.h"
@@ -106,6 +107,11 @@ void run(const Options& o, const Globals& globals) {
     throw Error(Code::kUsage, cat("--learn with --precision ", o.precision,
                                   ": a model learns in f32 or bf16; name one of these"));
   }
+  if (o.learn > 0 && (o.cache.format != CacheOptions{}.format || o.cache.fast)) {
+    throw Error(Code::kUsage,
+                "--learn with --kv-cache or --fast: a model that learns reads each window whole "
+                "and keeps no cache. Leave one of them out.");
+  }
   if (o.learn > 0 && o.routing.asked()) {
     throw Error(Code::kUsage,
                 "--learn with --routing-trace: each token is read several times while the model "
@@ -181,7 +187,7 @@ void add_eval(CLI::App& root, Globals& globals) {
       ->add_option("--learn", o->learn,
                    "Learning rate of AdamW while the text is read (1e-4 is a good one for a model "
                    "of some millions of parameters); 0: nothing is learned")
-      ->check(CLI::Range(0.0, 1.0))
+      ->check(finite_range(0, 1))
       ->type_name("RATE");
   command->add_option("--learn-every", o->learn_every, "Tokens predicted before each step")
       ->check(CLI::Range(1, 1 << 20))

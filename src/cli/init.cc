@@ -8,6 +8,7 @@
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/finite.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/weight_options.h"
@@ -52,7 +53,7 @@ TokenizerFiles find_tokenizer(const std::string& path) {
       fs::is_directory(path, ignored) ? fs::path(path) : fs::path(path).parent_path();
   const auto tokenizer = text::Tokenizer::load(folder.empty() ? fs::path(".") : folder);
   found.facts = {tokenizer.vocab_size(), tokenizer.bos_id().value_or(-1),
-                 tokenizer.eos_id().value_or(-1)};
+                 tokenizer.eos_id().value_or(-1), true};
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}) {
     if (fs::is_regular_file(folder / name, ignored)) found.files.push_back(folder / name);
   }
@@ -161,10 +162,10 @@ void add_init(CLI::App& root, Globals& globals) {
   command
       ->add_option("--std", o->std,
                    "Standard deviation of the weights; 0 takes initializer_range of the config")
-      ->check(CLI::Range(0.0, 10.0))
+      ->check(finite_range(0, 10))
       ->type_name("X");
   command->add_option("--shard-size", o->shard_gb, "Most GiB of a file of weights")
-      ->check(CLI::Range(0.0001, 1e6))
+      ->check(finite_range(0.0001, 1e6))
       ->type_name("GIB");
   command
       ->add_option("--tokenizer", o->tokenizer,

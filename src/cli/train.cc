@@ -139,7 +139,9 @@ void run(const Options& o, const Globals& globals) {
 
   std::optional<RoutingWriter> routing;
   if (o.routing.asked()) {
-    routing.emplace(o.routing, recipe.model.n_routed_experts);
+    hooks.on_model = [&](const model::Config& config) {
+      routing.emplace(o.routing, config.route.experts);
+    };
     hooks.routing_layer = o.routing.layer;
     hooks.on_routing = [&](std::int64_t before, MatView<const std::int32_t> chosen) {
       if (before == 0) routing->clear();  // a new step's tokens

@@ -17,6 +17,12 @@ namespace {
 constexpr const char* kSingleFile = "model.safetensors";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
 constexpr std::uint64_t kMaxIndexBytes = 100'000'000;
+
+// A name that the system cannot look up, such as one too long, is not there either.
+bool is_there(const fs::path& file) {
+  std::error_code error;
+  return fs::exists(file, error);
+}
 }  // namespace
 
 struct Safetensors::State {
@@ -81,13 +87,13 @@ void Safetensors::State::add_shards(const fs::path& folder) {
     }
     shards.insert(shard);
   }
-  if (fs::exists(folder / kSingleFile) && shards != std::set<std::string>{kSingleFile}) {
+  if (is_there(folder / kSingleFile) && shards != std::set<std::string>{kSingleFile}) {
     throw Error(Code::kFormat, cat(folder.string(), " has ", kSingleFile, " and a ", kIndexFile,
                                    " that names other files: two models in one folder. Remove "
                                    "the one that is not wanted."));
   }
   for (const std::string& shard : shards) {
-    if (!fs::exists(folder / shard)) {
+    if (!is_there(folder / shard)) {
       throw Error(Code::kIo, cat((folder / shard).string(), " is missing; ", kIndexFile,
                                  " names it. Download the folder again."));
     }
@@ -109,9 +115,9 @@ Safetensors Safetensors::open(const fs::path& path) {
   std::error_code error;
   if (!fs::is_directory(path, error)) {
     state->add(path);
-  } else if (fs::exists(path / kIndexFile)) {
+  } else if (is_there(path / kIndexFile)) {
     state->add_shards(path);
-  } else if (fs::exists(path / kSingleFile)) {
+  } else if (is_there(path / kSingleFile)) {
     state->add(path / kSingleFile);
   } else {
     throw Error(Code::kIo, cat(path.string(), " has no weights: neither ", kSingleFile, " nor ",

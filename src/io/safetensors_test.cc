@@ -432,6 +432,10 @@ TEST_F(SafetensorsIndex, RefusesWhatLies) {
   }
   EXPECT_THAT(error_with(Code::kIo, R"({"weight_map":{"a":"3.safetensors"}})"),
               HasSubstr("3.safetensors is missing"));
+  // A name that no file system can hold is no defect of ours.
+  EXPECT_THAT(
+      error_with(Code::kIo, cat(R"({"weight_map":{"a":")", std::string(300, 'x'), R"("}})")),
+      HasSubstr("is missing"));
 }
 
 TEST_F(SafetensorsIndex, OneTensorInTwoShards) {

@@ -284,6 +284,7 @@ nn::Numerics numerics_of(const Config& config, const LoadOptions& options,
     n.fp8 = true;
     n.scale = config.fp8.ue8m0_scales ? numeric::ScaleKind::kOfficialUe8m0
                                       : numeric::ScaleKind::kOfficial;
+    n.accumulation = options.accumulation;
   } else {
     n.quant_activations = QuantActivations::kInt8;
   }
@@ -291,6 +292,11 @@ nn::Numerics numerics_of(const Config& config, const LoadOptions& options,
 }
 
 }  // namespace
+
+void drop_absent_mtp(Config& config, const io::Safetensors& file) {
+  const std::string name = cat("model.layers.", config.num_hidden_layers, ".eh_proj.weight");
+  if (file.find(name) == nullptr) config.num_nextn_predict_layers = 0;
+}
 
 Model Model::load(const std::filesystem::path& folder, const LoadOptions& options) {
   Config config = load_config(folder);
@@ -304,12 +310,7 @@ Model Model::load(const std::filesystem::path& folder, const LoadOptions& option
     state->on_device = DeviceCopies(options.context->device);
   }
   state->numerics = numerics_of(state->config, options, folder);
-  // Published folders may leave the MTP layer out although config.json counts it.
-  const std::string mtp =
-      "model.layers." + std::to_string(state->config.num_hidden_layers) + ".eh_proj.weight";
-  if (state->config.num_nextn_predict_layers > 0 && state->file.find(mtp) == nullptr) {
-    state->config.num_nextn_predict_layers = 0;
-  }
+  drop_absent_mtp(state->config, state->file);
   state->weights = bind<nn::WeightRef, nn::VecRef>(state->config, *state);
   state->copy();
   if (!state->on_device.active()) state->ahead.link(state->weights);

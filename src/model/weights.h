@@ -26,6 +26,10 @@ namespace cachalot::model {
 std::vector<float> read_floats(const Config& config, const io::Safetensors& file,
                                const std::string& name, const Shape& shape);
 
+// Published folders may leave the MTP layers out although config.json counts them: then it counts
+// none any more.
+void drop_absent_mtp(Config& config, const io::Safetensors& file);
+
 struct LoadOptions {
   Precision precision = Precision::kBF16;  // of the products it will run in
   // Projections in FP8, int8 or int4 are multiplied as they lie in the file. Otherwise, and with
@@ -36,6 +40,8 @@ struct LoadOptions {
   // both are made in tiles of 1 x 128.
   enum class Activations : std::uint8_t { kBf16, kFp8, kInt8 };
   Activations activations = Activations::kBf16;
+  // How products of FP8 activations are summed. Hopper's way is an emulation, slow and on the CPU.
+  Accumulation accumulation = {};
   // Where matrices lie that could be used in the file (but for the embedding, of which a pass reads
   // a few rows): there; copied into huge pages; or copied as products read them: codes in panels
   // (tensor/quantized.h), bf16 as pack_b lays it out, kv_b_proj so beside itself. What is read

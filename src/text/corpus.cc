@@ -97,7 +97,8 @@ static std::size_t cut_point(std::string_view text, std::size_t at, bool at_line
   if (at == 0) return 0;
   if (at_line_ends) {
     const std::size_t newline = text.substr(0, at + 4096).find('\n', at - 1);
-    if (newline != std::string_view::npos) return newline + 1;
+    // Not where that leaves nothing: a text of one line is cut between characters.
+    if (newline != std::string_view::npos && newline + 1 < text.size()) return newline + 1;
   }
   while (at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80) ++at;
   return at;

@@ -131,7 +131,7 @@ std::string_view name(RecipePrecision precision) noexcept {
 std::vector<TrainBenchCase> bench_train(const runtime::Runtime& runtime, const Recipe& recipe,
                                         int vocab_size, const TrainBenchOptions& options,
                                         const std::function<void(const std::string&)>& progress) {
-  const model::Config config = model_config(recipe, {vocab_size, 0, 0});
+  const model::Config config = model_config(recipe, {.vocab_size = vocab_size});
   std::vector<std::unique_ptr<Contestant>> all;
   for (const RecipePrecision precision : options.precisions) {
     progress(cat(name(precision), ": first steps"));

@@ -47,10 +47,14 @@ struct CheckpointContent {
   std::vector<std::filesystem::path> copied_files;  // tokenizer.json, ...: by their own names
 };
 
-// Writes `run_dir/checkpoints/step-N` (replacing one of that step), then removes the oldest until
-// `keep_last` of the steps up to N remain. Needs the RunLock. Returns the folder.
+// Writes `run_dir/checkpoints/step-N` (replacing one of that step), points `run_dir/model` at it,
+// then removes the oldest until `keep_last` of the steps up to N remain. Needs the RunLock. Returns
+// the folder.
 std::filesystem::path write_checkpoint(const std::filesystem::path& run_dir, std::int64_t step,
                                        const CheckpointContent& content, int keep_last);
+
+// Makes `run_dir/model` a link to this one of the run's checkpoints, in one step.
+void point_model_at(const std::filesystem::path& run_dir, const std::filesystem::path& checkpoint);
 
 struct SkippedCheckpoint {
   std::filesystem::path path;

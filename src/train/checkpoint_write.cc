@@ -118,6 +118,18 @@ void prune(const fs::path& checkpoints, std::int64_t newest, int keep_last) {
 
 }  // namespace
 
+void point_model_at(const fs::path& run_dir, const fs::path& checkpoint) {
+  const fs::path link = run_dir / "model";
+  const fs::path beside = run_dir / "model.new";
+  checked("remove", beside, [&](std::error_code& error) { fs::remove(beside, error); });
+  checked("create the link", beside, [&](std::error_code& error) {
+    fs::create_directory_symlink(fs::path(kCheckpointsFolder) / checkpoint.filename(), beside,
+                                 error);
+  });
+  rename_checked(beside, link);
+  sync_folder(run_dir);
+}
+
 fs::path write_checkpoint(const fs::path& run_dir, std::int64_t step,
                           const CheckpointContent& content, int keep_last) {
   const fs::path all = run_dir / kCheckpointsFolder;
@@ -132,6 +144,7 @@ fs::path write_checkpoint(const fs::path& run_dir, std::int64_t step,
     replace_folder(fresh.path(), target);
   }
   sync_folder(all);
+  point_model_at(run_dir, target);  // before the one it points at is removed
   prune(all, step, keep_last);
   return target;
 }

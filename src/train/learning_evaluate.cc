@@ -9,6 +9,7 @@
 #include "model/optimizer.h"
 #include "model/parameters.h"
 #include "model/train_graph.h"
+#include "model/weights.h"
 #include "train/evaluate.h"
 
 namespace cachalot::train {
@@ -46,10 +47,12 @@ LearningEvaluation evaluate_learning(const Context& ctx, const std::filesystem::
                                      const nn::Numerics& numerics,
                                      std::span<const std::int32_t> tokens,
                                      const LearningOptions& options) {
-  const model::Config config = model::load_config(folder);
+  model::Config config = model::load_config(folder);
   check(config, tokens, options);
-  model::Parameters parameters(config);
-  parameters.load(io::Safetensors::open(folder));
+  const auto file = io::Safetensors::open(folder);
+  model::drop_absent_mtp(config, file);
+  model::Parameters parameters(config, ctx.device);
+  parameters.load(file);
   model::TrainGraph graph(ctx, config, numerics);
   model::Optimizer optimizer(parameters);
   model::OptimizerStep step;

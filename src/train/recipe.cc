@@ -112,7 +112,7 @@ void OptimizerRecipe::fields(FieldVisitor& f) {
   f("lr", lr, 0.0, 10.0, "peak learning rate");
   f("beta1", beta1, 0.0, 0.999999, "decay of the first moment");
   f("beta2", beta2, 0.0, 0.999999, "decay of the second moment");
-  f("eps", eps, 0.0, 1.0, "added to the root of the second moment");
+  f("eps", eps, 1e-30, 1.0, "added to the root of the second moment");
   f("weight_decay", weight_decay, 0.0, 10.0, "decoupled decay of matrices, times lr");
   f("clip_norm", clip_norm, 0.0, 1e9, "largest global gradient norm; 0: no clipping");
   f("moments", moments,

@@ -153,7 +153,14 @@ TEST(Recipe, ContradictionsAreRefused) {
            {"schedule.batch_start=17", "schedule.ramp_steps=5"},
            {"schedule.batch_start=4"},
            {"schedule.ramp_steps=4"},
-           {"schedule.micro_batch=5"}}) {
+           {"schedule.micro_batch=5"},
+           {"run.eval_stride=257"},  // past the window's end
+           {"model.init_from=m", "data.train_bpe=0", "model.init_std=0.02"},
+           {"data.corpus=", "data.train_bpe=0", "data.tokens=t", "data.tokenizer=tok",
+            "data.validation_fraction=0.2"},
+           {"data.corpus=", "data.train_bpe=0", "data.tokens=t", "data.tokenizer=tok",
+            "data.document_separator=x"},
+           {"run.precision=fp8", "numerics.promotion_interval=64"}}) {
     EXPECT_EQ(Code::kConfig, error_of(kMinimal, overrides).code()) << overrides[0];
   }
   EXPECT_EQ(Code::kConfig, error_of("[data]\ncorpus = [\"a\\u0000b\"]\ntrain_bpe = 1000\n").code());
@@ -161,6 +168,9 @@ TEST(Recipe, ContradictionsAreRefused) {
   parse(kMinimal, {"optimizer.beta2=0.999", "run.precision=f32"});
   parse(kMinimal, {"optimizer.beta2=0.999", "optimizer.moments=f32"});
   parse(kMinimal, {"optimizer.beta2=0.99"});
+  parse(kMinimal, {"run.eval_stride=256"});
+  // 0 / 0 where there never was a gradient.
+  EXPECT_EQ(Code::kUsage, error_of(kMinimal, {"optimizer.eps=0"}).code());
   parse(kMinimal, {"data.train_bpe=256", "data.end_documents=false"});
   parse(kMinimal,
         {"data.corpus=", "data.train_bpe=0", "data.random_tokens=9", "model.vocab_size=5"});

@@ -19,6 +19,8 @@ void check_model(const ModelRecipe& m, const Checker& check) {
   check_name(m.init_from, check);
   check.need(m.config.empty() || m.init_from.empty(),
              "model.config and model.init_from are both given; give one");
+  check.need(m.init_from.empty() || m.init_std == ModelRecipe{}.init_std,
+             "model.init_std draws weights, and model.init_from gives them; remove one of the two");
   if (!m.has_inline_sizes()) return;
   check.need(m.qk_rope_head_dim % 2 == 0, "model.qk_rope_head_dim = ", m.qk_rope_head_dim,
              "; rotary pairs need an even number");
@@ -40,6 +42,17 @@ void check_model(const ModelRecipe& m, const Checker& check) {
   check.need(m.num_experts_per_tok <= reachable,
              "model.num_experts_per_tok = ", m.num_experts_per_tok,
              ", but topk_group = ", m.topk_group, " groups hold only ", reachable, " experts");
+}
+
+// Keys about text, beside data that is no text.
+void check_text_keys(const DataRecipe& d, const Checker& check) {
+  if (!d.corpus.empty()) return;
+  const char* source = d.tokens.empty() ? "data.random_tokens" : "data.tokens";
+  const char* rest = d.tokens.empty() ? "" : "; a second token file is the held-out one";
+  check.need(d.document_separator.empty(),
+             "data.document_separator is about text, and the data is ", source);
+  check.need(d.validation_fraction == DataRecipe{}.validation_fraction,
+             "data.validation_fraction cuts a text, and the data is ", source, rest);
 }
 
 void check_data(const Recipe& recipe, const Checker& check) {
@@ -86,6 +99,7 @@ void check_data(const Recipe& recipe, const Checker& check) {
         d.seq_len <= recipe.model.max_position_embeddings, "data.seq_len = ", d.seq_len,
         " is more than model.max_position_embeddings = ", recipe.model.max_position_embeddings);
   }
+  check_text_keys(d, check);
 }
 
 void check_optimizer(const Recipe& recipe, const Checker& check) {
@@ -111,6 +125,13 @@ void check_schedule(const ScheduleRecipe& s, const Checker& check) {
              " is not a multiple of micro_batch = ", s.micro_batch);
 }
 
+void check_run(const Recipe& recipe, const Checker& check) {
+  check.need(recipe.run.eval_stride <= recipe.data.seq_len,
+             "run.eval_stride = ", recipe.run.eval_stride,
+             " is more than data.seq_len = ", recipe.data.seq_len,
+             ": the tokens between two windows would not be scored");
+}
+
 void check_loss(const Recipe& recipe, const Checker& check) {
   const int batch = recipe.schedule.batch, micro = recipe.schedule.micro_batch;
   check.need(recipe.loss.balance_over == BalanceOver::kSequence || micro == 0 || micro == batch,
@@ -125,6 +146,10 @@ void check_numerics(const Recipe& recipe, const Checker& check) {
   check.need(
       interval % 32 == 0, "numerics.promotion_interval = ", interval,
       "; products are summed 32 at a time, so it has to be a multiple of 32, or 0 for never");
+  check.need(recipe.numerics.accumulator == Accumulator::kHopper ||
+                 interval == NumericsRecipe{}.promotion_interval,
+             "numerics.promotion_interval = ", interval,
+             " is about numerics.accumulator = \"hopper\"; with \"f32\" nothing is promoted");
   check.need(recipe.numerics.accumulator == Accumulator::kFloat || interval == 128 ||
                  recipe.numerics.scale == numeric::ScaleKind::kPow2 ||
                  recipe.numerics.scale == numeric::ScaleKind::kOfficialUe8m0,
@@ -154,6 +179,7 @@ void validate(const Recipe& recipe, const std::string& file_name) {
   check_data(recipe, check);
   check_optimizer(recipe, check);
   check_schedule(recipe.schedule, check);
+  check_run(recipe, check);
   check_loss(recipe, check);
   check_numerics(recipe, check);
 }

@@ -1,5 +1,7 @@
 #include "train/run_data.h"
 
+#include <algorithm>
+
 #include "base/rng.h"
 #include "text/bpe_train.h"
 #include "text/byte_tokenizer.h"
@@ -58,6 +60,30 @@ fs::path tokenizer_folder(const Recipe& recipe, const fs::path& run_dir,
   return folder;
 }
 
+// What a model needs to know of its tokenizer.
+void describe(const text::Tokenizer& tokenizer, RunData& data) {
+  data.vocab_size = tokenizer.vocab_size();
+  data.bos = tokenizer.bos_id().value_or(-1);
+  data.eos = tokenizer.eos_id().value_or(-1);
+}
+
+// A loss needs a token to read and one to predict.
+void check_held_out(const text::TokenFileInfo& info, const std::string& what) {
+  if (info.tokens >= 2) return;
+  throw Error(Code::kConfig, cat(what, " has ", info.tokens,
+                                 " token(s), and two are needed to validate on: raise "
+                                 "data.validation_fraction, or set it to 0"));
+}
+
+// The file that is trained on says what another file, or a tokenizer, has to fit.
+void check_same_tokenizer(const text::TokenFileInfo& train, const fs::path& train_file,
+                          std::uint64_t fingerprint, const std::string& other) {
+  if (train.tokenizer == 0 || fingerprint == 0 || train.tokenizer == fingerprint) return;
+  throw Error(Code::kConfig,
+              cat(train_file.string(), " was made with another tokenizer than ", other,
+                  ": make it again from its text (data.corpus), or name its own"));
+}
+
 RunData from_token_files(const Recipe& recipe) {
   const auto& files = recipe.data.tokens;
   if (files.size() > 2) {
@@ -67,9 +93,29 @@ RunData from_token_files(const Recipe& recipe) {
   }
   RunData data;
   data.train = files[0];
-  if (files.size() > 1) data.validation = files[1];
+  const text::TokenFileInfo train = text::TokenFile(data.train).info();
+  if (files.size() > 1) {
+    data.validation = files[1];
+    const text::TokenFileInfo held_out = text::TokenFile(data.validation).info();
+    check_same_tokenizer(train, data.train, held_out.tokenizer, data.validation.string());
+    if (held_out.vocab_size > train.vocab_size) {
+      throw Error(Code::kConfig, cat(data.validation.string(), " has a vocabulary of ",
+                                     held_out.vocab_size, ", but ", data.train.string(), " one of ",
+                                     train.vocab_size, ": both need the same tokenizer"));
+    }
+    check_held_out(held_out, data.validation.string());
+  }
   data.tokenizer = recipe.data.tokenizer;
-  data.vocab_size = static_cast<int>(text::TokenFile(data.train).info().vocab_size);
+  const fs::path own = recipe.model.init_from;  // may be without a tokenizer
+  if (data.tokenizer.empty() && !own.empty() && fs::exists(own / "tokenizer.json")) {
+    data.tokenizer = own;
+  }
+  if (!data.tokenizer.empty()) {
+    const auto tokenizer = text::Tokenizer::load(data.tokenizer);
+    check_same_tokenizer(train, data.train, tokenizer.fingerprint(), data.tokenizer.string());
+    describe(tokenizer, data);
+  }
+  data.vocab_size = std::max(data.vocab_size, static_cast<int>(train.vocab_size));
   return data;
 }
 
@@ -122,9 +168,7 @@ RunData prepare_data(const Recipe& recipe, const fs::path& run_dir, ThreadPool& 
   RunData data;
   data.tokenizer = tokenizer_folder(recipe, run_dir, &split, pool, progress);
   const text::Tokenizer tokenizer = text::Tokenizer::load(data.tokenizer);
-  data.vocab_size = tokenizer.vocab_size();
-  data.bos = tokenizer.bos_id().value_or(-1);
-  data.eos = tokenizer.eos_id().value_or(-1);
+  describe(tokenizer, data);
 
   fs::create_directories(run_dir / "data");
   data.train = run_dir / "data" / "train.tokens";
@@ -136,6 +180,12 @@ RunData prepare_data(const Recipe& recipe, const fs::path& run_dir, ThreadPool& 
         },
         recipe.data.end_documents);
   }
+  if (split.validation.empty() && recipe.data.validation_fraction > 0) {
+    throw Error(Code::kConfig, cat("data.validation_fraction = ", recipe.data.validation_fraction,
+                                   " of ", corpus.bytes(),
+                                   " bytes leaves nothing to validate on: raise it, set it to 0, "
+                                   "or give more text"));
+  }
   if (!split.validation.empty()) {
     data.validation = run_dir / "data" / "validation.tokens";
     if (!usable(data.validation, tokenizer)) {
@@ -146,6 +196,7 @@ RunData prepare_data(const Recipe& recipe, const fs::path& run_dir, ThreadPool& 
           },
           recipe.data.end_documents);
     }
+    check_held_out(text::TokenFile(data.validation).info(), "the held-out part");
   }
   return data;
 }

@@ -1,6 +1,7 @@
 #include "train/run_model.h"
 
 #include "io/safetensors.h"
+#include "model/weights.h"
 
 namespace cachalot::train {
 
@@ -46,12 +47,18 @@ model::Config model_config(const Recipe& recipe, const TokenizerFacts& tokenizer
   model::Config c;
   if (!m.init_from.empty()) {
     c = model::load_config(m.init_from);
+    model::drop_absent_mtp(c, io::Safetensors::open(m.init_from));
   } else if (!m.config.empty()) {
     c = model::load_config(m.config);
   } else {
     c = inline_config(m);
     c.vocab_size = m.vocab_size > 0 ? m.vocab_size : tokenizer.vocab_size;
+  }
+  // A folder that is trained on with its own tokenizer knows best where its texts end.
+  const bool own_tokenizer = !m.init_from.empty() && recipe.data.tokenizer.empty();
+  if (tokenizer.known && !own_tokenizer) {
     c.bos_token_id = tokenizer.bos;
+    c.eos_token_ids.clear();
     if (tokenizer.eos >= 0) c.eos_token_ids = {tokenizer.eos};
   }
   if (c.vocab_size < tokenizer.vocab_size) {
@@ -63,7 +70,13 @@ model::Config model_config(const Recipe& recipe, const TokenizerFacts& tokenizer
   }
   c.torch_dtype = "float32";  // checkpoints of a run hold the master weights
   c.fp8 = {};
+  c.packed = {};
   model::validate(c, m.has_inline_sizes() ? "the recipe's [model]" : "the model's config.json");
+  if (recipe.data.seq_len > c.max_position_embeddings) {
+    throw Error(Code::kConfig, cat("data.seq_len = ", recipe.data.seq_len,
+                                   " is more than the model's max_position_embeddings = ",
+                                   c.max_position_embeddings, ": lower data.seq_len"));
+  }
   return c;
 }
 

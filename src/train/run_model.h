@@ -9,13 +9,17 @@
 
 namespace cachalot::train {
 
-// `vocab_size`, `bos`, `eos`: of the tokenizer. The recipe's own vocab_size wins where it is set
-// and not smaller.
+// Of the tokenizer that the data is cut with. The recipe's own vocab_size wins where it is set and
+// not smaller; the model's beginning and end of a text are the tokenizer's, unless the model is one
+// that goes on with its own tokenizer (init_from alone).
 struct TokenizerFacts {
   int vocab_size = 0;
-  int bos = -1;
+  int bos = -1;  // -1: it has none
   int eos = -1;
+  bool known = false;  // there is a tokenizer, so bos and eos say something
 };
+// Of `init_from` an MTP layer that its files lack is left out. kConfig where sequences are longer
+// than the model's context.
 model::Config model_config(const Recipe& recipe, const TokenizerFacts& tokenizer);
 
 // Fresh weights: from `model.init_from`, or drawn with the recipe's seed and init_std.

@@ -58,14 +58,6 @@ void begin_anew(const Recipe& recipe, const fs::path& run_dir) {
   write_file_atomically(run_dir / "recipe.toml", to_toml(recipe));
 }
 
-void point_at(const fs::path& link, const fs::path& target) {
-  const fs::path beside = link.string() + ".new";
-  std::error_code ignored;
-  fs::remove(beside, ignored);
-  fs::create_directory_symlink(target, beside);
-  fs::rename(beside, link);
-}
-
 }  // namespace
 
 FoundCheckpoint begin_run_folder(const Recipe& recipe, const TrainOptions& options,
@@ -101,6 +93,8 @@ FoundCheckpoint begin_run_folder(const Recipe& recipe, const TrainOptions& optio
   for (const SkippedCheckpoint& s : found.skipped) {
     message("skipped " + s.path.string() + ": " + s.why);
   }
+  // Whoever was killed between a checkpoint and its link left the link behind.
+  if (found.path) point_model_at(options.run_dir, *found.path);
   message(found.path ? "resuming from " + found.path->string()
                      : "no whole checkpoint in " + options.run_dir.string() +
                            ": starting from the beginning");
@@ -130,10 +124,7 @@ fs::path save_state(const StateToSave& s) {
   content.trainer_json = trainer.dump(2) + "\n";
   content.other_files["recipe.toml"] = to_toml(s.recipe);
   content.copied_files = s.tokenizer_files;
-  const fs::path folder =
-      write_checkpoint(s.run_dir, s.state.step, content, s.recipe.run.keep_last);
-  point_at(s.run_dir / "model", fs::path("checkpoints") / folder.filename());
-  return folder;
+  return write_checkpoint(s.run_dir, s.state.step, content, s.recipe.run.keep_last);
 }
 
 void load_state(const fs::path& checkpoint, model::Parameters& parameters,

@@ -40,9 +40,11 @@ class TokenTimes {
   }
   void add(double seconds) { seconds_.push_back(seconds); }
   std::size_t count() const noexcept { return seconds_.size(); }
-  double median() {
+  // Of the steps from `first` on, of those there are.
+  double median(std::size_t first = 0) {
     if (seconds_.empty()) return 0;
-    sorted_.assign(seconds_.begin(), seconds_.end());
+    const std::size_t left_out = std::min(first, seconds_.size() - 1);
+    sorted_.assign(seconds_.begin() + static_cast<std::ptrdiff_t>(left_out), seconds_.end());
     const auto middle = sorted_.begin() + static_cast<std::ptrdiff_t>(sorted_.size() / 2);
     std::nth_element(sorted_.begin(), middle, sorted_.end());
     return *middle;
@@ -79,12 +81,14 @@ class Run {
                                    "stopped while the data was prepared; nothing was trained yet");
                              }
                            })),
-        config_(model_config(recipe, {data_.vocab_size, data_.bos, data_.eos})),
+        config_(model_config(recipe,
+                             {data_.vocab_size, data_.bos, data_.eos, !data_.tokenizer.empty()})),
         parameters_(config_, ctx_.device),
         optimizer_(parameters_, {recipe.moment_type(), recipe.optimizer.ema_decay}),
         graph_(ctx_, config_, recipe.resolved_numerics()),
         train_set_(data_.train, dataset_options()),
         metrics_(dir_ / "metrics.jsonl", resumed_.path ? resumed_.step : -1) {
+    if (hooks_.on_model) hooks_.on_model(config_);
     if (hooks_.on_routing) routing_layer_ = config_.moe_layer_or_first(hooks_.routing_layer);
     if (resumed_.path) {
       load_state(*resumed_.path, parameters_, optimizer_, state_);
@@ -230,20 +234,20 @@ void Run::one_step(std::int64_t step) {
 
 // Shortens the schedule once, when the speed is known, so that warm-up and decay fit the time. The
 // warm-up does not depend on the number of steps, so the steps taken so far are what they would
-// have been.
+// have been, but for up to five of a shorter warm-up.
 void Run::fit_steps(TokenTimes& times) {
-  constexpr std::size_t kMeasured = 30;
-  if (recipe_.run.fit_minutes <= 0 || state_.fitted_steps > 0 ||
-      (times.count() < kMeasured && state_.step < recipe_.schedule.warmup_steps)) {
+  constexpr std::size_t kCold = 2;  // touch their memory for the first time
+  constexpr std::size_t kFewest = 3, kEnough = 30;
+  const std::size_t enough = state_.step < recipe_.schedule.warmup_steps ? kEnough : kFewest;
+  if (recipe_.run.fit_minutes <= 0 || state_.fitted_steps > 0 || times.count() < kCold + enough) {
     return;
   }
   const double tokens_per_step = static_cast<double>(recipe_.schedule.batch) * recipe_.data.seq_len;
   const double left = 60 * recipe_.run.fit_minutes - state_.seconds;
-  const auto more = static_cast<std::int64_t>(left / (tokens_per_step * times.median()));
+  const auto more = static_cast<std::int64_t>(left / (tokens_per_step * times.median(kCold)));
   const std::int64_t least =
       std::max(state_.step, recipe_.schedule.warmup_steps + recipe_.schedule.constant_steps) + 1;
-  state_.fitted_steps =
-      std::clamp(state_.step + more, least, std::max(least, recipe_.schedule.steps));
+  state_.fitted_steps = std::min(std::max(state_.step + more, least), recipe_.schedule.steps);
   recipe_.schedule.steps = state_.fitted_steps;
   message(cat("schedule.steps is ", state_.fitted_steps, " to end within ", recipe_.run.fit_minutes,
               " minutes"));
@@ -363,10 +367,11 @@ TrainResult Run::train() {
     }
   }
   result.step = state_.step;
+  // What was trained is kept before anything else is done with it.
+  if (saved_at != state_.step) result.checkpoint = save();
   if (evaluated_at != state_.step && result.ended != Ended::kStopped) {
     evaluate(state_.step, result);
   }
-  if (saved_at != state_.step) result.checkpoint = save();
   result.tokens = state_.sequences * recipe_.data.seq_len;
   result.skipped_steps = state_.skipped;
   result.seconds = state_.seconds;

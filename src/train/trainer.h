@@ -7,6 +7,7 @@
 //
 // A step whose loss or gradient is not finite changes nothing and is counted; after run.max_skips
 // of them in a row the run ends with kNumeric, and its newest checkpoint is that of a good step.
+// (A run that ends or is stopped before that saves the weights of the last step that was taken.)
 //
 // Owns:    parameters, optimiser state and activations for the time of the call.
 // Threads: one call at a time per run folder (a lock says so); `stop` may be set from a signal
@@ -26,6 +27,7 @@
 #include <string>
 #include <vector>
 
+#include "model/config.h"
 #include "runtime/runtime.h"
 #include "tensor/mat.h"
 #include "train/recipe.h"
@@ -62,6 +64,7 @@ struct EvalReport {
 };
 
 struct TrainHooks {
+  std::function<void(const model::Config&)> on_model;  // once, before the first step
   std::function<void(const std::string& what, std::uint64_t done, std::uint64_t total)> on_prepare;
   std::function<void(const StepReport&)> on_step;
   std::function<void(const EvalReport&)> on_eval;
