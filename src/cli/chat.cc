@@ -4,7 +4,9 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <iostream>
+#include <optional>
 
 #include "base/error.h"
 #include "cli/command.h"
@@ -44,33 +46,21 @@ class Conversation {
 
   void reset() {
     messages_.clear();
+    forgotten_ = 0;
     if (!o_.system.empty()) messages_.push_back({"system", o_.system});
   }
 
+  // Throws what was wrong with this line, or went wrong with its answer; the conversation goes on.
   void turn(const std::string& line) {
-    messages_.push_back({"user", line});
-    infer::Request request;
-    request.prompt = tokenizer_.encode(format_.render(messages_, true, tokenizer_));
-    request.sampling = o_.sampling;
-    request.stream = turns_.size();
-    request.max_tokens = o_.max_tokens;
-    request.eos = eos_;
-    request.stop = o_.stop;
-    request.on_token = [&](const infer::NewToken& token) {
-      if (!globals_.json && !token.text.empty()) {
-        print(token.text);
-        flush_output();
-      }
-      return true;
-    };
-    const infer::Result result = engine_->run(request);
-    messages_.push_back({"assistant", result.choices.front().text});
-    turns_.push_back({{"finish", infer::name(result.finish())},
-                      {"timings", timings_json(result, session_.load_seconds)},
-                      {"mtp", mtp_json(result.mtp())}});
-    if (!globals_.json) print("\n");
-    flush_output();
-    if (o_.timings) spdlog::info("{}", summary(result));
+    try {
+      require_utf8(line, "standard input");
+      messages_.push_back({"user", line});
+      answer();
+    } catch (const Error& e) {
+      if (!messages_.empty() && messages_.back().role == "user") messages_.pop_back();
+      turns_.push_back({{"finish", infer::name(infer::Finish::kError)}, {"error", e.what()}});
+      throw;
+    }
   }
 
   void finish() { engine_.finish(); }
@@ -84,6 +74,54 @@ class Conversation {
   }
 
  private:
+  // The conversation as the model reads it. Where the context has no room for it and an answer, the
+  // oldest turns are left out.
+  std::vector<std::int32_t> prompt() {
+    const int context = engine_->pool().max_tokens();
+    const int room = std::min(o_.max_tokens, context / 4);
+    const auto system = static_cast<std::ptrdiff_t>(o_.system.empty() ? 0 : 1);
+    for (;;) {
+      std::vector<text::ChatMessage> read(messages_.begin(), messages_.begin() + system);
+      read.insert(read.end(), messages_.begin() + system + forgotten_, messages_.end());
+      auto tokens = tokenizer_.encode(format_.render(read, true, tokenizer_));
+      const bool fits = static_cast<std::int64_t>(tokens.size()) + room <= context;
+      if (fits || std::ssize(read) <= system + 1) return tokens;
+      forgotten_ += 2;  // a message and its answer
+    }
+  }
+
+  void answer() {
+    infer::Request request;
+    const auto before = forgotten_;
+    request.prompt = prompt();
+    if (forgotten_ > before) {
+      spdlog::warn("the context of {} tokens is full: the {} oldest messages are not read any more",
+                   engine_->pool().max_tokens(), forgotten_);
+    }
+    request.sampling = o_.sampling;
+    request.stream = turns_.size();
+    request.max_tokens = o_.max_tokens;
+    request.eos = eos_;
+    request.stop = o_.stop;
+    request.on_token = [&](const infer::NewToken& token) {
+      if (!globals_.json && !token.text.empty()) {
+        print(token.text);
+        flush_output();
+      }
+      return true;
+    };
+    const infer::Result result = engine_->run(request);
+    if (!globals_.json) print(result.choices.front().untold());
+    messages_.push_back({"assistant", result.choices.front().text});
+    turns_.push_back({{"finish", infer::name(result.finish())},
+                      {"forgotten_messages", forgotten_},
+                      {"timings", timings_json(result, session_.load_seconds)},
+                      {"mtp", mtp_json(result.mtp())}});
+    if (!globals_.json) print("\n");
+    flush_output();
+    if (o_.timings) spdlog::info("{}", summary(result));
+  }
+
   const Options& o_;
   const Globals& globals_;
   const Session& session_;
@@ -92,6 +130,7 @@ class Conversation {
   std::vector<std::int32_t> eos_;
   LocalEngine engine_;
   std::vector<text::ChatMessage> messages_;
+  std::ptrdiff_t forgotten_ = 0;  // of messages_, after the system's: read no more
   Json turns_ = Json::array();
 };
 
@@ -102,6 +141,7 @@ void run(const Options& o, const Globals& globals) {
   Conversation conversation(o, globals, session);
   const bool terminal = ::isatty(STDIN_FILENO) != 0;
   if (terminal) fmt::print(stderr, "One line is one message. /reset begins anew, /exit ends.\n");
+  std::optional<Error> first;
   for (std::string line;;) {
     if (terminal) fmt::print(stderr, "> ");
     if (!std::getline(std::cin, line) || line == "/exit") break;
@@ -110,11 +150,16 @@ void run(const Options& o, const Globals& globals) {
       conversation.reset();
       continue;
     }
-    require_utf8(line, "standard input");
-    conversation.turn(line);
+    try {
+      conversation.turn(line);
+    } catch (const Error& e) {
+      if (terminal) spdlog::error("{}", e.what());
+      if (!terminal && !first) first = e;
+    }
   }
   if (globals.json) print_json(conversation.to_json());
   conversation.finish();
+  if (first) throw Error(*first);  // the exit code, after all that could be answered was
 }
 
 }  // namespace
@@ -123,8 +168,10 @@ void add_chat(CLI::App& root, Globals& globals) {
   CLI::App* command = add_command(
       root, globals, "chat",
       "Talk with a model: one line on stdin is one message, the answer streams to stdout.\n"
-      "/reset begins a new conversation, /exit (or the end of the input) ends. With --json one "
-      "object with all messages is printed at the end.");
+      "/reset begins a new conversation, /exit (or the end of the input) ends. Where the context "
+      "is "
+      "full, the oldest messages are no longer read; a line that cannot be answered is said so and "
+      "passed over. With --json one object with all messages is printed at the end.");
   auto o = std::make_shared<Options>();
   add_model_folder(command, o->model);
   command->add_option("--system", o->system, "System message to begin with")->type_name("TEXT");

@@ -2,11 +2,13 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include <cmath>
 #include <ctime>
 
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/engine_options.h"
+#include "cli/finite.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
 #include "cli/session.h"
@@ -59,8 +61,10 @@ void save(const Options& o, const Globals& globals, const Session& session, Loca
   const infer::Result read = engine->run(request);
   infer::PrefixStore& store = need_store(engine);
   store.flush();
-  const infer::ContextLife life{.ttl_seconds = static_cast<std::int64_t>(o.ttl_hours * 3600),
-                                .quota_bytes = static_cast<std::int64_t>(o.quota_gib * 0x1p30)};
+  // Upwards: only an exact 0 means for ever, or without bound.
+  const infer::ContextLife life{
+      .ttl_seconds = static_cast<std::int64_t>(std::ceil(o.ttl_hours * 3600)),
+      .quota_bytes = static_cast<std::int64_t>(std::ceil(o.quota_gib * 0x1p30))};
   const infer::SavedContext saved = store.save_context(o.name, request.prompt, life);
   if (saved.outcome != infer::SavedContext::Outcome::kSaved) throw Error(Code::kUsage, saved.text);
   if (globals.json) {
@@ -160,11 +164,11 @@ void add_context(CLI::App& root, Globals& globals) {
   save->add_option("--tokens", o->tokens, "The prompt as token ids: LIST or @FILE")
       ->type_name("1,2,3");
   save->add_option("--ttl", o->ttl_hours, "Hours until it expires; 0: never")
-      ->check(CLI::Range(0.0, 1e6))
+      ->check(finite_range(0, 1e6))
       ->type_name("HOURS");
   save->add_option("--quota", o->quota_gib,
                    "GiB that it may take at most; 0: what the store allows")
-      ->check(CLI::Range(0.0, 1048576.0))
+      ->check(finite_range(0, 1048576))
       ->type_name("GIB");
   add(*context, globals, Action::kList, "list", "Show all contexts of a store", o);
   add(*context, globals, Action::kPin, "pin", "Keep one from expiring", o);

@@ -3,9 +3,11 @@
 #include <spdlog/spdlog.h>
 
 #include <CLI/Validators.hpp>
+#include <algorithm>
 #include <cstdlib>
 
 #include "base/error.h"
+#include "cli/finite.h"
 #include "infer/prefix_blocks.h"
 
 namespace cachalot::cli {
@@ -47,11 +49,11 @@ void add_store(CLI::App* app, StoreOptions& o) {
       ->type_name("DIR")
       ->group(kStoreGroup);
   app->add_option("--prefix-memory", o.memory_gib, "GiB of it to hold in memory")
-      ->check(CLI::Range(0.0, 1048576.0))
+      ->check(finite_range(0, 1048576))
       ->type_name("GIB")
       ->group(kStoreGroup);
   app->add_option("--prefix-disk", o.disk_gib, "GiB of it on disk; the oldest blocks go first")
-      ->check(CLI::Range(0.0, 1048576.0))
+      ->check(finite_range(0, 1048576))
       ->type_name("GIB")
       ->group(kStoreGroup);
 }
@@ -108,14 +110,15 @@ std::unique_ptr<RoutingRecorder> open_recorder(const RecordOptions& o, const Ses
   return recorder;
 }
 
-LocalEngine::LocalEngine(const Session& session, const EngineOptions& options)
+LocalEngine::LocalEngine(const Session& session, const EngineOptions& options, int choices)
     : config_(engine_config(options)),
       store_(open_store(options.store, session, config_)),
       recorder_(open_recorder(options.routing, session, config_)),
       engine_(
           session.context(), session.model,
-          [this] {
+          [this, choices] {
             infer::EngineConfig config = config_;
+            config.max_running = std::max(config.max_running, choices);
             config.store = store_.get();
             return config;
           }(),

@@ -47,7 +47,8 @@ std::unique_ptr<RoutingRecorder> open_recorder(const RecordOptions& options, con
 
 class LocalEngine {
  public:
-  LocalEngine(const Session& session, const EngineOptions& options);
+  // `choices`: as many texts as one of its requests asks for.
+  LocalEngine(const Session& session, const EngineOptions& options, int choices = 1);
   infer::Engine& operator*() noexcept { return engine_; }
   infer::Engine* operator->() noexcept { return &engine_; }
   infer::PrefixStore* store() noexcept { return store_.get(); }

@@ -56,7 +56,7 @@ void run(const Options& o, const Globals& globals) {
       return true;
     };
   }
-  LocalEngine engine(session, o.engine);
+  LocalEngine engine(session, o.engine, request.n);
   const infer::Result result = engine->run(request);
 
   if (globals.json) {
@@ -81,6 +81,7 @@ void run(const Options& o, const Globals& globals) {
       print("\n");
     }
   } else {
+    print(has_text ? result.choices.front().untold() : "");
     print("\n");
   }
   flush_output();

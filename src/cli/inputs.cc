@@ -60,9 +60,13 @@ bool separates(char c) { return c == ',' || c == ' ' || c == '\t' || c == '\n' |
 }  // namespace
 
 std::vector<std::int32_t> parse_tokens(const std::string& list) {
-  if (!list.starts_with('@')) return parse_token_text(list, "--tokens");
-  const std::string path = list.substr(1);
-  return parse_token_text(read_text(path), path);
+  const bool is_file = list.starts_with('@');
+  const std::string where = is_file ? list.substr(1) : "--tokens";
+  auto tokens = parse_token_text(is_file ? read_text(where) : list, where);
+  if (tokens.empty()) {
+    throw Error(Code::kUsage, cat(where, ": no token ids; at least one is needed, as in 1,2,3"));
+  }
+  return tokens;
 }
 
 std::vector<std::int32_t> parse_token_text(const std::string& text, const std::string& where) {
@@ -83,9 +87,6 @@ std::vector<std::int32_t> parse_token_text(const std::string& text, const std::s
     }
     tokens.push_back(id);
     at = end;
-  }
-  if (tokens.empty()) {
-    throw Error(Code::kUsage, cat(where, ": no token ids; at least one is needed, as in 1,2,3"));
   }
   return tokens;
 }

@@ -18,6 +18,7 @@ namespace cachalot::cli {
 // "1,2,3", or @FILE with ids separated by commas or white space. At least one.
 std::vector<std::int32_t> parse_tokens(const std::string& list);
 // The ids of `text`; `where` is for messages.
+// Ids between commas or white space; may be none.
 std::vector<std::int32_t> parse_token_text(const std::string& text, const std::string& where);
 std::string join_tokens(const std::vector<std::int32_t>& tokens);
 

@@ -69,12 +69,18 @@ Session::Session(const std::string& model_folder, const std::string& precision, 
   }
   std::error_code ignored;
   if (fs::exists(fs::path(folder) / "tokenizer.json", ignored)) {
-    tokenizer.emplace(text::Tokenizer::load(folder));
+    try {
+      tokenizer.emplace(text::Tokenizer::load(folder));
+    } catch (const Error& e) {  // token ids need none
+      unusable_tokenizer_ = std::make_unique<Error>(e);
+      spdlog::warn("no text, only token ids: {}", e.what());
+    }
   }
 }
 
 const text::Tokenizer& Session::need_tokenizer(const std::string& what,
                                                const std::string& instead) const {
+  if (unusable_tokenizer_) throw Error(*unusable_tokenizer_);
   if (!tokenizer) {
     throw Error(Code::kUsage, cat(folder, " has no tokenizer.json, which ", what,
                                   " needs: put the model's tokenizer.json there", instead));

@@ -31,7 +31,10 @@ struct Session {
   runtime::Runtime runtime;
   double load_seconds = 0;  // set while `model` is made, so it comes before
   model::Model model;
-  std::optional<text::Tokenizer> tokenizer;
+  std::optional<text::Tokenizer> tokenizer;  // none: token ids only
+
+ private:
+  std::unique_ptr<Error> unusable_tokenizer_;  // a tokenizer.json of a kind that is not read
 };
 
 }  // namespace cachalot::cli

@@ -77,8 +77,21 @@ Engine::Engine(const Context& ctx, const model::Model& model, const EngineConfig
 
 Engine::~Engine() = default;
 
-RequestId Engine::submit(Request request) {
+void Engine::check_request(const Request& request) const {
   validate(request, {model_.config().vocab_size, pool_.max_tokens(), tokenizer_ != nullptr});
+  if (request.n > config_.max_running) {
+    throw Error(Code::kUsage, cat(request.n, " choices are asked for, but ", config_.max_running,
+                                  " texts run at once (max_running): ask for fewer"));
+  }
+}
+
+int Engine::queued() const {
+  const std::lock_guard lock(mutex_);
+  return queued_;
+}
+
+RequestId Engine::submit(Request request) {
+  check_request(request);
   auto job = std::make_shared<Job>();
   job->request = std::move(request);
   job->submitted = Clock::now();
@@ -212,7 +225,9 @@ bool Engine::step() {
   const std::vector<Slice> slices = with_pages(plan());
   if (!slices.empty()) pass(slices);
   publish();
-  return !running_.empty() || !waiting_.empty();
+  // A callback, or another thread, may have brought something while the pass ran.
+  const std::lock_guard lock(mutex_);
+  return !running_.empty() || !waiting_.empty() || !inbox_.empty();
 }
 
 void Engine::run() {
@@ -242,29 +257,31 @@ void Engine::serve(const std::stop_token& stop) {
 }
 
 std::vector<Result> Engine::run(std::span<const Request> requests) {
-  for (const Request& request : requests) {
-    validate(request, {model_.config().vocab_size, pool_.max_tokens(), tokenizer_ != nullptr});
-  }
-  std::vector<Result> results(requests.size());
-  std::size_t done = 0;
+  for (const Request& request : requests) check_request(request);
+  // Shared with the callbacks, which may outlive this call where it throws.
+  struct Answers {
+    std::vector<Result> results;
+    std::size_t done = 0;
+  };
+  const auto answers = std::make_shared<Answers>();
+  answers->results.resize(requests.size());
   for (std::size_t i = 0; i < requests.size(); ++i) {
     Request request = requests[i];
-    request.on_done = [&, i](const Result& result) {
-      results[i] = result;
-      ++done;
-      if (requests[i].on_done) requests[i].on_done(result);
+    request.on_done = [answers, i, on_done = requests[i].on_done](const Result& result) {
+      answers->results[i] = result;
+      ++answers->done;
+      if (on_done) on_done(result);
     };
     // More requests than may wait: those before them go first.
-    while (stats_.waiting + 1 > config_.max_waiting) step();
+    while (queued() >= config_.max_waiting) step();
     submit(std::move(request));
-    if (i + 1 >= static_cast<std::size_t>(config_.max_waiting)) step();
   }
-  while (done < requests.size() && step()) {
+  while (answers->done < requests.size() && step()) {
   }
-  for (const Result& result : results) {
+  for (const Result& result : answers->results) {
     if (result.error) std::rethrow_exception(result.error);
   }
-  return results;
+  return std::move(answers->results);
 }
 
 Result Engine::run(const Request& request) {

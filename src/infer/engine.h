@@ -127,6 +127,8 @@ class Engine {
   };
 
   // engine.cc
+  void check_request(const Request& request) const;
+  int queued() const;
   void take_inbox();
   void finish(Stream& stream);
   void fail(Stream& stream, std::exception_ptr error);
@@ -158,7 +160,7 @@ class Engine {
   void fork_choices(Stream& lead, int logits);
   void catch_up(Stream& text, int end);
   void read_mtp(std::span<const StreamPtr> texts);
-  void guess(std::span<const Drafting> drafting, MatView<const float> rows, int ahead);
+  void guess(std::span<Drafting> drafting, MatView<const float> rows, int ahead);
   void draft_further(std::span<Drafting> drafting);
   void pick(MatView<const float> from, std::span<const std::int32_t> rows, Mat<float>& to);
   MatView<float> logits_room(int rows);

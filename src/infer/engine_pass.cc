@@ -318,8 +318,10 @@ void Engine::read_mtp(std::span<const StreamPtr> texts) {
   draft_further(drafting);
 }
 
-// One more draft for each text, from its row of the MTP layer; the normed rows become picked_.
-void Engine::guess(std::span<const Drafting> drafting, MatView<const float> rows, int ahead) {
+// One more draft for each text, from its row of the MTP layer; the normed rows become picked_. A
+// text for which the layer's logits are no numbers gets no more of them: that costs it time, and
+// nobody else anything.
+void Engine::guess(std::span<Drafting> drafting, MatView<const float> rows, int ahead) {
   {
     const MemoryScope scope(ctx_.device);
     picked_.resize(rows.rows, rows.cols);
@@ -327,8 +329,12 @@ void Engine::guess(std::span<const Drafting> drafting, MatView<const float> rows
   forward_.mtp_logits(rows, logits_room(rows.rows), picked_.view());
   fetch_logits();
   for (int i = 0; i < rows.rows; ++i) {
-    Stream& s = *drafting[static_cast<std::size_t>(i)].text;
-    s.drafts.push_back(s.guess(logits_row(i), ahead));
+    Drafting& d = drafting[static_cast<std::size_t>(i)];
+    try {
+      d.text->drafts.push_back(d.text->guess(logits_row(i), ahead));
+    } catch (const Error&) {
+      d.drafts = ahead;
+    }
   }
 }
 

@@ -166,7 +166,8 @@ TEST(EngineTest, SamplingWithDraftsFollowsTheTargetDistribution) {
           first[static_cast<std::size_t>(one)] * second[static_cast<std::size_t>(two)];
     }
   }
-  Engine engine(f.rt.context(), f.model, {.mtp = MtpMode::kOn, .draft_length = 2});
+  Engine engine(f.rt.context(), f.model,
+                {.mtp = MtpMode::kOn, .draft_length = 2, .max_running = 128});
   std::vector<int> seen(kBins * kBins, 0);
   MtpStats mtp;
   for (std::uint64_t i = 0; i < kDraws / 128; ++i) {

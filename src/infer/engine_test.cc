@@ -87,6 +87,45 @@ TEST(EngineTest, MoreThanMayWaitAreRefused) {
   EXPECT_EQ(engine.run(std::vector<Request>(7, f.request(3, 3, 1))).size(), 7u);
 }
 
+// Choices begin together, so more of them than run at once never would.
+TEST(EngineTest, MoreChoicesThanRunAtOnceAreRefused) {
+  const Fixture f;
+  Engine engine(f.rt.context(), f.model, {.max_running = 3});
+  Request request = f.request(3, 3, 1);
+  request.n = 4;
+  EXPECT_THROW(engine.submit(request), Error);
+  EXPECT_THROW(engine.run(request), Error);
+  request.n = 3;
+  EXPECT_EQ(engine.run(request).choices.size(), 3U);
+}
+
+TEST(EngineTest, RunsWhatItsCallbacksBring) {
+  const Fixture f;
+  Engine engine(f.rt.context(), f.model);
+  std::vector<std::int32_t> answer;
+  Request first = f.request(5, 2, 1), second = f.request(6, 4, 2);
+  second.on_done = [&](const Result& r) { answer = r.tokens(); };
+  first.on_done = [&](const Result&) { engine.submit(second); };
+  engine.submit(first);
+  engine.run();
+  EXPECT_EQ(answer, f.alone(second).tokens());
+}
+
+// A request that waits already leaves fewer places for those of run().
+TEST(EngineTest, RunMakesRoomWhereOthersWait) {
+  const Fixture f;
+  Engine engine(f.rt.context(), f.model, {.max_running = 1, .max_waiting = 2});
+  int done = 0;
+  Request other = f.request(4, 3, 1);
+  other.on_done = [&](const Result&) { ++done; };
+  engine.submit(other);
+  const std::vector<Request> requests{f.request(3, 3, 2), f.request(3, 3, 3)};
+  const auto results = engine.run(requests);
+  EXPECT_EQ(results[0].tokens(), f.alone(requests[0]).tokens());
+  EXPECT_EQ(results[1].tokens(), f.alone(requests[1]).tokens());
+  EXPECT_EQ(done, 1);
+}
+
 TEST(EngineTest, ChoicesShareThePromptAndAreThoseOfSingleRequests) {
   const Fixture f;
   for (const MtpMode mtp : {MtpMode::kOff, MtpMode::kOn}) {

@@ -8,6 +8,7 @@
 
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "io/checksum.h"
 #include "kernels/table.h"
 
 namespace cachalot::infer {
@@ -16,15 +17,20 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Size, beginning and 64 samples of a file: gigabytes of weights need not be read to tell one
-// model from another, or from itself after further training.
+// Up to this size a model is hashed whole: a fraction of a second.
+constexpr std::uint64_t kWholeBytes = std::uint64_t{1} << 30;
+
+// Size, time of the last change, beginning and 64 samples of a file: gigabytes of weights need not
+// be read to tell one model from another. One that was changed elsewhere has another time, and so
+// has a copy, which costs it what was stored and no more.
 std::string sample(const fs::path& file) {
   constexpr std::uint64_t kPiece = 4096;
   constexpr std::uint64_t kSamples = 64;
   constexpr std::uint64_t kHead = 1 << 20;
   std::ifstream in(file, std::ios::binary);
   const std::uint64_t size = fs::file_size(file);
-  std::string all = std::to_string(size) + ":";
+  const auto changed = fs::last_write_time(file).time_since_epoch().count();
+  std::string all = cat(size, ":", changed, ":");
   const auto piece = [&](std::uint64_t at, std::uint64_t bytes) {
     std::string part(std::min(bytes, size - std::min(at, size)), '\0');
     in.seekg(static_cast<std::streamoff>(at));
@@ -65,10 +71,12 @@ PrefixIdentity prefix_identity(const fs::path& folder, const Context& ctx,
     if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());
+  std::uint64_t bytes = 0;
+  for (const fs::path& file : files) bytes += fs::file_size(file);
   std::vector<std::string> parts{read_file(folder / "config.json", 1 << 24)};
   for (const fs::path& file : files) {
     parts.push_back(file.filename().string());
-    parts.push_back(sample(file));
+    parts.push_back(bytes <= kWholeBytes ? io::file_checksum(file).xxh3_128 : sample(file));
   }
   const std::vector<std::string_view> views(parts.begin(), parts.end());
   return {fingerprint(views), of_numerics(ctx, model, shape.layout.format, attention, mtp),

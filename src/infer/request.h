@@ -83,8 +83,12 @@ struct MtpStats {
 };
 
 struct Choice {
-  std::vector<std::int32_t> tokens;     // the new ones, with the EOS that ended them
-  std::string text;                     // without what was held back for a stop string that came
+  std::vector<std::int32_t> tokens;  // the new ones, with the EOS that ended them
+  std::string text;                  // without what was held back for a stop string that came
+  // Bytes of `text` that on_token was told. The rest was held back (a stop string or a character
+  // that might have gone on) when the text ended without another token.
+  std::size_t told = 0;
+  std::string_view untold() const { return std::string_view(text).substr(told); }
   std::vector<TokenLogprobs> logprobs;  // one per token where asked for
   Finish finish = Finish::kLength;
   MtpStats mtp;

@@ -134,6 +134,7 @@ bool Stream::take(std::int32_t token, std::span<const float> logits) {
   const bool last = is_eos || stopped || wanted() == 0 || (full && !slides);
   if (text_ && last && !stopped) piece += text_->finish();
   c.text += piece;
+  c.told = c.text.size();
   event.text = piece;
   const bool more = request().on_token ? request().on_token(event) : true;
   if (is_eos) {

@@ -244,15 +244,20 @@ TEST(Convert, ToIntegersAndBack) {
   }
 }
 
-TEST(Convert, IntegersCannotHoldANan) {
+TEST(Convert, ScaledCodesCannotHoldANanOrAnInfinity) {
   SmallModel m;
-  fs::remove(m.path() / "model.safetensors");
-  const float bad[] = {1, std::nanf(""), 2, 3};
-  const io::TensorToWrite t{"model.layers.0.self_attn.o_proj.weight", DType::kF32, {2, 2}, bad};
-  io::write_model_safetensors(m.path(), {&t, 1});
-  const Error e = error_of([&] { convert(m.path(), m.other("x"), WeightFormat::kInt8); });
-  EXPECT_EQ(Code::kNumeric, e.code());
-  EXPECT_FALSE(fs::exists(m.other("x")));
+  for (const float bad : {std::nanf(""), INFINITY, -INFINITY}) {
+    fs::remove(m.path() / "model.safetensors");
+    const float values[] = {1, bad, 2, 3};
+    const io::TensorToWrite t{
+        "model.layers.0.self_attn.o_proj.weight", DType::kF32, {2, 2}, values};
+    io::write_model_safetensors(m.path(), {&t, 1});
+    for (const auto format : {WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kFp8}) {
+      const Error e = error_of([&] { convert(m.path(), m.other("x"), format); });
+      EXPECT_EQ(Code::kNumeric, e.code()) << name(format) << " " << bad;
+      EXPECT_FALSE(fs::exists(m.other("x")));
+    }
+  }
 }
 
 TEST(Convert, WhichWeightsAreIntegers) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <utility>
 
 #include "base/error.h"
@@ -14,6 +15,12 @@ namespace cachalot::model {
 namespace {
 constexpr std::string_view kScaleSuffix = "_scale_inv";
 std::int64_t blocks(std::int64_t size, std::int64_t block) { return (size + block - 1) / block; }
+
+[[noreturn]] void refuse(const std::string& weight) {
+  throw Error(Code::kNumeric, cat("tensor '", weight,
+                                  "' holds a NaN or an infinity, which no scaled code stands for. "
+                                  "Convert to bf16, or mend the model."));
+}
 }  // namespace
 
 WeightEncoder::WeightEncoder(const Context& ctx, WeightFormat format, const PackedConfig& packed,
@@ -145,6 +152,10 @@ void WeightEncoder::quantise(const Part& part) {
   job.kind = numeric::ScaleKind::kPlain;
   job.out = {codes_.data(), rows, cols, cols, scales_.data(), scale_cols, ScaleTile::kBlock};
   quantize_fp8(ctx_, job);
+  // A NaN or an infinity shows in the scale of its block.
+  const bool finite =
+      std::all_of(scales_.begin(), scales_.end(), [](float scale) { return std::isfinite(scale); });
+  if (!finite) refuse(part.weight);
 }
 
 // Codes as little-endian words into codes_, scales into bf16_.
@@ -174,10 +185,7 @@ void WeightEncoder::pack(const Part& part) {
       }
     }
   });
-  if (finite) return;
-  throw Error(Code::kNumeric, cat("tensor '", part.weight,
-                                  "' holds a NaN or an infinity, which no integer stands for. "
-                                  "Convert to bf16, or mend the model."));
+  if (!finite) refuse(part.weight);
 }
 
 }  // namespace cachalot::model
