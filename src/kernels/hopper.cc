@@ -111,6 +111,11 @@ void gemm_fp8_hopper(const Context& ctx, Accumulation how, std::span<const Fp8Ge
     gemm_fp8(ctx, problems);
     return;
   }
+  if (ctx.device != nullptr) {
+    throw Error(Code::kUnsupported,
+                "sums as Hopper's tensor cores make them (numerics.accumulator = \"hopper\") are "
+                "emulated on the CPU; the GPU's own are like that: take \"f32\"");
+  }
   check_interval(how.interval);
   for (const Fp8Gemm& g : problems) {
     check_shapes(g);

@@ -191,8 +191,15 @@ std::size_t free_memory() {
   return free;
 }
 
+void CudaDevice::use() const {
+  thread_local int used = 0;
+  if (used == index_) return;
+  check(cudaSetDevice(index_), "choosing the device");
+  used = index_;
+}
+
 CudaDevice::CudaDevice(int index) : index_(index) {
-  check(cudaSetDevice(index), "choosing the device");
+  use();
   check(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, index),
         "counting multiprocessors");
   name_ = facts(index).name;
@@ -221,6 +228,7 @@ CudaDevice::~CudaDevice() {
 }
 
 void* CudaDevice::allocate(std::size_t bytes) {
+  use();
   void* p = nullptr;
   const cudaError_t result = cudaMalloc(&p, bytes);
   if (result == cudaErrorMemoryAllocation) {
@@ -241,16 +249,17 @@ void CudaDevice::release(void* p) noexcept {
 }
 
 void CudaDevice::zero(void* p, std::size_t bytes) {
-  if (bytes > 0) check(cudaMemsetAsync(p, 0, bytes, stream_), "zeroing");
+  if (bytes > 0) check(cudaMemsetAsync(p, 0, bytes, stream()), "zeroing");
 }
 
 void CudaDevice::copy(void* to, const void* from, std::size_t bytes) {
   if (bytes == 0) return;
-  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_), "copying");
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()), "copying");
 }
 
 void CudaDevice::upload(void* to, const void* from, std::size_t bytes) {
   if (bytes == 0) return;
+  use();
   if (bytes <= kMostPayload && reinterpret_cast<std::uintptr_t>(to) % 16 == 0) {
     send(from, bytes, to, stream_);
     return;
@@ -266,7 +275,7 @@ void CudaDevice::upload(void* to, const void* from, std::size_t bytes) {
 
 void CudaDevice::download(void* to, const void* from, std::size_t bytes) {
   if (bytes > 0) {
-    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "downloading");
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream()), "downloading");
   }
   wait();
 }
@@ -275,7 +284,7 @@ void CudaDevice::download(void* to, const void* from, std::size_t bytes) {
 // H100's data sheet has it (SXM, dense).
 double CudaDevice::bf16_flops() const noexcept { return 4096.0 * 1.83e9 * processors_; }
 
-void CudaDevice::wait() { check(cudaStreamSynchronize(stream_), "waiting for the device"); }
+void CudaDevice::wait() { check(cudaStreamSynchronize(stream()), "waiting for the device"); }
 
 void* CudaDevice::scratch(int slot, std::size_t bytes) {
   if (bytes > scratch_bytes_[slot]) {

@@ -371,7 +371,9 @@ void launch(const Context& ctx, std::span<const Gemm> problems) {
                  static_cast<std::uintptr_t>(to.stride) * size) %
                     (2 * size) ==
                 0;
-    job.by_map = in_vectors(to.data, to.stride, size) && to.stride >= to.cols;
+    // A store by map writes pieces of 16 bytes, also where the last one reaches beyond the row.
+    job.by_map = in_vectors(to.data, to.stride, size) && to.stride >= to.cols &&
+                 static_cast<std::size_t>(to.cols) * size % 16 == 0;
     if (job.by_map) job.to = map_of(to, 16);
     job.first = tiles;
     job.tiles_m = ceil_div(job.m, S::kM * S::kCluster);

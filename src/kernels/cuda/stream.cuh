@@ -35,7 +35,10 @@ class CudaDevice final : public Device {
   std::string name() const override { return name_; }
   double bf16_flops() const noexcept override;
 
-  cudaStream_t stream() const noexcept { return stream_; }
+  cudaStream_t stream() const {
+    use();
+    return stream_;
+  }
   int processors() const noexcept { return processors_; }
   // Device memory whose contents last until the next call with this slot. Slots keep users apart
   // that need scratch at the same time: see Scratch.
@@ -52,6 +55,9 @@ class CudaDevice final : public Device {
     std::size_t capacity = 0;
     cudaEvent_t done = nullptr;  // the upload has read `host`
   };
+  // Makes this the calling thread's device: CUDA keeps one for each thread, 0 at first.
+  void use() const;
+
   int index_;
   std::string name_;
   int processors_ = 0;
