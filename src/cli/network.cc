@@ -7,6 +7,7 @@
 
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "cli/finite.h"
 #include "cli/network_options.h"
 
 namespace cachalot::cli {
@@ -53,14 +54,32 @@ void add_network_flags(CLI::App& command, NetworkOptions& options, bool with_kin
       ->type_name("N");
 }
 
+namespace {
+
+// What is not even a number passes a flag's own check of its range.
+double rate_or(const char* flag, double gbs, double otherwise) {
+  if (!(gbs >= 0 && gbs < 1e6)) {
+    throw Error(Code::kUsage, cat(flag, " ", gbs,
+                                  ": a rate is above 0 and below 1,000,000 GB/s, or 0 for the one "
+                                  "that --help names."));
+  }
+  return gbs > 0 ? gbs : otherwise;
+}
+
+}  // namespace
+
 network::Rates RateOptions::rates(int nic_ports) const {
   if (wire != "infiniband" && wire != "roce") {
     throw Error(Code::kUsage, cat("--wire ", wire, ": must be infiniband or roce."));
   }
   network::Rates rates = wire == "roce" ? network::roce_rates() : network::infiniband_rates();
+  if (!(nic_gbs > 0 && nic_gbs < 1e6)) {
+    throw Error(Code::kUsage,
+                cat("--nic-gbs ", nic_gbs, ": a rate is above 0 and below 1,000,000 GB/s."));
+  }
   rates.nic_gbs = nic_gbs;
-  rates.trunk_gbs = link_gbs > 0 ? link_gbs : rates.trunk_gbs / std::max(nic_ports, 1);
-  if (nvlink_gbs > 0) rates.nvlink_gbs = nvlink_gbs;
+  rates.trunk_gbs = rate_or("--link-gbs", link_gbs, rates.trunk_gbs / std::max(nic_ports, 1));
+  rates.nvlink_gbs = rate_or("--nvlink-gbs", nvlink_gbs, rates.nvlink_gbs);
   return rates;
 }
 
@@ -75,7 +94,7 @@ void add_rate_flags(CLI::App& command, RateOptions& options) {
       .add_option("--link-gbs", options.link_gbs,
                   "GB/s of a link between switches; 0 takes 50 (400G), divided by --nic-ports: a "
                   "switch has ports of one speed")
-      ->check(CLI::NonNegativeNumber)
+      ->check(finite_range(0, 1e6))
       ->type_name("GBS");
   command
       .add_option("--nvlink-gbs", options.nvlink_gbs,
@@ -192,7 +211,7 @@ void add_job_flags(CLI::App& command, JobOptions& options) {
   command.add_flag("--direct", options.direct,
                    "Experts' traffic straight to each GPU, without forwarding in the node");
   command.add_option("--bytes", options.bytes, "Bytes of each GPU, for collectives and pipeline")
-      ->check(CLI::Range(1.0, 1e15))
+      ->check(finite_range(1, 1e15))
       ->type_name("BYTES");
 }
 
@@ -220,7 +239,7 @@ void add_route_flags(CLI::App& command, RouteOptions& options) {
       .add_option("--merge", options.merge,
                   "Flows that end within this share of the whole time end together: much "
                   "less work, for an error of about as much; 0: exact")
-      ->check(CLI::Range(0.0, 0.1))
+      ->check(finite_range(0, 0.1))
       ->type_name("X");
 }
 
@@ -252,6 +271,14 @@ std::string human_seconds(double seconds) {
   if (seconds >= 1) return fmt::format("{:.3f} s", seconds);
   if (seconds >= 1e-3) return fmt::format("{:.3f} ms", seconds * 1e3);
   return fmt::format("{:.2f} us", seconds * 1e6);
+}
+
+std::string seconds_text(const Json& seconds) {
+  return seconds.is_null() ? "-" : human_seconds(seconds.get<double>());
+}
+
+Json if_finished(const network::SimulateResult& result, double value) {
+  return result.finishes() ? Json(value) : Json();
 }
 
 void add_network(CLI::App& root, Globals& globals) {

@@ -7,7 +7,7 @@ namespace cachalot::cli {
 Balanced balance_experts(const network::Topology& topology, const network::SimulateSpec& spec,
                          int slots) {
   const network::JobSpec& job = spec.job;
-  if (job.traffic != network::Traffic::kEpDispatch && job.traffic != network::Traffic::kEpCombine) {
+  if (!network::is_moe(job.traffic)) {
     throw Error(Code::kUsage, cat("--eplb places experts, and ", network::name(job.traffic),
                                   " has none. Use --traffic ep-dispatch or ep-combine."));
   }
@@ -26,17 +26,20 @@ Balanced balance_experts(const network::Topology& topology, const network::Simul
   cost::PlacementShape shape;
   shape.experts = static_cast<int>(loads.size());
   shape.devices = devices;
-  shape.replicas = slots > 0 ? slots : shape.experts + devices;
+  const int needed = (shape.experts + devices - 1) / devices;  // of each GPU
+  shape.replicas = slots > 0 ? slots : (needed + 1) * devices;
   // Where a token may go to some of the nodes only, a node's experts have to stay together.
-  shape.nodes = (devices + gpus - 1) / gpus;
-  if (job.node_limit >= shape.nodes) shape.nodes = 1;
+  const int nodes = (devices + gpus - 1) / gpus;
+  shape.nodes = job.node_limit >= nodes || shape.experts % nodes != 0 ? 1 : nodes;
   shape.groups = shape.nodes;
   Balanced balanced;
   balanced.by_node = shape.nodes > 1;
   balanced.placement = cost::place_experts(loads, shape);
-  balanced.imbalance_before =
-      cost::imbalance(cost::place_in_order(shape.experts, devices), loads, devices);
   balanced.imbalance = cost::imbalance(balanced.placement, loads, devices);
+  if (shape.experts % devices == 0) {
+    balanced.imbalance_before =
+        cost::imbalance(cost::place_in_order(shape.experts, devices), loads, devices);
+  }
   return balanced;
 }
 

@@ -41,7 +41,7 @@ std::vector<std::string> words_of(const std::string& text, char separator) {
 
 // One network under one fault.
 Json cell_of(const network::SimulateResult& r) {
-  return {{"seconds", r.seconds},
+  return {{"seconds", if_finished(r, r.seconds)},
           {"cut_off_gpus", r.cut_off_gpus},
           {"stopped_groups", r.stopped_groups},
           {"groups", r.groups},
@@ -56,7 +56,8 @@ Json cell_of(const network::SimulateResult& r) {
 std::string text_of(const Json& cell) {
   if (cell.is_null()) return "-";
   const auto stopped = cell["stopped_groups"].get<std::int64_t>();
-  if (cell["slowdown"].is_null()) return "all stop";
+  if (cell["seconds"].is_null()) return "all stop";
+  if (cell["slowdown"].is_null()) return "-";
   const std::string slowdown = fmt::format("{:.3f}", cell["slowdown"].get<double>());
   return stopped == 0 ? slowdown : fmt::format("{}, {} stop", slowdown, stopped);
 }
@@ -105,10 +106,17 @@ Json simulate_one(const std::string& kind, const std::string& fault, const Fault
           {"endpoints", topology.endpoints()},
           {"switches", topology.switches.size()},
           {"links", topology.links.size()},
-          {"seconds", r.seconds},
-          {"algorithm_gbs", r.algorithm_gbs},
+          {"group", r.group},
+          {"seconds", if_finished(r, r.seconds)},
+          {"algorithm_gbs", if_finished(r, r.algorithm_gbs)},
           {"limited_by", limit_name(r)},
           {"faults", Json::object()}};
+}
+
+// Null where one of them cannot finish, or where there is nothing to send that could be slower.
+Json slowdown_of(const Json& damaged, const Json& whole) {
+  if (damaged.is_null() || whole.is_null() || whole.get<double>() <= 0) return nullptr;
+  return damaged.get<double>() / whole.get<double>();
 }
 
 // All networks, whole and with each fault.
@@ -129,11 +137,7 @@ Json rows_of(const FaultOptions& options, const Globals& globals) {
     Json row = Json::parse(texts[k * faults.size()]);
     for (std::size_t f = 1; f < faults.size(); ++f) {
       Json cell = Json::parse(texts[k * faults.size() + f]);
-      if (!cell.is_null()) {
-        const bool none_left = cell["stopped_groups"] == cell["groups"];
-        cell["slowdown"] =
-            none_left ? Json() : Json(cell["seconds"].get<double>() / row["seconds"].get<double>());
-      }
+      if (!cell.is_null()) cell["slowdown"] = slowdown_of(cell["seconds"], row["seconds"]);
       row["faults"][faults[f]] = std::move(cell);
     }
     rows.push_back(std::move(row));
@@ -141,10 +145,14 @@ Json rows_of(const FaultOptions& options, const Globals& globals) {
   return rows;
 }
 
+std::string groups_of(const JobOptions& job) {
+  return job.group > 0 ? fmt::format("groups of {}", job.group) : "one group of all GPUs";
+}
+
 network::BarChart bars_of(const FaultOptions& options, const Json& rows) {
   network::BarChart chart;
-  chart.title = fmt::format("Slowdown of {} (groups of {}, {}) by what is down",
-                            options.job.traffic, options.job.group, options.job.placement);
+  chart.title = fmt::format("Slowdown of {} ({}, {}) by what is down", options.job.traffic,
+                            groups_of(options.job), options.job.placement);
   chart.y_label = "time over the whole network's time";
   chart.categories = words_of(options.faults, ' ');
   chart.reference = 1;
@@ -162,8 +170,8 @@ report::Table table_of(const FaultOptions& options, const Json& rows) {
   const std::vector<std::string> faults = words_of(options.faults, ' ');
   for (const std::string& fault : faults) table.columns.push_back({fault});
   for (const Json& row : rows) {
-    table.rows.push_back({row["name"].get<std::string>(), row["switches"].dump(),
-                          human_seconds(row["seconds"].get<double>())});
+    table.rows.push_back(
+        {row["name"].get<std::string>(), row["switches"].dump(), seconds_text(row["seconds"])});
     for (const std::string& fault : faults)
       table.rows.back().emplace_back(text_of(row["faults"][fault]));
   }
@@ -176,23 +184,25 @@ constexpr const char* kWords =
 
 report::GridPoint point_of(const Json& row, const std::string& fault) {
   report::GridPoint point;
-  const double whole = row["seconds"].get<double>();
   if (fault.empty()) {
     point.mark = limit_mark(row["limited_by"]);
-    point.numbers = {1, 1e3 * whole};
-    point.texts = {"1.000", human_seconds(whole), "0", row["switches"].dump()};
+    const Json& whole = row["seconds"];
+    point.numbers = {1, whole.is_null() ? report::kNothing : 1e3 * whole.get<double>()};
+    point.texts = {"1.000", seconds_text(whole), "0", row["switches"].dump()};
     return point;
   }
   const Json& cell = row["faults"][fault];
   point.numbers.assign(2, report::kNothing);
   point.texts = {text_of(cell), "-", "-", row["switches"].dump()};
   if (cell.is_null() || cell["slowdown"].is_null()) {
-    point.note = cell.is_null() ? "This network has no such part." : "No group can finish.";
+    point.note = cell.is_null()              ? "This network has no such part."
+                 : cell["seconds"].is_null() ? "No group can finish."
+                                             : "There is nothing to send.";
     return point;
   }
   point.mark = limit_mark(cell["limited_by"]);
   point.numbers = {cell["slowdown"].get<double>(), 1e3 * cell["seconds"].get<double>()};
-  point.texts[1] = human_seconds(cell["seconds"].get<double>());
+  point.texts[1] = seconds_text(cell["seconds"]);
   point.texts[2] = fmt::format("{} of {}", cell["stopped_groups"].get<std::int64_t>(),
                                cell["groups"].get<std::int64_t>());
   return point;
@@ -259,8 +269,9 @@ report::Page page_of(const FaultOptions& options, const Globals& globals, const 
   }
   report::Page page;
   page.title = "What networks lose when a part of them fails";
-  page.summary = fmt::format("{} over {} GPUs in groups of {}, {}.", options.job.traffic,
-                             options.network.endpoints, options.job.group, options.job.placement);
+  page.summary =
+      fmt::format("{} over {} GPUs in {}, {}.", options.job.traffic, options.network.endpoints,
+                  groups_of(options.job), options.job.placement);
   page.marks = limit_marks();
   page.sections = {{"Faults", {table_of(options, rows), report::Paragraph{kWords}, chart}}};
   const std::vector<std::string> kinds = words_of(options.kinds, ',');

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/atomic_file.h"
+#include "cli/finite.h"
 #include "cli/html_page.h"
 #include "cli/network_measured_report.h"
 #include "cli/network_options.h"
@@ -247,7 +248,7 @@ void add_network_measured(CLI::App& group, Globals& globals) {
       ->add_option("--html-nic-gbs", options->html_nic_gbs,
                    "GB/s of a NIC that the slider of --html offers, each simulated")
       ->delimiter(',')
-      ->check(CLI::Range(0.1, 10'000.0))
+      ->check(finite_range(0.1, 10'000))
       ->type_name("GBS,GBS,...");
   on_run(command, globals, options, run_measured);
 }

@@ -57,4 +57,8 @@ double combine_bytes(int hidden);
 network::Prices prices_of(const std::string& file);  // empty: the built-in ones
 std::string human_seconds(double seconds);           // "2.31 ms"
 
+// A time or bandwidth of a simulation as it stands in JSON: null where no group can finish.
+Json if_finished(const network::SimulateResult& result, double value);
+std::string seconds_text(const Json& seconds);  // "-" for null
+
 }  // namespace cachalot::cli

@@ -24,7 +24,7 @@ report::GridPoint counts_of(const network::TopologySpec& spec, const network::Pr
                  fmt::format("{}", bill.switches),
                  fmt::format("{}", bill.links()),
                  fmt::format("{} links", cut),
-                 fmt::format("{:.3f}", static_cast<double>(cut) / ((endpoints + 1) / 2)),
+                 fmt::format("{:.3f}", network::per_endpoint_of_half(cut, bill.endpoints)),
                  fmt::format("{} links", network::diameter(topology)),
                  fmt::format("{}", topology.capacity)};
   return point;
@@ -127,7 +127,8 @@ report::Mark limit_mark(const network::SimulateResult& result) {
   return resource_mark(result.busiest.front().what);
 }
 
-std::string limit_name(const network::SimulateResult& result) {
+Json limit_name(const network::SimulateResult& result) {
+  if (!result.finishes()) return nullptr;
   return limit_marks()[static_cast<std::size_t>(limit_mark(result))];
 }
 

@@ -29,9 +29,9 @@ report::WhatIf planes_what_if(const network::TopologySpec& spec, const network::
 // most of the time.
 std::vector<std::string> limit_marks();
 report::Mark limit_mark(const network::SimulateResult& result);
-report::Mark resource_mark(const std::string& resource);        // by Fabric::name
-std::string limit_name(const network::SimulateResult& result);  // as it stands in JSON
-report::Mark limit_mark(const Json& name);                      // -1: null, none
+report::Mark resource_mark(const std::string& resource);  // by Fabric::name
+Json limit_name(const network::SimulateResult& result);   // null where no group can finish
+report::Mark limit_mark(const Json& name);                // -1: null, none
 
 report::Section topology_assumptions(const network::Prices& prices);
 report::Section simulation_assumptions(const network::Rates& rates);

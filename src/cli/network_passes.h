@@ -10,7 +10,7 @@
 namespace cachalot::cli {
 
 // Their number, tokens, and times: in sum, on average, the median, the 99th percentile, the
-// longest.
+// longest; of those that can finish, null where none can.
 Json simulate_every_pass(const network::Topology& topology, network::SimulateSpec spec);
 
 }  // namespace cachalot::cli

@@ -81,7 +81,8 @@ report::Facts facts_of(const Json& r) {
   line("diameter", fmt::format("{} links between switches", number("diameter")));
   line("bisection",
        fmt::format("{} links, {:.3f} per endpoint of one half", number("bisection_links"),
-                   r["bisection_links"].get<double>() / ((r["endpoints"].get<double>() + 1) / 2)));
+                   network::per_endpoint_of_half(r["bisection_links"].get<std::int64_t>(),
+                                                 r["endpoints"].get<std::int64_t>())));
   line("cost", fmt::format("{:.3f} M$, {:.3f} k$ per endpoint", r["cost"].get<double>() / 1e6,
                            r["cost_per_endpoint"].get<double>() / 1e3));
   line("prices", r["prices"]["source"].get<std::string>());

@@ -52,9 +52,25 @@ std::vector<std::vector<double>> read_loads(const std::string& path) {
   return layers;
 }
 
+// Experts in the order of their numbers; null where they do not divide by the devices.
+Json imbalance_in_order(const std::vector<double>& load, int devices) {
+  const int experts = static_cast<int>(load.size());
+  if (experts % devices != 0) return nullptr;
+  return cost::imbalance(cost::place_in_order(experts, devices), load, devices);
+}
+
+// Null where one of the layers has none.
+Json mean_of(const Json& layers, const char* key) {
+  double sum = 0;
+  for (const Json& layer : layers) {
+    if (layer[key].is_null()) return nullptr;
+    sum += layer[key].get<double>();
+  }
+  return sum / static_cast<double>(layers.size());
+}
+
 void run(const Options& o, const Globals& globals) {
   Json layers = Json::array();
-  double before = 0, after = 0;
   const auto loads = read_loads(o.loads);
   bool hierarchical = false;
   for (const std::vector<double>& load : loads) {
@@ -62,19 +78,13 @@ void run(const Options& o, const Globals& globals) {
     const cost::PlacementShape shape{experts, o.replicas > 0 ? o.replicas : experts, o.groups,
                                      o.nodes, o.devices};
     const cost::Placement placed = cost::place_experts(load, shape);
-    const double was =
-        experts % o.devices == 0
-            ? cost::imbalance(cost::place_in_order(experts, o.devices), load, o.devices)
-            : 0;
-    const double is = cost::imbalance(placed, load, o.devices);
     hierarchical = placed.hierarchical;
-    before += was / static_cast<double>(loads.size());
-    after += is / static_cast<double>(loads.size());
     layers.push_back({{"expert_of_slot", placed.expert_of},
                       {"slots_of_expert", placed.slots_of},
-                      {"imbalance_before", was},
-                      {"imbalance", is}});
+                      {"imbalance_before", imbalance_in_order(load, o.devices)},
+                      {"imbalance", cost::imbalance(placed, load, o.devices)}});
   }
+  const Json before = mean_of(layers, "imbalance_before"), after = mean_of(layers, "imbalance");
   if (globals.json) {
     print_json({{"policy", hierarchical ? "hierarchical" : "global"},
                 {"imbalance_before", before},
@@ -84,8 +94,9 @@ void run(const Options& o, const Globals& globals) {
   }
   print_line(fmt::format("{} placement of {} layers on {} devices",
                          hierarchical ? "hierarchical" : "global", loads.size(), o.devices));
-  print_line(fmt::format("busiest device over the mean: {:.3f}, in order {}", after,
-                         before > 0 ? fmt::format("{:.3f}", before) : "does not divide"));
+  print_line(fmt::format(
+      "busiest device over the mean: {:.3f}, in order {}", after.get<double>(),
+      before.is_null() ? "does not divide" : fmt::format("{:.3f}", before.get<double>())));
   for (std::size_t i = 0; i < layers.size(); ++i) {
     print_line(fmt::format("layer {}: {}", i, layers[i]["expert_of_slot"].dump()));
   }
@@ -105,7 +116,11 @@ void add_plan_experts(CLI::App& plan, Globals& globals) {
   command->add_option("--replicas", o->replicas, "Slots of all devices together; 0: one per expert")
       ->check(CLI::Range(0, 1 << 20))
       ->type_name("N");
-  command->add_option("--groups", o->groups, "Groups of experts")->check(count)->type_name("N");
+  command
+      ->add_option("--groups", o->groups,
+                   "Groups of experts; where they can be dealt out to the nodes, each stays on one")
+      ->check(count)
+      ->type_name("N");
   command->add_option("--nodes", o->nodes, "Nodes")->check(count)->type_name("N");
   command->add_option("--devices", o->devices, "Devices of all nodes")
       ->check(count)

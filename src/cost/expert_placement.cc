@@ -1,7 +1,7 @@
 #include "cost/expert_placement.h"
 
 #include <algorithm>
-#include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "base/error.h"
@@ -10,13 +10,17 @@ namespace cachalot::cost {
 
 namespace {
 
+// In float32, as the published program takes loads: what is a tie there, and which copy is the
+// larger, is so here.
+constexpr double kMostLoad = std::numeric_limits<float>::max();
+
 struct Packed {
   std::vector<int> pack;  // of each item
   std::vector<int> rank;  // of each item within its pack
 };
 
 // The heaviest item first, each into the lightest pack that has room: packs of equal counts.
-Packed pack_evenly(std::span<const double> weight, int packs) {
+Packed pack_evenly(std::span<const float> weight, int packs) {
   const std::size_t n = weight.size();
   const std::size_t room = n / static_cast<std::size_t>(packs);
   Packed out{std::vector<int>(n), std::vector<int>(n, 0)};
@@ -28,7 +32,7 @@ Packed pack_evenly(std::span<const double> weight, int packs) {
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(order.begin(), order.end(),
                    [&](std::size_t a, std::size_t b) { return weight[a] > weight[b]; });
-  std::vector<double> sum(static_cast<std::size_t>(packs), 0.0);
+  std::vector<float> sum(static_cast<std::size_t>(packs), 0.0f);
   std::vector<std::size_t> count(sum.size(), 0);
   for (const std::size_t item : order) {
     std::size_t best = sum.size();
@@ -47,19 +51,23 @@ struct Replicated {
   std::vector<std::size_t> expert;  // of each copy
   std::vector<int> copies;          // of each expert
 };
-Replicated replicate(std::span<const double> weight, std::size_t replicas) {
+Replicated replicate(std::span<const float> weight, std::size_t replicas) {
   Replicated out{std::vector<std::size_t>(weight.size()), std::vector<int>(weight.size(), 1)};
   std::iota(out.expert.begin(), out.expert.end(), std::size_t{0});
+  const auto share = [&](std::size_t e) { return weight[e] / static_cast<float>(out.copies[e]); };
   while (out.expert.size() < replicas) {
     std::size_t most = 0;
     for (std::size_t e = 1; e < weight.size(); ++e) {
-      if (weight[e] / out.copies[e] > weight[most] / out.copies[most]) most = e;
+      if (share(e) > share(most)) most = e;
     }
     out.expert.push_back(most);
     ++out.copies[most];
   }
   return out;
 }
+
+// Groups that can be dealt out to the nodes.
+bool is_hierarchical(const PlacementShape& s) { return s.groups % s.nodes == 0; }
 
 void need(bool good, const std::string& text) {
   if (!good) throw Error(Code::kConfig, cat("expert placement: ", text, "."));
@@ -75,21 +83,24 @@ void check_shape(std::span<const double> load, const PlacementShape& s) {
   need(s.experts >= 1 && load.size() == static_cast<std::size_t>(s.experts),
        cat(load.size(), " loads for ", s.experts, " experts"));
   for (std::size_t e = 0; e < load.size(); ++e) {
-    need(std::isfinite(load[e]) && load[e] >= 0,
-         cat("the load of expert ", e, " is ", load[e], "; 0 or more is needed"));
+    need(load[e] >= 0 && load[e] <= kMostLoad,
+         cat("the load of expert ", e, " is ", load[e], "; 0 to ", kMostLoad, " is needed"));
   }
   need(s.replicas >= s.experts, cat(s.replicas, " slots for ", s.experts,
                                     " experts: ", s.experts - s.replicas, " are missing"));
+  need(s.groups >= 1 && s.nodes >= 1,
+       cat(s.groups, " groups and ", s.nodes, " nodes; 1 or more of each are needed"));
+  need_multiple(s.replicas, "slots", s.devices, "devices");
+  if (!is_hierarchical(s)) return;  // the global policy knows neither groups nor nodes
   need_multiple(s.experts, "experts", s.groups, "groups");
   need_multiple(s.devices, "devices", s.nodes, "nodes");
-  need_multiple(s.replicas, "slots", s.devices, "devices");
 }
 
 // `groups` are dealt out to `nodes`; each node places its experts on its devices.
-Placement place(std::span<const double> load, const PlacementShape& s, int groups, int nodes) {
+Placement place(std::span<const float> load, const PlacementShape& s, int groups, int nodes) {
   const auto experts = static_cast<std::size_t>(s.experts);
   const std::size_t group_size = experts / static_cast<std::size_t>(groups);
-  std::vector<double> group_load(static_cast<std::size_t>(groups), 0.0);
+  std::vector<float> group_load(static_cast<std::size_t>(groups), 0.0f);
   for (std::size_t e = 0; e < experts; ++e) group_load[e / group_size] += load[e];
   const Packed groups_on_nodes = pack_evenly(group_load, nodes);
 
@@ -107,12 +118,12 @@ Placement place(std::span<const double> load, const PlacementShape& s, int group
       const std::size_t first = static_cast<std::size_t>(groups_on_nodes.rank[g]) * group_size;
       for (std::size_t i = 0; i < group_size; ++i) mine[first + i] = g * group_size + i;
     }
-    std::vector<double> weight(mine.size());
+    std::vector<float> weight(mine.size());
     for (std::size_t i = 0; i < mine.size(); ++i) weight[i] = load[mine[i]];
     const Replicated copies = replicate(weight, slots);
-    std::vector<double> share(slots);
+    std::vector<float> share(slots);
     for (std::size_t c = 0; c < slots; ++c) {
-      share[c] = weight[copies.expert[c]] / copies.copies[copies.expert[c]];
+      share[c] = weight[copies.expert[c]] / static_cast<float>(copies.copies[copies.expert[c]]);
     }
     const Packed on_devices = pack_evenly(share, devices);
     for (std::size_t c = 0; c < slots; ++c) {
@@ -130,9 +141,10 @@ Placement place(std::span<const double> load, const PlacementShape& s, int group
 
 Placement place_experts(std::span<const double> load, const PlacementShape& s) {
   check_shape(load, s);
-  const bool hierarchical = s.groups % s.nodes == 0;
-  if (hierarchical) need_multiple(s.replicas, "slots", s.nodes, "nodes");
-  Placement out = hierarchical ? place(load, s, s.groups, s.nodes) : place(load, s, 1, 1);
+  std::vector<float> rounded;
+  for (const double x : load) rounded.push_back(static_cast<float>(x));
+  const bool hierarchical = is_hierarchical(s);
+  Placement out = hierarchical ? place(rounded, s, s.groups, s.nodes) : place(rounded, s, 1, 1);
   out.hierarchical = hierarchical;
   return out;
 }

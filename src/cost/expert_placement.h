@@ -5,10 +5,12 @@
 // on one node, so group-limited routing keeps its few nodes (prefill). Global otherwise: copies go
 // anywhere (decode with many devices).
 //
-// Loads are whatever was counted: tokens per expert of a trace, or a moving average.
+// Loads are whatever was counted: tokens per expert of a trace, or a moving average. They are
+// compared, divided and added up in float32, as in the published program, which decides ties.
 //
 // Threads: pure functions; equal loads are taken in the order of their numbers.
-// Errors:  kConfig for counts that do not divide; the message says which.
+// Errors:  kConfig for counts that do not divide (under the global policy: slots by devices only);
+//          the message says which.
 // Paper:   DeepSeek EPLB (README and program); V3 report 3.4 (redundant experts).
 #pragma once
 
@@ -20,8 +22,8 @@ namespace cachalot::cost {
 struct PlacementShape {
   int experts = 0;
   int replicas = 0;  // slots of all devices together, at least `experts`
-  int groups = 1;
-  int nodes = 1;
+  int groups = 1;    // the global policy takes no notice of these
+  int nodes = 1;     // and of these
   int devices = 1;
 };
 

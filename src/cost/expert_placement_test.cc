@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/error.h"
 
@@ -86,11 +87,38 @@ TEST(ExpertPlacementTest, CountsThatDoNotDivideAreErrors) {
   fails({.experts = 12, .replicas = 16, .groups = 5, .devices = 2},
         "12 experts do not divide by 5");
   fails({.experts = 12, .replicas = 14, .devices = 4}, "14 slots do not divide by 4 devices");
-  fails({.experts = 12, .replicas = 16, .groups = 4, .nodes = 3, .devices = 8}, "8 devices");
+  fails({.experts = 12, .replicas = 16, .groups = 6, .nodes = 3, .devices = 8},
+        "8 devices do not divide by 3 nodes");
+  fails({.experts = 12, .replicas = 16, .groups = 4, .nodes = 0, .devices = 8}, "4 groups and 0");
+  fails({.experts = 12, .replicas = 16, .groups = 0, .nodes = 1, .devices = 8}, "0 groups and 1");
+  fails({.experts = 12, .replicas = 16, .groups = 4, .nodes = 3, .devices = 0}, "by 0 devices");
   fails({.experts = 11, .replicas = 16, .devices = 8}, "12 loads for 11");
   auto bad = load;
   bad[3] = std::nan("");
   EXPECT_THROW(place_experts(bad, {.experts = 12, .replicas = 12}), Error);
+  bad[3] = 1e39;  // more than a float32 holds
+  EXPECT_THROW(place_experts(bad, {.experts = 12, .replicas = 12}), Error);
+}
+
+// Where 4 groups cannot be dealt to 3 nodes, nothing is asked of groups and nodes, as published.
+TEST(ExpertPlacementTest, TheGlobalPolicyTakesNoNoticeOfGroupsAndNodes) {
+  const auto load = skewed(12);
+  const Placement one = place_experts(load, {.experts = 12, .replicas = 16, .devices = 8});
+  for (const auto& [groups, nodes] : {std::pair(4, 3), {5, 2}, {1, 7}}) {
+    const Placement p = place_experts(
+        load, {.experts = 12, .replicas = 16, .groups = groups, .nodes = nodes, .devices = 8});
+    EXPECT_FALSE(p.hierarchical);
+    EXPECT_EQ(p.expert_of, one.expert_of);
+  }
+}
+
+// Thirds and fifths of small whole loads: which of two sums is the smaller depends on the width.
+TEST(ExpertPlacementTest, TiesFallAsInFloat32) {
+  const double load[] = {6, 5, 0, 4, 4, 5, 1, 8, 10, 10, 8, 3, 1, 4, 8, 7};
+  const Placement p = place_experts(load, {.experts = 16, .replicas = 32, .devices = 8});
+  EXPECT_EQ(p.expert_of,
+            (std::vector<int>{14, 10, 5, 2, 14, 7, 3, 4,  15, 0, 1, 3, 15, 7,  10, 13,
+                              8,  8,  5, 6, 9,  9, 1, 12, 8,  0, 7, 4, 9,  11, 10, 13}));
 }
 
 }  // namespace

@@ -19,33 +19,40 @@ void Carrier::send(int from, int to, double bytes, int tag) {
   }
 }
 
+void Carrier::add_if_reachable(int out, int in, std::vector<Carried>& parts) {
+  const auto count = static_cast<int>(fabric_.topology().endpoints());
+  if (out < count && in < count && router_.reachable(out, in)) parts.push_back({out, in, 0});
+}
+
+// Remembered, because all GPUs of two nodes that little joins ask for the same.
+const std::vector<Carried>& Carrier::any_pairs(int a, int b) {
+  const auto [at, fresh] = any_pairs_.try_emplace({a, b});
+  if (!fresh) return at->second;
+  const int gpus = fabric_.topology().spec.gpus_per_node;
+  for (int i = 0; i < gpus; ++i) {
+    for (int j = 0; j < gpus; ++j) add_if_reachable(a + i, b + j, at->second);
+  }
+  return at->second;
+}
+
 std::vector<Carried> Carrier::choose(int from, int to) {
   const Topology& topology = fabric_.topology();
   const int gpus = topology.spec.gpus_per_node;
   const int a = from / gpus * gpus, b = to / gpus * gpus;  // first GPUs of the nodes
-  const auto count = static_cast<int>(topology.endpoints());
+  const bool by_rail = topology.has_rails() && (cross_rail_in_node_ || topology.planes_apart());
   std::vector<Carried> parts;
-  if (topology.has_rails() && (cross_rail_in_node_ || topology.planes_apart())) {
-    const int rail = to % gpus;
-    if (a + rail < count && router_.reachable(a + rail, to)) return {{a + rail, to, 1}};
+  add_if_reachable(by_rail ? a + to % gpus : from, to, parts);
+  // The fewest detours first: one end keeps its NIC; both take the same other one; any two.
+  if (parts.empty() && !by_rail) {
     for (int r = 0; r < gpus; ++r) {
-      if (a + r < count && b + r < count && router_.reachable(a + r, b + r)) {
-        parts.push_back({a + r, b + r, 0});
-      }
+      add_if_reachable(from, b + r, parts);
+      add_if_reachable(a + r, to, parts);
     }
-  } else {
-    if (router_.reachable(from, to)) return {{from, to, 1}};
-    // The end that is up keeps its NIC; the other is replaced by its neighbours.
-    for (int r = 0; r < gpus; ++r) {
-      const int out = fabric_.nic_up(from) ? from : a + r;
-      const int in = fabric_.nic_up(to) ? to : b + r;
-      if (out < count && in < count && router_.reachable(out, in)) parts.push_back({out, in, 0});
-    }
-    const auto same = [](const Carried& x, const Carried& y) {
-      return x.out == y.out && x.in == y.in;
-    };
-    parts.erase(std::unique(parts.begin(), parts.end(), same), parts.end());
   }
+  if (parts.empty()) {
+    for (int r = 0; r < gpus; ++r) add_if_reachable(a + r, b + r, parts);
+  }
+  if (parts.empty()) parts = any_pairs(a, b);
   for (Carried& part : parts) part.share = 1.0 / static_cast<double>(parts.size());
   return parts;
 }

@@ -6,10 +6,11 @@
 //   of their own node that sits on that rail (what NCCL calls PXN). Planes of an mpft have no
 //   other connection. An mrft may also be told to go across its spines.
 // - A NIC that is down, or has no live way, is replaced by all others of its node that have one,
-//   in equal shares; the bytes reach them over NVLink.
+//   in equal shares; the bytes reach them over NVLink. Without rails an end keeps its NIC where
+//   that alone is enough. Else both ends take NICs of the same place, and where no such pair has a
+//   way, all pairs of NICs that have one.
 // - A hop over NVLink before or after a NIC is a flow of its own at the same time: the node
-// forwards
-//   in chunks. Such hops of one group between the same two GPUs are one flow.
+//   forwards in chunks. Such hops of one group between the same two GPUs are one flow.
 //
 // Owns:    the flows it has made.
 // Threads: one thread per object.
@@ -19,6 +20,7 @@
 
 #include <map>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "network/fabric.h"
@@ -68,6 +70,9 @@ class Carrier {
 
  private:
   std::vector<Carried> choose(int from, int to);
+  void add_if_reachable(int out, int in, std::vector<Carried>& parts);
+  // All pairs of NICs of two nodes with a way, by the nodes' first GPUs.
+  const std::vector<Carried>& any_pairs(int a, int b);
   void append(const Carried& part, int from, int to, double bytes, int tag, End start, End end);
 
   const Fabric& fabric_;
@@ -75,6 +80,7 @@ class Carrier {
   bool cross_rail_in_node_;
   std::vector<Flow> flows_;
   std::map<std::tuple<int, int, int>, double> hops_;  // bytes by from, to, tag
+  std::map<std::pair<int, int>, std::vector<Carried>> any_pairs_;
   std::vector<int> cut_off_, lost_tags_;
   double lost_ = 0;
 };

@@ -1,11 +1,12 @@
 // What is broken: a list like "plane:1,leaf:2,links:1%,nic:4,port:1", and what that takes down.
 //
-// Which of the parts fail is drawn by the seed, so that a run repeats. A plane of an mrft is one
-// rail (its NICs); the single plane of the other kinds is everything. A NIC of one port is down
-// with it; one of several goes on with what is left.
+// Which of the parts fail is drawn by the seed, so that a run repeats, and one fault of the list
+// after the other: what is down already, by itself or with what it hangs on, does not fail again.
+// A plane of an mrft is one rail (its NICs); the single plane of the other kinds is everything. A
+// NIC of one port is down with it; one of several goes on with what is left.
 //
 // Threads: plain values; functions are pure.
-// Errors:  kUsage for an unknown part (names the nearest) and for more parts than there are.
+// Errors:  kUsage for an unknown part (names the nearest) and for more parts than are left.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +20,12 @@
 namespace cachalot::network {
 
 enum class Part : std::uint8_t { kPlane, kLeaf, kSpine, kCore, kLink, kNic, kPort };
+std::string_view name(Part part) noexcept;  // as lists have it: "links", the others in the singular
 
 struct Fault {
   Part part = Part::kLink;
-  double amount = 1;  // a count, or with `percent` a share of all there are, rounded up
+  // A count, or with `percent` a share of all there are, rounded up, or of what is left all.
+  double amount = 1;
   bool percent = false;
   bool operator==(const Fault&) const = default;
 };

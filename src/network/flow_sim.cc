@@ -200,6 +200,9 @@ std::vector<std::vector<double>> run_jobs(const std::vector<Job>& jobs, double p
 SimulationResult simulate_flows(std::span<const double> capacity, std::span<const Flow> flows,
                                 const SimulationOptions& options) {
   check(capacity, flows);
+  if (!(options.merge >= 0 && options.merge < 1)) {
+    throw Error(Code::kUsage, cat("--merge ", options.merge, ": must be 0 (exact) to 0.1."));
+  }
   SimulationResult result;
   result.finish.resize(flows.size());
   if (flows.empty()) return result;

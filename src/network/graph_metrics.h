@@ -18,12 +18,17 @@ int diameter(const Topology& topology);
 
 // The fewest links whose loss parts one half of the endpoints from the other, over the halvings
 // tried: the order of nodes for fat trees (where every halving gives the same: exact), and for flat
-// graphs also the order of switches along the second eigenvector of the graph, which finds its
-// weak middle. Each value is a maximum flow, so it is exact for its halving; over all halvings it
-// is an upper bound.
+// graphs also the best of several that halving.h has improved: the order of switches, the order
+// along the second eigenvector of the graph, which finds its weak middle, and (where switches are
+// not too many) random ones. Each value is a maximum flow, so it is exact for its halving; over all
+// halvings it is an upper bound.
 std::int64_t bisection(const Topology& topology);
 
-// Links between switches that a maximum flow from endpoints in the first set to the others takes.
+// A bisection over the endpoints of the larger half.
+double per_endpoint_of_half(std::int64_t cut, std::int64_t endpoints) noexcept;
+
+// What a maximum flow from endpoints in the first set to the others takes: links between switches,
+// or endpoints' own where those are fewer.
 std::int64_t cut_between(const Topology& topology, const std::vector<char>& in_first);
 
 }  // namespace cachalot::network

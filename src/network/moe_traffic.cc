@@ -17,9 +17,11 @@ std::vector<std::vector<int>> homes_of(int ranks, int experts, const ExpertSlots
   const std::string what = slots.empty() ? "experts" : "slots of experts";
   const auto count = slots.empty() ? experts : static_cast<int>(slots.size());
   if (count % ranks != 0) {
-    throw Error(Code::kUsage,
-                cat(count, " ", what, " do not divide over ", ranks, " GPUs: ", count % ranks,
-                    " are left over. Choose --ep as a divisor of ", count, "."));
+    throw Error(
+        Code::kUsage,
+        cat(count, " ", what, " do not divide over ", ranks, " GPUs: ", count % ranks,
+            " are left over. Choose --ep as a divisor of ", count,
+            slots.empty() ? ", or say by --expert-slots or --eplb where experts lie." : "."));
   }
   std::vector<std::vector<int>> homes(static_cast<std::size_t>(experts));
   for (int s = 0; s < count; ++s) {

@@ -192,6 +192,90 @@ TEST(Carrier, GoesAroundADeadNic) {
   EXPECT_EQ(carrier.lost_bytes(), 0);
 }
 
+// Which NICs carry what, where parts are down. At first two nodes of four GPUs on leaves of two: a
+// leaf without uplinks cuts two GPUs of one node off whose NICs are up.
+struct SmallNet {
+  Topology topology;
+  Damage damage;
+
+  SmallNet() {
+    TopologySpec spec;
+    spec.kind = Kind::kFt2;
+    spec.ports = 4;
+    spec.gpus_per_node = 4;
+    spec.endpoints = 8;
+    topology = build(spec);
+    damage = damage_of(topology, "");
+  }
+  void isolate_leaf_of(int gpu) {
+    const int leaf = topology.attach[static_cast<std::size_t>(gpu)];
+    for (std::size_t l = 0; l < topology.links.size(); ++l) {
+      if (topology.links[l].a == leaf || topology.links[l].b == leaf) damage.link_down[l] = 1;
+    }
+  }
+  // NICs that carry what goes from one GPU to the other, as out and in.
+  std::vector<std::pair<int, int>> carried(int from, int to) const {
+    const Fabric fabric(topology, {}, damage);
+    Router router(fabric, Routing::kFixed, 1, 1);
+    Carrier carrier(fabric, router);
+    std::vector<std::pair<int, int>> nics;
+    double share = 0;
+    for (const Carried& part : carrier.between_nodes(from, to, 100, 0)) {
+      nics.emplace_back(part.out, part.in);
+      share += part.share;
+    }
+    EXPECT_NEAR(share, nics.empty() ? 0 : 1, 1e-12);
+    EXPECT_EQ(carrier.lost_bytes(), nics.empty() ? 100 : 0);
+    return nics;
+  }
+};
+using Nics = std::vector<std::pair<int, int>>;
+
+TEST(Carrier, GoesAroundALeafWithoutUplinks) {
+  SmallNet net;
+  EXPECT_EQ(net.carried(0, 4), (Nics{{0, 4}}));
+  net.isolate_leaf_of(0);
+  EXPECT_EQ(net.carried(0, 4), (Nics{{2, 4}, {3, 4}}));
+  EXPECT_EQ(net.carried(4, 0), (Nics{{4, 2}, {4, 3}}));
+  EXPECT_EQ(net.carried(2, 4), (Nics{{2, 4}}));
+  net.isolate_leaf_of(4);  // the same half of the other node: its other half is what both have
+  EXPECT_EQ(net.carried(0, 4), (Nics{{2, 6}, {3, 7}}));
+}
+
+TEST(Carrier, TakesAnyPairOfNicsBeforeItGivesUp) {
+  SmallNet net;
+  net.isolate_leaf_of(0);
+  net.isolate_leaf_of(6);  // no place has both of its NICs left
+  EXPECT_EQ(net.carried(0, 6), (Nics{{2, 4}, {2, 5}, {3, 4}, {3, 5}}));
+  net.isolate_leaf_of(2);  // all of the first node
+  EXPECT_EQ(net.carried(0, 6), Nics{});
+}
+
+// On rails: NICs of two nodes that are down on different rails leave no rail whole.
+TEST(Carrier, LeavesItsRailWhereNoneIsWhole) {
+  TopologySpec spec;
+  spec.kind = Kind::kMrft;
+  spec.gpus_per_node = 2;
+  spec.endpoints = 4;
+  SmallNet net;
+  net.topology = build(spec);
+  net.damage = damage_of(net.topology, "");
+  net.damage.nic_down[0] = net.damage.nic_down[3] = 1;
+  EXPECT_EQ(net.carried(0, 3), (Nics{{1, 2}}));
+  EXPECT_EQ(net.carried(1, 2), (Nics{{1, 2}}));
+  spec.kind = Kind::kMpft;  // two rails in each of four planes
+  spec.gpus_per_node = 8;
+  spec.planes = 4;
+  spec.endpoints = 16;
+  net.topology = build(spec);
+  net.damage = damage_of(net.topology, "nic:16");
+  net.damage.nic_down[1] = net.damage.nic_down[8 + 5] = 0;  // both in plane 1
+  EXPECT_EQ(net.carried(0, 8), (Nics{{1, 13}}));
+  net.damage.nic_down[8 + 5] = 1;
+  net.damage.nic_down[8 + 6] = 0;  // in plane 2
+  EXPECT_EQ(net.carried(0, 8), Nics{});
+}
+
 TEST(Carrier, SaysWhatIsCutOff) {
   const Topology t = of(Kind::kFt2, 16, 128);
   const Damage damage = damage_of(t, "leaf:1");  // a leaf of 8 is one node

@@ -88,7 +88,9 @@ void check(const SyntheticRouting& options) {
   if (options.groups < 1 || options.experts % options.groups != 0) {
     bad(cat(options.experts, " experts do not divide into ", options.groups,
             " nodes: ", options.experts % std::max(options.groups, 1),
-            " are left over. Change --experts or --ep."));
+            " are left over. Change --experts or --ep, or let tokens go to all nodes: "
+            "--node-limit ",
+            options.groups, "."));
   }
   if (options.group_limit < 1 || options.group_limit > options.groups) {
     bad(cat("--node-limit ", options.group_limit, ": must be 1 to ", options.groups,

@@ -5,15 +5,11 @@
 
 #include "base/error.h"
 #include "network/collectives.h"
+#include "network/simulate_parts.h"
 
 namespace cachalot::network {
 
 namespace {
-
-constexpr std::array<std::string_view, 7> kTraffic{"ep-dispatch", "ep-combine", "all-to-all",
-                                                   "all-reduce",  "all-gather", "reduce-scatter",
-                                                   "pipeline"};
-constexpr std::array<std::string_view, 2> kPlacements{"contiguous", "strided"};
 
 // What DeepEP's kernels reach inside one node (EP8, H800), copies to oneself counted as its
 // figures count them: the engines that copy are what is short, and they copy those too.
@@ -25,49 +21,8 @@ constexpr std::int64_t kSprayedFlows =
     150'000;  // an automatic spray makes no more than about these
 constexpr int kSpray = 8;
 
-template <std::size_t N>
-int choice(std::string_view flag, std::string_view word,
-           const std::array<std::string_view, N>& names) {
-  std::string all;
-  for (std::size_t i = 0; i < N; ++i) {
-    if (names[i] == word) return static_cast<int>(i);
-    all += cat(i == 0 ? "" : ", ", names[i]);
-  }
-  const std::string near = nearest(word, names.data(), names.data() + N);
-  throw Error(Code::kUsage, cat(flag, " ", word, ": must be one of ", all,
-                                near.empty() ? "." : cat("; did you mean `", near, "`?")));
-}
-
-bool is_moe(Traffic traffic) {
-  return traffic == Traffic::kEpDispatch || traffic == Traffic::kEpCombine;
-}
-
 double bytes_of(const JobSpec& job) {
   return job.traffic == Traffic::kEpCombine ? job.combine_bytes : job.dispatch_bytes;
-}
-
-void check_trace(const RoutingTrace& trace, int ranks) {
-  if (trace.ranks == ranks) return;
-  throw Error(Code::kUsage, cat("the routing trace has ", trace.ranks, " ranks, and the group ",
-                                ranks, " GPUs. Use --ep ", trace.ranks, "."));
-}
-
-std::vector<MoeCounts> counts_of(const JobSpec& job, int gpus_per_node, std::size_t groups,
-                                 int ranks, std::uint64_t seed) {
-  std::vector<MoeCounts> counts;
-  if (job.trace) {
-    check_trace(*job.trace, ranks);
-    counts.push_back(count_tokens(job.exchange ? only(*job.trace, *job.exchange) : *job.trace,
-                                  gpus_per_node, job.slots));
-    return counts;
-  }
-  SyntheticRouting draw = synthetic_routing(job, gpus_per_node, ranks, seed);
-  const std::size_t sets = std::min(groups, static_cast<std::size_t>(std::max(job.token_sets, 1)));
-  for (draw.set = 0; draw.set < sets; ++draw.set) {
-    counts.push_back(count_tokens(draw, gpus_per_node, job.slots));
-    if (job.even) even_out(counts.back());
-  }
-  return counts;
 }
 
 // Flows of all groups; returns what to add to each group's time.
@@ -221,79 +176,37 @@ void collective_bandwidth(const JobSpec& job, std::size_t group, SimulateResult&
                                                      : result.algorithm_gbs * passes * (n - 1) / n;
 }
 
-}  // namespace
-
-std::string_view name(Traffic traffic) noexcept {
-  return kTraffic[static_cast<std::size_t>(traffic)];
-}
-Traffic parse_traffic(std::string_view word) {
-  return static_cast<Traffic>(choice("--traffic", word, kTraffic));
-}
-std::string_view name(Placement placement) noexcept {
-  return kPlacements[static_cast<std::size_t>(placement)];
-}
-Placement parse_placement(std::string_view word) {
-  return static_cast<Placement>(choice("--placement", word, kPlacements));
-}
-
-SyntheticRouting synthetic_routing(const JobSpec& job, int gpus_per_node, int ranks,
-                                   std::uint64_t seed) {
-  SyntheticRouting draw;
-  draw.ranks = ranks;
-  draw.experts = job.experts;
-  draw.topk = job.topk;
-  draw.groups = (ranks + gpus_per_node - 1) / gpus_per_node;
-  draw.group_limit = std::min(job.node_limit, draw.groups);
-  draw.tokens_per_rank = job.tokens;
-  draw.skew = job.skew;
-  draw.seed = seed;
-  return draw;
-}
-
-std::vector<double> expert_loads(const Topology& topology, const SimulateSpec& spec) {
-  const auto ranks = static_cast<int>(groups_of(topology, spec.job)[0].size());
-  if (spec.job.trace) {
-    check_trace(*spec.job.trace, ranks);
-    return expert_loads(*spec.job.trace);
-  }
-  SyntheticRouting draw =
-      synthetic_routing(spec.job, topology.spec.gpus_per_node, ranks, spec.seed);
-  draw.set = static_cast<std::uint64_t>(std::max(spec.job.token_sets, 1));  // none of those sent
-  return expert_loads(draw);
-}
-
-std::vector<Group> groups_of(const Topology& topology, const JobSpec& job) {
-  const int gpus = topology.spec.gpus_per_node;
-  if (topology.endpoints() % gpus != 0) {
-    throw Error(Code::kUsage,
-                cat("--endpoints ", topology.endpoints(), ": traffic needs whole nodes of ", gpus,
-                    " GPUs. Use ", topology.endpoints() / gpus * gpus, " or ",
-                    (topology.endpoints() / gpus + 1) * gpus, "."));
-  }
-  const std::int64_t size = job.group == 0 ? topology.endpoints() : job.group;
-  if (size > topology.endpoints()) {
-    throw Error(Code::kUsage, cat("a group of ", size, " GPUs does not fit into a network of ",
-                                  topology.endpoints(), " endpoints: ", size - topology.endpoints(),
-                                  " too many. Use a smaller group or more ", "--endpoints."));
-  }
-  if (size < 2 || (size > gpus ? size % gpus != 0 : gpus % size != 0)) {
-    throw Error(Code::kUsage, cat("a group of ", size, " GPUs: it must be whole nodes of ", gpus,
-                                  " GPUs, or divide one. Use a multiple of ", gpus, "."));
-  }
-  const std::int64_t count = topology.endpoints() / size;
-  std::vector<Group> groups;
-  for (std::int64_t g = 0; g < (job.one_group ? 1 : count); ++g) {
-    Group group;
-    for (std::int64_t r = 0; r < size; ++r) {
-      const std::int64_t node = r / gpus;
-      const bool strided = job.placement == Placement::kStrided && size > gpus;
-      const std::int64_t at = strided ? (g + node * count) * gpus + r % gpus : g * size + r;
-      group.push_back(static_cast<int>(at));
+// The slowest group and the mean of those that have something to send (the last stage of a pipeline
+// has not) and can finish. Adds `extra` to the time of each.
+void time_groups(std::vector<double>& ends, const std::vector<char>& stopped, double extra,
+                 SimulateResult& result) {
+  for (std::size_t g = 0; g < ends.size(); ++g) {
+    if (stopped[g]) {
+      ++result.stopped_groups;
+    } else if (ends[g] > 0) {
+      ends[g] += extra;
+      result.seconds = std::max(result.seconds, ends[g]);
+      result.mean_seconds += ends[g];
+      ++result.timed_groups;
     }
-    groups.push_back(std::move(group));
   }
-  return groups;
+  if (result.timed_groups > 0) result.mean_seconds /= static_cast<double>(result.timed_groups);
 }
+
+// NVLink as experts' kernels reach it, unless a rate was given.
+Rates rates_of(const SimulateSpec& spec) {
+  Rates rates = spec.rates;
+  if (spec.nvlink_given || !is_moe(spec.job.traffic)) return rates;
+  const bool dispatch = spec.job.traffic == Traffic::kEpDispatch;
+  if (spec.job.direct) {
+    rates.nvlink_gbs = dispatch ? kDirectDispatchNvlinkGbs : kDirectCombineNvlinkGbs;
+  } else {
+    rates.nvlink_gbs = dispatch ? kDispatchNvlinkGbs : kCombineNvlinkGbs;
+  }
+  return rates;
+}
+
+}  // namespace
 
 SimulateResult simulate(const Topology& topology, const SimulateSpec& spec) {
   if (!spec.cross_rail_in_node && topology.planes_apart()) {
@@ -305,22 +218,18 @@ SimulateResult simulate(const Topology& topology, const SimulateSpec& spec) {
   }
   SimulateResult result;
   result.damage = apply(topology, spec.faults, spec.seed);
-  result.rates = spec.rates;
-  if (!spec.nvlink_given && is_moe(spec.job.traffic)) {
-    const bool dispatch = spec.job.traffic == Traffic::kEpDispatch;
-    result.rates.nvlink_gbs = spec.job.direct
-                                  ? (dispatch ? kDirectDispatchNvlinkGbs : kDirectCombineNvlinkGbs)
-                                  : (dispatch ? kDispatchNvlinkGbs : kCombineNvlinkGbs);
-  }
+  result.rates = rates_of(spec);
   const std::vector<Group> groups = groups_of(topology, spec.job);
+  result.groups = static_cast<std::int64_t>(groups.size());
+  result.group = static_cast<int>(groups[0].size());
   const Fabric fabric(topology, result.rates, result.damage);
   result.spray = choose_spray(spec, topology, groups);
   Router router(fabric, spec.routing, result.spray, spec.seed);
   Carrier carrier(fabric, router, spec.cross_rail_in_node);
   std::vector<MoeCounts> counts;
   if (is_moe(spec.job.traffic)) {
-    counts = counts_of(spec.job, topology.spec.gpus_per_node, groups.size(),
-                       static_cast<int>(groups[0].size()), spec.seed);
+    counts =
+        counts_of(spec.job, topology.spec.gpus_per_node, groups.size(), result.group, spec.seed);
   }
   const double extra = make_flows(spec, fabric, carrier, groups, counts);
   const std::vector<Flow>& flows = carrier.flows();
@@ -331,19 +240,7 @@ SimulateResult simulate(const Topology& topology, const SimulateSpec& spec) {
   std::vector<double> ends = group_ends(spec, fabric, flows, result.run.finish, groups.size());
   std::vector<char> stopped(groups.size());
   for (const int tag : carrier.lost_tags()) stopped[static_cast<std::size_t>(tag / 2)] = 1;
-  double alive = 0;
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    if (stopped[g]) {
-      ++result.stopped_groups;
-      continue;
-    }
-    if (ends[g] > 0) ends[g] += extra;
-    result.seconds = std::max(result.seconds, ends[g]);
-    result.mean_seconds += ends[g];
-    alive += 1;
-  }
-  if (alive > 0) result.mean_seconds /= alive;
-  result.groups = static_cast<std::int64_t>(groups.size());
+  time_groups(ends, stopped, extra, result);
   result.cut_off_gpus = static_cast<std::int64_t>(carrier.cut_off().size());
   result.relayed_gpus = result.damage.nics - result.cut_off_gpus;
   if (is_moe(spec.job.traffic)) {

@@ -32,6 +32,7 @@ enum class Traffic : std::uint8_t {
 };
 std::string_view name(Traffic traffic) noexcept;
 Traffic parse_traffic(std::string_view word);
+bool is_moe(Traffic traffic) noexcept;  // of experts
 
 // How groups lie on nodes: one after the other, or spread so that a group's nodes are as far apart
 // as the cluster is wide (as where pipeline stages are the inner dimension).
@@ -80,19 +81,25 @@ struct Busy {
 
 struct SimulateResult {
   double seconds = 0;       // of the slowest group that can finish
-  double mean_seconds = 0;  // over groups
+  double mean_seconds = 0;  // over groups that can and have something to send
   // GB/s per GPU. algorithm: bytes of tokens by (token, node), own node included, as DeepEP counts;
   // or the collective's bytes over time. bus: NCCL's bus bandwidth.
   double algorithm_gbs = 0, nvlink_gbs = 0, bus_gbs = 0;
   double bound_seconds = 0;   // no schedule is faster: the busiest link at its full rate
   std::vector<Busy> busiest;  // the busiest of NVLink, NICs and trunks each
+  int group = 0;              // GPUs of a group
   std::int64_t groups = 0, stopped_groups = 0, cut_off_gpus = 0, relayed_gpus = 0;
+  std::int64_t timed_groups = 0;  // that the mean is over
   std::int64_t flows = 0;
   int spray = 1;
   Damage damage;
   Rates rates;
   SimulationResult run;
   std::vector<double> link_seconds;  // [fabric resources]
+
+  // Else no group with traffic can finish, and no time or bandwidth above is one. Where nobody has
+  // anything to send, that takes no time.
+  bool finishes() const noexcept { return timed_groups > 0 || stopped_groups == 0; }
 };
 
 SimulateResult simulate(const Topology& topology, const SimulateSpec& spec);
@@ -103,7 +110,7 @@ SyntheticRouting synthetic_routing(const JobSpec& job, int gpus_per_node, int ra
                                    std::uint64_t seed);
 std::vector<double> expert_loads(const Topology& topology, const SimulateSpec& spec);
 
-// The groups of a job, each as GPUs in rank order.
+// The groups of a job, each as GPUs in rank order; two stages of a pipeline at least.
 std::vector<Group> groups_of(const Topology& topology, const JobSpec& job);
 
 }  // namespace cachalot::network

@@ -126,11 +126,87 @@ TEST(Simulate, OnePlaneAloneIsEverything) {
   const SimulateResult r = run(spec);
   EXPECT_EQ(r.stopped_groups, 2);
   EXPECT_EQ(r.cut_off_gpus, 64);
+  EXPECT_FALSE(r.finishes());
+  spec.job.traffic = Traffic::kPipeline;  // the last stage sends nothing, and is no group that ends
+  EXPECT_EQ(run(spec).stopped_groups, 1);
+  EXPECT_FALSE(run(spec).finishes());
+  spec.faults.clear();
+  EXPECT_TRUE(run(spec).finishes());
+}
+
+TEST(Simulate, AGroupOfAllIsCountedAsWhatItIs) {
+  EXPECT_EQ(run(spec_of(Kind::kMpft, 16, Traffic::kAllToAll, 0)).group, 16);
+  EXPECT_EQ(run(spec_of(Kind::kMpft, 16, Traffic::kAllToAll, 8)).group, 8);
+}
+
+// More damage never leaves more running: both uplinks of a leaf, and the leaf itself.
+TEST(Simulate, ALeafWithoutUplinksIsNoWorseThanNone) {
+  SimulateSpec spec = spec_of(Kind::kFt2, 8, Traffic::kEpDispatch, 8);
+  spec.topology.ports = spec.topology.gpus_per_node = 4;
+  spec.job.tokens = 64;
+  spec.seed = 26;  // of the links that fail both are one leaf's
+  spec.faults = parse_faults("links:2");
+  EXPECT_EQ(run(spec).stopped_groups, 0);
+  spec.faults = parse_faults("leaf:1");
+  EXPECT_EQ(run(spec).stopped_groups, 0);
+}
+
+TEST(Simulate, NicsLostOnDifferentRailsStopNobody) {
+  SimulateSpec spec = spec_of(Kind::kMrft, 4, Traffic::kEpDispatch, 4);
+  spec.topology.gpus_per_node = 2;
+  spec.job.tokens = 64;
+  spec.faults = parse_faults("nic:2");
+  for (spec.seed = 1; spec.seed <= 8; ++spec.seed) {
+    const SimulateResult r = run(spec);
+    const std::vector<char>& nics = r.damage.nic_down;
+    const bool a_node_is_off = (nics[0] && nics[1]) || (nics[2] && nics[3]);
+    EXPECT_EQ(r.stopped_groups, a_node_is_off ? 1 : 0) << spec.seed;
+  }
+}
+
+// 256 experts on 144 and 320 GPUs, as published for decoding: spread over slots, they need not
+// divide by nodes where tokens may go to all of them.
+TEST(Simulate, ExpertsNeedNotDivideByNodes) {
+  SimulateSpec spec = spec_of(Kind::kMpft, 144, Traffic::kEpDispatch, 144);
+  spec.job.node_limit = 18;
+  spec.job.tokens = 2;
+  spec.spray = 1;
+  for (int slot = 0; slot < 288; ++slot) spec.job.slots.push_back(slot % 256);
+  const SimulateResult r = run(spec);
+  EXPECT_GT(r.seconds, 0);
+  EXPECT_EQ(r.stopped_groups, 0);
+  spec.job.node_limit = 40;
+  EXPECT_NO_THROW(check(synthetic_routing(spec.job, 8, 320, 1)));
+  spec.job.node_limit = 4;
+  EXPECT_THROW(check(synthetic_routing(spec.job, 8, 320, 1)), Error);
+}
+
+// A limit of all nodes is none, however the draw is made.
+TEST(Simulate, ALimitOfAllNodesIsNone) {
+  SyntheticRouting by_node;
+  by_node.tokens_per_rank = 16;
+  by_node.group_limit = by_node.groups;
+  SyntheticRouting anywhere = by_node;
+  anywhere.groups = anywhere.group_limit = 1;
+  for (const int rank : {0, 63}) {
+    std::vector<std::uint16_t> a = draw_rank(by_node, rank), b = draw_rank(anywhere, rank);
+    for (std::size_t at = 0; at < a.size(); at += 8) {  // a token's experts, in any order
+      std::sort(a.begin() + static_cast<std::ptrdiff_t>(at),
+                a.begin() + static_cast<std::ptrdiff_t>(at) + 8);
+      std::sort(b.begin() + static_cast<std::ptrdiff_t>(at),
+                b.begin() + static_cast<std::ptrdiff_t>(at) + 8);
+    }
+    EXPECT_EQ(a, b);
+  }
 }
 
 TEST(Simulate, PipelineStagesShareNothing) {
   const SimulateResult r = run(spec_of(Kind::kMpft, 128, Traffic::kPipeline, 16));
   EXPECT_NEAR(r.seconds, 64e6 / 40e9 + 2.8e-6, 1e-8);
+  EXPECT_NEAR(r.mean_seconds, r.seconds,
+              1e-9);  // the last stage, which sends nothing, is not in it
+  EXPECT_EQ(r.groups, 8);
+  EXPECT_EQ(r.timed_groups, 7);
 }
 
 TEST(Simulate, NoScheduleBeatsTheBound) {
@@ -242,6 +318,14 @@ TEST(Simulate, WhatDoesNotFitIsSaid) {
   SimulateSpec spec = spec_of(Kind::kMpft, 64, Traffic::kAllToAll, 64);
   spec.cross_rail_in_node = false;
   EXPECT_THAT(error(spec), HasSubstr("no link between them"));
+  spec = spec_of(Kind::kMpft, 16, Traffic::kPipeline, 0);
+  EXPECT_THAT(error(spec), HasSubstr("stages of 16 GPUs make one of 16 endpoints"));
+  spec.job.group = 8;
+  spec.job.one_group = true;
+  EXPECT_THAT(error(spec), HasSubstr("--one-group leaves one stage"));
+  spec = spec_of(Kind::kMpft, 16, Traffic::kAllToAll, 16);
+  spec.options.merge = std::nan("");
+  EXPECT_THAT(error(spec), HasSubstr("--merge nan"));
 }
 
 // The acceptance figures: DeepEP on H800 with a multi-plane fat tree, and mpft beside mrft.

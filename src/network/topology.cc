@@ -12,8 +12,6 @@ namespace {
 
 constexpr std::array<std::string_view, 6> kNames{"ft2", "mpft",      "mrft",
                                                  "ft3", "dragonfly", "slimfly"};
-constexpr int kMostPorts = 256;
-constexpr std::int64_t kMostEndpoints = 5'000'000;
 
 void check_halves(const TopologySpec& spec) {
   if (spec.ports % 2 != 0) {
@@ -38,7 +36,7 @@ void check(const TopologySpec& spec) {
                                   grouped(kMostEndpoints), ", or 0 for as many as fit."));
   }
   if (spec.kind == Kind::kDragonfly || spec.kind == Kind::kSlimFly) return;
-  check_halves(spec);
+  check_halves(spec);  // three layers of the most ports hold 4,194,304 endpoints
   if (spec.kind != Kind::kMpft) return;
   if (spec.nic_ports < 1 || spec.nic_ports > std::max(spec.planes, 1)) {
     throw Error(Code::kUsage,
@@ -58,11 +56,8 @@ void check(const TopologySpec& spec) {
   const std::int64_t all = spec.endpoints > 0
                                ? spec.endpoints * spec.nic_ports
                                : std::int64_t{spec.ports} * spec.ports / 2 * spec.planes;
-  if (all > kMostEndpoints) {
-    throw Error(Code::kUsage, cat("this mpft has ", grouped(all), " NIC ports, and at most ",
-                                  grouped(kMostEndpoints), " are built here. Give --endpoints ",
-                                  kMostEndpoints / spec.nic_ports, " or fewer."));
-  }
+  check_size(spec, all, "NIC ports",
+             cat("Give --endpoints ", kMostEndpoints / spec.nic_ports, " or fewer."));
 }
 
 }  // namespace
@@ -109,6 +104,14 @@ void too_many_endpoints(const TopologySpec& spec, std::int64_t asked, std::int64
                                 grouped(asked - fit), " too many. ", advice));
 }
 
+void check_size(const TopologySpec& spec, std::int64_t count, const char* what,
+                const std::string& advice) {
+  if (count <= kMostEndpoints) return;
+  throw Error(Code::kUsage,
+              cat("this ", name(spec.kind), " has ", grouped(count), " ", what, ", and at most ",
+                  grouped(kMostEndpoints), " are built here. ", advice));
+}
+
 std::int64_t port_order(const Topology& topology, std::int64_t endpoint, int port) {
   const TopologySpec& spec = topology.spec;
   const std::int64_t node = endpoint / spec.gpus_per_node, rail = endpoint % spec.gpus_per_node;
@@ -119,7 +122,7 @@ std::int64_t port_order(const Topology& topology, std::int64_t endpoint, int por
       return node * ports + (rail * spec.nic_ports + port) / spec.planes;
     }
     case Kind::kMrft:
-      return rail * topology.nodes() + node;
+      return rail * leaves_of_rail(spec) * (spec.ports / 2) + node;
     default:
       return endpoint;
   }
@@ -135,17 +138,15 @@ Topology build(const TopologySpec& spec) {
     case Kind::kMpft:
       build_two_layers(topology);
       break;
-    case Kind::kMrft: {
-      const std::int64_t two_layers = std::int64_t{spec.ports} * spec.ports / 2;
-      if (spec.endpoints > 0 && spec.endpoints <= two_layers) {
+    case Kind::kMrft:
+      // A spine of two layers has a port for each leaf.
+      if (spec.endpoints > 0 && leaves_needed(spec) <= spec.ports) {
         build_two_layers(topology);
-        topology.capacity = two_layers * spec.ports / 2;
         topology.notes.push_back("two layers are enough for these endpoints");
       } else {
         build_three_layers(topology);
       }
       break;
-    }
     case Kind::kFt3:
       build_three_layers(topology);
       break;

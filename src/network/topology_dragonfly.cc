@@ -43,6 +43,12 @@ void build_dragonfly(Topology& topology) {
     too_many_endpoints(spec, spec.endpoints, most,
                        spec.groups > 0 ? "Use more --groups." : "Use switches with more ports.");
   }
+  if (spec.groups > 0) {  // they are all built, however few endpoints there are
+    check_size(spec, most, "endpoints",
+               cat("Use --groups ", kMostEndpoints / per_group, " or fewer."));
+  } else if (spec.endpoints == 0) {
+    check_size(spec, most, "endpoints", cat("Give --endpoints ", kMostEndpoints, " or fewer."));
+  }
   if (spec.endpoints == 0) spec.endpoints = most;
   if (spec.groups == 0) {
     spec.groups = static_cast<int>((spec.endpoints + per_group - 1) / per_group);

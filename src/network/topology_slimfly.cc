@@ -9,6 +9,9 @@ namespace cachalot::network {
 
 namespace {
 
+// A switch of kMostPorts has too few for more than q = 113; beyond this, numbers would not fit.
+constexpr int kMostQ = 256;
+
 // What q gives: 2q^2 switches with k' links each and room for p = ceil(k'/2) endpoints.
 struct Sizes {
   int q, delta, links, endpoints;  // links and endpoints of one switch
@@ -16,9 +19,9 @@ struct Sizes {
   std::int64_t capacity() const { return std::int64_t{2} * q * q * endpoints; }
 };
 
-// q = 4w + delta with delta in {-1, 0, 1}: false for q = 4w + 2.
+// q = 4w + delta with delta in {-1, 0, 1}: false for q = 4w + 2, and for more than kMostQ.
 bool sizes_of(int q, Sizes& sizes) {
-  if (q < 3 || q % 4 == 2) return false;
+  if (q < 3 || q > kMostQ || q % 4 == 2) return false;
   const int delta = q % 4 == 3 ? -1 : q % 4;
   const int links = (3 * q - delta) / 2;
   sizes = {q, delta, links, (links + 1) / 2};
@@ -38,6 +41,12 @@ std::string describe(int q) {
 }
 
 void check_q(const TopologySpec& spec) {
+  if (spec.q < 0 || spec.q > kMostQ) {
+    throw Error(Code::kUsage,
+                cat("--q ", spec.q, ": must be 3 to ", kMostQ,
+                    ", or 0 for the largest that the ports allow (the smallest with room for "
+                    "--endpoints)."));
+  }
   if (!realisable(spec.q)) {
     int below = spec.q - 1, above = spec.q + 1;
     while (below >= 3 && !realisable(below)) --below;

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 #include <vector>
 
@@ -149,15 +150,52 @@ TEST(Topology, SmallerNetworksStayNonBlocking) {
   }
 }
 
-TEST(Topology, MultiRailLeavesServeOneRail) {
-  const Topology t = build(spec_of(Kind::kMrft, 64, 2048));
-  EXPECT_EQ(t.switches.size(), 96u);
+// The most rails that a leaf serves.
+std::size_t rails_of_a_leaf(const Topology& t) {
   std::vector<std::set<int>> rails(t.switches.size());
   for (std::size_t e = 0; e < t.attach.size(); ++e) {
-    rails[static_cast<std::size_t>(t.attach[e])].insert(static_cast<int>(e % 8));
+    rails[static_cast<std::size_t>(t.attach[e])].insert(static_cast<int>(e) % t.spec.gpus_per_node);
   }
-  for (const auto& of_leaf : rails) EXPECT_LE(of_leaf.size(), 1u);
-  check_sound(t);
+  std::size_t most = 0;
+  for (const auto& of_leaf : rails) most = std::max(most, of_leaf.size());
+  return most;
+}
+
+TEST(Topology, MultiRailLeavesServeOneRail) {
+  EXPECT_EQ(build(spec_of(Kind::kMrft, 64, 2048)).switches.size(), 96u);
+  // 16 nodes: a leaf of each rail has 16 of its 32 ports free.
+  EXPECT_EQ(build(spec_of(Kind::kMrft, 64, 128)).count(Tier::kLeaf), 8);
+  for (const std::int64_t endpoints : {3, 8, 100, 128, 1088, 2048, 2056, 4096, 5000}) {
+    const Topology t = build(spec_of(Kind::kMrft, 64, endpoints));
+    SCOPED_TRACE(endpoints);
+    EXPECT_EQ(rails_of_a_leaf(t), 1u);
+    EXPECT_GE(diameter(t), 0);
+    check_sound(t);
+  }
+}
+
+TEST(Topology, MultiRailLeavesServeOneRailOfAnyNode) {
+  for (const int gpus : {1, 3, 7, 64}) {
+    for (const std::int64_t endpoints : {0, 1, 30, 128, 300}) {
+      TopologySpec spec = spec_of(Kind::kMrft, 16, endpoints);
+      spec.gpus_per_node = gpus;
+      const Topology t = build(spec);
+      SCOPED_TRACE(gpus);
+      SCOPED_TRACE(endpoints);
+      EXPECT_EQ(rails_of_a_leaf(t), 1u);
+      EXPECT_LE(t.endpoints(), t.capacity);
+      EXPECT_GE(diameter(t), 0);
+      check_sound(t);
+    }
+  }
+  TopologySpec spec = spec_of(Kind::kMrft, 16);
+  spec.gpus_per_node = 3;  // 128 leaves: 42 of each rail
+  EXPECT_EQ(build(spec).endpoints(), 3 * 42 * 8);
+  spec.endpoints = 3 * 42 * 8 + 1;
+  EXPECT_THAT(error_of(spec), ::testing::HasSubstr("1 too many"));
+  spec.gpus_per_node = 1024;  // more rails than leaves: a part of one node
+  spec.endpoints = 0;
+  EXPECT_EQ(build(spec).endpoints(), 128);
 }
 
 TEST(Topology, DragonflyMatchesItsClosedForm) {
@@ -248,6 +286,36 @@ TEST(Topology, ErrorsSayByHowMuchAndWhatToChange) {
   spec.planes = spec.gpus_per_node = 1024;
   EXPECT_THAT(error_of(spec), HasSubstr("at most 5,000,000 are built here"));
   EXPECT_THROW(parse_kind("mptf"), Error);
+}
+
+// The planes that a message advises are ones that can be built.
+TEST(Topology, AdvisedPlanesDivideTheNode) {
+  using ::testing::HasSubstr;
+  TopologySpec spec = spec_of(Kind::kMpft, 64, 20'000);  // 10 planes would do, and 8 NICs have 8
+  EXPECT_THAT(error_of(spec), HasSubstr("A node of 8 NICs reaches 8 planes at most, and 10 would"));
+  spec.gpus_per_node = 24;  // 12 planes divide them, 10 do not
+  EXPECT_THAT(error_of(spec), HasSubstr("more --planes (12 at least)"));
+  spec.planes = 12;
+  EXPECT_EQ(build(spec).endpoints(), 20'000);
+}
+
+TEST(Topology, WhatIsTooLargeIsNotBuilt) {
+  using ::testing::HasSubstr;
+  TopologySpec spec = spec_of(Kind::kDragonfly, 256);
+  EXPECT_THAT(error_of(spec), HasSubstr("has 67,117,056 endpoints, and at most 5,000,000 are "
+                                        "built here. Give --endpoints 5000000 or fewer."));
+  spec.groups = 8193;
+  spec.endpoints = 8;  // all groups would be built
+  EXPECT_THAT(error_of(spec), HasSubstr("Use --groups 610 or fewer."));
+  for (const int q : {-7, 257, 1'000'000'007, 2'000'000'000}) {
+    spec = spec_of(Kind::kSlimFly);
+    spec.q = q;
+    EXPECT_THAT(error_of(spec), HasSubstr("must be 3 to 256")) << q;
+    SlimFlyCounts counts;
+    EXPECT_FALSE(slim_fly_counts(q, counts)) << q;
+  }
+  spec.q = 255;  // the nearest above is the last that is looked at
+  EXPECT_THAT(error_of(spec), HasSubstr("q = 256"));
 }
 
 }  // namespace
