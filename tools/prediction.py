@@ -107,7 +107,7 @@ class Cases:
         if case["kind"] == "train":
             return ["plan", "train", str(self.root / f"train-{case['shape']}.json"), "--hardware", str(self.profile),
                     "--batch", "8", "--sequence", "256", "--precision", "bf16", "--layout",
-                    "pp=1,ep=1,tp=1,micro_batch=8", "--json"]
+                    "pp=1,ep=1,tp=1,micro_batch=8,recompute=selective", "--json"]
         command = ["plan", "infer", str(self.folder(case["shape"])), "--hardware", str(self.profile), "--precision",
                    FORMATS[case["shape"]], "--json"]
         if case["kind"] == "decode":

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "cli/cache_options.h"
 #include "cli/command.h"
+#include "cli/finite.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
 #include "cli/session.h"
@@ -170,7 +171,7 @@ void add(CLI::App& bench, Globals& globals, bool prefill) {
   command
       ->add_option("--limit", o->bench.turns.limit_seconds,
                    "Seconds after which a case ends with the turns it has")
-      ->check(CLI::Range(0.1, 36000.0))
+      ->check(finite_range(0.1, 36000))
       ->type_name("SECONDS");
   add_precision(command, o->precision);
   add_kv_cache(command, o->cache);

@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include "cli/command.h"
+#include "cli/finite.h"
 #include "cli/output.h"
 #include "perf/bench_kernels.h"
 #include "runtime/describe.h"
@@ -108,7 +109,7 @@ void add_bench_kernels(CLI::App& bench, Globals& globals) {
   command
       ->add_option("--limit", turns.limit_seconds,
                    "Seconds after which a case ends with the turns it has")
-      ->check(CLI::Range(0.1, 3600.0))
+      ->check(finite_range(0.1, 3600))
       ->type_name("SECONDS");
   command
       ->add_option("--only", options->bench.only,

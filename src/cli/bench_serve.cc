@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/engine_options.h"
+#include "cli/finite.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
 #include "cli/prompt.h"
@@ -177,7 +178,7 @@ void add_bench_serve(CLI::App& bench, Globals& globals) {
       ->check(CLI::Range(1, 100000))
       ->type_name("N");
   command->add_option("--seconds", o->bench.seconds, "How long requests are submitted")
-      ->check(CLI::Range(0.1, 1e6))
+      ->check(finite_range(0.1, 1e6))
       ->type_name("SECONDS");
   command->add_option("--distinct", o->bench.distinct, "Different requests, asked again and again")
       ->check(CLI::Range(1, 100000))
@@ -189,7 +190,7 @@ void add_bench_serve(CLI::App& bench, Globals& globals) {
       ->check(CLI::Range(1, 1 << 20))
       ->type_name("N");
   command->add_option("--cancelled", o->bench.cancelled, "Share of requests that are cancelled")
-      ->check(CLI::Range(0.0, 1.0))
+      ->check(finite_range(0, 1))
       ->type_name("SHARE");
   command->add_option("--seed", o->bench.seed, "Of lengths, tokens and moments")->type_name("N");
   command->add_option("--max-running", o->max_running, "Texts in a pass at most")

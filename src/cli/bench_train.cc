@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/finite.h"
 #include "cli/output.h"
 #include "runtime/describe.h"
 #include "runtime/runtime.h"
@@ -185,7 +186,7 @@ void add_bench_train(CLI::App& bench, Globals& globals) {
   command
       ->add_option("--limit", options->bench.turns.limit_seconds,
                    "Seconds after which it ends with the turns it has")
-      ->check(CLI::Range(0.1, 36000.0))
+      ->check(finite_range(0.1, 36000))
       ->type_name("SECONDS");
   command->add_flag("--memory,!--no-memory", options->memory,
                     "Measure the peak memory of each precision in a process of its own");

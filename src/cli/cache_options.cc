@@ -3,6 +3,7 @@
 #include <CLI/Validators.hpp>
 
 #include "base/error.h"
+#include "cli/finite.h"
 
 namespace cachalot::cli {
 
@@ -40,7 +41,7 @@ void add_fast(CLI::App* app, CacheOptions& o) {
 void add_kv_memory(CLI::App* app, CacheOptions& o) {
   app->add_option("--kv-memory", o.memory_gib,
                   "GiB for the caches of all sequences; 0: half of the memory there is")
-      ->check(CLI::Range(0.0, 1048576.0))
+      ->check(finite_range(0, 1048576))
       ->type_name("GIB")
       ->group(kGroup);
 }

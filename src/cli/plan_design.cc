@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/design_recipe.h"
+#include "cli/finite.h"
 #include "cli/html_page.h"
 #include "cli/output.h"
 #include "cli/plan_design_report.h"
@@ -33,34 +34,42 @@ struct Options {
   std::string html;
 };
 
-double number(const std::string& text, std::size_t& used, const char* flag) {
-  try {
-    const double x = std::stod(text, &used);
-    if (x > 0) return x;
-  } catch (const std::exception&) {
-  }
-  throw Error(Code::kUsage, cat(flag, ": '", text, "' does not begin with a number above 0."));
+// Above 0; what is larger than anybody could mean is a slip.
+LeadingNumber number(const std::string& text, const char* flag) {
+  constexpr double kMost = 1e15;
+  const std::optional<LeadingNumber> found = leading_number(text);
+  if (found && found->value > 0 && found->value <= kMost) return *found;
+  throw Error(Code::kUsage, cat(flag, ": '", text, "' does not begin with a number above 0, of at ",
+                                "most ", kMost, "."));
+}
+
+double priced_hours(double money, const plan::HardwareProfile& hardware) {
+  if (hardware.device_hour() > 0) return money / hardware.device_hour();
+  throw Error(Code::kConfig, cat("hardware profile '", hardware.name,
+                                 "' has no price; give price.device_hour, or a budget in hours."));
 }
 
 // "1h", "90min", "2788000h" are device hours; "$5.5e6", "5.5e6USD" and a bare number with the
 // profile's currency money.
-double device_hours(const std::string& text, const plan::HardwareProfile& hardware) {
+double unbounded_hours(const std::string& text, const plan::HardwareProfile& hardware) {
   const bool dollar = text.starts_with("$");
-  const std::string rest = dollar ? text.substr(1) : text;
-  std::size_t used = 0;
-  const double x = number(rest, used, "--budget");
-  const std::string unit = rest.substr(used);
+  const auto [x, unit] = number(dollar ? text.substr(1) : text, "--budget");
+  const std::string& currency = hardware.price.currency;
   if (!dollar && unit == "h") return x;
   if (!dollar && unit == "min") return x / 60;
-  if (dollar ? unit.empty() && hardware.price.currency == "USD" : unit == hardware.price.currency) {
-    if (hardware.device_hour() > 0) return x / hardware.device_hour();
-    throw Error(Code::kConfig,
-                cat("hardware profile '", hardware.name,
-                    "' has no price; give price.device_hour, or a budget in hours."));
+  if (dollar ? unit.empty() && currency == "USD" : unit == currency) {
+    return priced_hours(x, hardware);
   }
-  throw Error(Code::kUsage,
-              cat("--budget: '", text, "' is neither device hours (1h, 90min) nor ",
-                  "money in the profile's currency (1000", hardware.price.currency, ")."));
+  throw Error(Code::kUsage, cat("--budget: '", text, "' is neither device hours (1h, 90min) nor ",
+                                "money in the profile's currency (1000", currency, ")."));
+}
+
+double device_hours(const std::string& text, const plan::HardwareProfile& hardware) {
+  constexpr double kMost = 1e12;  // far above any run, far below overflow
+  const double hours = unbounded_hours(text, hardware);
+  if (hours <= kMost) return hours;
+  throw Error(Code::kUsage, cat("--budget: '", text, "' are ", hours, " device hours; at most ",
+                                kMost, " are planned."));
 }
 
 void constrain(const std::string& item, plan::DesignRequest& r) {
@@ -70,11 +79,9 @@ void constrain(const std::string& item, plan::DesignRequest& r) {
   double* const targets[] = {&r.kv_bytes, &r.tpot_ms, &r.active_parameters, &r.total_parameters};
   for (std::size_t i = 0; at != std::string::npos && i < std::size(kKeys); ++i) {
     if (key != kKeys[i]) continue;
-    std::size_t used = 0;
-    const std::string value = item.substr(at + 2);
-    *targets[i] = number(value, used, "--constraint");
-    const std::string unit = value.substr(used);
+    const auto [value, unit] = number(item.substr(at + 2), "--constraint");
     if (!unit.empty() && !(key == "tpot" && unit == "ms")) break;
+    *targets[i] = value;
     return;
   }
   const std::string near = nearest(key, std::begin(kKeys), std::end(kKeys));
@@ -192,7 +199,7 @@ void add_plan_design(CLI::App& plan, Globals& globals) {
   command
       ->add_option("--unique-tokens", o->unique_tokens,
                    "Tokens there are to learn from; 0: those of --corpus, else no end")
-      ->check(CLI::Range(0.0, 1e18))
+      ->check(finite_range(0, 1e18))
       ->type_name("N");
   command->add_option("--corpus", o->corpus, "Text files the recipe trains on")->type_name("FILE");
   command

@@ -1,6 +1,7 @@
 // cachalot plan infer: what serving a model on given hardware takes, predicted.
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/finite.h"
 #include "cli/html_page.h"
 #include "cli/output.h"
 #include "cli/plan_infer_report.h"
@@ -19,7 +20,7 @@ void run(const Options& options, const Globals& globals) {
   Options o = options;
   check_html(o.html);
   o.infer.weights = model::parse_weight_format(o.weights);
-  o.infer.cache_bytes = o.cache == "fp8" ? 1 : 2;
+  o.infer.cache = o.cache == "fp8" ? cost::CacheFormat::kFp8 : cost::CacheFormat::kBf16;
   if (o.infer.acceptance > 0 && o.infer.drafts == 0) o.infer.drafts = 1;
   const cost::Decoder decoder = cost::load_decoder(o.model);
   const plan::HardwareProfile hardware = plan::load_hardware(o.hardware);
@@ -52,12 +53,12 @@ void add_lists(CLI::App* command, plan::InferOptions& infer) {
       ->check(CLI::Range(1, 1 << 26))
       ->type_name("N");
   command->add_option("--hit-rate", infer.hit_rate, "Share of prompts found in a prefix cache")
-      ->check(CLI::Range(0.0, 0.999))
+      ->check(finite_range(0, 0.999))
       ->type_name("SHARE");
   command
       ->add_option("--requests", infer.requests_per_s,
                    "Requests per second to size prefill and decoding for")
-      ->check(CLI::Range(0.0, 1e9))
+      ->check(finite_range(0, 1e9))
       ->type_name("N");
 }
 
@@ -98,7 +99,7 @@ void add_plan_infer(CLI::App& plan, Globals& globals) {
   command
       ->add_option("--mtp-acceptance", o->infer.acceptance,
                    "Chance that a draft of the MTP layer is right; 0: no drafts")
-      ->check(CLI::Range(0.0, 1.0))
+      ->check(finite_range(0, 1))
       ->type_name("SHARE");
   command
       ->add_option("--drafts", o->infer.drafts,
@@ -107,7 +108,7 @@ void add_plan_infer(CLI::App& plan, Globals& globals) {
       ->check(CLI::Range(0, 4))
       ->type_name("N");
   command->add_option("--reserve", o->infer.reserve, "Share of memory for activations and buffers")
-      ->check(CLI::Range(0.0, 0.9))
+      ->check(finite_range(0, 0.9))
       ->type_name("SHARE");
   add_html_flag(*command, o->html);
   on_run(command, globals, o, run);

@@ -11,6 +11,7 @@
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/finite.h"
 #include "cli/output.h"
 #include "comm/world.h"
 #include "infer/probe_pass.h"
@@ -287,7 +288,7 @@ void add_plan_probe(CLI::App& plan, Globals& globals) {
       ->check(CLI::Range(1, 1000))
       ->type_name("N");
   command->add_option("--limit", o->limit, "Seconds after which a case ends with the turns it has")
-      ->check(CLI::Range(0.01, 3600.0))
+      ->check(finite_range(0.01, 3600))
       ->type_name("SECONDS");
   command
       ->add_option("--formats", o->formats, "Formats of weights that whole passes are measured in")

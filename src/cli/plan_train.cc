@@ -5,11 +5,12 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/finite.h"
 #include "cli/html_page.h"
 #include "cli/output.h"
 #include "cli/plan_train_report.h"
 #include "cost/cost.h"
-#include "model/config.h"
+#include "cost/decoder.h"
 #include "plan/measured_step.h"
 #include "plan/train_plan.h"
 
@@ -105,10 +106,12 @@ bool all_fixed(const plan::LayoutChoice& c) {
 
 // Why a search came back with nothing, and the least that would do.
 Error no_layout(const model::Config& config, const plan::HardwareProfile& hardware,
-                const cost::Layout& base, const plan::LayoutSearch& search) {
+                const cost::Layout& base, const plan::LayoutChoice& choice,
+                const plan::LayoutSearch& search) {
+  const std::string why = plan::why_no_layout(config, hardware, base, choice);
   if (search.too_large == 0) {
-    return Error(Code::kConfig, cat("no layout of ", base.devices,
-                                    " devices is possible: ", search.why_impossible, "."));
+    return Error(Code::kConfig,
+                 cat("no layout of ", base.devices, " devices is possible: ", why, "."));
   }
   // However it is dealt out: weights, float gradients and masters, two moments.
   const cost::Parameters p = cost::parameters(config);
@@ -119,8 +122,7 @@ Error no_layout(const model::Config& config, const plan::HardwareProfile& hardwa
   const double node = plan::usable_memory(hardware) * base.devices_per_node;
   return Error(Code::kConfig,
                cat("no layout of ", base.devices, " devices fits the memory (", search.too_large,
-                   " tried). The nearest: ", search.nearest_miss,
-                   ". Weights, gradients and optimizer alone are ",
+                   " tried). The nearest: ", why, ". Weights, gradients and optimizer alone are ",
                    fmt::format("{:.1f}", states / 1e12), " TB: at least ",
                    static_cast<long long>(std::ceil(states / node)), " such nodes (--nodes)."));
 }
@@ -143,16 +145,16 @@ std::vector<plan::TrainPlan> plans(const model::Config& config,
   }
   plan::LayoutSearch search = plan::search_layouts(config, hardware, base, choice);
   if (!search.best.empty()) return std::move(search.best);
-  throw no_layout(config, hardware, base, search);
+  throw no_layout(config, hardware, base, choice, search);
 }
 
 void run(const Options& o, const Globals& globals) {
   check_html(o.html);
-  const model::Config config = model::load_config(o.model);
+  const model::Config config = cost::load_latent_config(o.model);
   const plan::HardwareProfile hardware = plan::load_hardware(o.hardware);
   cost::Layout base;
   base.devices_per_node = hardware.device.per_node;
-  base.devices = o.nodes * hardware.device.per_node;
+  base.devices = plan::devices_of(hardware, o.nodes);
   base.sequence = o.sequence;
   base.precision = precision_of(o.precision, hardware);
   // Without a batch: four million tokens, or one sequence per device if that is more.
@@ -176,7 +178,9 @@ void add_plan_train(CLI::App& plan, Globals& globals) {
       add_command(plan, globals, "train",
                   "Step time by parts, memory, utilisation, hours and money of a training run");
   auto o = std::make_shared<Options>();
-  command->add_option("model", o->model, "Model folder, or a config.json")
+  command
+      ->add_option("model", o->model,
+                   "Model folder, a config.json, or the name of a known model (deepseek-v3)")
       ->required()
       ->type_name("MODEL");
   command->add_option("--hardware", o->hardware, "A profile's name or TOML file")
@@ -200,12 +204,12 @@ void add_plan_train(CLI::App& plan, Globals& globals) {
                    "pp=16,ep=64,tp=1,micro_batch=1,schedule=dualpipe,recompute=selective")
       ->type_name("LAYOUT");
   command->add_option("--tokens", o->tokens, "Tokens of the whole run, for hours and money")
-      ->check(CLI::Range(0.0, 1e18))
+      ->check(finite_range(0, 1e18))
       ->type_name("N");
   command
       ->add_option("--device-hours", o->device_hours,
                    "Price so many device hours instead of --tokens")
-      ->check(CLI::Range(0.0, 1e15))
+      ->check(finite_range(0, 1e15))
       ->type_name("H");
   command->add_option("--beside", o->beside, "A measured step (TOML) to compare with")
       ->type_name("FILE");

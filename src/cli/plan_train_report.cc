@@ -103,7 +103,7 @@ Json kept_json(const TrainReport& r, const plan::TrainPlan& p) {
     if (moe && r.config.route.experts == 0) continue;
     Json kinds = Json::object();
     for (const cost::KeptBytes& k : cost::kept_per_token(r.config, p.layout, moe)) {
-      kinds[k.kind] = k.bytes;
+      kinds[std::string(k.kind)] = k.bytes;
     }
     out[moe ? "moe_layer" : "dense_layer"] = kinds;
   }

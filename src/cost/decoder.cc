@@ -20,6 +20,31 @@ std::string_view model_type(std::string_view json, const std::string& file_name,
   return type;
 }
 
+// A config.json that was found, and how messages call it.
+struct ModelText {
+  std::string name, file_name, json;
+};
+
+ModelText find_model(const std::string& name_or_path) {
+  std::error_code ignored;
+  std::filesystem::path path(name_or_path);
+  // What looks like a path and is not there is a missing file, not an unknown name.
+  const bool is_path = path.extension() == ".json" || path.has_parent_path();
+  if (!is_path && !std::filesystem::exists(path, ignored)) {
+    return {name_or_path, cat(name_or_path, ".json"), std::string(embedded_model(name_or_path))};
+  }
+  std::string name = path.stem().string();
+  if (std::filesystem::is_directory(path, ignored)) {
+    name = std::filesystem::absolute(path, ignored).lexically_normal().filename().string();
+    if (name.empty()) name = path.string();
+    path /= "config.json";
+  } else if (path.filename() == "config.json" && path.has_parent_path()) {
+    name = path.parent_path().filename().string();
+  }
+  constexpr std::uint64_t kMostBytes = 16 << 20;
+  return {name, path.string(), read_file(path, kMostBytes)};
+}
+
 }  // namespace
 
 std::string_view name(Attention attention) noexcept {
@@ -47,6 +72,7 @@ Decoder decoder_of(const model::Config& c, std::string name) {
   d.kv_heads = 1;
   d.parameters = parameters(c);
   d.cache_row = c.cache_row_width();
+  d.cache_rope = c.qk_rope_head_dim;
   const double heads = c.num_attention_heads;
   d.pair_flops = 2 * heads * (c.qk_head_dim() + c.v_head_dim);
   d.cached_pair_flops = 2 * heads * (2.0 * c.kv_lora_rank + c.qk_rope_head_dim);
@@ -55,7 +81,9 @@ Decoder decoder_of(const model::Config& c, std::string name) {
   for (int layer = 0; layer < c.num_hidden_layers; ++layer) {
     d.experts.layers += c.is_moe_layer(layer) ? 1 : 0;
   }
-  if (d.experts.layers > 0) {
+  d.mtp_layers = c.num_nextn_predict_layers;
+  d.mtp_moe = d.mtp_layers > 0 && c.is_moe_layer(c.num_hidden_layers);
+  if (d.expert_layers() > 0) {
     d.experts.experts = c.route.experts;
     d.experts.topk = c.route.topk;
     d.experts.shared = c.n_shared_experts;
@@ -63,7 +91,6 @@ Decoder decoder_of(const model::Config& c, std::string name) {
     d.experts.groups = c.route.groups;
     d.experts.topk_groups = c.route.topk_groups;
   }
-  d.mtp_layers = c.num_nextn_predict_layers;
   return d;
 }
 
@@ -111,27 +138,31 @@ std::string_view embedded_model(std::string_view name) {
 }
 
 Decoder load_decoder(const std::string& name_or_path) {
-  std::error_code ignored;
-  std::filesystem::path path(name_or_path);
-  // What looks like a path and is not there is a missing file, not an unknown name.
-  const bool is_path = path.extension() == ".json" || path.has_parent_path();
-  if (!is_path && !std::filesystem::exists(path, ignored)) {
-    return parse_decoder(embedded_model(name_or_path), cat(name_or_path, ".json"), name_or_path);
-  }
-  std::string name = path.stem().string();
-  if (std::filesystem::is_directory(path, ignored)) {
-    name = std::filesystem::absolute(path, ignored).lexically_normal().filename().string();
-    if (name.empty()) name = path.string();
-    path /= "config.json";
-  } else if (path.filename() == "config.json" && path.has_parent_path()) {
-    name = path.parent_path().filename().string();
-  }
-  constexpr std::uint64_t kMostBytes = 16 << 20;
-  return parse_decoder(read_file(path, kMostBytes), path.string(), name);
+  const ModelText text = find_model(name_or_path);
+  return parse_decoder(text.json, text.file_name, text.name);
 }
 
-std::int64_t cache_bytes_per_token(const Decoder& d, double bytes_per_value) {
-  return static_cast<std::int64_t>(static_cast<double>(d.layers * d.cache_row) * bytes_per_value);
+model::Config load_latent_config(const std::string& name_or_path) {
+  const ModelText text = find_model(name_or_path);
+  simdjson::dom::parser parser;
+  const std::string_view type = model_type(text.json, text.file_name, parser);
+  if (is_dense_type(type)) {
+    throw Error(Code::kUnsupported,
+                cat(text.file_name, ": model_type '", type,
+                    "' is a dense model with grouped-query attention, whose training cannot be "
+                    "planned; plan infer, plan model and plan compare take it."));
+  }
+  return model::parse_config(text.json, text.file_name);
+}
+
+std::int64_t cache_bytes_per_token(const Decoder& d, CacheFormat format) {
+  if (format == CacheFormat::kBf16) return 2 * d.layers * d.cache_row;
+  const std::int64_t codes = d.cache_row - d.cache_rope;
+  if (d.attention != Attention::kLatent) return d.layers * codes;
+  constexpr std::int64_t kTile = 128, kScale = 4, kRope = 2;
+  const std::int64_t tiles = (codes + kTile - 1) / kTile;
+  const std::int64_t aligned = (codes + kScale - 1) / kScale * kScale;
+  return d.layers * (aligned + kScale * tiles + kRope * d.cache_rope);
 }
 
 double forward_flops_per_token(const Decoder& d, std::int64_t sequence, bool causal) {

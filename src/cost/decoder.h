@@ -42,7 +42,8 @@ struct Decoder {
   int heads = 0;
   int kv_heads = 0;  // whose keys and values are cached; of a latent 1
   Parameters parameters;
-  std::int64_t cache_row = 0;  // numbers per token and layer
+  std::int64_t cache_row = 0;   // numbers per token and layer
+  std::int64_t cache_rope = 0;  // of them, a latent's rotary key: an FP8 cache keeps it in bf16
   // Of one layer and all heads, for one query and one position: scores and sums with the keys and
   // values themselves, and with what the cache holds (absorbed, for a latent).
   double pair_flops = 0;
@@ -52,7 +53,14 @@ struct Decoder {
   std::int64_t absorbed = 0;
   ExpertLayers experts;
   int mtp_layers = 0;
+  bool mtp_moe = false;  // they have experts, as those of `experts`
+  // Layers that hold routed experts, MTP layers among them.
+  int expert_layers() const noexcept { return experts.layers + (mtp_moe ? mtp_layers : 0); }
 };
+
+// How a cached row is stored. In FP8 the numbers of a latent are codes with a float scale for each
+// 128 (FlashMLA's rows; kernels/latent_rows.h); those of keys and values are codes alone.
+enum class CacheFormat : std::uint8_t { kBf16, kFp8 };
 
 Decoder decoder_of(const model::Config& config, std::string name);
 Decoder decoder_of(const DenseConfig& config, std::string name);
@@ -61,12 +69,15 @@ Decoder parse_decoder(std::string_view json, const std::string& file_name, std::
 // A model folder, a config.json, or the name of a model that comes with the program
 // ("deepseek-v3").
 Decoder load_decoder(const std::string& name_or_path);
+// The same as a DeepSeek config, which is what can be trained here; kUnsupported for a dense model.
+model::Config load_latent_config(const std::string& name_or_path);
 // The config.json files inside the program (configs/models), by name.
 std::span<const EmbeddedFile> embedded_models();
 // The text of one of them; kUsage, listing the names, where there is none.
 std::string_view embedded_model(std::string_view name);
 
-std::int64_t cache_bytes_per_token(const Decoder& d, double bytes_per_value = 2);
+// Of all main layers.
+std::int64_t cache_bytes_per_token(const Decoder& d, CacheFormat format = CacheFormat::kBf16);
 // Products of one token of a sequence, mean over its positions: 2 per matrix weight, and attention
 // over half of `sequence` where causal.
 double forward_flops_per_token(const Decoder& d, std::int64_t sequence, bool causal = true);

@@ -41,6 +41,50 @@ TEST(DecoderTest, SizesOfThePublishedModels) {
   }
 }
 
+// FlashMLA's rows: 512 codes, 4 scales, 64 numbers in bf16.
+TEST(DecoderTest, AnFp8CacheKeepsScalesAndTheRotaryKey) {
+  const auto fp8 = [](const Decoder& d) { return cache_bytes_per_token(d, CacheFormat::kFp8); };
+  EXPECT_EQ(fp8(load_decoder("deepseek-v3")), 61 * 656);
+  EXPECT_EQ(fp8(load_decoder("deepseek-v3")), 40016);
+  Decoder odd;
+  odd.layers = 2;
+  odd.cache_row = 130 + 16;
+  odd.cache_rope = 16;
+  EXPECT_EQ(fp8(odd), 2 * (132 + 2 * 4 + 32));  // scales begin at a multiple of 4, two tiles
+  const Decoder qwen = load_decoder("qwen2.5-72b");
+  EXPECT_EQ(2 * fp8(qwen), cache_bytes_per_token(qwen));
+}
+
+std::string v3_with(const std::string& from, const std::string& to) {
+  std::string json(embedded_model("deepseek-v3"));
+  const auto at = json.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  return json.replace(at, from.size(), to);
+}
+
+TEST(DecoderTest, AnMtpLayerHasExpertsWhereItsPlaceGivesItSome) {
+  const Decoder v3 = load_decoder("deepseek-v3");
+  EXPECT_TRUE(v3.mtp_moe);
+  EXPECT_EQ(v3.expert_layers(), 59);
+  const Decoder half =
+      parse_decoder(v3_with("\"moe_layer_freq\": 1", "\"moe_layer_freq\": 2"), "c.json", "half");
+  EXPECT_FALSE(half.mtp_moe);
+  EXPECT_EQ(half.expert_layers(), half.experts.layers);
+  EXPECT_EQ(half.experts.layers, 29);                 // 4, 6, ... 60
+  EXPECT_FALSE(load_decoder("deepseek-v2").mtp_moe);  // it has none
+}
+
+TEST(DecoderTest, WhatCanBeTrainedIsFoundByNameToo) {
+  EXPECT_EQ(load_latent_config("deepseek-v3").num_hidden_layers, 61);
+  try {
+    load_latent_config("llama-3.1-405b");
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), Code::kUnsupported);
+    EXPECT_THAT(e.what(), HasSubstr("model_type 'llama' is a dense model"));
+  }
+}
+
 TEST(DecoderTest, TrainingWorkPerToken) {
   const auto gflop = [](const char* name) {
     return training_flops_per_token(load_decoder(name)) / 1e9;

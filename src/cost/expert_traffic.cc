@@ -53,7 +53,7 @@ double nodes_of_a_token(const ExpertLayers& e, int nodes) {
 
 ExpertPaths expert_paths(const Decoder& d, int nodes, int per_node) {
   ExpertPaths paths;
-  if (d.experts.layers == 0) return paths;
+  if (d.expert_layers() == 0) return paths;
   const double topk = d.experts.topk;
   const double elsewhere = 1 - 1.0 / nodes, beside = 1 - 1.0 / per_node;
   paths.network_copies = topk * elsewhere;

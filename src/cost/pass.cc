@@ -87,7 +87,8 @@ WeightBytes weight_bytes(const Decoder& d, model::WeightFormat format) {
   // One layer: what one token uses of it besides embedding, head and routed experts.
   const double table = static_cast<double>(d.vocab) * d.hidden;
   const auto used = static_cast<double>(d.parameters.mtp.matmul) / d.mtp_layers - table;
-  const auto routed = static_cast<double>(d.experts.topk * d.experts.parameters);
+  const double routed =
+      d.mtp_moe ? static_cast<double>(d.experts.topk * d.experts.parameters) : 0.0;
   const double projection = 2.0 * d.hidden * d.hidden;  // eh_proj has no codes
   bytes.mtp_dense =
       code * (used - routed - projection) + plain * projection + (plain - code) * absorbed;
@@ -105,17 +106,29 @@ double stored_bytes(const Decoder& d, model::WeightFormat format) {
   return bytes + code * static_cast<double>(d.parameters.mtp.total);
 }
 
+ExpertLayerCost expert_layer_cost(const Decoder& d, const WeightBytes& weights,
+                                  const PassShape& s) {
+  const double tokens = s.expert_tokens > 0 ? s.expert_tokens : s.rows;
+  const double topk = d.experts.topk, all = d.experts.experts;
+  const double here = tokens / s.expert_devices;
+  ExpertLayerCost cost;
+  cost.experts = all / s.expert_devices * (1 - std::pow(1 - topk / all, tokens));
+  cost.products = {cost.experts * weights.expert,
+                   2 * here * topk * static_cast<double>(d.experts.parameters),
+                   cost.experts > 0 ? here * topk / cost.experts : 0};
+  return cost;
+}
+
 PassCost pass_cost(const Decoder& d, const WeightBytes& weights, const PassShape& s) {
   PassCost cost;
-  const double tokens = s.expert_tokens > 0 ? s.expert_tokens : s.rows;
-  const double topk = d.experts.topk;
   if (d.experts.layers > 0) {
-    const double all = d.experts.experts;
-    cost.experts = all / s.expert_devices * (1 - std::pow(1 - topk / all, tokens));
+    const ExpertLayerCost layer = expert_layer_cost(d, weights, s);
+    cost.experts = layer.experts;
+    cost.expert = {weights.moe_layers * layer.products.bytes,
+                   d.experts.layers * layer.products.flops, layer.products.rows};
   }
   const auto part = [](double value, double devices) { return value / devices; };
   cost.dense.bytes = part(weights.dense, s.tensor_devices);
-  cost.expert.bytes = weights.moe_layers * cost.experts * weights.expert;
   cost.head.bytes = s.logits > 0 ? part(weights.head, s.tensor_devices) : 0;
   cost.weight_bytes = cost.dense.bytes + cost.expert.bytes + cost.head.bytes;
 
@@ -126,14 +139,13 @@ PassCost pass_cost(const Decoder& d, const WeightBytes& weights, const PassShape
       s.sequences * (s.context + each) * s.cache_bytes_per_token / std::max(1.0, cache_devices);
 
   const double head = static_cast<double>(d.vocab) * d.hidden;
-  const double routed = d.experts.layers * topk * static_cast<double>(d.experts.parameters);
+  const double routed = static_cast<double>(d.experts.layers) * d.experts.topk *
+                        static_cast<double>(d.experts.parameters);
   const double rest = static_cast<double>(d.parameters.matmul) - head - routed;
   cost.dense.flops = part(2.0 * s.rows * rest, s.tensor_devices);
-  cost.expert.flops = 2 * (tokens / s.expert_devices) * routed;
   cost.head.flops = part(2.0 * s.logits * head, s.tensor_devices);
   cost.dense.rows = s.rows;
   cost.head.rows = s.logits;
-  if (cost.experts > 0) cost.expert.rows = tokens / s.expert_devices * topk / cost.experts;
   cost.product_flops = cost.dense.flops + cost.expert.flops + cost.head.flops;
 
   // Row i of a sequence's chunk sees the context, the rows before it and itself.

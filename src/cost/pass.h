@@ -69,6 +69,13 @@ struct PassCost {
   double bytes() const noexcept { return weight_bytes + cache_bytes; }
   double flops() const noexcept { return product_flops + attention_flops; }
 };
+// Of the routed experts of one layer, and how many of them are read.
+struct ExpertLayerCost {
+  PassCost::Products products;
+  double experts = 0;
+};
+ExpertLayerCost expert_layer_cost(const Decoder& decoder, const WeightBytes& weights,
+                                  const PassShape& shape);
 PassCost pass_cost(const Decoder& decoder, const WeightBytes& weights, const PassShape& shape);
 PassCost pass_cost(const model::Config& config, const WeightBytes& weights, const PassShape& shape);
 

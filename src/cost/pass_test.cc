@@ -86,6 +86,31 @@ TEST(PassCostTest, SizesAloneGiveTheBytesOfAFolder) {
               2.0 * static_cast<double>(d.parameters.total + d.parameters.mtp.total), 1.0);
 }
 
+// Every second layer has experts, and the MTP layer is not one of them.
+TEST(PassCostTest, ADenseMtpLayerHasNoRoutedExperts) {
+  model::Config c = config();
+  c.num_nextn_predict_layers = 1;
+  c.moe_layer_freq = 2;  // layers 2 and 4, the MTP layer is number 3
+  const Decoder d = decoder_of(c, "half");
+  const WeightBytes w = weight_bytes(d, model::WeightFormat::kBf16);
+  const double attention = static_cast<double>(parameters(c).parts[1].matmul) / 3;
+  EXPECT_DOUBLE_EQ(w.mtp_dense, 2 * (attention + 3 * 64 * 128 + 2 * 64 * 64));
+  EXPECT_NEAR(stored_bytes(d, model::WeightFormat::kBf16),
+              2.0 * static_cast<double>(d.parameters.total + d.parameters.mtp.total), 1e-6);
+}
+
+TEST(PassCostTest, OneLayersExpertsAreTheirShareOfAPass) {
+  const Decoder d = load_decoder("deepseek-v3");
+  const WeightBytes w = weight_bytes(d, model::WeightFormat::kFp8);
+  const PassShape shape{.rows = 32, .sequences = 32, .expert_devices = 8, .expert_tokens = 256};
+  const PassCost all = pass_cost(d, w, shape);
+  const ExpertLayerCost one = expert_layer_cost(d, w, shape);
+  EXPECT_DOUBLE_EQ(one.experts, all.experts);
+  EXPECT_DOUBLE_EQ(one.products.rows, all.expert.rows);
+  EXPECT_DOUBLE_EQ(58 * one.products.bytes, all.expert.bytes);
+  EXPECT_DOUBLE_EQ(58 * one.products.flops, all.expert.flops);
+}
+
 TEST(PassCostTest, DevicesShareExpertsAndTheirTokens) {
   const Decoder d = load_decoder("deepseek-v3");
   const WeightBytes w = weight_bytes(d, model::WeightFormat::kFp8);

@@ -128,6 +128,27 @@ std::vector<WorkItem> dual_pipe_v(int rank, int stages, int micro_batches) {
   return TwoLanes(rank, stages / 2, micro_batches, {rank, 0}, {stages - 1 - rank, 0}).items();
 }
 
+// A schedule is a list in memory.
+constexpr int kMostCount = 1 << 16;
+constexpr std::int64_t kMostPieces = std::int64_t{1} << 22;
+
+bool in_range(int stages, int micro_batches) noexcept {
+  return stages >= 1 && micro_batches >= 1 && stages <= kMostCount && micro_batches <= kMostCount;
+}
+
+std::int64_t pieces(int stages, int micro_batches) noexcept {
+  return std::int64_t{stages} * micro_batches;
+}
+
+bool has_two_lanes(ScheduleKind kind) noexcept {
+  return kind == ScheduleKind::kDualPipe || kind == ScheduleKind::kDualPipeV;
+}
+
+// Of a schedule with two lanes.
+int fewest_micro_batches(ScheduleKind kind, int stages) noexcept {
+  return kind == ScheduleKind::kDualPipe ? 2 * stages : stages;
+}
+
 }  // namespace
 
 std::string_view name(ScheduleKind kind) noexcept {
@@ -203,36 +224,33 @@ int copies_of_weights(ScheduleKind kind) noexcept {
   return kind == ScheduleKind::kDualPipe ? 2 : 1;
 }
 
+bool is_possible(ScheduleKind kind, int stages, int micro_batches) noexcept {
+  if (!in_range(stages, micro_batches) || pieces(stages, micro_batches) > kMostPieces) return false;
+  if (!has_two_lanes(kind)) return true;
+  const bool halved = kind != ScheduleKind::kDualPipe || micro_batches % 2 == 0;
+  return stages % 2 == 0 && halved && micro_batches >= fewest_micro_batches(kind, stages);
+}
+
 std::string why_impossible(ScheduleKind kind, int stages, int micro_batches) {
-  constexpr int kMost = 1 << 16;  // a schedule is a list in memory
-  if (stages < 1 || micro_batches < 1 || stages > kMost || micro_batches > kMost) {
-    return cat("stages and micro-batches are ", stages, " and ", micro_batches, "; 1 to ", kMost,
-               " of each are needed");
+  if (is_possible(kind, stages, micro_batches)) return "";
+  if (!in_range(stages, micro_batches)) {
+    return cat("stages and micro-batches are ", stages, " and ", micro_batches, "; 1 to ",
+               kMostCount, " of each are needed");
   }
-  constexpr std::int64_t kMostItems = std::int64_t{1} << 22;
-  if (std::int64_t{stages} * micro_batches > kMostItems) {
+  if (pieces(stages, micro_batches) > kMostPieces) {
     return cat(stages, " stages times ", micro_batches, " micro-batches are ",
-               std::int64_t{stages} * micro_batches, " pieces; at most ", kMostItems,
+               pieces(stages, micro_batches), " pieces; at most ", kMostPieces,
                " are planned: take larger micro-batches");
   }
-  if (kind == ScheduleKind::k1F1B || kind == ScheduleKind::kZb1p) return "";
   if (stages % 2 != 0) return cat(stages, " stages; ", name(kind), " needs an even number");
-  if (kind == ScheduleKind::kDualPipe) {
-    if (micro_batches % 2 != 0) {
-      return cat(micro_batches,
-                 " micro-batches; dualpipe needs an even number, half from each end");
-    }
-    if (micro_batches < 2 * stages) {
-      return cat(micro_batches, " micro-batches; dualpipe needs at least two per stage, ",
-                 2 * stages, ": ", 2 * stages - micro_batches,
-                 " more, or fewer stages, or zb1p, which works with any number");
-    }
-  } else if (micro_batches < stages) {
-    return cat(micro_batches, " micro-batches; dualpipev needs at least one per stage, ", stages,
-               ": ", stages - micro_batches,
-               " more, or fewer stages, or zb1p, which works with any number");
+  const int fewest = fewest_micro_batches(kind, stages);
+  if (micro_batches >= fewest) {
+    return cat(micro_batches, " micro-batches; dualpipe needs an even number, half from each end");
   }
-  return "";
+  return cat(micro_batches, " micro-batches; ", name(kind), " needs at least ",
+             kind == ScheduleKind::kDualPipe ? "two" : "one", " per stage, ", fewest, ": ",
+             fewest - micro_batches,
+             " more, or fewer stages, or zb1p, which works with any number");
 }
 
 Schedule make_schedule(ScheduleKind kind, int stages, int micro_batches) {

@@ -19,6 +19,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -70,6 +71,7 @@ struct Schedule {
 // How many ranks so many stages need, and how often each weight is stored.
 int ranks_for(ScheduleKind kind, int stages) noexcept;
 int copies_of_weights(ScheduleKind kind) noexcept;
+bool is_possible(ScheduleKind kind, int stages, int micro_batches) noexcept;
 // "" where a schedule of these counts exists; else what is needed instead.
 std::string why_impossible(ScheduleKind kind, int stages, int micro_batches);
 

@@ -11,13 +11,8 @@ namespace {
 class Simulator {
  public:
   Simulator(const Schedule& s, std::span<const StageTimes> stages, double send)
-      : s_(s),
-        stages_(stages),
-        send_(send),
-        done_(s),
-        free_at_(s.ranks.size(), 0.0),
-        alive_(s.ranks.size(), 0) {
-    out_.ranks.resize(s.ranks.size());
+      : s_(s), stages_(stages), send_(send), done_(s), free_at_(s.ranks.size(), 0.0) {
+    for (const auto& items : s.ranks) out_.ranks.emplace_back().peak_pieces = peak_pieces(items);
   }
 
   Simulation run() {
@@ -82,12 +77,8 @@ class Simulator {
     const double end = begin + add_duration(item, r.work);
     free_at_[rank] = end;
     r.when.push_back({begin, end});
-    if (goes_forward(item.work)) {
-      done_.forward[done_.at(item.piece)] = end;
-      r.peak_pieces = std::max(r.peak_pieces, ++alive_[rank]);
-    }
+    if (goes_forward(item.work)) done_.forward[done_.at(item.piece)] = end;
     if (goes_backward(item.work)) done_.backward[done_.at(backward_piece(item))] = end;
-    if (item.work != Work::kForward && item.work != Work::kInputGrad) --alive_[rank];
   }
 
   const Schedule& s_;
@@ -95,7 +86,6 @@ class Simulator {
   double send_;
   Progress done_;
   std::vector<double> free_at_;
-  std::vector<int> alive_;
   Simulation out_;
 };
 
@@ -128,6 +118,20 @@ int Simulation::peak_pieces() const noexcept {
   int most = 0;
   for (const SimulatedRank& rank : ranks) most = std::max(most, rank.peak_pieces);
   return most;
+}
+
+int peak_pieces(std::span<const WorkItem> items) noexcept {
+  int alive = 0, most = 0;
+  for (const WorkItem& item : items) {
+    if (goes_forward(item.work)) most = std::max(most, ++alive);
+    if (item.work != Work::kForward && item.work != Work::kInputGrad) --alive;
+  }
+  return most;
+}
+
+int least_peak_pieces(ScheduleKind kind, int stages, int micro_batches, int rank) noexcept {
+  const int most = kind == ScheduleKind::k1F1B ? stages - rank : stages;
+  return std::min(most, micro_batches);
 }
 
 Simulation simulate(const Schedule& schedule, std::span<const StageTimes> stages,

@@ -44,10 +44,8 @@ struct Interval {
 
 struct SimulatedRank {
   WorkSeconds work;
-  double idle = 0;  // until the last rank is done: the bubble
-  // Most micro-batches whose activations of one stage lie here at once: from the beginning of a
-  // forward to the end of the backward, of the weights' part where it is apart.
-  int peak_pieces = 0;
+  double idle = 0;             // until the last rank is done: the bubble
+  int peak_pieces = 0;         // of its list
   std::vector<Interval> when;  // of each item
 };
 
@@ -63,6 +61,13 @@ struct Simulation {
 // another arrives `send_seconds` after it was made.
 Simulation simulate(const Schedule& schedule, std::span<const StageTimes> stages,
                     double send_seconds = 0);
+
+// Most micro-batches whose activations of one stage lie on a rank at once, from the beginning of a
+// forward to the end of the backward, of the weights' part where it is apart: by the order of its
+// items alone, however long they take.
+int peak_pieces(std::span<const WorkItem> items) noexcept;
+// What that is at least, known before there is a list: one less than it where two lanes are paired.
+int least_peak_pieces(ScheduleKind kind, int stages, int micro_batches, int rank) noexcept;
 
 // The bubble of one rank, with equal stages and sends that take no time.
 double published_bubble(ScheduleKind kind, int stages, const StageTimes& times);

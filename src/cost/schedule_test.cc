@@ -115,6 +115,21 @@ TEST(ScheduleTest, TheSlowestStageSetsThePace) {
   EXPECT_GT(sim.ranks[0].idle, 300);
 }
 
+TEST(ScheduleTest, WhatLiesOnARankIsKnownBeforeTheList) {
+  for (const ScheduleKind kind : kScheduleKinds) {
+    const bool paired = kind == ScheduleKind::kDualPipe || kind == ScheduleKind::kDualPipeV;
+    for (const auto& [stages, m] : counts(kind)) {
+      const Schedule s = make_schedule(kind, stages, m);
+      for (std::size_t r = 0; r < s.ranks.size(); ++r) {
+        const int least = least_peak_pieces(kind, stages, m, static_cast<int>(r));
+        const int peak = peak_pieces(s.ranks[r]);
+        EXPECT_LE(least, peak) << name(kind) << " " << stages << " " << m << " rank " << r;
+        EXPECT_GE(least + (paired ? 1 : 0), peak) << name(kind) << " " << stages << " " << m;
+      }
+    }
+  }
+}
+
 void expect_defect(const Schedule& s, const std::string& text) {
   try {
     check(s);
@@ -153,6 +168,15 @@ TEST(ScheduleTest, ImpossibleCountsSayByHowMuch) {
   EXPECT_NE(why_impossible(ScheduleKind::kDualPipe, 8, 21).find("even"), std::string::npos);
   EXPECT_NE(why_impossible(ScheduleKind::kDualPipeV, 8, 5).find("3 more"), std::string::npos);
   EXPECT_EQ(why_impossible(ScheduleKind::kDualPipeV, 8, 9), "");
+  EXPECT_NE(why_impossible(ScheduleKind::k1F1B, 65, 1 << 16), "");
+  for (const ScheduleKind kind : kScheduleKinds) {
+    for (const int stages : {-1, 0, 1, 2, 7, 8, 1 << 16, 2147483647}) {
+      for (const int m : {-1, 0, 1, 7, 8, 15, 16, 17, 120, 2147483647}) {
+        EXPECT_EQ(is_possible(kind, stages, m), why_impossible(kind, stages, m).empty())
+            << name(kind) << " " << stages << " " << m;
+      }
+    }
+  }
   EXPECT_THROW(make_schedule(ScheduleKind::kDualPipe, 8, 12), Error);
   EXPECT_THROW(parse_schedule_kind("dualpip"), Error);
   for (const ScheduleKind kind : kScheduleKinds) EXPECT_EQ(parse_schedule_kind(name(kind)), kind);

@@ -2,68 +2,86 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "base/error.h"
+#include "cost/divisors.h"
 
 namespace cachalot::cost {
 
 namespace {
 
-std::string divisors_near(int of, int wanted) {
-  int below = 1, above = 0;
-  for (int d = 1; d <= of; ++d) {
-    if (of % d != 0) continue;
-    if (d <= wanted) below = d;
-    if (d >= wanted && above == 0) above = d;
-  }
-  return above > 0 && above != below ? cat(below, " or ", above) : cat(below);
+std::int64_t stage_count(const Layout& l) noexcept {
+  return l.schedule == ScheduleKind::kDualPipeV ? 2 * std::int64_t{l.pipeline} : l.pipeline;
 }
 
-std::string experts_problem(const model::Config& c, const Layout& l) {
-  const int group = l.data() * l.tensor;
+std::int64_t devices_of_a_pipeline(const Layout& l) noexcept {
+  return std::int64_t{l.pipeline} * l.tensor;
+}
+
+// Sequences that all data-parallel copies take at once.
+std::int64_t sequences_at_once(const Layout& l) noexcept {
+  return std::int64_t{l.data()} * l.micro_batch;
+}
+
+// Devices that share a layer's experts out between them.
+int devices_of_a_rank(const Layout& l) noexcept { return l.data() * l.tensor; }
+
+bool experts_fit(const model::Config& c, const Layout& l) noexcept {
+  if (c.route.experts == 0) return l.expert == 1;
+  return c.route.experts % l.expert == 0 && devices_of_a_rank(l) % l.expert == 0;
+}
+
+std::string devices_text(const Layout& l) {
+  const std::int64_t pipeline = devices_of_a_pipeline(l);
+  return cat(l.devices, " devices do not divide into pipeline ", l.pipeline, " x tensor ", l.tensor,
+             " = ", pipeline, ": ", l.devices % pipeline, " are left over; take ",
+             l.devices < pipeline ? cat(pipeline, " devices, or a smaller pipeline")
+                                  : cat(l.devices / pipeline * pipeline, " devices"));
+}
+
+std::string stages_text(const model::Config& c, const Layout& l) {
+  const std::int64_t stages = stage_count(l);
+  return cat("the model has ", c.num_hidden_layers, " layers, fewer than the ", stages,
+             " stages of ", name(l.schedule), " on ", l.pipeline,
+             " pipeline ranks: ", stages - c.num_hidden_layers,
+             " stages would be empty; take at most ",
+             l.schedule == ScheduleKind::kDualPipeV ? c.num_hidden_layers / 2 : c.num_hidden_layers,
+             " pipeline ranks");
+}
+
+std::string tensor_text(const model::Config& c, const Layout& l) {
+  if (c.num_attention_heads % l.tensor != 0) {
+    return cat(c.num_attention_heads, " attention heads do not divide by tensor = ", l.tensor,
+               "; take ", divisors_near(c.num_attention_heads, l.tensor));
+  }
+  return cat("tensor = ", l.tensor, " does not fit the ", l.devices_per_node,
+             " devices of a node; take ", divisors_near(l.devices_per_node, l.tensor));
+}
+
+std::string experts_text(const model::Config& c, const Layout& l) {
   if (c.route.experts == 0) {
-    return l.expert == 1 ? ""
-                         : cat("the model has no experts to deal out to ", l.expert,
-                               " devices; expert must be 1");
+    return cat("the model has no experts to deal out to ", l.expert, " devices; expert must be 1");
   }
   if (c.route.experts % l.expert != 0) {
     return cat(c.route.experts, " experts cannot be dealt out evenly to ", l.expert,
                " devices: ", c.route.experts % l.expert,
                " are left over; take expert = ", divisors_near(c.route.experts, l.expert));
   }
-  if (group % l.expert != 0) {
-    return cat("a pipeline rank has ", group, " devices (", l.data(), " data x ", l.tensor,
-               " tensor), which are no whole groups of ", l.expert,
-               " for the experts: ", group % l.expert,
-               " are left over; take expert = ", divisors_near(group, l.expert),
-               ", or fewer pipeline ranks");
-  }
-  return "";
+  const int group = devices_of_a_rank(l);
+  return cat("a pipeline rank has ", group, " devices (", l.data(), " data x ", l.tensor,
+             " tensor), which are no whole groups of ", l.expert,
+             " for the experts: ", group % l.expert,
+             " are left over; take expert = ", divisors_near(group, l.expert),
+             ", or fewer pipeline ranks");
 }
 
-std::string tensor_problem(const model::Config& c, const Layout& l) {
-  if (c.num_attention_heads % l.tensor != 0) {
-    return cat(c.num_attention_heads, " attention heads do not divide by tensor = ", l.tensor,
-               "; take ", divisors_near(c.num_attention_heads, l.tensor));
-  }
-  if (l.devices_per_node % l.tensor != 0) {
-    return cat("tensor = ", l.tensor, " does not fit the ", l.devices_per_node,
-               " devices of a node; take ", divisors_near(l.devices_per_node, l.tensor));
-  }
-  return "";
-}
-
-std::string batch_problem(const Layout& l) {
-  const int at_once = l.data() * l.micro_batch;
-  if (l.batch % at_once != 0) {
-    return cat("a batch of ", l.batch, " sequences is no multiple of ", l.data(),
-               " data-parallel copies x ", l.micro_batch, " sequences = ", at_once, ": ",
-               l.batch % at_once, " are left over; take a batch of ",
-               l.batch / at_once > 0 ? cat(l.batch / at_once * at_once, " or ") : "",
-               (l.batch / at_once + 1) * at_once);
-  }
-  return "";
+std::string batch_text(const Layout& l) {
+  const std::int64_t at_once = sequences_at_once(l), whole = l.batch / at_once * at_once;
+  return cat("a batch of ", l.batch, " sequences is no multiple of ", l.data(),
+             " data-parallel copies x ", l.micro_batch, " sequences = ", at_once, ": ",
+             l.batch - whole, " are left over; take a batch of ",
+             whole > 0 ? cat(whole, " or ") : "", whole + at_once,
+             l.micro_batch > 1 ? ", or a smaller micro-batch" : "");
 }
 
 // The layers of each rank, so that the slowest is as fast as can be: each layer goes to the rank
@@ -130,32 +148,48 @@ std::string_view name(Recompute recompute) noexcept {
   return "";
 }
 
-std::string why_impossible(const model::Config& c, const Layout& l) {
+LayoutProblem first_problem(const model::Config& c, const Layout& l) noexcept {
   if (l.devices < 1 || l.pipeline < 1 || l.tensor < 1 || l.expert < 1 || l.batch < 1 ||
       l.micro_batch < 1 || l.sequence < 1 || l.devices_per_node < 1) {
-    return "every count of a layout must be at least 1";
+    return LayoutProblem::kCounts;
   }
-  const std::int64_t grid = std::int64_t{l.pipeline} * l.tensor;
-  if (l.devices % grid != 0) {
-    return cat(l.devices, " devices do not divide into pipeline ", l.pipeline, " x tensor ",
-               l.tensor, " = ", grid, ": ", l.devices % grid, " are left over; take ",
-               l.devices < grid ? cat(grid, " devices, or a smaller pipeline")
-                                : cat(l.devices / grid * grid, " devices"));
+  if (l.devices % devices_of_a_pipeline(l) != 0) return LayoutProblem::kDevices;
+  if (c.num_hidden_layers < stage_count(l)) return LayoutProblem::kStages;
+  if (c.num_attention_heads % l.tensor != 0 || l.devices_per_node % l.tensor != 0) {
+    return LayoutProblem::kTensor;
   }
-  if (c.num_hidden_layers < l.stages()) {
-    return cat(
-        "the model has ", c.num_hidden_layers, " layers, fewer than the ", l.stages(),
-        " stages of ", name(l.schedule), " on ", l.pipeline,
-        " pipeline ranks: ", l.stages() - c.num_hidden_layers,
-        " stages would be empty; take at most ",
-        l.schedule == ScheduleKind::kDualPipeV ? c.num_hidden_layers / 2 : c.num_hidden_layers,
-        " pipeline ranks");
+  if (!experts_fit(c, l)) return LayoutProblem::kExperts;
+  if (l.batch % sequences_at_once(l) != 0) return LayoutProblem::kBatch;
+  return is_possible(l.schedule, l.stages(), l.micro_batches()) ? LayoutProblem::kNone
+                                                                : LayoutProblem::kSchedule;
+}
+
+std::string why_impossible(const model::Config& c, const Layout& l) {
+  switch (first_problem(c, l)) {
+    case LayoutProblem::kCounts:
+      return "every count of a layout must be at least 1";
+    case LayoutProblem::kDevices:
+      return devices_text(l);
+    case LayoutProblem::kStages:
+      return stages_text(c, l);
+    case LayoutProblem::kTensor:
+      return tensor_text(c, l);
+    case LayoutProblem::kExperts:
+      return experts_text(c, l);
+    case LayoutProblem::kBatch:
+      return batch_text(l);
+    case LayoutProblem::kSchedule:
+      return why_impossible(l.schedule, l.stages(), l.micro_batches());
+    case LayoutProblem::kNone:
+      return "";
   }
-  for (const std::string& problem :
-       {tensor_problem(c, l), experts_problem(c, l), batch_problem(l)}) {
-    if (!problem.empty()) return problem;
-  }
-  return why_impossible(l.schedule, l.stages(), l.micro_batches());
+  return "";
+}
+
+LayerKinds layer_kinds(const model::Config& c, const Stage& stage) noexcept {
+  const bool moe = c.is_moe_layer(c.num_hidden_layers);
+  return {stage.dense_layers + (moe ? 0 : stage.mtp_layers),
+          stage.moe_layers + (moe ? stage.mtp_layers : 0)};
 }
 
 std::vector<Stage> split_stages(const model::Config& c, const Layout& l, const StageUnits& units) {

@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cost/schedule.h"
@@ -41,11 +42,16 @@ struct Layout {
   Recompute recompute = Recompute::kSelective;
   bool shard_optimizer = true;  // ZeRO-1
 
-  int data() const noexcept { return devices / (pipeline * tensor); }
+  // These hold for layouts that can be (first_problem): elsewhere they may be 0, or no number.
+  int data() const noexcept {
+    return static_cast<int>(devices / (std::int64_t{pipeline} * tensor));
+  }
   int stages() const noexcept {
     return schedule == ScheduleKind::kDualPipeV ? 2 * pipeline : pipeline;
   }
-  int micro_batches() const noexcept { return batch / (data() * micro_batch); }
+  int micro_batches() const noexcept {
+    return static_cast<int>(batch / (std::int64_t{data()} * micro_batch));
+  }
   double tokens_per_step() const noexcept { return static_cast<double>(batch) * sequence; }
   double tokens_per_micro_batch() const noexcept {
     return static_cast<double>(micro_batch) * sequence;
@@ -54,6 +60,18 @@ struct Layout {
   int expert_nodes() const noexcept { return (expert + devices_per_node - 1) / devices_per_node; }
 };
 
+// What a layout fails at first, in the order in which it is looked at.
+enum class LayoutProblem : std::uint8_t {
+  kCounts,
+  kDevices,  // no whole pipelines
+  kStages,   // more than layers
+  kTensor,
+  kExperts,
+  kBatch,
+  kSchedule,
+  kNone
+};
+LayoutProblem first_problem(const model::Config& config, const Layout& layout) noexcept;
 // "" where the model can be laid out so; else what does not fit, by how much, and what would.
 std::string why_impossible(const model::Config& config, const Layout& layout);
 
@@ -67,6 +85,12 @@ struct Stage {
   bool head = false;
   int layers() const noexcept { return dense_layers + moe_layers; }
 };
+// Layers of a stage by their feed-forward part, its MTP layers among them.
+struct LayerKinds {
+  int dense = 0;
+  int moe = 0;
+};
+LayerKinds layer_kinds(const model::Config& config, const Stage& stage) noexcept;
 // Time that a part takes, in any unit.
 struct StageUnits {
   double layer = 1;

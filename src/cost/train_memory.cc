@@ -40,13 +40,28 @@ Bytes bytes_of(TrainPrecision precision) {
 double compute_copy(TrainPrecision precision, bool fp8_linear) {
   switch (precision) {
     case TrainPrecision::kF32:
-      return 0;  // the master itself
+      return 4;
     case TrainPrecision::kBf16:
       return 2;
     case TrainPrecision::kFp8:
       return fp8_linear ? 1 + 4.0 / (128 * 128) : 2;
   }
   return 0;
+}
+
+// What products read. In f32 that is the master itself, of which a device has a part where copies
+// share the optimiser: what the others have it holds besides.
+double weight_bytes(const DeviceParameters& p, double tables, TrainPrecision precision) {
+  if (precision == TrainPrecision::kF32)
+    return compute_copy(precision, true) * (p.sum() - p.owned());
+  return tables * compute_copy(precision, false) +
+         (p.sum() - tables) * compute_copy(precision, true);
+}
+
+// Everything of one layer while it goes backward, and its gradients.
+double at_work_per_token(const model::Config& c, Layout l) {
+  l.recompute = Recompute::kNone;
+  return 2 * sum(kept_per_token(c, l, c.route.experts > 0));
 }
 
 }  // namespace
@@ -106,12 +121,10 @@ DeviceParameters device_parameters(const model::Config& c, const Layout& l,
   bool table = false;
   for (const int number : schedule.stages_of(rank)) {
     const Stage& stage = stages[static_cast<std::size_t>(number)];
-    const bool moe_mtp = c.is_moe_layer(c.num_hidden_layers);
-    const double mtp = stage.mtp_layers;
-    const double moe = stage.moe_layers + (moe_mtp ? mtp : 0);
-    const double dense = stage.dense_layers + (moe_mtp ? 0 : mtp);
+    const LayerKinds layers = layer_kinds(c, stage);
+    const double moe = layers.moe, dense = layers.dense;
     out.replicated += (moe + dense) * (s.attention + s.norms) + dense * s.dense_ffn +
-                      moe * (s.shared + s.router) + mtp * s.projection;
+                      moe * (s.shared + s.router) + stage.mtp_layers * s.projection;
     out.experts += moe * s.expert * c.route.experts / l.expert;
     // Tied, or the pair of a rank that holds both ends: the MTP layer shares them either way.
     const bool own = !(c.tie_word_embeddings && table);
@@ -129,40 +142,38 @@ DeviceParameters device_parameters(const model::Config& c, const Layout& l,
 }
 
 TrainMemory train_memory(const model::Config& c, const Layout& l, std::span<const Stage> stages,
-                         const Schedule& schedule, const Simulation& simulation, int rank) {
+                         const Schedule& schedule, int rank, int pieces) {
   const DeviceParameters p = device_parameters(c, l, stages, schedule, rank);
   const LayerSizes s = layer_sizes(c);
-  const double moment = l.precision == TrainPrecision::kF32 ? 4 : 2;
-  TrainMemory m;
-  double tables = 0;
-  for (const int number : schedule.stages_of(rank)) {
-    const Stage& stage = stages[static_cast<std::size_t>(number)];
-    tables += (stage.embedding ? s.table : 0) + (stage.head ? s.table : 0);
-  }
-  tables = std::min(tables / l.tensor, p.replicated);
-  m.weights = tables * compute_copy(l.precision, false) +
-              (p.sum() - tables) * compute_copy(l.precision, true);
-  m.gradients = 4 * p.sum();
-  m.optimizer =
-      (4 + 2 * moment) * (p.replicated / p.replicated_shards + p.experts / p.expert_shards);
-
   const double tokens = l.tokens_per_micro_batch();
   const double dense = sum(kept_per_token(c, l, false)), moe = sum(kept_per_token(c, l, true));
-  double heaviest = 0, logits = 0;
+  double tables = 0, heaviest = 0, logits = 0;
   for (const int number : schedule.stages_of(rank)) {
     const Stage& stage = stages[static_cast<std::size_t>(number)];
-    heaviest = std::max(heaviest,
-                        stage.dense_layers * dense + (stage.moe_layers + stage.mtp_layers) * moe);
+    const LayerKinds layers = layer_kinds(c, stage);
+    tables += (stage.embedding ? s.table : 0) + (stage.head ? s.table : 0);
+    heaviest = std::max(heaviest, layers.dense * dense + layers.moe * moe);
     if (stage.head) logits = tokens * c.vocab_size * (l.precision == TrainPrecision::kF32 ? 4 : 2);
   }
-  const auto at = static_cast<std::size_t>(rank);
-  m.activations = simulation.ranks[at].peak_pieces * tokens * heaviest / l.tensor;
-  // While a layer goes backward its whole activations are there, and their gradients.
-  Layout whole = l;
-  whole.recompute = Recompute::kNone;
-  const bool experts = c.route.experts > 0;
-  m.working = (2 * tokens * sum(kept_per_token(c, whole, experts)) + logits) / l.tensor;
+  const double moment = l.precision == TrainPrecision::kF32 ? 4 : 2;
+  TrainMemory m;
+  m.weights = weight_bytes(p, std::min(tables / l.tensor, p.replicated), l.precision);
+  m.gradients = 4 * p.sum();
+  m.optimizer = (4 + 2 * moment) * p.owned();
+  m.activations = pieces * tokens * heaviest / l.tensor;
+  m.working = (tokens * at_work_per_token(c, l) + logits) / l.tensor;
   return m;
+}
+
+// A pipeline of P stages holds P micro-batches of L / P layers on its first rank, or as many pieces
+// of half as many layers on each rank of two lanes: L layers of one micro-batch. With fewer
+// micro-batches than stages it is that share of them.
+double least_activations(const model::Config& c, const Layout& l) {
+  double kept = sum(kept_per_token(c, l, false));
+  if (c.route.experts > 0) kept = std::min(kept, sum(kept_per_token(c, l, true)));
+  const double per_stage = static_cast<double>(l.batch) * l.tensor / l.devices / l.micro_batch;
+  return l.tokens_per_micro_batch() / l.tensor *
+         (std::min(1.0, per_stage) * c.num_hidden_layers * kept + at_work_per_token(c, l));
 }
 
 }  // namespace cachalot::cost

@@ -8,10 +8,10 @@
 #pragma once
 
 #include <span>
-#include <string>
+#include <string_view>
 #include <vector>
 
-#include "cost/schedule_simulate.h"
+#include "cost/schedule.h"
 #include "cost/train_layout.h"
 
 namespace cachalot::cost {
@@ -31,7 +31,7 @@ LayerSizes layer_sizes(const model::Config& config);
 
 // Bytes kept from the forward to the backward pass, of one token, by kind.
 struct KeptBytes {
-  std::string kind;
+  std::string_view kind;
   double bytes = 0;
 };
 // Of one layer, dense or with experts, before tensor parallelism splits them.
@@ -45,22 +45,27 @@ struct DeviceParameters {
   double replicated_shards = 1;
   double expert_shards = 1;
   double sum() const noexcept { return replicated + experts; }
+  // Whose master and moments lie on this device.
+  double owned() const noexcept { return replicated / replicated_shards + experts / expert_shards; }
 };
 DeviceParameters device_parameters(const model::Config& config, const Layout& layout,
                                    std::span<const Stage> stages, const Schedule& schedule,
                                    int rank);
 
 struct TrainMemory {
-  double weights = 0;  // what products read
+  double weights = 0;  // what products read, where it is not the master
   double gradients = 0;
   double optimizer = 0;  // master weights and moments
   double activations = 0;
   double working = 0;  // of one layer, and the logits
   double sum() const noexcept { return weights + gradients + optimizer + activations + working; }
 };
-// Of a device of `rank`. `simulation` says how many micro-batches lie there at once.
+// Of a device of `rank`, where activations of `pieces` (peak_pieces) lie at once.
 TrainMemory train_memory(const model::Config& config, const Layout& layout,
-                         std::span<const Stage> stages, const Schedule& schedule,
-                         const Simulation& simulation, int rank);
+                         std::span<const Stage> stages, const Schedule& schedule, int rank,
+                         int pieces);
+// What the fullest device holds of activations and at work, at least, however the pipeline is cut
+// (the pipeline and the schedule of `layout` are not looked at).
+double least_activations(const model::Config& config, const Layout& layout);
 
 }  // namespace cachalot::cost

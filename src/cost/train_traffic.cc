@@ -59,7 +59,7 @@ std::vector<Traffic> train_traffic(const model::Config& c, const Layout& l,
     double rank_moe = 0, rank_layers = 0;
     for (const int number : schedule.stages_of(static_cast<int>(rank))) {
       const Stage& stage = stages[static_cast<std::size_t>(number)];
-      rank_moe += stage.moe_layers + (c.route.experts > 0 ? stage.mtp_layers : 0);
+      rank_moe += layer_kinds(c, stage).moe;
       rank_layers += stage.layers() + stage.mtp_layers;
       if (stages.size() == 1) break;
     }

@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <limits>
 
 #include "base/error.h"
-#include "cost/cost.h"
+#include "cost/divisors.h"
+#include "plan/design_estimate.h"
 
 namespace cachalot::plan {
 
@@ -13,8 +14,9 @@ namespace {
 
 using cost::TrainPrecision;
 
-// The report's bound on what FP8 costs (appendix B.1: relative loss error below 0.25 %).
-constexpr double kFp8Loss = 1.0025;
+constexpr double kInfinite = std::numeric_limits<double>::infinity();
+// Of the budget: the front says what less of it would do.
+constexpr double kShares[] = {0.125, 0.25, 0.5, 1};
 
 bool has(const HardwareProfile& hardware, TrainPrecision precision) {
   switch (precision) {
@@ -44,151 +46,8 @@ std::vector<TrainPrecision> precisions(const HardwareProfile& hardware, const De
   return out;
 }
 
-// One device that has everything, so many sequences at a time: how shapes are first ordered.
-cost::Layout alone(const DesignRequest& r, TrainPrecision precision, int sequences) {
-  cost::Layout l;
-  l.sequence = r.sequence;
-  l.micro_batch = sequences;
-  l.batch = l.micro_batch;
-  l.precision = precision;
-  return l;
-}
-
-double stage_seconds(const TrainClock& clock, const model::Config& c) {
-  cost::Stage whole;
-  for (int layer = 0; layer < c.num_hidden_layers; ++layer) {
-    ++(c.is_moe_layer(layer) ? whole.moe_layers : whole.dense_layers);
-  }
-  whole.embedding = whole.head = true;
-  whole.mtp_layers = c.num_nextn_predict_layers;
-  return clock.stage(whole).computing().sum();
-}
-
-int law_batch(const DesignRequest& r, double tokens, int devices) {
-  const double sequences = batch_tokens(tokens) / r.sequence;
-  const int multiple = std::max(1, devices);
-  return std::max(1, static_cast<int>(std::lround(sequences / multiple))) * multiple;
-}
-
-// How fast a shape learns on all devices, by the size of a step. Communication is left out: layouts
-// are searched for the best shapes alone.
-class Pace {
- public:
-  Pace(const HardwareProfile& h, const DesignRequest& r, const model::Config& c,
-       TrainPrecision precision)
-      : hardware_(h),
-        request_(r),
-        config_(c),
-        precision_(precision),
-        devices_(r.nodes * h.device.per_node) {
-    const cost::Layout layout = alone(r, precision, 1);
-    const auto total = static_cast<double>(cost::parameters(c).total);
-    optimizer_ = TrainClock(c, layout, h).optimizer_seconds({total / devices_, 0, 1, 1});
-  }
-
-  // For a run of so many tokens.
-  int batch(double tokens) {
-    if (request_.batch > 0) return request_.batch;
-    const int most = law_batch(request_, tokens, devices_);
-    if (devices_ > 1) return most;
-    constexpr double kSlower = 1.05;
-    for (int batch = 1; batch < most; batch *= 2) {
-      if (seconds_per_token(batch) <= kSlower * seconds_per_token(most)) return batch;
-    }
-    return most;
-  }
-
-  // The optimiser's passes are shared by the tokens of a step.
-  double seconds_per_token(int batch) {
-    constexpr double kUsual = 4096;  // tokens at a time, where several devices share a step
-    const int usual = std::max(1, static_cast<int>(kUsual / request_.sequence));
-    const int at_once = devices_ > 1 ? usual : std::min(batch, usual);
-    const double sequences = batch / static_cast<double>(devices_);
-    return (sequences * sequence_seconds(at_once) + optimizer_) /
-           (static_cast<double>(batch) * request_.sequence);
-  }
-
- private:
-  double sequence_seconds(int at_once) {
-    const auto found = known_.find(at_once);
-    if (found != known_.end()) return found->second;
-    const cost::Layout layout = alone(request_, precision_, at_once);
-    const double seconds = stage_seconds(TrainClock(config_, layout, hardware_), config_) / at_once;
-    return known_[at_once] = seconds;
-  }
-
-  const HardwareProfile& hardware_;
-  const DesignRequest& request_;
-  const model::Config& config_;
-  TrainPrecision precision_;
-  int devices_;
-  double optimizer_ = 0;
-  std::map<int, double> known_;  // seconds of a sequence, by how many are computed at once
-};
-
-// One token of one stream with a full cache: active weights and the cache are read once.
-double tpot_ms(const HardwareProfile& h, const DesignRequest& r, const Design& d) {
-  const double weight = d.precision == TrainPrecision::kFp8 ? 1 : 2;
-  const double bytes = d.active * weight + d.kv_bytes * r.sequence;
-  return 1e3 * bytes / h.read_rate();
-}
-
-void finish(const HardwareProfile& h, const DesignRequest& r, double seconds_per_token,
-            double device_hours, Design& d) {
-  const int devices = r.nodes * h.device.per_node;
-  d.device_hours = device_hours;
-  d.seconds = device_hours * 3600 / devices;
-  d.tokens = d.seconds / seconds_per_token;
-  d.money = device_hours * h.device_hour();
-  const cost::Parameters p = cost::parameters(d.config);
-  d.active = static_cast<double>(p.matmul);
-  d.total = static_cast<double>(p.total);
-  d.kv_bytes = static_cast<double>(cost::kv_bytes_per_token(d.config));
-  d.tpot_ms = tpot_ms(h, r, d);
-  const model::Config& c = d.config;
-  const double used = c.route.topk + c.n_shared_experts;
-  const double ratio = c.route.experts > 0 ? (c.route.experts + c.n_shared_experts) / used : 1.0;
-  d.loss = predicted_loss(r.law, {d.active, ratio, d.tokens, r.unique_tokens, r.token_bytes}) *
-           (d.precision == TrainPrecision::kFp8 ? kFp8Loss : 1);
-  const double step = static_cast<double>(d.batch) * r.sequence;
-  d.learning_rate = learning_rate(d.active, d.tokens, step, c.hidden_size);
-  d.steps = d.tokens / step;
-}
-
-// What a step has depends on the tokens of the run, and these on the speed of its steps, so this is
-// settled in a few rounds.
-Design alone_design(const HardwareProfile& h, const DesignRequest& r, const model::Config& c,
-                    TrainPrecision precision, double device_hours) {
-  constexpr double kFirst = 4096;  // tokens of a step, to begin with
-  Design d;
-  d.config = c;
-  d.precision = precision;
-  Pace pace(h, r, c, precision);
-  d.batch = std::max(1, static_cast<int>(kFirst / r.sequence)) * r.nodes * h.device.per_node;
-  for (int round = 0; round < 4; ++round) {
-    finish(h, r, pace.seconds_per_token(d.batch), device_hours, d);
-    d.batch = pace.batch(d.tokens);
-  }
-  finish(h, r, pace.seconds_per_token(d.batch), device_hours, d);
-  return d;
-}
-
-// With the layout that was found for it: its speed, its batch.
-void settle(const HardwareProfile& h, const DesignRequest& r, const TrainPlan& plan,
-            double device_hours, Design& d) {
-  d.batch = plan.layout.batch;
-  finish(h, r, plan.seconds / plan.layout.tokens_per_step(), device_hours, d);
-}
-
-std::string refusal(const DesignRequest& r, const Design& d) {
-  // Experts learn a repeated text by heart sooner than dense models do (Xue et al. 2023, arXiv
-  // 2305.13230), and no law knows that: beyond four readings as many as were of use in runs here.
-  constexpr double kOften = 4, kMostRatio = 4;
-  const double ratio = d.config.route.topk > 0 ? d.config.route.experts / d.config.route.topk : 1;
-  if (r.unique_tokens > 0 && d.tokens > kOften * r.unique_tokens && ratio > kMostRatio) {
-    return cat("it has ", ratio, " times the experts that a token uses, above ", kMostRatio,
-               " where the text is read more than ", kOften, " times");
-  }
+// Why a shape is not to be trained, by its sizes: "" where it may.
+std::string refusal(const HardwareProfile& h, const DesignRequest& r, const Design& d) {
   const auto over = [](const char* what, double value, double bound) {
     return bound > 0 && value > bound ? cat(what, " is ", value, ", above ", bound) : std::string();
   };
@@ -198,13 +57,25 @@ std::string refusal(const DesignRequest& r, const Design& d) {
         over("parameters", d.total, r.total_parameters)}) {
     if (!text.empty()) return text;
   }
-  return "";
+  const double room = usable_memory(h) * devices_of(h, r.nodes);
+  constexpr double kBytesPerParameter = 14;  // bf16 copy, float gradient and master, bf16 moments
+  if (room <= 0 || d.total * kBytesPerParameter <= room) return "";
+  return cat(d.total, " parameters do not fit the memory");
 }
 
-bool fits(const HardwareProfile& h, const DesignRequest& r, const Design& d) {
-  const double room = usable_memory(h) * r.nodes * h.device.per_node;
-  constexpr double kBytesPerParameter = 14;  // bf16 copy, float gradient and master, bf16 moments
-  return room <= 0 || d.total * kBytesPerParameter <= room;
+// Tokens that a shape may learn from. Experts learn a repeated text by heart sooner than dense
+// models do (Xue et al. 2023, arXiv 2305.13230), and no law knows that: beyond four readings as
+// many as were of use in runs here.
+constexpr double kOften = 4, kMostRatio = 4;
+
+double experts_for_one(const Design& d) {
+  const double experts = d.config.route.experts;
+  return d.config.route.topk > 0 ? experts / d.config.route.topk : 1;
+}
+
+double most_tokens(const DesignRequest& r, const Design& d) {
+  const bool bounded = r.unique_tokens > 0 && experts_for_one(d) > kMostRatio;
+  return bounded ? kOften * r.unique_tokens : kInfinite;
 }
 
 bool dominates(const Design& a, const Design& b) {
@@ -224,31 +95,136 @@ void add_to_front(std::vector<Design>& front, const Design& d) {
   front.push_back(d);
 }
 
-// On several devices: what the best layout makes of a shape.
-std::optional<TrainPlan> laid_out(const HardwareProfile& h, const DesignRequest& r,
-                                  const Design& d) {
+// One machine takes the largest micro-batch that fits: fewest passes over the weights' gradients.
+std::optional<TrainPlan> on_one_device(const HardwareProfile& h, const Design& d,
+                                       const cost::Layout& base, LayoutChoice choice) {
+  choice.recompute = cost::Recompute::kSelective;
+  const std::vector<int> sizes = cost::divisors(d.batch);
+  for (auto size = sizes.rbegin(); size != sizes.rend(); ++size) {
+    choice.micro_batch = *size;
+    LayoutSearch s = search_layouts(d.config, h, base, choice, 1);
+    if (!s.best.empty()) return std::move(s.best.front());
+  }
+  return std::nullopt;
+}
+
+// What the best layout makes of a shape; none where that takes `below_seconds` a step or more.
+std::optional<TrainPlan> laid_out(const HardwareProfile& h, const DesignRequest& r, const Design& d,
+                                  double below_seconds) {
   cost::Layout base = alone(r, d.precision, 1);
   base.devices_per_node = h.device.per_node;
-  base.devices = r.nodes * h.device.per_node;
+  base.devices = devices_of(h, r.nodes);
   base.batch = d.batch;
   LayoutChoice choice;
   choice.tensor = 1;
-  if (base.devices == 1) {
-    choice.micro_batch = d.batch;
-    choice.recompute = cost::Recompute::kSelective;
-    // The largest micro-batch that fits: fewest passes over the weights' gradients.
-    while (*choice.micro_batch > 1) {
-      LayoutSearch s = search_layouts(d.config, h, base, choice, 1);
-      if (!s.best.empty()) return std::move(s.best.front());
-      do {
-        choice.micro_batch = *choice.micro_batch - 1;
-      } while (d.batch % *choice.micro_batch != 0);
-    }
-  }
-  LayoutSearch s = search_layouts(d.config, h, base, choice, 1);
+  if (base.devices == 1) return on_one_device(h, d, base, choice);
+  LayoutSearch s = search_layouts(d.config, h, base, choice, 1, below_seconds);
   if (s.best.empty()) return std::nullopt;
   return std::move(s.best.front());
 }
+
+// For each share of the budget the designs of lowest loss, by the cache that they may have. Shapes
+// are looked at from the smallest cache on, and only those are laid out that could come to a lower
+// loss than all before them. So the last one of the whole budget is the best of all.
+class Search {
+ public:
+  Search(const HardwareProfile& h, const DesignRequest& r) : h_(h), r_(r) {}
+
+  DesignResult run() {
+    for (const TrainPrecision precision : precisions(h_, r_)) {
+      for (const model::Config& c : design_shapes(r_, is_large(h_))) enter(c, precision);
+    }
+    for (std::size_t i = 0; i < std::size(kShares); ++i) settle_share(i);
+    if (!result_.plan) {
+      throw Error(Code::kConfig, cat("no design meets the request: of ", result_.considered,
+                                     " shapes all are refused (the last: ", last_refusal_,
+                                     "). Relax a constraint, or take more nodes."));
+    }
+    std::stable_sort(result_.front.begin(), result_.front.end(),
+                     [](const Design& a, const Design& b) {
+                       return a.loss != b.loss ? a.loss < b.loss : a.kv_bytes < b.kv_bytes;
+                     });
+    return std::move(result_);
+  }
+
+ private:
+  struct Candidate {
+    std::size_t shape = 0;
+    int batch = 0;
+    double estimate = 0;  // of the loss; on several devices the least
+  };
+
+  void refuse(const std::string& why) {
+    ++result_.refused;
+    last_refusal_ = why;
+  }
+
+  void enter(const model::Config& config, TrainPrecision precision) {
+    ++result_.considered;
+    Design d = sized_design(h_, r_, config, precision);
+    const std::string why = refusal(h_, r_, d);
+    if (!why.empty()) {
+      refuse(why);
+      return;
+    }
+    Pace pace(h_, r_, config, precision);
+    for (std::size_t i = 0; i < std::size(kShares); ++i) {
+      estimate(h_, r_, pace, kShares[i] * r_.device_hours, d);
+      const double loss = loss_after(r_, d, std::min(d.tokens, most_tokens(r_, d)));
+      candidates_[i].push_back({shapes_.size(), d.batch, loss});
+    }
+    shapes_.push_back(std::move(d));
+  }
+
+  void settle_share(std::size_t share) {
+    std::vector<Candidate>& candidates = candidates_[share];
+    std::stable_sort(candidates.begin(), candidates.end(),
+                     [&](const Candidate& a, const Candidate& b) {
+                       const double x = shapes_[a.shape].kv_bytes, y = shapes_[b.shape].kv_bytes;
+                       return x != y ? x < y : a.estimate < b.estimate;
+                     });
+    const bool is_bound = devices_of(h_, r_.nodes) > 1;
+    const bool whole = kShares[share] == 1;
+    double lowest = kInfinite;
+    for (const Candidate& candidate : candidates) {
+      if (is_bound && candidate.estimate >= lowest) continue;
+      Design d = shapes_[candidate.shape];
+      d.batch = candidate.batch;
+      std::optional<TrainPlan> plan = settled(kShares[share] * r_.device_hours, lowest, whole, d);
+      if (!plan || d.loss >= lowest) continue;
+      lowest = d.loss;
+      add_to_front(result_.front, d);
+      if (!whole) continue;
+      result_.best = std::move(d);
+      result_.plan = std::move(plan);
+    }
+  }
+
+  // With its own layout, if that may come below the loss `lowest`.
+  std::optional<TrainPlan> settled(double device_hours, double lowest, bool count, Design& d) {
+    d.seconds = device_hours * 3600 / devices_of(h_, r_.nodes);
+    const double below = slowest_step(r_, d, lowest);
+    std::optional<TrainPlan> plan = laid_out(h_, r_, d, below);
+    std::string why;
+    if (plan) {
+      settle(h_, r_, *plan, device_hours, d);
+      if (d.tokens <= most_tokens(r_, d)) return plan;
+      why = cat("it has ", experts_for_one(d), " times the experts that a token uses, above ",
+                kMostRatio, " where the text is read more than ", kOften, " times");
+    } else if (below == kInfinite) {
+      why = "no layout of the best shapes fits the memory";
+    }
+    if (count && !why.empty()) refuse(why);
+    return std::nullopt;
+  }
+
+  const HardwareProfile& h_;
+  const DesignRequest& r_;
+  std::vector<Design> shapes_;  // that the constraints allow
+  std::vector<Candidate> candidates_[std::size(kShares)];
+  std::string last_refusal_;
+  DesignResult result_;
+};
 
 }  // namespace
 
@@ -271,67 +247,20 @@ double learning_rate(double parameters, double tokens, double batch, double widt
 TimedDesign evaluate_design(const HardwareProfile& hardware, const DesignRequest& request,
                             const model::Config& config, TrainPrecision precision,
                             double device_hours) {
-  Design d = alone_design(hardware, request, config, precision, device_hours);
-  std::optional<TrainPlan> plan = laid_out(hardware, request, d);
+  Design d = sized_design(hardware, request, config, precision);
+  Pace pace(hardware, request, config, precision);
+  estimate(hardware, request, pace, device_hours, d);
+  std::optional<TrainPlan> plan = laid_out(hardware, request, d, kInfinite);
   if (!plan) {
-    throw Error(Code::kConfig, cat("no layout of ", request.nodes * hardware.device.per_node,
+    throw Error(Code::kConfig, cat("no layout of ", devices_of(hardware, request.nodes),
                                    " devices of '", hardware.name, "' fits this model."));
   }
   settle(hardware, request, *plan, device_hours, d);
   return {std::move(d), *std::move(plan)};
 }
 
-DesignResult search_designs(const HardwareProfile& h, const DesignRequest& r) {
-  DesignResult result;
-  std::vector<Design> all;
-  std::string last_refusal;
-  for (const TrainPrecision precision : precisions(h, r)) {
-    for (const model::Config& c : design_shapes(r, is_large(h))) {
-      ++result.considered;
-      Design d = alone_design(h, r, c, precision, r.device_hours);
-      const std::string why = refusal(r, d);
-      if (!why.empty() || !fits(h, r, d)) {
-        ++result.refused;
-        last_refusal = why.empty() ? cat(d.total, " parameters do not fit the memory") : why;
-        continue;
-      }
-      for (const double share : {0.125, 0.25, 0.5}) {
-        add_to_front(result.front, alone_design(h, r, c, precision, share * r.device_hours));
-      }
-      all.push_back(std::move(d));
-    }
-  }
-  const auto order = [](const Design& a, const Design& b) {
-    return a.loss != b.loss ? a.loss < b.loss : a.kv_bytes < b.kv_bytes;
-  };
-  std::stable_sort(all.begin(), all.end(), order);
-  // The first ones again, with the layout that suits each.
-  constexpr std::size_t kFinalists = 12;
-  double best = 0;
-  for (std::size_t i = 0, tried = 0; i < all.size() && tried < kFinalists; ++i) {
-    std::optional<TrainPlan> plan = laid_out(h, r, all[i]);
-    if (!plan) {
-      ++result.refused;
-      last_refusal = "no layout of the best shapes fits the memory";
-      continue;
-    }
-    ++tried;
-    Design d = all[i];
-    settle(h, r, *plan, r.device_hours, d);
-    add_to_front(result.front, d);
-    if (!result.plan || d.loss < best) {
-      best = d.loss;
-      result.best = d;
-      result.plan = std::move(plan);
-    }
-  }
-  if (!result.plan) {
-    throw Error(Code::kConfig, cat("no design meets the request: of ", result.considered,
-                                   " shapes all are refused (the last: ", last_refusal,
-                                   "). Relax a constraint, or take more nodes."));
-  }
-  std::stable_sort(result.front.begin(), result.front.end(), order);
-  return result;
+DesignResult search_designs(const HardwareProfile& hardware, const DesignRequest& request) {
+  return Search(hardware, request).run();
 }
 
 }  // namespace cachalot::plan

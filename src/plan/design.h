@@ -28,7 +28,7 @@ struct DesignRequest {
   double token_bytes = 0;    // of text in a token; 0: as many as in one of the law's
   int batch = 0;             // sequences of a step; 0: by the rule of batch_tokens
   ScalingLaw law = ScalingLaw::kJointMoe;
-  std::optional<cost::TrainPrecision> precision;  // none: the fastest that the hardware has
+  std::optional<cost::TrainPrecision> precision;  // none: whatever comes to the lower loss
   int mtp_layers = 1;
   // Constraints; 0: none.
   double kv_bytes = 0;  // of the cache per token, in bf16
@@ -57,11 +57,15 @@ struct Design {
 struct DesignResult {
   Design best;
   std::optional<TrainPlan> plan;  // of the best, with its layout
-  std::vector<Design> front;      // no other is better in loss, cost and cache at once
+  // No other is better in loss, cost and cache at once; for an eighth, a quarter, a half and all of
+  // the budget.
+  std::vector<Design> front;
   int considered = 0;
-  int refused = 0;  // by the constraints or the memory
+  int refused = 0;  // by the constraints, or a memory that is too small in any case
 };
 
+// Each design has the layout that suits it best. No shape that the request allows comes to a lower
+// loss than the best one, and none that is not on the front could be.
 DesignResult search_designs(const HardwareProfile& hardware, const DesignRequest& request);
 
 // One shape timed: what `request` makes of it. For comparing shapes made by hand with.

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
+#include "cost/cost.h"
 #include "plan/design.h"
 
 namespace cachalot::plan {
@@ -34,6 +36,16 @@ void set_attention(model::Config& c, bool large, int latent_heads) {
   const int most = std::max(32, c.hidden_size / 2 / 32 * 32);
   c.kv_lora_rank = std::min(latent_heads * c.v_head_dim, most);
   c.q_lora_rank = c.hidden_size >= 4096 ? 3 * c.kv_lora_rank : 0;
+}
+
+// Only a bound on the cache asks for a narrower latent than four heads: the law does not see it.
+// Where none meets the bound it is the narrowest.
+void set_widest_attention(model::Config& c, bool large, double most_kv_bytes) {
+  for (const int latent_heads : {4, 2, 1}) {
+    set_attention(c, large, latent_heads);
+    const auto bytes = static_cast<double>(cost::kv_bytes_per_token(c));
+    if (most_kv_bytes == 0 || bytes <= most_kv_bytes) return;
+  }
 }
 
 void set_experts(model::Config& c, bool large, int topk, int ratio) {
@@ -74,21 +86,17 @@ std::vector<model::Config> design_shapes(const DesignRequest& r, bool large) {
       for (const int topk : {1, 2, 4, 8}) {
         for (const int ratio : {1, 4, 8, 16, 32}) {
           if (ratio == 1 && topk != 1) continue;  // dense
-          // Only a bound on the cache asks for a narrower latent: the law does not see it.
-          for (const int latent_heads : {4, 2, 1}) {
-            if (latent_heads != 4 && r.kv_bytes == 0) continue;
-            model::Config c;
-            c.vocab_size = r.vocabulary;
-            c.hidden_size = width;
-            c.num_hidden_layers = depth;
-            c.num_nextn_predict_layers = r.mtp_layers;
-            c.max_position_embeddings = r.sequence;
-            set_attention(c, large, latent_heads);
-            set_experts(c, large, topk, ratio);
-            c.rope.dim = c.qk_rope_head_dim;
-            c.initializer_range = 0.02;
-            out.push_back(c);
-          }
+          model::Config c;
+          c.vocab_size = r.vocabulary;
+          c.hidden_size = width;
+          c.num_hidden_layers = depth;
+          c.num_nextn_predict_layers = r.mtp_layers;
+          c.max_position_embeddings = r.sequence;
+          set_widest_attention(c, large, r.kv_bytes);
+          set_experts(c, large, topk, ratio);
+          c.rope.dim = c.qk_rope_head_dim;
+          c.initializer_range = 0.02;
+          out.push_back(std::move(c));
         }
       }
     }

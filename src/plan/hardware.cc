@@ -1,6 +1,7 @@
 #include "plan/hardware.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/atomic_file.h"
 #include "base/error.h"
@@ -194,6 +195,14 @@ double HardwareProfile::device_hour() const noexcept {
 
 double HardwareProfile::node_hour() const noexcept {
   return price.node_hour > 0 ? price.node_hour : price.device_hour * device.per_node;
+}
+
+int devices_of(const HardwareProfile& profile, int nodes) {
+  constexpr int kMostDevices = std::numeric_limits<int>::max();
+  const std::int64_t devices = std::int64_t{nodes} * profile.device.per_node;
+  if (devices >= 1 && devices <= kMostDevices) return static_cast<int>(devices);
+  throw Error(Code::kUsage, cat(nodes, " nodes of ", profile.device.per_node, " devices are ",
+                                devices, " devices; 1 to ", kMostDevices, " can be planned."));
 }
 
 HardwareProfile parse_hardware(std::string_view toml, const std::string& file_name) {

@@ -181,6 +181,9 @@ struct HardwareProfile {
   double node_hour() const noexcept;
 };
 
+// Devices of so many nodes; kUsage for more than can be counted.
+int devices_of(const HardwareProfile& profile, int nodes);
+
 // `file_name` is for messages.
 HardwareProfile parse_hardware(std::string_view toml, const std::string& file_name);
 // A file, or the name of a profile that comes with the program ("h800").

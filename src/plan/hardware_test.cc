@@ -104,6 +104,28 @@ TEST(HardwareTest, ErrorsSayWhatAndWhere) {
   error_of("name = ", Code::kFormat);
 }
 
+// Else the check of the memory would have nothing to compare with.
+TEST(HardwareTest, AReserveLeavesSomeMemory) {
+  const auto with_reserve = [](const std::string& gb) {
+    return cat(kSmall, "[training]\nreserve_gb = ", gb, "\nsource = \"made up for a test\"\n");
+  };
+  EXPECT_THAT(error_of(with_reserve("11"), Code::kConfig),
+              HasSubstr("training.reserve_gb is 11, which leaves nothing of device.memory_gb = 10 "
+                        "for a model: lower it by more than 1"));
+  EXPECT_THAT(error_of(with_reserve("10"), Code::kConfig), HasSubstr("lower it by more than 0"));
+  EXPECT_NO_THROW(parse_hardware(with_reserve("9.5"), "p.toml"));
+}
+
+TEST(HardwareTest, DevicesAreCountedWithoutOverflow) {
+  HardwareProfile p = parse_hardware(kSmall, "p.toml");
+  EXPECT_EQ(devices_of(p, 3), 6);
+  p.device.per_node = 1 << 16;
+  EXPECT_EQ(devices_of(p, (1 << 15) - 1), 2147418112);
+  for (const int nodes : {1 << 15, 1 << 16, 1 << 20}) {
+    EXPECT_THROW(devices_of(p, nodes), Error) << nodes;
+  }
+}
+
 TEST(HardwareTest, AFigureWithoutASourceIsRefused) {
   EXPECT_THAT(error_of(changed("node_hour = 3\nsource = \"made up for a test\"", "node_hour = 3"),
                        Code::kConfig),

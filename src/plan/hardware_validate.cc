@@ -88,6 +88,10 @@ void validate(const HardwareProfile& p, const std::string& file_name) {
              p.training.expert_ranks);
   check_list(check, "training.combine_gbps", p.training.combine_gbps, "training.expert_ranks",
              p.training.expert_ranks);
+  const double memory = p.device.memory_gb, reserve = p.training.reserve_gb;
+  check.need(memory == 0 || reserve < memory, "training.reserve_gb is ", reserve,
+             ", which leaves nothing of device.memory_gb = ", memory,
+             " for a model: lower it by more than ", reserve - memory);
   check_achieved(check, "link", p.link.achieved_gbps, p.link.gbps);
   check_achieved(check, "network", p.network.achieved_gbps, p.network.gbps);
   check.need(

@@ -44,10 +44,10 @@ class Planner {
         paths_(cost::expert_paths(d, layout.nodes, h.device.per_node)),
         links_{h.network_rate(), 1e-6 * h.network.latency_us, h.link_rate(),
                1e-6 * h.link.latency_us} {
-    if (d.experts.layers > 0 && layout.nodes > 1 && links_.network <= 0) {
+    if (d.expert_layers() > 0 && layout.nodes > 1 && links_.network <= 0) {
       lacks(h, "network.gbps and network.nics_per_node", "experts on several nodes need a network");
     }
-    if (layout.devices > 1 && links_.link <= 0 && (layout.tensor > 1 || d.experts.layers > 0)) {
+    if (layout.devices > 1 && links_.link <= 0 && (layout.tensor > 1 || d.expert_layers() > 0)) {
       lacks(h, "link.gbps", "devices of a node that share a model need a link");
     }
   }
@@ -64,23 +64,23 @@ class Planner {
   // The MTP layer over the rows of each sequence's last token, `drafts` times.
   double draft(int batch, int context) const {
     if (o_.drafts == 0) return 0;
-    const cost::PassCost all = pass(batch, context, 1, 1);
+    const cost::PassShape rows = decode_shape(batch, context, 1, 1);
+    const cost::PassCost all = cost::pass_cost(d_, weights_, rows);
     const double table = static_cast<double>(d_.vocab) * d_.hidden;
     const auto matmul = static_cast<double>(d_.parameters.mtp.matmul) / d_.mtp_layers;
-    const double routed =
-        static_cast<double>(d_.experts.topk) * static_cast<double>(d_.experts.parameters);
+    const double routed = d_.mtp_moe ? static_cast<double>(d_.experts.topk) *
+                                           static_cast<double>(d_.experts.parameters)
+                                     : 0.0;
     cost::PassCost one;
     one.dense = {weights_.mtp_dense / layout_.tensor,
                  2.0 * batch * (matmul - table - routed) / layout_.tensor, double(batch)};
     one.head = {weights_.mtp_head / layout_.tensor, 2.0 * batch * table / layout_.tensor,
                 double(batch)};
-    if (d_.experts.layers > 0) {
-      one.expert = {all.expert.bytes / d_.experts.layers, all.expert.flops / d_.experts.layers,
-                    all.expert.rows};
-    }
+    if (d_.mtp_moe) one.expert = cost::expert_layer_cost(d_, weights_, rows).products;
     one.cache_bytes = all.cache_bytes / d_.layers;
     one.attention_flops = all.attention_flops / d_.layers;
-    const double layer = d_.experts.layers > 0 ? direct(batch) : 0;
+    one.attention_rows = all.attention_rows;
+    const double layer = d_.mtp_moe ? direct(batch) : 0;
     return o_.drafts * (cost::pass_time(one, 1, rates_).total() - rates_.pass_seconds + layer);
   }
 
@@ -128,7 +128,7 @@ class Planner {
     s.sequences = sequences;
     s.context = context;
     s.logits = logits;
-    s.cache_bytes_per_token = static_cast<double>(cost::cache_bytes_per_token(d_, o_.cache_bytes));
+    s.cache_bytes_per_token = static_cast<double>(cost::cache_bytes_per_token(d_, o_.cache));
     s.absorbed = decode || h_.achieved.absorbed_prefill;
     // More devices than experts: some hold copies, and each then sees its share of the tokens.
     s.expert_devices = std::min(layout_.devices, std::max(1, d_.experts.experts));
@@ -136,10 +136,10 @@ class Planner {
     s.tensor_devices = layout_.tensor;
     return s;
   }
-  cost::PassCost pass(int batch, int context, int each, int parts) const {
+  cost::PassShape decode_shape(int batch, int context, int each, int parts) const {
     const int sequences = (batch + parts - 1) / parts;
     const int rows = sequences * each;
-    return cost::pass_cost(d_, weights_, shape(rows, sequences, context, rows, true));
+    return shape(rows, sequences, context, rows, true);
   }
   double tokens_of_a_device(double rows) const { return rows / layout_.tensor; }
   double direct(double rows) const {
@@ -157,7 +157,8 @@ class Planner {
     c.batch = batch;
     c.context = context;
     c.overlapped = parts > 1;
-    const cost::PassCost cost = pass(batch, context, each, parts);
+    const cost::PassCost cost =
+        cost::pass_cost(d_, weights_, decode_shape(batch, context, each, parts));
     c.time = cost::pass_time(cost, d_.layers, rates_);
     for (double* x : {&c.time.dense, &c.time.experts, &c.time.attention, &c.time.overhead,
                       &c.time.memory, &c.time.compute}) {
@@ -233,6 +234,16 @@ cost::RateCurve curve_of(const RatesProfile& r, model::WeightFormat weights) {
   return {};
 }
 
+// Nodes of as many layouts as so many nodes of work keep busy.
+std::int64_t whole_layouts(double nodes, const ServeLayout& layout) {
+  constexpr double kMostNodes = 0x1p53;
+  if (!(nodes <= kMostNodes)) {
+    throw Error(Code::kUsage, cat("--requests would keep ", nodes, " nodes busy; at most ",
+                                  kMostNodes, " can be counted."));
+  }
+  return layout.nodes * static_cast<std::int64_t>(std::ceil(nodes / layout.nodes));
+}
+
 Split split_of(const Planner& planner, const InferOptions& o, const MemoryFit& memory,
                const ServeLayout& layout, const HardwareProfile& h, const PrefillCase& prefill) {
   Split s;
@@ -254,11 +265,8 @@ Split split_of(const Planner& planner, const InferOptions& o, const MemoryFit& m
   s.prefill_per_decode = prefill_work / decode_work;
   s.per_million_request = (prefill_work + decode_work) * h.node_hour() / 3600 / o.output * 1e6;
   if (o.requests_per_s > 0) {
-    const auto units = [&](double work) {
-      return layout.nodes * static_cast<int>(std::ceil(work * o.requests_per_s / layout.nodes));
-    };
-    s.prefill_nodes = units(prefill_work);
-    s.decode_nodes = units(decode_work);
+    s.prefill_nodes = whole_layouts(prefill_work * o.requests_per_s, layout);
+    s.decode_nodes = whole_layouts(decode_work * o.requests_per_s, layout);
   }
   return s;
 }

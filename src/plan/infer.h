@@ -14,6 +14,7 @@
 // Paper:   "Insights into DeepSeek-V3" 2.3 (the bound by communication, MTP); V3 report 3.4.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -30,7 +31,7 @@ struct InferOptions {
   int nodes = 0;   // 0: as few as the weights and the smallest case fit on
   int tensor = 0;  // devices that share the dense weights; 0: 1, or as many as are needed to fit
   model::WeightFormat weights = model::WeightFormat::kFp8;
-  double cache_bytes = 2;                       // of a cached number
+  cost::CacheFormat cache = cost::CacheFormat::kBf16;
   std::vector<int> batches{1, 8, 32, 64, 128};  // sequences of each group of `tensor` devices
   std::vector<int> contexts{4096, 32768};       // tokens in the cache
   int prompt = 4096;                            // tokens of a prompt
@@ -104,8 +105,8 @@ struct Split {
   double decode_per_node = 0;      // new tokens per second
   double prefill_per_decode = 0;   // nodes of prefill per node of decoding
   double per_million_request = 0;  // money per million new tokens, their prompts included
-  int prefill_nodes = 0;           // for requests_per_s; whole nodes, decode in whole layouts
-  int decode_nodes = 0;
+  std::int64_t prefill_nodes = 0;  // for requests_per_s, in whole layouts
+  std::int64_t decode_nodes = 0;
 };
 
 struct InferPlan {

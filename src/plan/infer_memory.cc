@@ -1,8 +1,10 @@
 // Which layout a model fits on, or by how much it does not.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "base/error.h"
+#include "cost/divisors.h"
 #include "plan/infer.h"
 
 namespace cachalot::plan {
@@ -12,36 +14,41 @@ namespace {
 using cost::Decoder;
 
 double gigabytes(double bytes) { return std::round(bytes / 1e8) / 10; }
+// All digits of a count.
+std::int64_t whole(double count) {
+  constexpr double kMost = 0x1p53;
+  return static_cast<std::int64_t>(std::min(count, kMost));
+}
 
 double routed_bytes(const Decoder& d, model::WeightFormat format) {
   return cost::bytes_per_weight(format) * static_cast<double>(d.experts.parameters);
 }
-int layers_with_experts(const Decoder& d) {
-  return d.experts.layers == 0 ? 0 : d.experts.layers + d.mtp_layers;
-}
 
-// Where the smallest case fits, too.
-double smallest_case(const Decoder& d, const InferOptions& o) {
+// Tokens that a device caches in the smallest case, as decode_case counts them.
+double smallest_case(const InferOptions& o) {
   const int batch = *std::min_element(o.batches.begin(), o.batches.end());
   const int context = *std::min_element(o.contexts.begin(), o.contexts.end());
-  return static_cast<double>(cost::cache_bytes_per_token(d, o.cache_bytes)) * batch * context;
+  return static_cast<double>(batch) * (context + 1.0);
 }
 
 bool fits(const Decoder& d, const HardwareProfile& h, const InferOptions& o,
           const ServeLayout& layout) {
   const MemoryFit m = memory_fit(d, h, o, layout);
-  return m.free() >= smallest_case(d, o) * m.cache_per_token /
-                         static_cast<double>(cost::cache_bytes_per_token(d, o.cache_bytes));
+  return m.free() >= smallest_case(o) * m.cache_per_token;
+}
+
+// Devices that may share the dense weights: within a node, each with as many heads.
+int most_tensor(const Decoder& d, const HardwareProfile& h) {
+  return std::gcd(h.device.per_node, d.heads);
 }
 
 ServeLayout layout_of(const Decoder& d, const HardwareProfile& h, int nodes, int tensor) {
   ServeLayout layout;
   layout.nodes = nodes;
-  layout.devices = nodes * h.device.per_node;
+  layout.devices = devices_of(h, nodes);
   layout.tensor = tensor;
-  if (d.experts.layers > 0) {
-    layout.experts_per_device =
-        std::max(1, (d.experts.experts + layout.devices - 1) / layout.devices);
+  if (d.expert_layers() > 0) {
+    layout.experts_per_device = 1 + (d.experts.experts - 1) / layout.devices;
   }
   return layout;
 }
@@ -49,9 +56,8 @@ ServeLayout layout_of(const Decoder& d, const HardwareProfile& h, int nodes, int
 // The smallest layout that fits with `nodes`; its tensor is 0 where none does.
 ServeLayout with_nodes(const Decoder& d, const HardwareProfile& h, const InferOptions& o,
                        int nodes) {
-  for (int tensor = 1; tensor <= h.device.per_node; tensor *= 2) {
+  for (const int tensor : cost::divisors(most_tensor(d, h))) {
     if (o.tensor > 0 && tensor != o.tensor) continue;
-    if (h.device.per_node % tensor != 0) continue;
     const ServeLayout layout = layout_of(d, h, nodes, tensor);
     if (fits(d, h, o, layout)) return layout;
   }
@@ -64,7 +70,7 @@ ServeLayout with_nodes(const Decoder& d, const HardwareProfile& h, const InferOp
 int fewest_nodes(const Decoder& d, const HardwareProfile& h, const InferOptions& o) {
   constexpr int kMostNodes = 1 << 14;
   const int useful =
-      d.experts.layers > 0 && h.network_rate() > 0
+      d.expert_layers() > 0 && h.network_rate() > 0
           ? std::max(1, (d.experts.experts + h.device.per_node - 1) / h.device.per_node)
           : 1;
   for (int nodes = 1; nodes <= std::min(useful, kMostNodes); ++nodes) {
@@ -87,37 +93,56 @@ std::string smaller_formats(const Decoder& d, const HardwareProfile& h, InferOpt
   return list;
 }
 
+// "a; or b".
+void advise(std::string& list, const std::string& text) {
+  list += cat(list.empty() ? "" : "; or ", text);
+}
+
+std::string advice(const Decoder& d, const HardwareProfile& h, const InferOptions& o, int nodes,
+                   const MemoryFit& m) {
+  std::string list;
+  // Weights that leave room are not what is in the way.
+  const double tokens = std::floor(m.free() / m.cache_per_token);
+  if (tokens >= 1) {
+    advise(list,
+           cat("lower --batch or --context: beside the weights there is room for ", whole(tokens),
+               " tokens on each device, and the smallest case has ", whole(smallest_case(o))));
+  }
+  const int more = fewest_nodes(d, h, o);
+  if (more > nodes) advise(list, cat("use --nodes ", more));
+  const std::string smaller = smaller_formats(d, h, o, nodes);
+  if (!smaller.empty()) advise(list, cat("store the weights in ", smaller, " (--precision)"));
+  if (o.tensor > 0 && o.tensor < most_tensor(d, h) && tokens < 1) {
+    advise(list, cat("share the dense weights between more devices than --tensor ", o.tensor));
+  }
+  if (!list.empty()) return list;
+  return "take devices with more memory: what is not routed experts is shared within a node at "
+         "most";
+}
+
 [[noreturn]] void refuse(const Decoder& d, const HardwareProfile& h, const InferOptions& o,
                          int nodes) {
-  const int tensor = o.tensor > 0 ? o.tensor : h.device.per_node;
-  const ServeLayout layout = layout_of(d, h, nodes, tensor);
-  const MemoryFit m = memory_fit(d, h, o, layout);
-  const double cache = smallest_case(d, o) * m.cache_per_token /
-                       static_cast<double>(cost::cache_bytes_per_token(d, o.cache_bytes));
-  std::string what = cat(
-      d.name, " with weights in ", model::name(o.weights), " does not fit on ", nodes,
-      nodes == 1 ? " node" : " nodes", " of ", h.name, ": each ", h.device.name, " would hold ",
-      gigabytes(m.weights()), " GB of weights and ", gigabytes(cache),
-      " GB of cache for the smallest case, and has ", gigabytes(m.available), " GB (",
-      gigabytes(1e9 * h.device.memory_gb),
-      " GB less the reserve): ", gigabytes(m.weights() + cache - m.available), " GB too much. ");
-  const int more = fewest_nodes(d, h, o);
-  const std::string smaller = smaller_formats(d, h, o, nodes);
-  std::string advice;
-  const auto advise = [&](const std::string& text) {
-    advice += cat(advice.empty() ? "" : "; or ", text);
-  };
-  if (more > nodes) advise(cat("use --nodes ", more));
-  if (!smaller.empty()) advise(cat("store the weights in ", smaller, " (--precision)"));
-  if (o.tensor > 0 && o.tensor < h.device.per_node) {
-    advise(cat("share the dense weights between more devices than --tensor ", o.tensor));
-  }
-  if (advice.empty()) {
-    advise(
-        "take devices with more memory: what is not routed experts is shared within a node at "
-        "most");
-  }
-  throw Error(Code::kUnsupported, what + "To change: " + advice + ".");
+  const int tensor = o.tensor > 0 ? o.tensor : most_tensor(d, h);
+  const MemoryFit m = memory_fit(d, h, o, layout_of(d, h, nodes, tensor));
+  const double cache = smallest_case(o) * m.cache_per_token;
+  throw Error(Code::kUnsupported,
+              cat(d.name, " with weights in ", model::name(o.weights), " does not fit on ", nodes,
+                  nodes == 1 ? " node" : " nodes", " of ", h.name, ": each ", h.device.name,
+                  " would hold ", gigabytes(m.weights()), " GB of weights and ", gigabytes(cache),
+                  " GB of cache for the smallest case, and has ", gigabytes(m.available), " GB (",
+                  gigabytes(1e9 * h.device.memory_gb),
+                  " GB less the reserve): ", gigabytes(m.weights() + cache - m.available),
+                  " GB too much. To change: ", advice(d, h, o, nodes, m), "."));
+}
+
+void check_tensor(const Decoder& d, const HardwareProfile& h, int tensor) {
+  const int most = most_tensor(d, h);
+  if (tensor == 0 || most % tensor == 0) return;
+  const bool heads = h.device.per_node % tensor == 0;
+  throw Error(Code::kUsage, cat("--tensor ", tensor, " does not divide the ",
+                                heads ? cat(d.heads, " attention heads of ", d.name)
+                                      : cat(h.device.per_node, " devices of a node of ", h.name),
+                                "; take ", cost::divisors_near(most, tensor), "."));
 }
 
 }  // namespace
@@ -126,11 +151,11 @@ MemoryFit memory_fit(const Decoder& d, const HardwareProfile& h, const InferOpti
                      const ServeLayout& layout) {
   MemoryFit m;
   const double each = routed_bytes(d, o.weights);
-  const double all = each * layers_with_experts(d) * d.experts.experts;
+  const double all = each * d.expert_layers() * d.experts.experts;
   m.dense = (cost::stored_bytes(d, o.weights) - all) / layout.tensor;
-  m.experts = each * layers_with_experts(d) * layout.experts_per_device;
+  m.experts = each * d.expert_layers() * layout.experts_per_device;
   m.available = 1e9 * h.device.memory_gb * (1 - o.reserve);
-  m.cache_per_token = static_cast<double>(cost::cache_bytes_per_token(d, o.cache_bytes)) /
+  m.cache_per_token = static_cast<double>(cost::cache_bytes_per_token(d, o.cache)) /
                       std::max(1, std::min(layout.tensor, d.kv_heads));
   return m;
 }
@@ -141,11 +166,8 @@ ServeLayout choose_layout(const Decoder& d, const HardwareProfile& h, const Infe
                                    "' has no device.memory_gb; without it nothing can be said "
                                    "about what fits."));
   }
-  if (o.tensor > 0 && h.device.per_node % o.tensor != 0) {
-    throw Error(Code::kUsage, cat("--tensor ", o.tensor, " does not divide the ", h.device.per_node,
-                                  " devices of a node of ", h.name, "."));
-  }
-  if (d.experts.layers == 0 && o.nodes > 1) {
+  check_tensor(d, h, o.tensor);
+  if (d.expert_layers() == 0 && o.nodes > 1) {
     // Nodes then are copies of each other, but that is no layout of one model.
     throw Error(Code::kUsage,
                 cat(d.name,

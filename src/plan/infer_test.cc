@@ -5,52 +5,12 @@
 
 #include <cmath>
 
-#include "base/error.h"
+#include "plan/infer_case_test.h"
 
 namespace cachalot::plan {
 namespace {
 
 using ::testing::HasSubstr;
-
-// Round figures, so that a test can say what must come out.
-HardwareProfile box(int per_node = 8) {
-  HardwareProfile h;
-  h.name = "box";
-  h.device.name = "device";
-  h.device.per_node = per_node;
-  h.device.bf16_tflops = 1000;
-  h.device.fp8_tflops = 2000;
-  h.device.memory_gb = 80;
-  h.device.memory_gbps = 3000;
-  h.link.gbps = 200;
-  h.network.gbps = 50;
-  h.network.nics_per_node = per_node;
-  h.price.device_hour = 2;
-  return h;
-}
-
-HardwareProfile server() {
-  HardwareProfile h = box(1);
-  h.device.bf16_tflops = 1;
-  h.device.fp8_tflops = 0;
-  h.device.memory_gb = 400;
-  h.device.memory_gbps = 200;
-  h.link.gbps = 0;
-  h.network = {};
-  return h;
-}
-
-std::string error_of(const cost::Decoder& d, const HardwareProfile& h, const InferOptions& o,
-                     Code code) {
-  try {
-    plan_infer(d, h, o);
-  } catch (const Error& e) {
-    EXPECT_EQ(code, e.code()) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return {};
-}
 
 TEST(InferPlanTest, OneDeviceReadsWhatAPassReads) {
   const cost::Decoder d = cost::load_decoder("deepseek-v2-lite");
@@ -119,6 +79,28 @@ TEST(InferPlanTest, DraftsPayByTheirAcceptance) {
   EXPECT_DOUBLE_EQ(plan_infer(d, box(), o).decode[0].tokens_per_step, 1.75);
   EXPECT_THAT(error_of(cost::load_decoder("kimi-k2"), box(), o, Code::kUsage),
               HasSubstr("has no MTP layer"));
+}
+
+// The MTP layer's attention shares cached rows like any other layer's, so it computes at what was
+// measured for so many.
+TEST(InferPlanTest, DraftsTakeTimeWhereAttentionWasMeasured) {
+  HardwareProfile h = server();
+  h.device.memory_gb = 1000;
+  h.rates.rows = {1, 64, 4096};
+  h.rates.attention_gflops = {10, 400, 800};
+  InferOptions o;
+  o.batches = {1, 8};
+  o.contexts = {512};
+  const cost::Decoder d = cost::load_decoder("deepseek-v3");
+  const InferPlan plain = plan_infer(d, h, o);
+  o.drafts = 1;
+  o.acceptance = 0.8;
+  const InferPlan drafted = plan_infer(d, h, o);
+  for (std::size_t i = 0; i < plain.decode.size(); ++i) {
+    EXPECT_TRUE(std::isfinite(drafted.decode[i].step));
+    EXPECT_GT(drafted.decode[i].step, plain.decode[i].step);
+    EXPECT_LT(drafted.decode[i].step, 2.5 * plain.decode[i].step);
+  }
 }
 
 TEST(InferPlanTest, WhatDoesNotFitSaysByHowMuchAndWhatToChange) {
@@ -199,6 +181,15 @@ TEST(InferPlanTest, PrefillAndDecodingAreSizedForTheirWork) {
   EXPECT_GE(s.decode_nodes * s.decode_per_node, 100.0 * o.output);
   EXPECT_GE(s.prefill_nodes * s.prefill_per_node, 100.0 * o.prompt);
   EXPECT_EQ(s.decode_nodes % 4, 0);
+  // More than an int counts.
+  o.requests_per_s = 1e12;
+  const Split many = *plan_infer(d, box(), o).split;
+  EXPECT_GT(many.prefill_nodes, std::int64_t{1} << 31);
+  EXPECT_NEAR(static_cast<double>(many.prefill_nodes) / (1e12 * o.prompt / s.prefill_per_node), 1,
+              1e-6);
+  o.requests_per_s = 1e300;
+  EXPECT_THAT(error_of(d, box(), o, Code::kUsage), HasSubstr("can be counted"));
+  o.requests_per_s = 0;
   o.hit_rate = 0.5;
   EXPECT_NEAR(plan_infer(d, box(), o).split->prefill_per_decode, s.prefill_per_decode / 2, 1e-9);
 }

@@ -15,6 +15,8 @@ TEST(PublishedTest, TheFormulasGiveThePrintedDigits) {
                                     "Qwen-2.5 72B",
                                     "LLaMA-3.1 405B",
                                     "tokens per second",
+                                    "MPFT, bubble, s",
+                                    "MRFT, bubble, s",
                                     "V3, activated with embedding and head, 1e9",
                                     "V3, MTP layer, 1e9",
                                     "V3, MTP layer, activated, 1e9"};
@@ -40,6 +42,13 @@ TEST(PublishedTest, InconsistentFiguresComeWithTheirComputation) {
     if (c.what == "LLaMA-3.1 405B") {
       EXPECT_NEAR(c.computed, 2473.2, 0.05);
       EXPECT_THAT(c.note, ::testing::HasSubstr("2447.85"));
+    }
+    if (c.what == "MPFT, bubble, s") {
+      // By hand: F&B 13.95 / 97, W 0.48 / 15, b (1.99 - 8 W) / 23.
+      const double pair = 13.95 / 97, w = 0.48 / 15, b = (1.99 - 8 * w) / 23;
+      EXPECT_NEAR(c.computed, 7 * (pair + b + w - 3 * w), 1e-12);
+      EXPECT_NEAR(c.computed, 1.09, 0.005);
+      EXPECT_THAT(c.note, ::testing::HasSubstr("F&B = 143.8, B = 107.4 and W = 32.0 ms"));
     }
   }
 }

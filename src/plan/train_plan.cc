@@ -69,8 +69,8 @@ TrainPlan plan_training(const model::Config& config, const HardwareProfile& hard
       cost::published_bubble(layout.schedule, layout.stages(), mean_of(plan.times));
   for (std::size_t rank = 0; rank < schedule.ranks.size(); ++rank) {
     const int r = static_cast<int>(rank);
-    plan.memory.push_back(
-        cost::train_memory(config, layout, plan.stages, schedule, plan.simulation, r));
+    plan.memory.push_back(cost::train_memory(config, layout, plan.stages, schedule, r,
+                                             plan.simulation.ranks[rank].peak_pieces));
     plan.optimizer = std::max(plan.optimizer, clock.optimizer_seconds(cost::device_parameters(
                                                   config, layout, plan.stages, schedule, r)));
   }

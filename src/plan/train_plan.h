@@ -7,8 +7,9 @@
 // Paper:   "Insights into DeepSeek-V3" table 4 (the parts, and what MFU counts); V3 report table 1.
 #pragma once
 
-#include <memory>
+#include <limits>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "plan/train_time.h"
@@ -61,16 +62,26 @@ struct LayoutChoice {
   std::optional<cost::ScheduleKind> schedule;
   std::optional<cost::Recompute> recompute;
 };
+// What a search tries, unless it is fixed: pipelines of at most so many ranks, and experts dealt
+// out to groups of 1, 2, 4, ... devices.
+inline constexpr int kMostPipeline = 64;
+std::vector<int> expert_groups(int experts, int devices);
+
 struct LayoutSearch {
   std::vector<TrainPlan> best;  // those that fit, fastest first, at most `keep`
   int tried = 0;
   int impossible = 0;
-  int too_large = 0;
-  std::string nearest_miss;    // why the smallest of the too large ones does not fit
-  std::string why_impossible;  // of the last impossible one
+  int too_large = 0;  // of those that are possible
 };
-// `base` gives devices, batch, sequence and precision.
+// `base` gives devices, batch, sequence and precision. Of the layouts that take less than
+// `below_seconds` a step those are found that no other is faster than; what cannot be one of them
+// (least_needs) is not simulated.
 LayoutSearch search_layouts(const model::Config& config, const HardwareProfile& hardware,
-                            const cost::Layout& base, const LayoutChoice& fixed, int keep = 8);
+                            const cost::Layout& base, const LayoutChoice& fixed, int keep = 8,
+                            double below_seconds = std::numeric_limits<double>::infinity());
+// Where that found nothing at all: what is in the way of a layout as fixed, or, where some are
+// possible, why the one that needs least memory does not fit.
+std::string why_no_layout(const model::Config& config, const HardwareProfile& hardware,
+                          const cost::Layout& base, const LayoutChoice& fixed);
 
 }  // namespace cachalot::plan

@@ -91,6 +91,7 @@ TrainClock::TrainClock(const model::Config& config, const cost::Layout& layout,
     throw Error(Code::kConfig, cat("hardware profile '", hardware.name,
                                    "': device.memory_gbps is not known; training needs it."));
   }
+  parts_ = parts();
 }
 
 double TrainClock::sustained() const noexcept { return or_one(hardware_.training.sustained); }
@@ -286,35 +287,46 @@ LayerTime TrainClock::head() const {
   return t;
 }
 
-LayerTime TrainClock::mtp_layer() const {
-  LayerTime t = layer(config_.is_moe_layer(config_.num_hidden_layers));
-  LayerTime own;
-  own.products = (1.0 / layout_.tensor) *
-                 linear(other_arithmetic_, tokens_, 2.0 * config_.hidden_size, config_.hidden_size);
-  own.accumulation = (1.0 / layout_.tensor) * accumulate(cost::layer_sizes(config_).projection);
-  t += own;
-  t += head();
+LayerTime TrainClock::projection() const {
+  const double share = 1.0 / layout_.tensor;
+  LayerTime t;
+  t.products =
+      share * linear(other_arithmetic_, tokens_, 2.0 * config_.hidden_size, config_.hidden_size);
+  t.accumulation = share * accumulate(cost::layer_sizes(config_).projection);
   return t;
+}
+
+TrainClock::Parts TrainClock::parts() const {
+  const bool has_mtp = config_.num_nextn_predict_layers > 0;
+  bool has_dense = false, has_moe = false;
+  for (int i = 0; i < config_.num_hidden_layers + (has_mtp ? 1 : 0); ++i) {
+    (config_.is_moe_layer(i) ? has_moe : has_dense) = true;
+  }
+  Parts p;
+  if (has_dense) p.dense = layer(false);
+  if (has_moe) p.moe = layer(true);
+  p.head = head();
+  if (has_mtp) {
+    p.mtp = config_.is_moe_layer(config_.num_hidden_layers) ? p.moe : p.dense;
+    p.mtp += projection();
+    p.mtp += p.head;
+  }
+  return p;
 }
 
 cost::StageUnits TrainClock::units() const {
   const auto all = [](const LayerTime& t) { return t.computing().sum(); };
   const bool moe = config_.is_moe_layer(config_.num_hidden_layers - 1);
-  return {all(layer(moe)), 0,
-          all(head()) + (config_.num_nextn_predict_layers > 0
-                             ? config_.num_nextn_predict_layers * all(mtp_layer())
-                             : 0)};
+  return {all(moe ? parts_.moe : parts_.dense), 0,
+          all(parts_.head) + config_.num_nextn_predict_layers * all(parts_.mtp)};
 }
 
 LayerTime TrainClock::stage(const cost::Stage& stage) const {
   LayerTime t;
-  for (int i = 0; i < stage.dense_layers; ++i) t += layer(false);
-  if (stage.moe_layers > 0) {
-    const LayerTime one = layer(true);
-    for (int i = 0; i < stage.moe_layers; ++i) t += one;
-  }
-  for (int i = 0; i < stage.mtp_layers; ++i) t += mtp_layer();
-  if (stage.head) t += head();
+  for (int i = 0; i < stage.dense_layers; ++i) t += parts_.dense;
+  for (int i = 0; i < stage.moe_layers; ++i) t += parts_.moe;
+  for (int i = 0; i < stage.mtp_layers; ++i) t += parts_.mtp;
+  if (stage.head) t += parts_.head;
   return t;
 }
 

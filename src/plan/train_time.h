@@ -12,6 +12,7 @@
 // Paper:   V3 report 3.2 and 3.3; "Insights into DeepSeek-V3" 4.
 #pragma once
 
+#include "cost/schedule_simulate.h"
 #include "cost/train_traffic.h"
 #include "plan/hardware.h"
 
@@ -37,14 +38,13 @@ struct LayerTime {
   LayerTime& operator+=(const LayerTime& other) noexcept;
 };
 
+// A layer takes as long whatever the pipeline: where only that changes in `layout`, the same clock
+// goes on telling the time of stages, of sends and of the optimizer.
 class TrainClock {
  public:
   TrainClock(const model::Config& config, const cost::Layout& layout,
              const HardwareProfile& hardware);
 
-  LayerTime layer(bool moe) const;
-  LayerTime head() const;       // logits, their softmax, one time
-  LayerTime mtp_layer() const;  // with its projection and its head
   cost::StageUnits units() const;
   // The whole of a stage, and as the schedule's simulation wants it.
   LayerTime stage(const cost::Stage& stage) const;
@@ -57,6 +57,16 @@ class TrainClock {
   double product_seconds(Arithmetic arithmetic, double m, double n, double k) const;
 
  private:
+  // What a model consists of, each part timed once; those it has not take no time.
+  struct Parts {
+    LayerTime dense, moe;  // a layer
+    LayerTime head;        // logits, their softmax, one time
+    LayerTime mtp;         // a layer with its projection and its head
+  };
+  Parts parts() const;
+  LayerTime layer(bool moe) const;
+  LayerTime head() const;
+  LayerTime projection() const;  // of an MTP layer
   PassSeconds linear(Arithmetic arithmetic, double rows, double in, double out) const;
   LayerTime attention_block() const;
   LayerTime feed_forward(bool moe) const;
@@ -74,6 +84,7 @@ class TrainClock {
   Arithmetic linear_arithmetic_;
   Arithmetic other_arithmetic_;
   double tokens_;  // of a micro-batch
+  Parts parts_;
 };
 
 // What products of a training precision are computed in, and what attention and head are.

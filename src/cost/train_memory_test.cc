@@ -1,0 +1,122 @@
+#include "cost/train_memory.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+namespace cachalot::cost {
+namespace {
+
+model::Config config() {
+  model::Config c;
+  c.vocab_size = 1000;
+  c.hidden_size = 64;
+  c.intermediate_size = 128;
+  c.moe_intermediate_size = 32;
+  c.num_hidden_layers = 4;
+  c.first_k_dense_replace = 1;
+  c.num_attention_heads = 4;
+  c.kv_lora_rank = 48;
+  c.qk_nope_head_dim = 16;
+  c.qk_rope_head_dim = 8;
+  c.v_head_dim = 16;
+  c.n_shared_experts = 1;
+  c.route.experts = 16;
+  c.route.topk = 4;
+  return c;
+}
+
+Layout layout(int devices, TrainPrecision precision) {
+  Layout l;
+  l.devices = l.devices_per_node = devices;
+  l.batch = 8 * devices;
+  l.precision = precision;
+  return l;
+}
+
+TrainMemory memory(const model::Config& c, const Layout& l, int pieces = 1) {
+  const Schedule outline{l.schedule, l.stages(), l.micro_batches(), {}};
+  return train_memory(c, l, split_stages(c, l, {}), outline, 0, pieces);
+}
+
+double parameters_of(const model::Config& c, const Layout& l) {
+  const Schedule outline{l.schedule, l.stages(), l.micro_batches(), {}};
+  return device_parameters(c, l, split_stages(c, l, {}), outline, 0).sum();
+}
+
+// What products read in f32 is the master. Where copies share the optimiser each has a part of it,
+// and needs the rest all the same.
+TEST(TrainMemoryTest, EveryDeviceHasAllItsWeightsInF32) {
+  const model::Config c = config();
+  for (const int devices : {1, 2, 8}) {
+    Layout l = layout(devices, TrainPrecision::kF32);
+    const double p = parameters_of(c, l);
+    const TrainMemory m = memory(c, l);
+    EXPECT_DOUBLE_EQ(m.optimizer, 12 * p / devices);
+    EXPECT_DOUBLE_EQ(m.weights + 4 * p / devices, 4 * p) << devices;
+    l.expert = devices;  // experts lie on one device each, and their master with them
+    const TrainMemory dealt = memory(c, l);
+    const double experts = 3.0 * 3 * 64 * 32 * 16 / devices, rest = parameters_of(c, l) - experts;
+    EXPECT_DOUBLE_EQ(dealt.weights, 4 * (rest - rest / devices)) << devices;
+  }
+}
+
+TEST(TrainMemoryTest, SharingTheOptimizerSavesMemoryInEveryPrecision) {
+  const model::Config c = config();
+  for (const auto precision : {TrainPrecision::kF32, TrainPrecision::kBf16, TrainPrecision::kFp8}) {
+    Layout l = layout(8, precision);
+    const double shared = memory(c, l).sum();
+    l.shard_optimizer = false;
+    EXPECT_LT(shared, memory(c, l).sum()) << name(precision);
+  }
+}
+
+TEST(TrainMemoryTest, ADenseMtpLayerKeepsWhatADenseLayerKeeps) {
+  model::Config c = config();
+  const Layout l = layout(1, TrainPrecision::kBf16);
+  const double without = memory(c, l).activations;
+  c.num_nextn_predict_layers = 1;
+  const auto more = [&] { return (memory(c, l).activations - without) / l.sequence; };
+  EXPECT_NEAR(more(), sum(kept_per_token(c, l, true)), 1e-6);
+  c.first_k_dense_replace = 2;
+  c.moe_layer_freq = 3;  // layers 3 and 6 have experts
+  c.num_nextn_predict_layers = 0;
+  const double sparse = memory(c, l).activations;
+  c.num_nextn_predict_layers = 1;  // layer 4
+  EXPECT_NEAR((memory(c, l).activations - sparse) / l.sequence, sum(kept_per_token(c, l, false)),
+              1e-6);
+}
+
+// Whatever the pipeline: the fullest rank of any of them has as much.
+TEST(TrainMemoryTest, NoPipelineHasFewerActivations) {
+  const model::Config c = config();
+  for (const ScheduleKind kind : kScheduleKinds) {
+    for (const int pipeline : {1, 2, 4}) {
+      for (const auto recompute : {Recompute::kNone, Recompute::kSelective, Recompute::kFull}) {
+        for (const int batch : {4, 8, 32}) {
+          Layout l = layout(4, TrainPrecision::kFp8);
+          l.batch = batch;
+          l.pipeline = pipeline;
+          l.schedule = kind;
+          l.recompute = recompute;
+          if (first_problem(c, l) != LayoutProblem::kNone) continue;
+          const Schedule outline{kind, l.stages(), l.micro_batches(), {}};
+          const auto stages = split_stages(c, l, {1, 0, 1.5});
+          double most = 0;
+          for (int r = 0; r < pipeline; ++r) {
+            const int pieces = kind == ScheduleKind::k1F1B
+                                   ? std::min(pipeline - r, l.micro_batches())
+                                   : std::min(l.stages(), l.micro_batches());
+            const TrainMemory m = train_memory(c, l, stages, outline, r, pieces);
+            most = std::max(most, m.activations + m.working);
+          }
+          EXPECT_LE(least_activations(c, l), most * (1 + 1e-12))
+              << name(kind) << " " << pipeline << " " << name(recompute) << " " << batch;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace cachalot::cost
