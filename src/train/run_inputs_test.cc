@@ -33,7 +33,7 @@ TEST_F(RunInputs, TextsEndWhereTheTokenizerSaysNotTheConfig) {
   foreign.eos_token_ids = {7};
   const fs::path file = dir_.path() / "foreign.json";
   write_text(file, model::to_json(foreign));
-  const auto trained = [&](Recipe r, const std::string& name) {
+  const auto trained = [&](const Recipe& r, const std::string& name) {
     return model::load_config(run(sizes_from(r, file, {}), name).checkpoint);
   };
   const model::Config bpe = trained(recipe({"schedule.steps=2"}), "bpe");
