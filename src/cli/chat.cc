@@ -52,12 +52,14 @@ class Conversation {
 
   // Throws what was wrong with this line, or went wrong with its answer; the conversation goes on.
   void turn(const std::string& line) {
+    const auto forgotten = forgotten_;
     try {
       require_utf8(line, "standard input");
       messages_.push_back({"user", line});
       answer();
     } catch (const Error& e) {
       if (!messages_.empty() && messages_.back().role == "user") messages_.pop_back();
+      forgotten_ = forgotten;  // for a message that is gone itself
       turns_.push_back({{"finish", infer::name(infer::Finish::kError)}, {"error", e.what()}});
       throw;
     }

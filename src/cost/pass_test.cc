@@ -5,28 +5,12 @@
 #include <cmath>
 
 #include "cost/cost.h"
+#include "cost/cost_case_test.h"
 
 namespace cachalot::cost {
 namespace {
 
-model::Config config() {
-  model::Config c;
-  c.vocab_size = 1000;
-  c.hidden_size = 64;
-  c.intermediate_size = 128;
-  c.moe_intermediate_size = 32;
-  c.num_hidden_layers = 3;
-  c.first_k_dense_replace = 1;
-  c.num_attention_heads = 4;
-  c.kv_lora_rank = 48;
-  c.qk_nope_head_dim = 16;
-  c.qk_rope_head_dim = 8;
-  c.v_head_dim = 16;
-  c.n_shared_experts = 1;
-  c.route.experts = 16;
-  c.route.topk = 4;
-  return c;
-}
+model::Config config() { return small_config(3); }
 
 TEST(PassCostTest, OneTokenIsDecodeOfTheOlderFormula) {
   const model::Config c = config();
