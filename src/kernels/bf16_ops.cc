@@ -116,6 +116,8 @@ void gather_rows_bf16(const Context& ctx, const GatherRowsBf16& a) {
 }
 void rope_bf16(const Context& ctx, const RopeBf16& a) {
   check_shapes(a);
+  require_shape(a.x.empty() || a.x.data != nullptr || ctx.device != nullptr, "rope_bf16: x [",
+                a.x.rows, ", ", a.x.cols, "] has no memory; rotating in place is for devices");
   ctx.ops().rope_bf16(ctx, a);
 }
 void combine_bf16(const Context& ctx, const CombineBf16& a) {

@@ -53,7 +53,9 @@ void combine_bf16_ref(const Context& ctx, const CombineBf16& a);
 
 // out = x with its rope columns rotated, as Rope<float> would in place.
 struct RopeBf16 {
-  MatView<const float> x;          // [T, heads * head_stride]
+  // [T, heads * head_stride]; the shape alone (no memory): out's own, in place. That only on a
+  // device.
+  MatView<const float> x;
   int heads = 0, head_stride = 0;  // head h begins at column h * head_stride
   int offset = 0;                  // of the rope columns in a head; cos.cols pairs
   MatView<const float> cos, sin;   // [T, R / 2]

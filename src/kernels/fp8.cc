@@ -171,8 +171,17 @@ void gemm_fp8_ref(const Context& ctx, std::span<const Fp8Gemm> problems) {
 }
 
 void require_fp8(std::string_view op, std::string_view operand, const Fp8View& m, int rows,
-                 int cols) {
-  require_size(op, operand, m, rows, cols);
+                 int cols, bool may_be_transposed) {
+  if (m.transposed) {
+    require_shape(may_be_transposed && m.tile != ScaleTile::kRow, op, ": ", operand, " [", m.rows,
+                  ", ", m.cols, "] in tiles of ", name(m.tile),
+                  " has transposed codes; give it rows of codes");
+    require_shape(m.rows == rows && m.cols == cols && (m.cols <= 1 || m.stride >= m.rows), op, ": ",
+                  operand, " is [", m.rows, ", ", m.cols, "] with columns ", m.stride,
+                  " apart but has to be [", rows, ", ", cols, "]");
+  } else {
+    require_size(op, operand, m, rows, cols);
+  }
   if (m.empty()) return;
   require_shape(m.codes != nullptr && m.scales != nullptr, op, ": ", operand, " [", m.rows, ", ",
                 m.cols, "] has no memory for its ", m.codes == nullptr ? "codes" : "scales",
@@ -184,6 +193,12 @@ void require_fp8(std::string_view op, std::string_view operand, const Fp8View& m
                 " apart; the stride has to cover a row");
 }
 
+void require_device(const Context& ctx, std::string_view op, bool asks_for_it) {
+  require_shape(!asks_for_it || ctx.device != nullptr, op,
+                ": transposed codes and bf16 beside codes are for devices, but operands lie with "
+                "the host; give it rows of codes, and floats");
+}
+
 void check_shapes(const QuantizeFp8& a) {
   constexpr std::string_view kOp = "quantize_fp8";
   require_shape(a.x.dtype == DType::kF32 || a.x.dtype == DType::kBF16, kOp, ": x is ",
@@ -192,14 +207,14 @@ void check_shapes(const QuantizeFp8& a) {
                 " elements apart but hold ", a.x.cols, "; the stride has to be at least that");
   require_shape(a.x.empty() || a.x.data != nullptr, kOp, ": x [", a.x.rows, ", ", a.x.cols,
                 "] has no memory");
-  require_fp8(kOp, "out", a.out, a.x.rows, a.x.cols);
-  if (!a.also.empty()) require_fp8(kOp, "also", a.also, a.x.rows, a.x.cols);
+  require_fp8(kOp, "out", a.out, a.x.rows, a.x.cols, true);
+  if (!a.also.empty()) require_fp8(kOp, "also", a.also, a.x.rows, a.x.cols, true);
 }
 
 void check_shapes(const RequantizeFp8& a) {
   constexpr std::string_view kOp = "requantize_fp8";
   require_fp8(kOp, "x", a.x, a.x.rows, a.x.cols);
-  require_fp8(kOp, "out", a.out, a.x.rows, a.x.cols);
+  require_fp8(kOp, "out", a.out, a.x.rows, a.x.cols, true);
 }
 
 void check_shapes(const DequantizeFp8& a) {
@@ -211,8 +226,8 @@ void check_shapes(const DequantizeFp8& a) {
 
 void check_shapes(const Fp8Gemm& g) {
   constexpr std::string_view kOp = "gemm_fp8";
-  require_fp8(kOp, "a", g.a, g.a.rows, g.a.cols);
-  require_fp8(kOp, "b", g.b, g.b.rows, g.b.cols);
+  require_fp8(kOp, "a", g.a, g.a.rows, g.a.cols, true);
+  require_fp8(kOp, "b", g.b, g.b.rows, g.b.cols, true);
   const int a_m = g.trans_a ? g.a.cols : g.a.rows;
   const int a_k = g.trans_a ? g.a.rows : g.a.cols;
   const int b_k = g.trans_b ? g.b.cols : g.b.rows;
@@ -220,20 +235,34 @@ void check_shapes(const Fp8Gemm& g) {
   require_shape(a_m == g.c.rows && b_n == g.c.cols && a_k == b_k, kOp, ": a [", g.a.rows, ", ",
                 g.a.cols, "]", g.trans_a ? "^T" : "", " times b [", g.b.rows, ", ", g.b.cols, "]",
                 g.trans_b ? "^T" : "", " does not give c [", g.c.rows, ", ", g.c.cols, "]");
-  require_shape(g.c.empty() || (g.c.data != nullptr && (g.c.rows == 1 || g.c.stride >= g.c.cols)),
-                kOp, ": c is [", g.c.rows, ", ", g.c.cols, "] with stride ", g.c.stride,
-                "; it needs memory and a stride that covers a row");
+  const bool half = g.c_bf16.rows > 0;
+  require_shape(
+      !half || (!g.accumulate && g.c_bf16.rows == g.c.rows && g.c_bf16.cols == g.c.cols &&
+                g.c_bf16.data != nullptr && (g.c.rows == 1 || g.c_bf16.stride >= g.c.cols)),
+      kOp, ": c_bf16 is [", g.c_bf16.rows, ", ", g.c_bf16.cols, "] with stride ", g.c_bf16.stride,
+      g.accumulate ? ", added to," : "", " for c [", g.c.rows, ", ", g.c.cols,
+      "]; it has to be as large, and written once");
+  require_shape(
+      half || g.c.empty() || (g.c.data != nullptr && (g.c.rows == 1 || g.c.stride >= g.c.cols)),
+      kOp, ": c is [", g.c.rows, ", ", g.c.cols, "] with stride ", g.c.stride,
+      "; it needs memory and a stride that covers a row");
   require_tile("a", g.a, g.trans_a);
   require_tile("b", g.b, !g.trans_b);
 }
 
 void quantize_fp8(const Context& ctx, std::span<const QuantizeFp8> jobs) {
-  for (const QuantizeFp8& a : jobs) check_shapes(a);
+  for (const QuantizeFp8& a : jobs) {
+    check_shapes(a);
+    require_device(ctx, "quantize_fp8", a.out.transposed || a.also.transposed);
+  }
   ctx.ops().quantize_fp8(ctx, jobs);
 }
 
 void requantize_fp8(const Context& ctx, std::span<const RequantizeFp8> jobs) {
-  for (const RequantizeFp8& a : jobs) check_shapes(a);
+  for (const RequantizeFp8& a : jobs) {
+    check_shapes(a);
+    require_device(ctx, "requantize_fp8", a.out.transposed);
+  }
   ctx.ops().requantize_fp8(ctx, jobs);
 }
 
@@ -243,7 +272,10 @@ void dequantize_fp8(const Context& ctx, const DequantizeFp8& a) {
 }
 
 void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems) {
-  for (const Fp8Gemm& g : problems) check_shapes(g);
+  for (const Fp8Gemm& g : problems) {
+    check_shapes(g);
+    require_device(ctx, "gemm_fp8", g.a.transposed || g.b.transposed || g.c_bf16.rows > 0);
+  }
   ctx.ops().gemm_fp8(ctx, problems);
 }
 

@@ -5,6 +5,8 @@
 // Paper:   DeepSeek-V3 report, sections 3.3.2 and 3.5.2; codes and scales exactly as
 //          numeric/quantize.h defines them: scale = block_scale(kind, amax), code =
 //          encode_e4m3(x / scale) with a float division.
+// Layout:  on a device, results with tiles that span rows may be asked for with transposed codes
+//          (Fp8View::transposed), and products read such. The host's tables refuse them.
 #pragma once
 
 #include <cstdint>
@@ -69,7 +71,7 @@ struct Fp8Gemm {
   bool trans_b = false;
   bool accumulate = false;
   // [M, N] or no rows. Written instead of c, which then gives the shape alone: the result rounded
-  // to bf16. Not with `accumulate`. Only tables of devices read it.
+  // to bf16. Not with `accumulate`. Only on a device.
   MatView<Bf16> c_bf16 = {};
 
   int m() const noexcept { return c.rows; }
@@ -78,9 +80,12 @@ struct Fp8Gemm {
 };
 void gemm_fp8_ref(const Context& ctx, std::span<const Fp8Gemm> problems);
 
-// Throws unless the operand is [rows, cols] and has memory for its codes and scales.
+// Throws unless the operand is [rows, cols] and has memory for its codes and scales; and if its
+// codes are transposed where they may not be.
 void require_fp8(std::string_view op, std::string_view operand, const Fp8View& m, int rows,
-                 int cols);
+                 int cols, bool may_be_transposed = false);
+// Throws for what only a device does, if `ctx` has none.
+void require_device(const Context& ctx, std::string_view op, bool asks_for_it);
 void check_shapes(const QuantizeFp8& a);
 void check_shapes(const RequantizeFp8& a);
 void check_shapes(const DequantizeFp8& a);

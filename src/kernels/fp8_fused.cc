@@ -17,7 +17,7 @@ Mat<float> multiplied_out(const Context& ctx, const Fp8View& x) {
 
 void require_tile(std::string_view op, std::string_view operand, const Fp8View& m, int rows,
                   int cols, ScaleTile tile) {
-  require_fp8(op, operand, m, rows, cols);
+  require_fp8(op, operand, m, rows, cols, tile == ScaleTile::kColumn);
   require_shape(m.empty() || m.tile == tile, op, ": ", operand, " has other tiles than ",
                 tile == ScaleTile::kRow ? "1 x 128" : "128 x 1", "; give it those");
 }
@@ -91,6 +91,10 @@ void check_shapes(const SwigluFp8& a) {
   } else {
     require_size(kOp, "gate", a.gate, rows, cols);
     require_size(kOp, "up", a.up, rows, cols);
+    if (a.gate_bf16.rows > 0 || a.up_bf16.rows > 0) {
+      require_size(kOp, "gate_bf16", a.gate_bf16, rows, cols);
+      require_size(kOp, "up_bf16", a.up_bf16, rows, cols);
+    }
   }
   require_fp8(kOp, "out", a.out, rows, cols);
   if (!a.also.empty()) require_fp8(kOp, "also", a.also, rows, cols);
@@ -112,6 +116,12 @@ void check_shapes(const SwigluBackwardFp8& a) {
   require_tile(kOp, "dgate_columns", a.dgate_columns, rows, cols, ScaleTile::kColumn);
   require_tile(kOp, "dup_columns", a.dup_columns, rows, cols, ScaleTile::kColumn);
   require_tile(kOp, "hidden_columns", a.hidden_columns, rows, cols, ScaleTile::kColumn);
+  require_shape(a.dgate_columns.transposed == a.dup_columns.transposed &&
+                    a.dgate_columns.transposed == a.hidden_columns.transposed,
+                kOp,
+                ": of the three results in tiles of 128 x 1 some have transposed codes; give "
+                "all of them the same layout");
+  if (a.dout_bf16.rows > 0) require_size(kOp, "dout_bf16", a.dout_bf16, rows, cols);
   const auto n = static_cast<std::size_t>(rows);
   if (!a.weight.empty()) require_length(kOp, "weight", a.weight, n);
   if (!a.dweight.empty()) require_length(kOp, "dweight", a.dweight, n);
@@ -123,12 +133,18 @@ void rms_norm_fp8(const Context& ctx, const RmsNormFp8& a) {
 }
 
 void swiglu_fp8(const Context& ctx, std::span<const SwigluFp8> jobs) {
-  for (const SwigluFp8& a : jobs) check_shapes(a);
+  for (const SwigluFp8& a : jobs) {
+    check_shapes(a);
+    require_device(ctx, "swiglu_fp8", a.gate_bf16.rows > 0);
+  }
   ctx.ops().swiglu_fp8(ctx, jobs);
 }
 
 void swiglu_backward_fp8(const Context& ctx, std::span<const SwigluBackwardFp8> jobs) {
-  for (const SwigluBackwardFp8& a : jobs) check_shapes(a);
+  for (const SwigluBackwardFp8& a : jobs) {
+    check_shapes(a);
+    require_device(ctx, "swiglu_backward_fp8", a.dgate_columns.transposed || a.dout_bf16.rows > 0);
+  }
   ctx.ops().swiglu_backward_fp8(ctx, jobs);
 }
 

@@ -36,6 +36,9 @@ struct SwigluFp8 {
   // them. Without rows: not wanted; with rows, `out` has tiles along its rows and `also` none.
   Fp8Out keep_gate = {}, keep_up = {};
   numeric::ScaleKind keep_kind = numeric::ScaleKind::kPow2;
+  // [T, F] or no rows. Read instead of gate and up, which then give the shape alone. Only on a
+  // device.
+  MatView<const Bf16> gate_bf16 = {}, up_bf16 = {};
 };
 void swiglu_fp8_ref(const Context& ctx, std::span<const SwigluFp8> jobs);
 
@@ -51,6 +54,9 @@ struct SwigluBackwardFp8 {
   Fp8Out dgate, dup;                  // kRow
   Fp8Out dgate_columns, dup_columns;  // kColumn
   Fp8Out hidden_columns;              // kColumn: weight * silu(gate) * up
+  // [T, F] or no rows. Read instead of dout, which then gives the shape alone. Only on a device,
+  // where the codes of all three kColumn may be transposed as well.
+  MatView<const Bf16> dout_bf16 = {};
 };
 void swiglu_backward_fp8_ref(const Context& ctx, std::span<const SwigluBackwardFp8> jobs);
 

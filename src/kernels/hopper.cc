@@ -119,6 +119,7 @@ void gemm_fp8_hopper(const Context& ctx, Accumulation how, std::span<const Fp8Ge
   check_interval(how.interval);
   for (const Fp8Gemm& g : problems) {
     check_shapes(g);
+    require_device(ctx, "gemm_fp8_hopper", g.a.transposed || g.b.transposed || g.c_bf16.rows > 0);
     check_scales("a", g.a, g.trans_a, how.interval);
     check_scales("b", g.b, !g.trans_b, how.interval);
   }

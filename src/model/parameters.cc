@@ -48,14 +48,19 @@ bool is_read_as_floats(const std::string& name) {
   return name.ends_with(".mlp.gate.weight") || name == "model.embed_tokens.weight";
 }
 
+// Whether FP8 products read its codes.
+bool has_codes(const Parameter& p) { return p.is_matrix() && is_fp8_weight(p.name, p.shape()); }
+
 // Hands the arena's pieces out in the order they were planned.
 template <class M, class V>
 struct Views {
   const std::vector<Parameter>& list;
   const std::vector<RouterBias>* biases;  // null: gradients, which biases have none of
   float* arena;
-  const std::vector<Fp8Mat>* codes = nullptr;
+  const std::vector<Fp8View>* codes = nullptr;
+  const std::vector<Fp8View>* turned = nullptr;
   const Bf16* rounded = nullptr;         // null: matrices are read as floats
+  bool all_rounded = false;              // not only those that never have codes
   const float* device_biases = nullptr;  // null: the biases lie where `biases` says
   std::size_t next = 0;
   std::size_t next_bias = 0;
@@ -64,10 +69,13 @@ struct Views {
     const Parameter& p = list[next];
     M m(MatView<float>{arena + p.offset, rows, cols, cols});
     if constexpr (std::is_same_v<M, nn::WeightRef>) {
-      if (rounded != nullptr && !is_read_as_floats(name)) {
+      if (rounded != nullptr && !is_read_as_floats(name) && (all_rounded || !has_codes(p))) {
         m = nn::WeightRef(MatView<const Bf16>{rounded + p.offset, rows, cols, cols});
       }
-      if (codes != nullptr && (*codes)[next].groups() > 0) m.fp8 = (*codes)[next].view();
+      if (codes != nullptr) {
+        m.fp8 = (*codes)[next];
+        m.fp8_turned = (*turned)[next];
+      }
     }
     ++next;
     return m;
@@ -115,26 +123,48 @@ Parameters::Parameters(const Config& config, Device* device) : config_(config), 
 }
 
 void Parameters::bind_weights() {
-  Views<nn::WeightRef, nn::VecRef> views{list_,
-                                         &biases_,
-                                         values_.data(),
-                                         codes_.empty() ? nullptr : &codes_,
-                                         rounded_.size() == 0 ? nullptr : rounded_.data(),
-                                         device_ != nullptr ? device_biases_.data() : nullptr};
+  Views<nn::WeightRef, nn::VecRef> views{
+      list_,          &biases_,
+      values_.data(), code_views_.empty() ? nullptr : &code_views_,
+      &turned_views_, rounded_.size() == 0 ? nullptr : rounded_.data(),
+      all_rounded_,   device_ != nullptr ? device_biases_.data() : nullptr};
   weights_ = bind<nn::WeightRef, nn::VecRef>(config_, views);
 }
 
 void Parameters::make_room_for_codes(ScaleTile tile) {
   const MemoryScope scope(device_);
+  // A device's products read codes along what they sum over: a second copy, turned once a step.
+  const bool turns = device_ != nullptr && tile == ScaleTile::kBlock;
   code_tile_ = tile;
-  codes_.resize(list_.size());
+  codes_ = std::vector<Fp8Mat>(list_.size());
+  turned_ = std::vector<Fp8Mat>(turns ? list_.size() : 0);
+  code_views_.assign(list_.size(), {});
+  turned_views_.assign(list_.size(), {});
   code_jobs_.clear();
   for (std::size_t i = 0; i < list_.size(); ++i) {
-    const Parameter& p = list_[i];
-    if (!p.is_matrix() || !is_fp8_weight(p.name, p.shape())) continue;
-    codes_[i].resize(p.rows, p.cols, tile);
-    const MatView<const float> values{values_.data() + p.offset, p.rows, p.cols, p.cols};
-    code_jobs_.push_back({values, {}, codes_[i].out(), {}});
+    if (!has_codes(list_[i])) continue;
+    // An MLP's gate and up lie in one piece: products may read both as one matrix.
+    const bool pair = tile == ScaleTile::kBlock && list_[i].name.ends_with(".gate_proj.weight") &&
+                      i + 1 < list_.size() && list_[i + 1].name.ends_with(".up_proj.weight") &&
+                      list_[i + 1].cols == list_[i].cols && list_[i].rows % kScaleTileSize == 0;
+    const int first = list_[i].rows, all = first + (pair ? list_[i + 1].rows : 0);
+    Fp8Mat& codes = codes_[i];
+    codes.resize(all, list_[i].cols, tile);
+    if (turns) {
+      const std::int32_t begins[] = {0, all};
+      turned_[i].resize(begins, list_[i].cols, tile, /*transposed=*/true);
+    }
+    for (std::size_t j = i; j < i + (pair ? 2 : 1); ++j) {
+      const Parameter& p = list_[j];
+      const int begin = j == i ? 0 : first;
+      QuantizeFp8 job{{}, {}, codes.out().sub_rows(begin, p.rows), {}};
+      job.x = MatView<const float>{values_.data() + p.offset, p.rows, p.cols, p.cols};
+      if (turns) job.also = turned_[i].out().sub_rows(begin, p.rows);
+      code_views_[j] = job.out;
+      turned_views_[j] = job.also;
+      code_jobs_.push_back(job);
+    }
+    if (pair) ++i;
   }
   bind_weights();
 }
@@ -151,6 +181,7 @@ void Parameters::quantize(const Context& ctx, const nn::Numerics& num) {
 std::size_t Parameters::code_bytes() const noexcept {
   std::size_t bytes = 0;
   for (const Fp8Mat& m : codes_) bytes += m.bytes();
+  for (const Fp8Mat& m : turned_) bytes += m.bytes();
   return bytes;
 }
 
@@ -168,14 +199,27 @@ void Parameters::refresh(const Context& ctx, const nn::Numerics& num) {
   std::vector<float> all;
   for (const RouterBias& b : biases_) all.insert(all.end(), b.value.begin(), b.value.end());
   upload<float>(all, device_biases_);
-  if (num.products != Precision::kBF16 || rounded_version_ == version_) return;
+  const bool all_wanted = !num.fp8;  // FP8 products read codes
+  if (num.products != Precision::kBF16 ||
+      (rounded_version_ == version_ && (all_rounded_ || !all_wanted))) {
+    return;
+  }
   const PartScope part(ctx, Part::kQuantize);
-  if (rounded_.size() == 0) {
+  if (rounded_.size() == 0 || all_rounded_ != all_wanted) {
     const MemoryScope scope(device_);
     rounded_.resize(values_.rows(), values_.cols());
+    all_rounded_ = all_wanted;
     bind_weights();
   }
-  store_bf16(ctx, values_.cview(), rounded_.view());
+  if (all_wanted) {
+    store_bf16(ctx, values_.cview(), rounded_.view());
+  } else {
+    for (const Parameter& p : list_) {
+      if (!p.is_matrix() || has_codes(p) || is_read_as_floats(p.name)) continue;
+      store_bf16(ctx, {values_.data() + p.offset, p.rows, p.cols, p.cols},
+                 {rounded_.data() + p.offset, p.rows, p.cols, p.cols});
+    }
+  }
   rounded_version_ = version_;
 }
 

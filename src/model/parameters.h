@@ -109,9 +109,12 @@ class Parameters {
   Mat<float> values_, gradients_;
   Mat<float> device_biases_;  // of all layers, one after the other
   Mat<Bf16> rounded_;         // the values, on a device whose products read bf16
+  bool all_rounded_ = false;  // not only those that have no codes in FP8
   std::uint64_t rounded_version_ = 0;
   mutable Mat<float> file_copy_;  // what tensors() points at where the values lie on a device
-  std::vector<Fp8Mat> codes_;     // one per parameter, empty where there are none
+  std::vector<Fp8Mat> codes_;     // of one parameter, or of gate and up
+  std::vector<Fp8Mat> turned_;    // likewise, codes transposed: on a device alone
+  std::vector<Fp8View> code_views_, turned_views_;  // one per parameter; no rows: none
   ScaleTile code_tile_ = ScaleTile::kBlock;
   std::vector<QuantizeFp8> code_jobs_;  // that make them
   std::uint64_t version_ = 1;

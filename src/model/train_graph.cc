@@ -25,6 +25,8 @@ TrainGraph::TrainGraph(const Context& ctx, const Config& config, const nn::Numer
                 cat("num_nextn_predict_layers is ", config.num_nextn_predict_layers,
                     "; training supports 0 or 1"));
   }
+  num_.bf16_results =
+      num_.bf16_results && ctx.device != nullptr && num_.fp8 && num_.products == Precision::kBF16;
   layers_.resize(static_cast<std::size_t>(config.num_hidden_layers));
 }
 
@@ -80,7 +82,8 @@ double TrainGraph::head_loss(MatView<const float> normed, MatRef head, const Ind
     const auto n = static_cast<std::size_t>(rows);
     const auto logits = scratch_.moe.rows.as<float>(rows, head.rows);
     gemm(ctx_, num_.products, linear(normed.sub_rows(begin, rows), head, logits));
-    const bool in_bf16 = backward && num_.bf16_operands;  // what the products read of the gradient
+    // What the products read of the gradient.
+    const bool in_bf16 = backward && (num_.bf16_operands || num_.bf16_results);
     dlogits_.resize(in_bf16 ? rows : 0, head.rows);
     cross_entropy(ctx_,
                   {logits, targets.span().subspan(from, n), op_row_losses_.span().subspan(from, n),

@@ -29,7 +29,8 @@ void norm(const Context& ctx, const Numerics& num, const BlockDims& dims, MatVie
     const PartScope part(ctx, Part::kQuantize);
     s.h.resize(x.rows, x.cols);
     const MatView<float> h = floats ? s.h.view() : MatView<float>{};
-    s.h_operand.begin_codes(x.rows, x.cols, Operand::Use::kRows, {}, floats ? MatRef(h) : MatRef());
+    s.h_operand.begin_codes(ctx, x.rows, x.cols, Operand::Use::kRows, {},
+                            floats ? MatRef(h) : MatRef());
     rms_norm_fp8(ctx, {{x, weight, dims.eps, h, rstd.span()}, num.scale, s.h_operand.rows_out(0)});
     return;
   }

@@ -39,7 +39,7 @@ void ffn_forward(const Context& ctx, const Numerics& num, std::span<const FfnPar
   const bool coded = in_fp8(num, parts);
   for (const FfnPart& p : parts) {
     if (coded) {
-      swiglu_fp8_part(ctx, num, p);
+      swiglu_fp8_part(ctx, num, p, /*joint=*/false);
     } else {
       swiglu_part(ctx, num, p);
     }
@@ -91,7 +91,7 @@ void ffn_backward(const Context& ctx, const Numerics& num, std::span<const FfnPa
 
   for (const FfnPart& p : parts) {
     if (coded) {
-      swiglu_backward_fp8_part(ctx, num, p);
+      swiglu_backward_fp8_part(ctx, num, p, /*joint=*/false);
       continue;
     }
     swiglu_backward_part(ctx, num, p);

@@ -24,7 +24,8 @@ struct FfnActs {
   std::vector<SwigluBackwardFp8> jobs;  // where in_fp8: one per group, hidden's gradient in `gate`
   // In bf16 instead. The gradients of gate and up lie where these were kept, and dgate_operand has
   // both.
-  Mat<Bf16> hidden_bf16;  // [R, F]
+  Mat<Bf16> hidden_bf16;   // [R, F]
+  Mat<Bf16> gate_up_bf16;  // [R, 2 F] where FP8 is kept of them
 };
 
 struct FfnSaved {
@@ -36,7 +37,8 @@ struct FfnSaved {
 struct FfnPart {
   const Operand* x = nullptr;  // [R, D]; backward: with tiles along its columns
   std::span<const MlpWeights> w;
-  MatView<float> y;  // [R, D] forward
+  MatView<float> y;      // [R, D] forward
+  MatView<Bf16> y_bf16;  // instead of y, where in_bf16(..) with FP8 products
   bool add_y = false;
   FfnActs* acts = nullptr;
   FfnSaved* saved = nullptr;  // null: nothing is kept
@@ -51,7 +53,8 @@ struct FfnPart {
 };
 
 // Whether these parts compute in bf16 between their products (ffn_bf16.cc): where the numerics have
-// bf16 operands, and gate and up lie in one piece, as do their gradients.
+// bf16 operands, or in_fp8 and bf16 results; and gate and up lie in one piece, as do their
+// gradients.
 bool in_bf16(const Numerics& num, std::span<const FfnPart> parts);
 
 // Whether SwiGLU reads and writes the codes of these parts itself (ffn_fp8.cc): where gate and up

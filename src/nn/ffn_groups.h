@@ -43,9 +43,12 @@ void for_empty_groups(std::span<const FfnPart> parts, F&& fn) {
 }
 
 // Where in_fp8 (ffn_fp8.cc): from gate and up to the codes of hidden, keeping those of gate and up;
-// and from hidden's gradient, in acts->gate, to the codes of the gradients.
-void swiglu_fp8_part(const Context& ctx, const Numerics& num, const FfnPart& p);
-void swiglu_backward_fp8_part(const Context& ctx, const Numerics& num, const FfnPart& p);
+// and from hidden's gradient, in acts->gate, to the codes of the gradients. `joint`: gate and up
+// lie side by side in acts->gate_up_bf16, hidden's gradient in acts->hidden_bf16, and dgate_operand
+// gets both gradients side by side.
+void swiglu_fp8_part(const Context& ctx, const Numerics& num, const FfnPart& p, bool joint);
+void swiglu_backward_fp8_part(const Context& ctx, const Numerics& num, const FfnPart& p,
+                              bool joint);
 
 // Where in_bf16 (ffn_bf16.cc).
 void ffn_forward_bf16(const Context& ctx, const Numerics& num, std::span<const FfnPart> parts,

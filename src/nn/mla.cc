@@ -77,7 +77,7 @@ void norm(const Context& ctx, const Numerics& num, const BlockDims& d, MatView<c
     return;
   }
   const PartScope part(ctx, Part::kQuantize);
-  operand.begin_codes(x.rows, x.cols, Operand::Use::kRows, {}, y);
+  operand.begin_codes(ctx, x.rows, x.cols, Operand::Use::kRows, {}, y);
   rms_norm_fp8(ctx, {{x, weight, d.eps, y, rstd.span()}, num.scale, operand.rows_out(0)});
 }
 
@@ -96,24 +96,25 @@ void norms(const Context& ctx, const Numerics& num, const BlockDims& d, const Ml
 }
 
 // Queries that are not rotated yet, from their normed latent or from h.
+template <class T>
 void plain_queries(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
-                   const Operand& h, MlaActs& acts) {
+                   const Operand& h, MlaActs& acts, MatView<T> q) {
   const PartScope part(ctx, Part::kDense);
-  acts.q.resize(acts.kv_a.rows(), d.q_width());
   if (d.q_lora > 0) {
     if (!acts.latents_coded) {
       acts.q_an_operand.set(ctx, num, acts.q_an.cview(), num.activation_tile, Operand::Use::kRows);
     }
-    acts.products.forward(acts.q_an_operand, 0, w.q_b, acts.q.view());
+    acts.products.forward(acts.q_an_operand, 0, w.q_b, q);
   } else {
-    acts.products.forward(h, 0, w.q_proj, acts.q.view());
+    acts.products.forward(h, 0, w.q_proj, q);
   }
   acts.products.run(ctx, num);
 }
 
 void queries(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
              const Operand& h, const RopeRows& rows, MlaActs& acts) {
-  plain_queries(ctx, num, d, w, h, acts);
+  acts.q.resize(acts.kv_a.rows(), d.q_width());
+  plain_queries(ctx, num, d, w, h, acts, acts.q.view());
   const PartScope part(ctx, Part::kDense);
   rotate_queries(ctx, d, rows, acts.q.view(), false);
 }
@@ -130,38 +131,59 @@ void expand(const Context& ctx, const Numerics& num, const BlockDims& d, const M
   acts.products.run(ctx, num);
 }
 
-// Whether attention reads what is kept for the backward: bf16, as its products would round it.
-bool attends_to_kept(const Numerics& num) {
-  return num.bf16_operands && num.products == Precision::kBF16 &&
-         num.attention_input == Keep::kBf16 && !num.recompute_up_projections;
+// Whether attention reads queries, keys and values in bf16, as its products would round them: what
+// is kept for the backward, or where FP8 computes them again, buffers.
+bool attends_in_bf16(const Numerics& num) {
+  return num.products == Precision::kBF16 &&
+         (num.recompute_up_projections
+              ? num.bf16_results
+              : (num.bf16_operands || num.bf16_results) && num.attention_input == Keep::kBf16);
 }
 
-// Likewise the output projection.
+// Whether the output projection reads what is kept.
 bool outputs_what_is_kept(const Numerics& num) {
   return num.bf16_operands && num.products == Precision::kBF16 &&
          num.attention_output == Keep::kBf16;
 }
 
-// Rotated queries, and expanded keys and values, into what is kept.
-void project_into(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
-                  const Operand& h, const RopeRows& rows, MlaActs& acts, MlaSaved& saved) {
-  plain_queries(ctx, num, d, w, h, acts);
-  {
-    const PartScope part(ctx, Part::kElementwise);
-    rope_bf16(ctx, {acts.q.cview(), d.heads.heads, d.heads.nope + d.heads.rope, d.heads.nope,
-                    rows.cos, rows.sin, saved.q.bf16(h.rows(), d.q_width())});
-  }
-  {
-    const PartScope part(ctx, Part::kDense);
-    const MatView<Bf16> kv = saved.kv.bf16(acts.c_kv.rows(), d.kv_width());
-    acts.latent_operand.set(ctx, num, acts.c_kv.cview(), num.activation_tile, Operand::Use::kRows);
-    acts.products.forward(acts.latent_operand, 0, static_cast<const MatRef&>(w.kv_b), kv);
-    acts.products.run(ctx, num);
-  }
+// What attention reads in bf16: rotated queries, and expanded keys and values.
+struct Attended {
+  MatView<Bf16> q, kv;
+};
+Attended room_for_attended(const BlockDims& d, int rows, MlaActs& acts) {
+  acts.q_bf16.resize(rows, d.q_width());
+  acts.kv_bf16.resize(rows, d.kv_width());
+  return {acts.q_bf16.view(), acts.kv_bf16.view()};
 }
 
 // A matrix that is read elsewhere.
 MatView<const float> shape_alone(int rows, int cols) { return {nullptr, rows, cols, cols}; }
+
+void project_into(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+                  const Operand& h, const RopeRows& rows, MlaActs& acts, const Attended& to) {
+  MatView<const float> from = shape_alone(h.rows(), d.q_width());
+  if (num.fp8) {  // rotated in place
+    plain_queries(ctx, num, d, w, h, acts, to.q);
+  } else {
+    acts.q.resize(from.rows, from.cols);
+    plain_queries(ctx, num, d, w, h, acts, acts.q.view());
+    from = acts.q.cview();
+  }
+  {
+    const PartScope part(ctx, Part::kElementwise);
+    rope_bf16(ctx, {from, d.heads.heads, d.heads.nope + d.heads.rope, d.heads.nope, rows.cos,
+                    rows.sin, to.q});
+  }
+  {
+    const PartScope part(ctx, Part::kDense);
+    if (!acts.latents_coded) {
+      acts.latent_operand.set(ctx, num, acts.c_kv.cview(), num.activation_tile,
+                              Operand::Use::kRows);
+    }
+    acts.products.forward(acts.latent_operand, 0, w.kv_b, to.kv);
+    acts.products.run(ctx, num);
+  }
+}
 
 void attend(const Context& ctx, const Numerics& num, const BlockDims& d,
             MatView<const float> k_rope, std::span<const AttentionSpan> spans, MatView<float> lse,
@@ -274,13 +296,17 @@ void mla_forward(const Context& ctx, const Numerics& num, const BlockDims& d, co
   saved.kv_a.store_rounded(ctx, num.stream, acts.kv_a.view());
   norms(ctx, num, d, w, acts);
   saved.lse.resize(h.rows(), d.heads.heads);
-  if (attends_to_kept(num)) {
-    project_into(ctx, num, d, w, h, rows, acts, saved);
+  if (attends_in_bf16(num)) {
+    const int t = h.rows();
+    const Attended to = num.recompute_up_projections ? room_for_attended(d, t, acts)
+                                                     : Attended{saved.q.bf16(t, d.q_width()),
+                                                                saved.kv.bf16(t, d.kv_width())};
+    project_into(ctx, num, d, w, h, rows, acts, to);
     const PartScope part(ctx, Part::kAttention);
     acts.out.resize(h.rows(), d.out_width());
-    attention(ctx, {acts.q.cview(), shape_alone(h.rows(), d.kv_width()), acts.k_rope(), spans,
-                    d.heads, d.softmax_scale, num.products, acts.out.view(), saved.lse.view(),
-                    saved.q.bf16(), saved.kv.bf16()});
+    attention(ctx, {shape_alone(t, d.q_width()), shape_alone(t, d.kv_width()), acts.k_rope(), spans,
+                    d.heads, d.softmax_scale, num.products, acts.out.view(), saved.lse.view(), to.q,
+                    to.kv});
   } else {
     queries(ctx, num, d, w, h, rows, acts);
     expand(ctx, num, d, w, acts.c_kv.cview(), acts);
@@ -315,17 +341,26 @@ void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, c
   if (d.q_lora > 0) saved.q_a.load_into(ctx, acts.q_a);
   saved.kv_a.load_into(ctx, acts.kv_a);
   norms(ctx, num, d, w, acts);
-  if (num.recompute_up_projections) {
+  const bool in_bf16 = attends_in_bf16(num);
+  MatView<const Bf16> q_bf16, kv_bf16;
+  if (in_bf16 && num.recompute_up_projections) {
+    const Attended to = room_for_attended(d, t, acts);
+    project_into(ctx, num, d, w, h, rows, acts, to);
+    q_bf16 = to.q;
+    kv_bf16 = to.kv;
+  } else if (in_bf16) {
+    q_bf16 = saved.q.bf16();
+    kv_bf16 = saved.kv.bf16();
+  } else if (num.recompute_up_projections) {
     queries(ctx, num, d, w, h, rows, acts);
     expand(ctx, num, d, w, acts.c_kv.cview(), acts);
   }
-  const bool kept = attends_to_kept(num);
-  Mat<float>& dq = kept ? acts.q : s.dq;  // the floats of kept queries have no other use here
+  Mat<float>& dq = in_bf16 ? acts.q : s.dq;  // queries as floats have no other use here
   dq.resize(t, d.q_width());
-  const auto q = kept                           ? shape_alone(t, d.q_width())
+  const auto q = in_bf16                        ? shape_alone(t, d.q_width())
                  : num.recompute_up_projections ? acts.q.cview()
                                                 : saved.q.load(ctx, acts.q);
-  const auto kv = kept                           ? shape_alone(t, d.kv_width())
+  const auto kv = in_bf16                        ? shape_alone(t, d.kv_width())
                   : num.recompute_up_projections ? acts.kv.cview()
                                                  : saved.kv.load(ctx, acts.kv);
   const auto out = saved.out.load(ctx, acts.out);
@@ -341,10 +376,10 @@ void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, c
     const PartScope core(ctx, Part::kAttention);
     attention_backward(ctx, {q, kv, acts.k_rope(), spans, d.heads, d.softmax_scale, num.products,
                              out, saved.lse.cview(), s.dout.cview(), dq.view(), s.dkv.view(),
-                             dk_rope, kept ? saved.q.bf16() : MatView<const Bf16>{},
-                             kept ? saved.kv.bf16() : MatView<const Bf16>{}});
+                             dk_rope, q_bf16, kv_bf16});
   }
-  if (kept) {
+  const bool rounds_dq = in_bf16 && !num.fp8;  // for products; quantising reads floats
+  if (rounds_dq) {
     s.dq_bf16.resize(t, d.q_width());
     rope_bf16(ctx, {dq.cview(), d.heads.heads, d.heads.nope + d.heads.rope, d.heads.nope, rows.cos,
                     rows.sin, s.dq_bf16.view(), /*inverse=*/true});
@@ -357,7 +392,7 @@ void mla_backward(const Context& ctx, const Numerics& num, const BlockDims& d, c
   acts.latent_operand.set(ctx, num, acts.c_kv.cview(), num.activation_tile, Use::kColumns);
   s.products.input_gradient(s.dkv_operand, 0, w.kv_b, s.dc_kv.view());
   s.products.weight_gradient(num, s.dkv_operand, acts.latent_operand, 0, g.kv_b);
-  const MatRef dq_in = kept ? MatRef(s.dq_bf16.cview()) : MatRef(dq.cview());
+  const MatRef dq_in = rounds_dq ? MatRef(s.dq_bf16.cview()) : MatRef(dq.cview());
   s.dq_operand.set(ctx, num, dq_in, num.gradient_tile, Use::kBoth);
   if (d.q_lora > 0) {
     s.dq_an.resize(t, d.q_lora);

@@ -21,15 +21,16 @@ namespace cachalot::nn {
 
 // Activations of one pass, reused from layer to layer.
 struct MlaActs {
-  Mat<float> q_a;      // [T, Q]
-  Mat<float> q_rstd;   // [1, T]
-  Mat<float> q_an;     // [T, Q]     after q_a_layernorm
-  Mat<float> q;        // [T, H (N + R)]  rope part rotated
-  Mat<float> kv_a;     // [T, L + R]      rope part rotated, latent part before its norm
-  Mat<float> kv_rstd;  // [1, T]
-  Mat<float> c_kv;     // [T, L]          after kv_a_layernorm: what the cache keeps
-  Mat<float> kv;       // [S, H (N + V)]  expanded keys and values
-  Mat<float> out;      // [T, H V]
+  Mat<float> q_a;             // [T, Q]
+  Mat<float> q_rstd;          // [1, T]
+  Mat<float> q_an;            // [T, Q]     after q_a_layernorm
+  Mat<float> q;               // [T, H (N + R)]  rope part rotated
+  Mat<float> kv_a;            // [T, L + R]      rope part rotated, latent part before its norm
+  Mat<float> kv_rstd;         // [1, T]
+  Mat<float> c_kv;            // [T, L]          after kv_a_layernorm: what the cache keeps
+  Mat<float> kv;              // [S, H (N + V)]  expanded keys and values
+  Mat<Bf16> q_bf16, kv_bf16;  // instead, where attention reads them so and nothing is kept
+  Mat<float> out;             // [T, H V]
   // Absorbed only.
   Mat<float> q_latent;  // [T, H (L + R)]
   Mat<float> context;   // [T, H L]
@@ -85,7 +86,7 @@ struct MlaSaved {
 
 struct MlaScratch {
   Mat<float> dout, dq, dkv, dkv_a, dc_kv, dq_an;
-  Mat<Bf16> dq_bf16;  // dq rotated back, where attention reads what is kept
+  Mat<Bf16> dq_bf16;  // dq rotated back, where bf16 products read it
   Operand dy, dkv_operand, dkv_a_operand, dq_operand, dq_an_operand;
   Products products;
 };

@@ -83,15 +83,26 @@ void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
   routed.w = w.experts;
   routed.acts = &acts.experts;
   routed.saved = saved != nullptr ? &saved->experts : nullptr;
-  const auto results = acts.rows.as<float>(t * topk, h.cols());
-  routed.y = results;
+  // What is sent in bf16 may as well be written so.
+  const bool sent_in_bf16 = num.fp8 && num.send_results && num.combine == numeric::Payload::kBf16 &&
+                            in_bf16(num, parts.all());
+  if (sent_in_bf16) {
+    routed.y_bf16 = acts.rows.as<Bf16>(t * topk, h.cols());
+  } else {
+    routed.y = acts.rows.as<float>(t * topk, h.cols());
+  }
   {
     const PartScope scope(ctx, Part::kExperts);
     ffn_forward(ctx, num, parts.all(), acts.products);
   }
   const PartScope scope(ctx, Part::kRouting);
-  if (num.send_results) payload_round_trip(ctx, num.combine, results);
-  combine(ctx, {results, r.order.slot.cview(), r.weight.cview(), y, add || shared_too});
+  if (sent_in_bf16) {
+    combine_bf16(ctx,
+                 {routed.y_bf16, r.order.slot.cview(), r.weight.cview(), y, add || shared_too});
+    return;
+  }
+  if (num.send_results) payload_round_trip(ctx, num.combine, routed.y);
+  combine(ctx, {routed.y, r.order.slot.cview(), r.weight.cview(), y, add || shared_too});
 }
 
 double moe_backward(const Context& ctx, const Numerics& num, const BlockDims& dims,

@@ -47,6 +47,12 @@ struct Numerics {
   // gradient lay 3.8 degrees from the float one (cosine 0.9978), without at most 2.6.
   bool bf16_operands = false;
 
+  // The same of FP8 products where a device makes them, which moves half the bytes then: results
+  // that are quantised or rounded in any case (gate, up and hidden's gradient; queries, keys and
+  // values; what experts send in bf16), and the gradients of the experts' rows. A graph of the host
+  // turns it off: there they stay floats.
+  bool bf16_results = false;
+
   // Weight gradients are written instead of added to: the first micro-batch of a step.
   bool fresh_gradients = false;
 
@@ -94,7 +100,7 @@ inline Numerics Numerics::report_fp8() {
   Numerics n = bf16();
   n.fp8 = true;
   n.bf16_operands = false;
-  n.send_results = true;
+  n.send_results = n.bf16_results = true;
   n.linear_input = n.swiglu_input = Keep::kFp8;
   n.attention_output = Keep::kE5m6;
   n.recompute_up_projections = true;

@@ -15,13 +15,17 @@ void Operand::set_groups(std::span<const std::int32_t> groups, int rows) {
   }
 }
 
+void Operand::make_room_for_columns(const Context& ctx) {
+  along_columns_.resize(begin_, cols_, ScaleTile::kColumn, /*transposed=*/ctx.device != nullptr);
+}
+
 void Operand::quantize(const Context& ctx, const Numerics& num, Use use) {
   const PartScope part(ctx, Part::kQuantize);
   const bool one_serves_both = tile_ != ScaleTile::kRow;
   const bool rows = use != Use::kColumns || one_serves_both;
   const bool columns = use != Use::kRows && !one_serves_both;
   if (rows) along_rows_.resize(begin_, cols_, tile_);
-  if (columns) along_columns_.resize(begin_, cols_, ScaleTile::kColumn);
+  if (columns) make_room_for_columns(ctx);
   jobs_.clear();
   jobs_.reserve(groups());
   for (std::size_t g = 0; g < groups(); ++g) {
@@ -45,8 +49,8 @@ void Operand::set(const Context& ctx, const Numerics& num, MatRef x, ScaleTile t
   if (codes_) quantize(ctx, num, use);
 }
 
-void Operand::begin_codes(int rows, int cols, Use use, std::span<const std::int32_t> groups,
-                          MatRef x) {
+void Operand::begin_codes(const Context& ctx, int rows, int cols, Use use,
+                          std::span<const std::int32_t> groups, MatRef x) {
   x_ = x;
   rows_ = rows;
   cols_ = cols;
@@ -54,7 +58,7 @@ void Operand::begin_codes(int rows, int cols, Use use, std::span<const std::int3
   codes_ = true;
   set_groups(groups, rows);
   if (use != Use::kColumns) along_rows_.resize(begin_, cols_, ScaleTile::kRow);
-  if (use != Use::kRows) along_columns_.resize(begin_, cols_, ScaleTile::kColumn);
+  if (use != Use::kRows) make_room_for_columns(ctx);
 }
 
 void Operand::gather(const Context& ctx, const Numerics& num, const Operand& from,
@@ -91,7 +95,7 @@ void Operand::gather(const Context& ctx, const Numerics& num, const Operand& fro
 void Operand::add_columns(const Context& ctx, const Numerics& num) {
   if (!codes_ || tile_ != ScaleTile::kRow) return;
   const PartScope part(ctx, Part::kQuantize);
-  along_columns_.resize(begin_, cols_, ScaleTile::kColumn);
+  make_room_for_columns(ctx);
   again_.clear();
   again_.reserve(groups());
   for (std::size_t g = 0; g < groups(); ++g) {
@@ -138,24 +142,37 @@ void Products::forward(const Operand& x, std::size_t group, const WeightRef& w, 
   }
 }
 
+// As a product reads them that sums over the rows.
+static const Fp8View& codes_down(const WeightRef& w) {
+  return w.fp8_turned.rows > 0 ? w.fp8_turned : w.fp8;
+}
+
 // The shape of a result in bf16, as a product asks for it.
 static MatView<float> shape_of(MatView<Bf16> m) { return {nullptr, m.rows, m.cols, m.cols}; }
 
-void Products::forward(const Operand& x, std::size_t group, const MatRef& w, MatView<Bf16> y) {
-  plain_.push_back(linear(x.plain(group), w, shape_of(y)));
-  plain_.back().c_bf16 = y;
+void Products::forward(const Operand& x, std::size_t group, const WeightRef& w, MatView<Bf16> y) {
+  if (x.has_codes() && w.fp8.rows > 0) {
+    fp8_.push_back({x.along_rows(group), w.fp8, shape_of(y), false, true, false, y});
+  } else {
+    plain_.push_back(linear(x.plain(group), MatRef(w), shape_of(y)));
+    plain_.back().c_bf16 = y;
+  }
 }
 
-void Products::input_gradient(const Operand& dy, std::size_t group, const MatRef& w,
+void Products::input_gradient(const Operand& dy, std::size_t group, const WeightRef& w,
                               MatView<Bf16> dx) {
-  plain_.push_back({dy.plain(group), w, shape_of(dx)});
-  plain_.back().c_bf16 = dx;
+  if (dy.has_codes() && w.fp8.rows > 0) {
+    fp8_.push_back({dy.along_rows(group), codes_down(w), shape_of(dx), false, false, false, dx});
+  } else {
+    plain_.push_back({dy.plain(group), MatRef(w), shape_of(dx)});
+    plain_.back().c_bf16 = dx;
+  }
 }
 
 void Products::input_gradient(const Operand& dy, std::size_t group, const WeightRef& w,
                               MatView<float> dx, bool add) {
   if (dy.has_codes() && w.fp8.rows > 0) {
-    fp8_.push_back({dy.along_rows(group), w.fp8, dx, false, false, add});
+    fp8_.push_back({dy.along_rows(group), codes_down(w), dx, false, false, add});
   } else {
     plain_.push_back({dy.plain(group), w, dx, false, false, add});
   }

@@ -1,5 +1,6 @@
 // One matrix as products read it: floats or bf16 where it lies, or its FP8 tiles, made once and
-// used by every product that needs them.
+// used by every product that needs them. On a device the codes of tiles along columns are laid out
+// as the product of a weight gradient reads them.
 //
 // A Linear y = x W^T has three products: y (x with tiles along its rows), dx = dy W (dy likewise)
 // and dW = dy^T x (both with tiles along their columns, "128 x 1"). Rows may come in groups (those
@@ -35,8 +36,8 @@ class Operand {
               std::span<const std::int32_t> rows, std::span<const std::int32_t> groups);
   // Room for codes that an op writes while it computes x [R, C]: the same tiles that `set` would
   // make of it where tiles are 1 x 128. `x` are its floats, where anyone has them.
-  void begin_codes(int rows, int cols, Use use, std::span<const std::int32_t> groups = {},
-                   MatRef x = {});
+  void begin_codes(const Context& ctx, int rows, int cols, Use use,
+                   std::span<const std::int32_t> groups = {}, MatRef x = {});
   Fp8Out rows_out(std::size_t group) noexcept { return along_rows_.out(group); }
   Fp8Out columns_out(std::size_t group) noexcept { return along_columns_.out(group); }
   Fp8Out rows_out_of_all() noexcept { return along_rows_.out_of_all(); }
@@ -58,6 +59,7 @@ class Operand {
 
  private:
   void set_groups(std::span<const std::int32_t> groups, int rows);
+  void make_room_for_columns(const Context& ctx);
   void quantize(const Context& ctx, const Numerics& num, Use use);
 
   MatRef x_;
@@ -85,9 +87,9 @@ class Products {
   // y (+)= x W^T
   void forward(const Operand& x, std::size_t group, const WeightRef& w, MatView<float> y,
                bool add = false);
-  // y = x W^T and dx = dy W into bf16; weights as floats or bf16.
-  void forward(const Operand& x, std::size_t group, const MatRef& w, MatView<Bf16> y);
-  void input_gradient(const Operand& dy, std::size_t group, const MatRef& w, MatView<Bf16> dx);
+  // y = x W^T and dx = dy W into bf16; weights as floats, bf16 or, on a device, codes.
+  void forward(const Operand& x, std::size_t group, const WeightRef& w, MatView<Bf16> y);
+  void input_gradient(const Operand& dy, std::size_t group, const WeightRef& w, MatView<Bf16> dx);
   // dx (+)= dy W
   void input_gradient(const Operand& dy, std::size_t group, const WeightRef& w, MatView<float> dx,
                       bool add = false);

@@ -82,8 +82,9 @@ struct ModelParams {
 // A matrix of weights; with its codes where FP8 products are to read them, or, without memory of
 // its own, in 8 or 4 bits (then products read `quant`) or packed for products.
 struct WeightRef : MatRef {
-  Fp8View fp8;                             // no rows: none
-  QuantView quant;                         // likewise
+  Fp8View fp8;         // no rows: none
+  Fp8View fp8_turned;  // likewise: those codes transposed, as the gradient of an input reads them
+  QuantView quant;     // likewise
   const PackedB* packed = nullptr;         // kernels/gemm.h
   const PackedHeads* heads = nullptr;      // nn/mla.h; of kv_b_proj, beside its own memory
   std::span<const MemoryPiece> read_next;  // by a pass, after this one; empty: not known

@@ -1,7 +1,8 @@
 // Matrices of E4M3 codes with their scales: value = code * scale of its tile.
 //
 // Fp8View is passed by value, Fp8Mat owns. A tile never crosses the beginning of a group of rows
-// (the rows of one expert), so that each group can be quantised and multiplied by itself.
+// (the rows of one expert), so that each group can be quantised and multiplied by itself. On a
+// device the codes of a matrix that products sum over the rows of may lie transposed.
 // Threads: plain memory; the caller keeps writers apart.
 // Paper:   DeepSeek-V3 report, section 3.3.2.
 #pragma once
@@ -42,6 +43,9 @@ struct BasicFp8View {
   Scale* scales = nullptr;  // [scale_rows, scale_cols]
   std::ptrdiff_t scale_stride = 0;
   ScaleTile tile = ScaleTile::kRow;
+  // The code of (i, j) lies at codes[j * stride + i], its scale where it always does: what products
+  // that sum over rows read in place. For devices alone; there is no row(i) then.
+  bool transposed = false;
 
   Code* row(std::ptrdiff_t i) const noexcept { return codes + i * stride; }
   Scale* scale_row(std::ptrdiff_t i) const noexcept { return scales + i * scale_stride; }
@@ -55,7 +59,7 @@ struct BasicFp8View {
   // kRow: any rows. kTensor: likewise. Otherwise `begin` has to be where a tile begins.
   BasicFp8View sub_rows(int begin, int count) const noexcept {
     BasicFp8View v = *this;
-    v.codes = row(begin);
+    v.codes = transposed ? codes + begin : row(begin);
     v.rows = count;
     if (tile == ScaleTile::kRow) v.scales = scale_row(begin);
     if (tile == ScaleTile::kColumn || tile == ScaleTile::kBlock) {
@@ -63,9 +67,20 @@ struct BasicFp8View {
     }
     return v;
   }
+  // kColumn: any columns. kTensor: likewise. Otherwise `begin` has to be where a tile begins.
+  BasicFp8View sub_cols(int begin, int count) const noexcept {
+    BasicFp8View v = *this;
+    v.codes = transposed ? row(begin) : codes + begin;
+    v.cols = count;
+    if (tile == ScaleTile::kColumn) v.scales = scales + begin;
+    if (tile == ScaleTile::kRow || tile == ScaleTile::kBlock) {
+      v.scales = scales + begin / kScaleTileSize;
+    }
+    return v;
+  }
   bool empty() const noexcept { return rows == 0 || cols == 0; }
   operator BasicFp8View<const Code, const Scale>() const noexcept requires(!std::is_const_v<Code>) {
-    return {codes, rows, cols, stride, scales, scale_stride, tile};
+    return {codes, rows, cols, stride, scales, scale_stride, tile, transposed};
   }
 };
 using Fp8View = BasicFp8View<const std::uint8_t, const float>;
@@ -79,55 +94,77 @@ class Fp8Mat {
     const std::int32_t begin[] = {0, rows};
     resize(begin, cols, tile);
   }
-  // begin [groups + 1]: first row of each group, then the number of rows.
-  void resize(std::span<const std::int32_t> begin, int cols, ScaleTile tile) {
+  // begin [groups + 1]: first row of each group, then the number of rows. Transposed, each group
+  // has columns of its own, which begin at multiples of 16 bytes; their number is one of 16 as
+  // well.
+  void resize(std::span<const std::int32_t> begin, int cols, ScaleTile tile,
+              bool transposed = false) {
     tile_ = tile;
+    rows_ = begin.back();
+    cols_ = cols;
+    transposed_ = transposed;
     groups_.clear();
     groups_.reserve(begin.size());
-    int scales = 0;
+    const int lines = transposed ? (cols + 15) / 16 * 16 : cols;
+    int scales = 0, places = 0;  // of codes, `lines` bytes each
     for (std::size_t g = 0; g + 1 < begin.size(); ++g) {
-      groups_.push_back({begin[g], begin[g + 1] - begin[g], scales});
-      scales += scale_rows(tile, begin[g + 1] - begin[g]);
+      const int rows = begin[g + 1] - begin[g];
+      groups_.push_back({static_cast<std::ptrdiff_t>(places) * lines, rows,
+                         transposed ? transposed_stride(rows) : cols, scales});
+      scales += scale_rows(tile, rows);
+      places += transposed ? transposed_stride(rows) : rows;
     }
-    codes_.resize(begin.back(), cols);
+    const auto all = static_cast<int>(groups_.size());
+    if (transposed && all > 1) codes_.resize(rows_ + all * kMostPadding, lines);
+    codes_.resize(places, lines);
     const bool shared = tile == ScaleTile::kColumn || tile == ScaleTile::kBlock;
-    if (shared && groups_.size() > 1) {
-      const auto all = static_cast<int>(groups_.size());
+    if (shared && all > 1) {
       scales_.resize((begin.back() + all * (kScaleTileSize - 1)) / kScaleTileSize,
                      scale_cols(tile, cols));
     }
     scales_.resize(scales, scale_cols(tile, cols));
   }
   std::size_t groups() const noexcept { return groups_.size(); }
-  int rows() const noexcept { return codes_.rows(); }
-  int cols() const noexcept { return codes_.cols(); }
+  int rows() const noexcept { return rows_; }
+  int cols() const noexcept { return cols_; }
   ScaleTile tile() const noexcept { return tile_; }
   std::size_t bytes() const noexcept { return codes_.bytes() + scales_.bytes(); }
 
   Fp8Out out(std::size_t group = 0) noexcept {
     const Group& g = groups_[group];
-    return {codes_.row(g.row),        g.rows,         codes_.cols(), codes_.cols(),
-            scales_.row(g.scale_row), scales_.cols(), tile_};
+    return {codes_.data() + g.codes,  g.rows,         cols_, g.stride,
+            scales_.row(g.scale_row), scales_.cols(), tile_, transposed_};
   }
   Fp8View view(std::size_t group = 0) const noexcept {
     const Group& g = groups_[group];
-    return {codes_.row(g.row),        g.rows,         codes_.cols(), codes_.cols(),
-            scales_.row(g.scale_row), scales_.cols(), tile_};
+    return {codes_.data() + g.codes,  g.rows,         cols_, g.stride,
+            scales_.row(g.scale_row), scales_.cols(), tile_, transposed_};
   }
   // kRow only, whose groups follow one another without a gap.
   Fp8Out out_of_all() noexcept {
-    return {codes_.data(),  codes_.rows(),  codes_.cols(), codes_.cols(),
-            scales_.data(), scales_.cols(), tile_};
+    return {codes_.data(), rows_, cols_, cols_, scales_.data(), scales_.cols(), tile_};
+  }
+  // All groups in one view, where they are one matrix: plain codes, and a multiple of 128 rows in
+  // each group but the last where tiles span rows.
+  Fp8View view_of_all() const noexcept {
+    return {codes_.data(), rows_, cols_, cols_, scales_.data(), scales_.cols(), tile_};
   }
 
  private:
   struct Group {
-    int row, rows, scale_row;
+    std::ptrdiff_t codes;
+    int rows, stride, scale_row;
   };
+  // Bytes from one column to the next: an odd number of lines of 128, since the columns of large
+  // powers of two would crowd in a few channels of a device's memory.
+  static constexpr int transposed_stride(int rows) { return ((rows + 127) / 128 | 1) * 128; }
+  static constexpr int kMostPadding = 255;
   Mat<std::uint8_t> codes_;
   Mat<float> scales_;
   std::vector<Group> groups_;
   ScaleTile tile_ = ScaleTile::kRow;
+  int rows_ = 0, cols_ = 0;
+  bool transposed_ = false;
 };
 
 }  // namespace cachalot

@@ -366,6 +366,15 @@ TEST(Fp8GemmShapes, ErrorsNameTheShapes) {
   Fp8View no_scales = row.view();
   no_scales.scales = nullptr;
   EXPECT_THROW(gemm_fp8(ctx, {no_scales, row.view(), c.view(), false, true, false}), Error);
+  // What only devices do.
+  Mat<Bf16> half(4, 4);
+  EXPECT_THROW(gemm_fp8(ctx, {row.view(), row.view(), c.view(), false, true, false, half.view()}),
+               Error);
+  Fp8View down = column.view();
+  down.transposed = true;
+  down.stride = 4;
+  Mat<float> square(8, 8);
+  EXPECT_THROW(gemm_fp8(ctx, {down, column.view(), square.view(), true, false, false}), Error);
 }
 
 }  // namespace

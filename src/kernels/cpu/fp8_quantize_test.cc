@@ -334,6 +334,10 @@ TEST(Fp8QuantizeShapes, ErrorsNameTheShapes) {
   Fp8Out bare = q.out();
   bare.scales = nullptr;
   EXPECT_THROW(quantize_fp8(ctx, {x.cview(), ScaleKind::kPow2, bare, {}}), Error);
+  Fp8Mat down;  // a device's layout
+  const std::int32_t begins[] = {0, 4};
+  down.resize(begins, 8, ScaleTile::kColumn, /*transposed=*/true);
+  EXPECT_THROW(quantize_fp8(ctx, {x.cview(), ScaleKind::kPow2, down.out(), {}}), Error);
   Mat<float> narrow(4, 7);
   EXPECT_THROW(dequantize_fp8(ctx, {q.view(), narrow.view(), {}}), Error);
 }

@@ -73,6 +73,34 @@ struct RopeBf16Element {  // any offset and stride: each element finds its partn
   }
 };
 
+// Rotated columns alone, where they are. V = 2: one pair, wherever it lies.
+template <int V>
+struct RopeInPlaceOp {
+  RopeBf16 a;
+  int packs_per_head;
+  __device__ void operator()(int row, int pack) const {
+    const int head = pack / packs_per_head, at = pack % packs_per_head;
+    Bf16* x =
+        a.out.row(row) + static_cast<std::ptrdiff_t>(head) * a.head_stride + a.offset + V * at;
+    Floats<V / 2> cos, sin;
+    Floats<V> values;
+    if constexpr (V == 2) {
+      cos = load<1>(a.cos.row(row) + at), sin = load<1>(a.sin.row(row) + at);
+      values = {{widen(x[0].bits), widen(x[1].bits)}};
+    } else {
+      cos = load<V / 2>(a.cos.row(row) + V / 2 * at),
+      sin = load<V / 2>(a.sin.row(row) + V / 2 * at);
+      values = load<V>(x);
+    }
+    rotate<V>(values, cos, sin, a.inverse ? -1.0F : 1.0F);
+    if constexpr (V == 2) {
+      store<1>(x, Floats<1>{{values.v[0]}}), store<1>(x + 1, Floats<1>{{values.v[1]}});
+    } else {
+      store<V>(x, values);
+    }
+  }
+};
+
 // For results in bf16 the fast exponential and quotient are good to 2^-20, far below their steps;
 // the exact ones would take as long as the memory does.
 template <bool Fast>
@@ -272,10 +300,18 @@ void rope(const Context& ctx, const Rope<float>& a) {
 
 void rope_bf16(const Context& ctx, const RopeBf16& a) {
   constexpr int kV = 8;
+  const bool in_place = a.x.data == nullptr;
   const bool fast = a.offset % kV == 0 && a.head_stride % kV == 0 && a.cos.cols % (kV / 2) == 0 &&
-                    in_packs<kV>(a.x) && in_packs<kV>(a.out) && in_packs<kV / 2>(a.cos) &&
-                    in_packs<kV / 2>(a.sin);
-  if (fast) {
+                    (in_place || in_packs<kV>(a.x)) && in_packs<kV>(a.out) &&
+                    in_packs<kV / 2>(a.cos) && in_packs<kV / 2>(a.sin);
+  if (in_place) {
+    const int packs = fast ? a.cos.cols / (kV / 2) : a.cos.cols;  // of a head
+    if (fast) {
+      for_packs(ctx, "rope_bf16", a.out.rows, a.heads * packs, RopeInPlaceOp<kV>{a, packs});
+    } else {
+      for_packs(ctx, "rope_bf16", a.out.rows, a.heads * packs, RopeInPlaceOp<2>{a, packs});
+    }
+  } else if (fast) {
     for_packs(ctx, "rope_bf16", a.x.rows, a.x.cols / kV, RopeBf16Op<kV>{a});
   } else {
     for_packs(ctx, "rope_bf16", a.x.rows, a.x.cols, RopeBf16Element{a});

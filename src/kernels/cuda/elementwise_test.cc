@@ -4,6 +4,7 @@
 #include "kernels/cuda/memory_case_test.h"
 #include "kernels/dropout.h"
 #include "kernels/rope.h"
+#include "kernels/saved.h"
 
 namespace cachalot::cuda::testing {
 namespace {
@@ -35,6 +36,15 @@ TEST_F(CudaRopeTest, IsTheReference) {
         cuda::rope_bf16(ctx,
                         {x.d(), s.heads, s.stride, s.offset, cos.d(), sin.d(), out.d(), inverse});
         expect_same(what + " bf16", out, kBf16Step, 1e-6);
+        auto turned = twin(to_bf16(random_mat(s.rows, s.heads * s.stride, 1)), l);
+        Mat<float> values(s.rows, s.heads * s.stride);
+        load_bf16_ref(host, turned.h(), values.view());
+        rope_bf16_ref(host, {values.cview(), s.heads, s.stride, s.offset, cos.h(), sin.h(),
+                             turned.h(), inverse});
+        const MatView<const float> in_place{nullptr, values.rows(), values.cols(), values.cols()};
+        cuda::rope_bf16(
+            ctx, {in_place, s.heads, s.stride, s.offset, cos.d(), sin.d(), turned.d(), inverse});
+        expect_same(what + " bf16 in place", turned, kBf16Step, 1e-6);
         rope_ref(host, Rope<float>{x.h(), s.heads, s.stride, s.offset, cos.h(), sin.h(), inverse});
         cuda::rope(ctx, {x.d(), s.heads, s.stride, s.offset, cos.d(), sin.d(), inverse});
         expect_same(what, x, 1e-6, 1e-6);

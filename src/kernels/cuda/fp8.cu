@@ -53,35 +53,16 @@ template <class T>
 using PlainSource = OneSource<PanelValues<T>, ValuesReader<T>>;
 using CodesSource = OneSource<PanelCodes, CodesReader<>>;
 
-PanelOut result(const Fp8Out& o, std::span<const TransposedCodes> columns, std::size_t i) {
-  const bool transposed = !columns.empty() && o.tile == ScaleTile::kColumn;
-  return transposed ? panel_out(o, columns[i]) : panel_out(o);
-}
-
 template <class T>
-void quantize_of(const Context& ctx, std::span<const QuantizeFp8> jobs,
-                 std::span<const TransposedCodes> columns) {
+void quantize_of(const Context& ctx, std::span<const QuantizeFp8> jobs) {
   std::vector<PlainSource<T>> list;
   list.reserve(jobs.size());
-  for (std::size_t i = 0; i < jobs.size(); ++i) {
-    const QuantizeFp8& a = jobs[i];
+  for (const QuantizeFp8& a : jobs) {
     if (a.x.dtype != DTypeOf<T>::value) continue;
     add_results(list, {a.x.rows, a.x.cols, panel_values(a.x.as<T>()), a.kind, {}, {}},
-                result(a.out, columns, i), result(a.also, columns, i));
+                panel_out(a.out), panel_out(a.also));
   }
-  quantize_jobs(ctx, list, !columns.empty(), "quantize_fp8");
-}
-
-void requantize(const Context& ctx, std::span<const RequantizeFp8> jobs,
-                std::span<const TransposedCodes> columns) {
-  std::vector<CodesSource> list;
-  list.reserve(jobs.size());
-  for (std::size_t i = 0; i < jobs.size(); ++i) {
-    const RequantizeFp8& a = jobs[i];
-    add_results(list, {a.x.rows, a.x.cols, panel_codes(a.x), a.kind, {}, {}},
-                result(a.out, columns, i), {});
-  }
-  quantize_jobs(ctx, list, !columns.empty(), "requantize_fp8");
+  quantize_jobs(ctx, list, "quantize_fp8");
 }
 
 // --- multiplying out
@@ -189,22 +170,17 @@ __global__ void __launch_bounds__(256) gather_code_rows(const Gathered a) {
 }  // namespace
 
 void quantize_fp8(const Context& ctx, std::span<const QuantizeFp8> jobs) {
-  quantize_fp8_transposed(ctx, jobs, {});
-}
-
-void quantize_fp8_transposed(const Context& ctx, std::span<const QuantizeFp8> jobs,
-                             std::span<const TransposedCodes> columns) {
-  quantize_of<float>(ctx, jobs, columns);
-  quantize_of<Bf16>(ctx, jobs, columns);
+  quantize_of<float>(ctx, jobs);
+  quantize_of<Bf16>(ctx, jobs);
 }
 
 void requantize_fp8(const Context& ctx, std::span<const RequantizeFp8> jobs) {
-  requantize(ctx, jobs, {});
-}
-
-void requantize_fp8_transposed(const Context& ctx, std::span<const RequantizeFp8> jobs,
-                               std::span<const TransposedCodes> columns) {
-  requantize(ctx, jobs, columns);
+  std::vector<CodesSource> list;
+  list.reserve(jobs.size());
+  for (const RequantizeFp8& a : jobs) {
+    add_results(list, {a.x.rows, a.x.cols, panel_codes(a.x), a.kind, {}, {}}, panel_out(a.out), {});
+  }
+  quantize_jobs(ctx, list, "requantize_fp8");
 }
 
 void dequantize_fp8(const Context& ctx, const DequantizeFp8& a) {

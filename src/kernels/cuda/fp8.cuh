@@ -1,5 +1,4 @@
-// E4M3 on the device: codes, scales and quotients exactly as numeric/quantize.h has them, and
-// quantising ops that write codes of 128 x 1 tiles transposed.
+// E4M3 on the device: codes, scales and quotients exactly as numeric/quantize.h has them.
 //
 // Exact means: the same scales and the same codes, with one exception. The code of a NaN is 0x7F
 // whatever its sign (numeric/small_float.h keeps the sign); a tile that holds one, or an infinity,
@@ -9,11 +8,9 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
-#include <span>
 
 #include "kernels/cuda/stream.cuh"
 #include "kernels/fp8.h"
-#include "kernels/fp8_fused.h"
 
 namespace cachalot::cuda {
 
@@ -196,29 +193,5 @@ __device__ __forceinline__ float quantize_tiles(const float (&x)[kTiles][4],
   }
   return t.scale;
 }
-
-// --- transposed codes of 128 x 1 tiles
-
-// [C, R] with rows of a job side by side, as a product that sums over them reads them. From the
-// job's rows to `padded_rows` (at most the next multiple of 128) zeros are written. Fast where
-// codes and stride are multiples of 16 bytes.
-struct TransposedCodes {
-  std::uint8_t* codes = nullptr;
-  std::ptrdiff_t stride = 0;
-  int padded_rows = 0;
-};
-
-// The ops of kernels/fp8.h; of job i, the one result with tiles of 128 x 1 has its codes written to
-// columns[i] and its scales where the job says.
-void quantize_fp8_transposed(const Context& ctx, std::span<const QuantizeFp8> jobs,
-                             std::span<const TransposedCodes> columns);
-void requantize_fp8_transposed(const Context& ctx, std::span<const RequantizeFp8> jobs,
-                               std::span<const TransposedCodes> columns);
-
-struct SwigluBackwardColumns {
-  TransposedCodes dgate, dup, hidden;
-};
-void swiglu_backward_fp8_transposed(const Context& ctx, std::span<const SwigluBackwardFp8> jobs,
-                                    std::span<const SwigluBackwardColumns> columns);
 
 }  // namespace cachalot::cuda

@@ -11,6 +11,7 @@ using numeric::ScaleKind;
 using testing::bench;
 using testing::Codes;
 using testing::Fp8CudaTest;
+using testing::transposed;
 
 class CudaFp8Bench : public Fp8CudaTest {
  protected:
@@ -52,7 +53,7 @@ TEST_F(CudaFp8Bench, Quantize) {
   const double n = static_cast<double>(x.size());
   Codes row = empty(kRowsAll, kWidth, ScaleTile::kRow),
         column = empty(kRowsAll, kWidth, ScaleTile::kColumn);
-  Mat<std::uint8_t> transposed = room<std::uint8_t>(kWidth, kRowsAll);
+  Mat<std::uint8_t> turned = room<std::uint8_t>(kWidth, kRowsAll);
   for (const ScaleKind kind : {ScaleKind::kPow2, ScaleKind::kPlain}) {
     const std::string name = std::string("quantize [32768, 2048] ") + kind_name(kind);
     bench(ctx, name + " row", n * (5 + 4 / 128.0), [&] {
@@ -68,9 +69,8 @@ TEST_F(CudaFp8Bench, Quantize) {
       cuda::quantize_fp8(ctx, std::span(&job, 1));
     });
     bench(ctx, name + " row + transposed", n * (6 + 8 / 128.0), [&] {
-      const QuantizeFp8 job{x.cview(), kind, row.out(), column.out()};
-      const TransposedCodes to{transposed.data(), kRowsAll, kRowsAll};
-      quantize_fp8_transposed(ctx, std::span(&job, 1), std::span(&to, 1));
+      const QuantizeFp8 job{x.cview(), kind, row.out(), transposed(column.out(), turned)};
+      cuda::quantize_fp8(ctx, std::span(&job, 1));
     });
   }
   bench(ctx, "requantize row -> column [32768, 2048]", n * (2 + 8 / 128.0), [&] {
@@ -78,9 +78,8 @@ TEST_F(CudaFp8Bench, Quantize) {
     cuda::requantize_fp8(ctx, std::span(&job, 1));
   });
   bench(ctx, "requantize row -> transposed [32768, 2048]", n * (2 + 8 / 128.0), [&] {
-    const RequantizeFp8 job{row.view(), ScaleKind::kPow2, column.out()};
-    const TransposedCodes to{transposed.data(), kRowsAll, kRowsAll};
-    requantize_fp8_transposed(ctx, std::span(&job, 1), std::span(&to, 1));
+    const RequantizeFp8 job{row.view(), ScaleKind::kPow2, transposed(column.out(), turned)};
+    cuda::requantize_fp8(ctx, std::span(&job, 1));
   });
   Mat<float> out = filled(kRowsAll, kWidth);
   bench(ctx, "copy", 8 * n, [&] { device_->copy(out.data(), x.data(), x.size() * 4); });
@@ -185,7 +184,7 @@ TEST_F(CudaFp8Bench, Swiglu) {
   Mat<float> dweight = room<float>(1, rows);
   for (const ScaleKind kind : {ScaleKind::kPow2, ScaleKind::kPlain}) {
     std::vector<SwigluBackwardFp8> jobs;
-    std::vector<SwigluBackwardColumns> to;
+    std::vector<SwigluBackwardFp8> turned;
     for (int g = 0; g < kGroups; ++g) {
       const auto at = static_cast<std::size_t>(3 * g),
                  first = static_cast<std::size_t>(kGroupRows * g);
@@ -197,15 +196,18 @@ TEST_F(CudaFp8Bench, Swiglu) {
                       dgate.out().sub_rows(g * kGroupRows, kGroupRows),
                       dup.out().sub_rows(g * kGroupRows, kGroupRows), columns[at].out(),
                       columns[at + 1].out(), columns[at + 2].out()});
-      to.push_back({{columns[at].codes.data(), kGroupRows, kGroupRows},
-                    {columns[at + 1].codes.data(), kGroupRows, kGroupRows},
-                    {columns[at + 2].codes.data(), kGroupRows, kGroupRows}});
+      turned.push_back(jobs.back());  // into the same memory
+      for (Fp8Out* o : {&turned.back().dgate_columns, &turned.back().dup_columns,
+                        &turned.back().hidden_columns}) {
+        o->stride = kGroupRows;
+        o->transposed = true;
+      }
     }
     const std::string name =
         std::string("swiglu_backward_fp8 64 x [2048, 1408] ") + kind_name(kind);
     const double bytes = n * (11 + 7 * 4 / 128.0);
     bench(ctx, name, bytes, [&] { cuda::swiglu_backward_fp8(ctx, jobs); });
-    bench(ctx, name + " transp.", bytes, [&] { swiglu_backward_fp8_transposed(ctx, jobs, to); });
+    bench(ctx, name + " transp.", bytes, [&] { cuda::swiglu_backward_fp8(ctx, turned); });
   }
 }
 

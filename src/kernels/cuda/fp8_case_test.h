@@ -73,6 +73,29 @@ inline void expect_untouched(const Mat<std::uint8_t>& m, int cols, const std::st
   }
 }
 
+// The same result with its codes transposed, in room of its own: [cols, rows at least].
+inline Fp8Out transposed(Fp8Out o, Mat<std::uint8_t>& codes) {
+  o.codes = codes.data();
+  o.stride = codes.cols();
+  o.transposed = true;
+  return o;
+}
+inline void expect_transposed(const Mat<std::uint8_t>& got, const Codes& want,
+                              const std::string& what) {
+  int bad = 0;
+  for (int j = 0; j < want.cols; ++j) {
+    for (int i = 0; i < got.cols(); ++i) {
+      const std::uint8_t w = i < want.rows ? want.codes.at(i, j) : 0xFF;
+      if (same(got.at(j, i), w)) continue;
+      if (bad++ < 3) {
+        ADD_FAILURE() << what << " [" << want.rows << ", " << want.cols << "]: row " << i
+                      << " column " << j << " is " << int{got.at(j, i)} << " instead of " << int{w};
+      }
+    }
+  }
+  EXPECT_EQ(0, bad) << what;
+}
+
 class Fp8CudaTest : public CudaTest {
  protected:
   Codes device_codes(int rows, int cols, ScaleTile tile, int pad = 0, int scale_pad = 0) {

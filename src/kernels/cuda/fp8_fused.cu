@@ -175,9 +175,10 @@ __device__ __forceinline__ void gate_rows(float (&x)[kRows][4], const float (&up
   }
 }
 
-struct SwigluOfFloats {
+template <class T>
+struct SwigluOfValues {
   int rows = 0, cols = 0;
-  PanelValues<float> gate, up;
+  PanelValues<T> gate, up;
   numeric::ScaleKind kind = numeric::ScaleKind::kPow2, keep_kind = numeric::ScaleKind::kPow2;
   PanelOut keep_gate, keep_up;
   PanelOut along, across;
@@ -192,7 +193,7 @@ struct SwigluOfFloats {
   class Reader {
    public:
     static constexpr bool kStaged = false;
-    __device__ Reader(const SwigluOfFloats& a, const Panel& p)
+    __device__ Reader(const SwigluOfValues& a, const Panel& p)
         : gate_(a.gate, p),
           up_(a.up, p),
           keep_gate_(a.keep_gate, p),
@@ -209,11 +210,18 @@ struct SwigluOfFloats {
     }
 
    private:
-    ValuesReader<float> gate_, up_;
+    ValuesReader<T> gate_, up_;
     RowTilesWriter keep_gate_, keep_up_;
     numeric::ScaleKind keep_kind_;
   };
 };
+
+template <class T>
+SwigluOfValues<T> of_values(const SwigluFp8& a, MatView<const T> gate, MatView<const T> up) {
+  return {a.out.rows, a.out.cols,  panel_values(gate),     panel_values(up),
+          a.kind,     a.keep_kind, panel_out(a.keep_gate), panel_out(a.keep_up),
+          {},         {}};
+}
 
 struct SwigluOfCodes {
   int rows = 0, cols = 0;
@@ -285,7 +293,8 @@ void rms_norm_fp8(const Context& ctx, const RmsNormFp8& a) {
 }
 
 void swiglu_fp8(const Context& ctx, std::span<const SwigluFp8> jobs) {
-  std::vector<SwigluOfFloats> floats;
+  std::vector<SwigluOfValues<float>> floats;
+  std::vector<SwigluOfValues<Bf16>> halves;
   std::vector<SwigluOfCodes> codes;
   for (const SwigluFp8& a : jobs) {
     const PanelOut out = panel_out(a.out), also = panel_out(a.also);
@@ -299,23 +308,15 @@ void swiglu_fp8(const Context& ctx, std::span<const SwigluFp8> jobs) {
                    {},
                    {}},
                   out, also);
+    } else if (a.gate_bf16.rows > 0) {
+      add_results(halves, of_values(a, a.gate_bf16, a.up_bf16), out, also);
     } else {
-      add_results(floats,
-                  {a.out.rows,
-                   a.out.cols,
-                   panel_values(a.gate),
-                   panel_values(a.up),
-                   a.kind,
-                   a.keep_kind,
-                   panel_out(a.keep_gate),
-                   panel_out(a.keep_up),
-                   {},
-                   {}},
-                  out, also);
+      add_results(floats, of_values(a, a.gate, a.up), out, also);
     }
   }
-  quantize_jobs(ctx, floats, false, "swiglu_fp8");
-  quantize_jobs(ctx, codes, false, "swiglu_fp8");
+  quantize_jobs(ctx, floats, "swiglu_fp8");
+  quantize_jobs(ctx, halves, "swiglu_fp8");
+  quantize_jobs(ctx, codes, "swiglu_fp8");
 }
 
 }  // namespace cachalot::cuda

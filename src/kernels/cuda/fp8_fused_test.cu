@@ -12,8 +12,10 @@ namespace {
 using numeric::ScaleKind;
 using testing::Codes;
 using testing::expect_same;
+using testing::expect_transposed;
 using testing::Fp8CudaTest;
 using testing::random_mat;
+using testing::transposed;
 
 class CudaFp8FusedTest : public Fp8CudaTest {
  protected:
@@ -184,15 +186,62 @@ TEST_F(CudaFp8FusedTest, SwigluOfCodes) {
   }
 }
 
-void expect_transposed(const Mat<std::uint8_t>& got, const Codes& want, const std::string& what) {
-  for (int j = 0; j < want.cols; ++j) {
-    for (int i = 0; i < got.cols(); ++i) {
-      const std::uint8_t w = i < want.rows ? want.codes.at(i, j) : 0;
-      if (testing::same(got.at(j, i), w)) continue;
-      ADD_FAILURE() << what << " [" << want.rows << ", " << want.cols << "]: row " << i
-                    << " column " << j << " is " << int{got.at(j, i)} << " instead of " << int{w};
-      return;
+// bf16 give what the same numbers as floats give.
+TEST_F(CudaFp8FusedTest, Bf16Operands) {
+  const std::pair<int, int> shapes[] = {{1, 1}, {3, 17}, {128, 128}, {150, 304}, {260, 700}};
+  for (const auto& [rows, cols] : shapes) {
+    // Gate and up side by side, as one product writes them.
+    const Mat<float> both = random_mat(rows, 2 * cols, 3, 2), dout = random_mat(rows, cols, 7);
+    Mat<Bf16> both_bf16 = room<Bf16>(rows, 2 * cols), dout_bf16 = room<Bf16>(rows, cols);
+    Mat<float> values = up(both), dvalues = up(dout);
+    cuda::store_bf16(ctx, values.cview(), both_bf16.view());
+    cuda::store_bf16(ctx, dvalues.cview(), dout_bf16.view());
+    cuda::load_bf16(ctx, both_bf16.cview(), values.view());
+    cuda::load_bf16(ctx, dout_bf16.cview(), dvalues.view());
+    Codes got[2][3], back[2][5];
+    Mat<float> dweight[2];
+    const Mat<float> weight = up(random_mat(1, rows, 8));
+    for (int turn = 0; turn < 2; ++turn) {
+      for (Codes& c : got[turn]) c = device_codes(rows, cols, ScaleTile::kRow);
+      for (int e = 0; e < 5; ++e) {
+        back[turn][e] = device_codes(rows, cols, e < 2 ? ScaleTile::kRow : ScaleTile::kColumn);
+      }
+      dweight[turn] = room<float>(1, rows);
+      SwigluFp8 a{values.cview().sub_cols(0, cols),
+                  values.cview().sub_cols(cols, cols),
+                  {},
+                  {},
+                  ScaleKind::kPow2,
+                  got[turn][0].out()};
+      a.keep_gate = got[turn][1].out();
+      a.keep_up = got[turn][2].out();
+      SwigluBackwardFp8 b{got[0][1].view(),    got[0][2].view(),     dvalues.cview(),
+                          weight.span(),       dweight[turn].span(), ScaleKind::kPow2,
+                          back[turn][0].out(), back[turn][1].out(),  back[turn][2].out(),
+                          back[turn][3].out(), back[turn][4].out()};
+      if (turn == 1) {
+        a.gate.data = a.up.data = b.dout.data = nullptr;
+        a.gate_bf16 = both_bf16.cview().sub_cols(0, cols);
+        a.up_bf16 = both_bf16.cview().sub_cols(cols, cols);
+        b.dout_bf16 = dout_bf16.cview();
+      }
+      cuda::swiglu_fp8(ctx, std::span(&a, 1));
+      cuda::swiglu_backward_fp8(ctx, std::span(&b, 1));
+      if (turn == 0) continue;
+      Mat<std::uint8_t> t[3];
+      for (auto& m : t) m = room<std::uint8_t>(cols, (rows + 15) / 16 * 16);
+      b.dgate_columns = transposed(b.dgate_columns, t[0]);
+      b.dup_columns = transposed(b.dup_columns, t[1]);
+      b.hidden_columns = transposed(b.hidden_columns, t[2]);
+      cuda::swiglu_backward_fp8(ctx, std::span(&b, 1));
+      for (int e = 0; e < 3; ++e) {
+        expect_transposed(down(t[e]), downloaded(back[0][2 + e]), "bf16 transposed");
+      }
     }
+    for (int e = 0; e < 3; ++e) expect_device_codes(got[1][e], got[0][e], "bf16 forward");
+    for (int e = 0; e < 5; ++e) expect_device_codes(back[1][e], back[0][e], "bf16 backward");
+    expect_same(down(dweight[1]), down(dweight[0]), 1, rows, "dweight");
+    if (HasFailure()) return;
   }
 }
 
@@ -262,13 +311,10 @@ TEST_F(CudaFp8FusedTest, SwigluBackward) {
         for (Codes* c : {&col_gate, &col_up, &col_hidden}) {
           c->scales = room<float>(c->scales.rows(), c->scales.cols());
         }
-        a.dgate_columns = col_gate.out();
-        a.dup_columns = col_up.out();
-        a.hidden_columns = col_hidden.out();
-        const SwigluBackwardColumns to{{t[0].data(), padded, padded},
-                                       {t[1].data(), padded, padded},
-                                       {t[2].data(), padded, padded}};
-        swiglu_backward_fp8_transposed(ctx, std::span(&a, 1), std::span(&to, 1));
+        a.dgate_columns = transposed(col_gate.out(), t[0]);
+        a.dup_columns = transposed(col_up.out(), t[1]);
+        a.hidden_columns = transposed(col_hidden.out(), t[2]);
+        cuda::swiglu_backward_fp8(ctx, std::span(&a, 1));
         for (int e = 0; e < 3; ++e) {
           const std::string what = "transposed " + std::to_string(e);
           expect_transposed(down(t[e]), want_col[e], what);

@@ -40,18 +40,15 @@ struct PanelOut {
   float* scales = nullptr;
   int scale_stride = 0;
   ScaleTile tile = ScaleTile::kRow;
-  bool wide = false;    // codes may be written in words; transposed: in 16 bytes
-  int padded_rows = 0;  // transposed
+  bool wide = false;  // codes may be written in words; transposed: in 16 bytes
+  bool transposed = false;
 };
 inline PanelOut panel_out(const Fp8Out& o) {
   if (o.empty()) return {};
-  return {o.codes, short_stride(o.stride),        o.scales, short_stride(o.scale_stride),
-          o.tile,  aligned(o.codes, o.stride, 4), 0};
-}
-inline PanelOut panel_out(const Fp8Out& o, const TransposedCodes& t) {
-  if (o.empty()) return {};
-  return {t.codes, short_stride(t.stride),         o.scales,     short_stride(o.scale_stride),
-          o.tile,  aligned(t.codes, t.stride, 16), t.padded_rows};
+  return {o.codes,     short_stride(o.stride),
+          o.scales,    short_stride(o.scale_stride),
+          o.tile,      aligned(o.codes, o.stride, o.transposed ? 16 : 4),
+          o.transposed};
 }
 
 struct PanelCodes {
@@ -190,7 +187,8 @@ __device__ __forceinline__ void wait_for_copies(int row) {
 }
 // A half of the warp's rows, kRowBytes of each one after the other at `to`, of 16-byte aligned
 // memory. kWhole: none is short.
-template <int kRowBytes, bool kWhole>
+// `kPitch`: bytes from one to the next there.
+template <int kRowBytes, int kPitch, bool kWhole>
 __device__ __forceinline__ void copy_rows_later(char* to, const char* from, std::int64_t stride,
                                                 int half, int rows, int valid_bytes, int lane) {
   constexpr int kPieces = kRowBytes / 16, kRows = 32 / kPieces;
@@ -198,7 +196,7 @@ __device__ __forceinline__ void copy_rows_later(char* to, const char* from, std:
 #pragma unroll
   for (int i = 0; i < kWarpRows / 2; i += kRows) {
     const int row = first + i;
-    char* into = to + row * kRowBytes + piece;
+    char* into = to + row * kPitch + piece;
     const char* at = from + row * stride + piece;
     if (kWhole) {
       copy_later(into, at);
@@ -231,10 +229,11 @@ __device__ __forceinline__ void read_wide(const Bf16* from, float (&x)[4]) {
   widen(__ldg(reinterpret_cast<const uint2*>(from)), x);
 }
 
-template <class T>
+// kPitch: bytes from row to row in shared memory.
+template <class T, int kPitch = kPanel* static_cast<int>(sizeof(T))>
 class ValuesReader {
  public:
-  static constexpr int kRowBytes = kPanel * static_cast<int>(sizeof(T));
+  static constexpr int kRowBytes = kPitch;
   __device__ ValuesReader(const PanelValues<T>& m, const Panel& p)
       : from_(element(m.data, p.first_row(), m.stride, p.col)),
         stride_(m.stride),
@@ -268,13 +267,13 @@ class ValuesReader {
   __device__ __forceinline__ void fetch(int half, char* rows) const {
     if (kWhole || wide_) {
       constexpr int kSize = static_cast<int>(sizeof(T));
-      copy_rows_later<kRowBytes, kWhole>(rows, reinterpret_cast<const char*>(from_),
-                                         std::int64_t{stride_} * kSize, half, rows_, cols_ * kSize,
-                                         lane_);
+      copy_rows_later<kPanel * kSize, kPitch, kWhole>(rows, reinterpret_cast<const char*>(from_),
+                                                      std::int64_t{stride_} * kSize, half, rows_,
+                                                      cols_ * kSize, lane_);
     } else {
       for (int i = 0; i < kWarpRows / 2; ++i) {
         const int row = half * (kWarpRows / 2) + i;
-        T* to = reinterpret_cast<T*>(rows + row * kRowBytes) + 4 * lane_;
+        T* to = reinterpret_cast<T*>(rows + row * kPitch) + 4 * lane_;
         for (int j = 0; j < 4; ++j) {
           const bool any = row < rows_ && 4 * lane_ + j < cols_;
           to[j] = any ? *element(from_, row, stride_, 4 * lane_ + j) : T{};
@@ -283,7 +282,7 @@ class ValuesReader {
     }
   }
   __device__ __forceinline__ void take(int row, const char* rows, float (&x)[4]) const {
-    const char* at = rows + row * kRowBytes + lane_ * (kRowBytes / 32);
+    const char* at = rows + row * kPitch + lane_ * (4 * static_cast<int>(sizeof(T)));
     if constexpr (sizeof(T) == 2) {
       widen(*reinterpret_cast<const uint2*>(at), x);
     } else {
@@ -370,8 +369,8 @@ class CodesReader {
   template <bool kWhole>
   __device__ __forceinline__ void fetch(int half, char* rows) const {
     if (kWhole || wide_) {
-      copy_rows_later<kRowBytes, kWhole>(rows, reinterpret_cast<const char*>(from_), stride_, half,
-                                         rows_, cols_, lane_);
+      copy_rows_later<kRowBytes, kRowBytes, kWhole>(rows, reinterpret_cast<const char*>(from_),
+                                                    stride_, half, rows_, cols_, lane_);
     } else {
       for (int i = 0; i < kWarpRows / 2; ++i) {
         const int row = half * (kWarpRows / 2) + i;
@@ -530,17 +529,16 @@ __device__ __forceinline__ void put_words(char* four_rows, const Panel& p,
 }
 __device__ __forceinline__ void write_piece(const PanelOut& o, const Panel& p, int col, int row,
                                             const uint4& v) {
-  const int limit = min(kPanel, o.padded_rows - p.row);
-  if (col >= p.cols || row >= limit) return;
+  if (col >= p.cols || row >= p.rows) return;
   std::uint8_t* to = element(o.codes, p.col + col, o.stride, p.row + row);
-  if (o.wide && row + 16 <= limit) {
+  if (o.wide && row + 16 <= p.rows) {
     *reinterpret_cast<uint4*>(to) = v;
     return;
   }
   const std::uint32_t words[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
   for (int k = 0; k < 16; ++k) {
-    if (row + k < limit) to[k] = static_cast<std::uint8_t>(words[k / 4] >> (k % 4 * 8));
+    if (row + k < p.rows) to[k] = static_cast<std::uint8_t>(words[k / 4] >> (k % 4 * 8));
   }
 }
 // After a barrier: the whole panel, whose warps' words lie from `rows` on, 4 * kRowBytes apart.

@@ -89,7 +89,7 @@ __device__ __forceinline__ void quantize_across(const PanelOut& o, const Panel& 
     t[0] = t[1] = t[2] = t[3] = block_scale<kPow2>(kind, amax, o, p);
     lifted = t[0].lifted();
   }
-  if (kTransposed && o.tile == ScaleTile::kColumn) {
+  if (kTransposed && o.transposed) {
     if (lifted) {
       transpose_panel<kPow2, true>(p, store, panel, t);
     } else {
@@ -213,16 +213,16 @@ void add_results(std::vector<Source>& jobs, Source job, const PanelOut& a, const
 }
 
 template <class Source>
-void quantize_jobs(const Context& ctx, std::vector<Source>& jobs, bool transposed,
-                   const char* name) {
+void quantize_jobs(const Context& ctx, std::vector<Source>& jobs, const char* name) {
   int panels = 0;
   const JobList<Source> list = job_list(ctx, jobs, panels);
   if (panels == 0) return;
-  bool pow2 = true, whole = false, across = false;
+  bool pow2 = true, whole = false, across = false, transposed = false;
   for (const Source& j : jobs) {
     pow2 = pow2 && j.pow2();
     whole = whole || j.across.tile == ScaleTile::kTensor;
     across = across || j.across.codes != nullptr;
+    transposed = transposed || j.across.transposed;
   }
   std::uint32_t* amax = nullptr;
   if (whole) {

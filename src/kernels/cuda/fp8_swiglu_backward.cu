@@ -11,10 +11,12 @@ namespace {
 
 enum Result { kDgate, kDup, kHidden, kResults };
 
+// T: what dout is in.
+template <class T>
 struct BackwardJob {
   int rows = 0, cols = 0;
   PanelCodes gate, up;
-  PanelValues<float> dout;
+  PanelValues<T> dout;
   const float* weight = nullptr;  // null: ones
   float* dweight = nullptr;       // null: not wanted
   float* partial = nullptr;       // [panels across, rows] of dweight
@@ -23,16 +25,18 @@ struct BackwardJob {
   PanelOut column_tiles[kResults];
 };
 
+constexpr int kDoutPitch = kPanel * static_cast<int>(sizeof(float));
 struct BackwardMemory {
-  float dout[kPanel][kPanel];
+  float dout[kPanel][kPanel];                             // bf16 leave half of each row free
   std::uint8_t gate[kPanel][kPanel], up[kPanel][kPanel];  // codes
   ColumnScales columns[kResults];
 };
 
 // A thread's operands: rows of its warp, in shared memory.
+template <class T>
 class Operands {
  public:
-  __device__ Operands(const BackwardJob& a, const Panel& p, BackwardMemory& s)
+  __device__ Operands(const BackwardJob<T>& a, const Panel& p, BackwardMemory& s)
       : dout_(a.dout, p),
         gate_(a.gate, p),
         up_(a.up, p),
@@ -47,7 +51,7 @@ class Operands {
   __device__ __forceinline__ void fetch() const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      dout_.fetch<kWhole>(half, dout_rows_);
+      dout_.template fetch<kWhole>(half, dout_rows_);
       gate_.fetch<kWhole>(half, gate_rows_);
       up_.fetch<kWhole>(half, up_rows_);
       end_copies();
@@ -74,7 +78,7 @@ class Operands {
   }
 
  private:
-  ValuesReader<float> dout_;
+  ValuesReader<T, kDoutPitch> dout_;
   CodesReader<true> gate_, up_;
   char *dout_rows_, *gate_rows_, *up_rows_;
   float weight_;  // lane i: of row i
@@ -95,9 +99,9 @@ __device__ __forceinline__ float sum_of_four(const float (&x)[4], int lane) {
 }
 
 // Rows' tiles and sums; columns' largest.
-template <bool kPow2>
-__device__ __forceinline__ void first_pass(const BackwardJob& a, const Panel& p,
-                                           const Operands& operands, float (&m)[kResults][4]) {
+template <bool kPow2, class T>
+__device__ __forceinline__ void first_pass(const BackwardJob<T>& a, const Panel& p,
+                                           const Operands<T>& operands, float (&m)[kResults][4]) {
   constexpr int kRows = 4;
   const RowTilesWriter dgate_tiles(a.row_tiles[0], p), dup_tiles(a.row_tiles[1], p);
   const bool sums_wanted = a.dweight != nullptr;
@@ -126,9 +130,9 @@ __device__ __forceinline__ void first_pass(const BackwardJob& a, const Panel& p,
 }
 
 // kPlain: the panel is whole and no scale is lifted.
-template <bool kPow2, bool kPlain>
+template <bool kPow2, bool kPlain, class T>
 __device__ __forceinline__ void write_columns(const CodesWriter (&writers)[kResults],
-                                              const Operands& operands,
+                                              const Operands<T>& operands,
                                               const TileScale (&t)[kResults][4]) {
 #pragma unroll 2
   for (int i = 0; i < kWarpRows; ++i) {
@@ -143,8 +147,8 @@ __device__ __forceinline__ void write_columns(const CodesWriter (&writers)[kResu
 }
 
 // Words of four rows take the place of three of their operands' rows.
-template <bool kPow2, bool kLifted>
-__device__ __forceinline__ void transpose_columns(const Panel& p, const Operands& operands,
+template <bool kPow2, bool kLifted, class T>
+__device__ __forceinline__ void transpose_columns(const Panel& p, const Operands<T>& operands,
                                                   const TileScale (&t)[kResults][4],
                                                   BackwardMemory& s) {
 #pragma unroll 1
@@ -174,22 +178,22 @@ __device__ __forceinline__ void transpose_columns(const Panel& p, const Operands
   }
 }
 
-template <bool kPow2, bool kTransposed>
+template <class T, bool kPow2, bool kTransposed>
 __global__ void __launch_bounds__(kPanelThreads, 2)
-    swiglu_backward_panels(const __grid_constant__ JobList<BackwardJob> list) {
+    swiglu_backward_panels(const __grid_constant__ JobList<BackwardJob<T>> list) {
   extern __shared__ float4 shared[];
   BackwardMemory& s = *reinterpret_cast<BackwardMemory*>(shared);
-  const BackwardJob* job;
+  const BackwardJob<T>* job;
   const Panel p = find_panel(list, job);
-  const BackwardJob& a = *job;
-  const Operands operands(a, p, s);
+  const BackwardJob<T>& a = *job;
+  const Operands<T> operands(a, p, s);
   if (operands.wide() && p.whole()) {
-    operands.fetch<true>();
+    operands.template fetch<true>();
   } else {
-    operands.fetch<false>();
+    operands.template fetch<false>();
   }
   float m[kResults][4] = {};
-  first_pass<kPow2>(a, p, operands, m);
+  first_pass<kPow2, T>(a, p, operands, m);
 #pragma unroll
   for (int e = 0; e < kResults; ++e) s.columns[e].put(p, m[e]);
   __syncthreads();
@@ -220,18 +224,18 @@ __global__ void __launch_bounds__(kPanelThreads, 2)
     __syncthreads();
 #pragma unroll 1
     for (int e = 0; e < kResults; ++e) {
-      write_transposed<ValuesReader<float>::kRowBytes>(a.column_tiles[e], p,
-                                                       reinterpret_cast<const char*>(s.dout[e]));
+      write_transposed<kDoutPitch>(a.column_tiles[e], p, reinterpret_cast<const char*>(s.dout[e]));
     }
   }
 }
 
 // dweight of rows from its parts, panel by panel. Blocks are numbered through all jobs by rows.
+template <class T>
 __global__ void __launch_bounds__(kPanelThreads)
-    sum_dweight(const __grid_constant__ JobList<BackwardJob> list) {
-  const BackwardJob* job;
+    sum_dweight(const __grid_constant__ JobList<BackwardJob<T>> list) {
+  const BackwardJob<T>* job;
   const Panel p = find_panel(list, job);
-  const BackwardJob& a = *job;
+  const BackwardJob<T>& a = *job;
   const int r = static_cast<int>(threadIdx.x);
   if (a.dweight == nullptr || p.col != 0 || r >= p.rows) return;
   float sum = 0;
@@ -241,9 +245,9 @@ __global__ void __launch_bounds__(kPanelThreads)
   a.dweight[p.row + r] = sum;
 }
 
-template <bool kPow2, bool kTransposed>
-void launch(const Context& ctx, const JobList<BackwardJob>& list, int panels) {
-  const auto kernel = swiglu_backward_panels<kPow2, kTransposed>;
+template <class T, bool kPow2, bool kTransposed>
+void launch(const Context& ctx, const JobList<BackwardJob<T>>& list, int panels) {
+  const auto kernel = swiglu_backward_panels<T, kPow2, kTransposed>;
   constexpr int kBytes = static_cast<int>(sizeof(BackwardMemory));
   static const cudaError_t allowed =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
@@ -252,68 +256,75 @@ void launch(const Context& ctx, const JobList<BackwardJob>& list, int panels) {
   check_launch("swiglu_backward_fp8");
 }
 
-}  // namespace
-
-void swiglu_backward_fp8(const Context& ctx, std::span<const SwigluBackwardFp8> jobs) {
-  swiglu_backward_fp8_transposed(ctx, jobs, {});
-}
-
-void swiglu_backward_fp8_transposed(const Context& ctx, std::span<const SwigluBackwardFp8> jobs,
-                                    std::span<const SwigluBackwardColumns> columns) {
-  const bool transposed = !columns.empty();
+// Of jobs with columns of one layout.
+template <class T>
+void run(const Context& ctx, std::vector<BackwardJob<T>>& list) {
   bool pow2 = true;
   std::size_t partials = 0;
-  std::vector<BackwardJob> list;
-  list.reserve(jobs.size());
-  for (std::size_t i = 0; i < jobs.size(); ++i) {
-    const SwigluBackwardFp8& a = jobs[i];
-    BackwardJob j;
-    j.rows = a.dout.rows;
-    j.cols = a.dout.cols;
-    j.gate = panel_codes(a.gate);
-    j.up = panel_codes(a.up);
-    j.dout = panel_values(a.dout);
-    j.weight = a.weight.empty() ? nullptr : a.weight.data();
-    j.dweight = a.dweight.empty() ? nullptr : a.dweight.data();
-    j.kind = a.kind;
-    j.row_tiles[0] = panel_out(a.dgate);
-    j.row_tiles[1] = panel_out(a.dup);
-    const Fp8Out out[kResults] = {a.dgate_columns, a.dup_columns, a.hidden_columns};
-    for (int e = 0; e < kResults; ++e) {
-      if (!transposed) {
-        j.column_tiles[e] = panel_out(out[e]);
-        continue;
-      }
-      const SwigluBackwardColumns& c = columns[i];
-      j.column_tiles[e] = panel_out(out[e], e == kDgate ? c.dgate : e == kDup ? c.dup : c.hidden);
-    }
-    pow2 = pow2 && is_pow2(a.kind);
-    if (j.dweight != nullptr) {
-      partials +=
-          static_cast<std::size_t>(j.rows) * static_cast<std::size_t>(ceil_div(j.cols, kPanel));
-    }
-    list.push_back(j);
+  const auto parts_of = [](const BackwardJob<T>& j) {
+    return static_cast<std::size_t>(j.rows) * static_cast<std::size_t>(ceil_div(j.cols, kPanel));
+  };
+  for (const BackwardJob<T>& j : list) {
+    pow2 = pow2 && is_pow2(j.kind);
+    if (j.dweight != nullptr) partials += parts_of(j);
   }
   if (partials > 0) {
     auto* at = static_cast<float*>(device_of(ctx).scratch(kScratchSums, partials * sizeof(float)));
-    for (BackwardJob& j : list) {
+    for (BackwardJob<T>& j : list) {
       if (j.dweight == nullptr) continue;
       j.partial = at;
-      at += static_cast<std::size_t>(j.rows) * static_cast<std::size_t>(ceil_div(j.cols, kPanel));
+      at += parts_of(j);
     }
   }
   int panels = 0;
-  const JobList<BackwardJob> all = job_list(ctx, list, panels);
+  const JobList<BackwardJob<T>> all = job_list(ctx, list, panels);
   if (panels == 0) return;
-  if (transposed) {
-    pow2 ? launch<true, true>(ctx, all, panels) : launch<false, true>(ctx, all, panels);
+  if (list[0].column_tiles[kHidden].transposed) {
+    pow2 ? launch<T, true, true>(ctx, all, panels) : launch<T, false, true>(ctx, all, panels);
   } else {
-    pow2 ? launch<true, false>(ctx, all, panels) : launch<false, false>(ctx, all, panels);
+    pow2 ? launch<T, true, false>(ctx, all, panels) : launch<T, false, false>(ctx, all, panels);
   }
   if (partials > 0) {
-    sum_dweight<<<panels, kPanelThreads, 0, stream_of(ctx)>>>(all);
+    sum_dweight<T><<<panels, kPanelThreads, 0, stream_of(ctx)>>>(all);
     check_launch("swiglu_backward_fp8");
   }
+}
+
+template <class T>
+BackwardJob<T> job_of(const SwigluBackwardFp8& a, MatView<const T> dout) {
+  BackwardJob<T> j;
+  j.rows = a.dout.rows;
+  j.cols = a.dout.cols;
+  j.gate = panel_codes(a.gate);
+  j.up = panel_codes(a.up);
+  j.dout = panel_values(dout);
+  j.weight = a.weight.empty() ? nullptr : a.weight.data();
+  j.dweight = a.dweight.empty() ? nullptr : a.dweight.data();
+  j.kind = a.kind;
+  j.row_tiles[0] = panel_out(a.dgate);
+  j.row_tiles[1] = panel_out(a.dup);
+  j.column_tiles[kDgate] = panel_out(a.dgate_columns);
+  j.column_tiles[kDup] = panel_out(a.dup_columns);
+  j.column_tiles[kHidden] = panel_out(a.hidden_columns);
+  return j;
+}
+
+}  // namespace
+
+void swiglu_backward_fp8(const Context& ctx, std::span<const SwigluBackwardFp8> jobs) {
+  // By layout of the columns: rows of codes, transposed.
+  std::vector<BackwardJob<float>> floats[2];
+  std::vector<BackwardJob<Bf16>> halves[2];
+  for (const SwigluBackwardFp8& a : jobs) {
+    const int layout = a.hidden_columns.transposed ? 1 : 0;
+    if (a.dout_bf16.rows > 0) {
+      halves[layout].push_back(job_of(a, a.dout_bf16));
+    } else {
+      floats[layout].push_back(job_of(a, a.dout));
+    }
+  }
+  for (auto& list : floats) run(ctx, list);
+  for (auto& list : halves) run(ctx, list);
 }
 
 }  // namespace cachalot::cuda

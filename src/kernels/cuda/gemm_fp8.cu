@@ -126,25 +126,27 @@ struct Rows {
   int rows = 0, k = 0;
 };
 
-// What is not laid out so is copied to scratch. `k_is_row`: K runs down the operand's rows.
+// What is not laid out so is copied to scratch. `k_is_row`: K runs down the operand's rows, which
+// its codes do as well unless they are transposed.
 class Operands {
  public:
   // `sixteens`: rows have to exist up to a multiple of 16.
   void add(const Fp8View& m, bool k_is_row, bool sixteens) {
     Rows r{m.codes, m.stride, k_is_row ? m.cols : m.rows, k_is_row ? m.rows : m.cols};
-    const bool in_place = !k_is_row && (m.empty() || (can_map(m.codes, m.rows > 1 ? m.stride : 0) &&
-                                                      (!sixteens || m.rows % 16 == 0)));
+    const bool as_read = k_is_row == m.transposed;
+    const bool in_place = as_read && (m.empty() || (can_map(m.codes, r.rows > 1 ? m.stride : 0) &&
+                                                    (!sixteens || r.rows % 16 == 0)));
     if (in_place) {
-      if (m.rows <= 1) r.stride = round_up(m.cols);
+      if (r.rows <= 1) r.stride = round_up(r.k);
     } else {
       r.stride = row_bytes(r.k);
       r.codes = nullptr;
       copies_.push_back({.from = m.codes,
                          .from_stride = m.stride,
                          .to_stride = r.stride,
-                         .rows = m.rows,
-                         .cols = m.cols,
-                         .transpose = k_is_row});
+                         .rows = m.transposed ? m.cols : m.rows,
+                         .cols = m.transposed ? m.rows : m.cols,
+                         .transpose = !as_read});
       copied_.push_back(rows_.size());
     }
     rows_.push_back(r);

@@ -53,6 +53,7 @@ inline Tiled tiled(const Fp8View& v, bool transpose) {
   const bool one = v.tile == ScaleTile::kTensor;
   Tiled t{v.codes,        v.stride,      1, v.scales, one ? 0 : v.scale_stride, one ? 0 : 1,
           by_row ? 0 : 7, by_col ? 0 : 7};
+  if (v.transposed) std::swap(t.row, t.col);
   if (transpose) {
     std::swap(t.row, t.col);
     std::swap(t.scale_row, t.scale_col);
@@ -94,9 +95,11 @@ struct Operand {
   Mat<float> scales;
   int rows = 0, cols = 0, first = 0;  // where the matrix begins in its memory, in bytes
   ScaleTile tile = ScaleTile::kRow;
+  bool transposed = false;
 
   Fp8View view() const {
-    return {codes.data() + first, rows, cols, codes.cols(), scales.data(), scales.cols(), tile};
+    return {codes.data() + first, rows,          cols, codes.cols(),
+            scales.data(),        scales.cols(), tile, transposed};
   }
 };
 
@@ -104,22 +107,25 @@ class Fp8ProductTest : public CudaTest {
  protected:
   cudaStream_t stream() { return static_cast<CudaDevice*>(device_.get())->stream(); }
 
-  // Rows lie `pad` bytes further apart than they are long, the first begins `first` bytes in.
+  // Rows lie `pad` bytes further apart than they are long, the first begins `first` bytes in; with
+  // transposed codes, columns.
   Operand operand(int rows, int cols, ScaleTile tile, std::uint64_t seed, int pad = 0,
-                  int first = 0) {
+                  int first = 0, bool transposed = false) {
     const MemoryScope scope(device_.get());
     Operand o;
     o.rows = rows;
     o.cols = cols;
     o.first = first;
     o.tile = tile;
-    o.codes.resize(rows + 1 + first, cols + pad);
+    o.transposed = transposed;
+    const int lines = transposed ? cols : rows, length = transposed ? rows : cols;
+    o.codes.resize(lines + 1 + first, length + pad);
     check(cudaMemsetAsync(o.codes.data(), 0x7F, o.codes.size(), stream()), "poison");
     const int scale_r = scale_rows(tile, rows), scale_c = scale_cols(tile, cols);
     o.scales.resize(scale_r + 1, scale_c + (pad > 0 ? 1 : 0));
     check(cudaMemsetAsync(o.scales.data(), 0xFF, o.scales.size() * sizeof(float), stream()),
           "poison");
-    fill_codes<<<1024, 256, 0, stream()>>>(o.codes.data() + first, rows, cols, o.codes.cols(),
+    fill_codes<<<1024, 256, 0, stream()>>>(o.codes.data() + first, lines, length, o.codes.cols(),
                                            seed);
     fill_scales<<<256, 256, 0, stream()>>>(o.scales.data(), scale_r, scale_c, o.scales.cols(),
                                            seed + 1);
