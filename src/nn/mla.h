@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/gemm.h"
+#include "kernels/latent_attention.h"
 #include "kernels/latent_rows.h"
 #include "nn/dims.h"
 #include "nn/operand.h"
@@ -68,6 +69,15 @@ struct LatentSpan {
   int q_rows = 0;
   LatentRows cache;
 };
+// What comes before and after attention over the latent rows: from acts.q to acts.q_latent, from
+// acts.context to acts.out; of the spans' rows.
+void mla_into_latent(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                     const MlaWeights& w, std::span<const LatentSpan> spans, MlaActs& acts);
+void mla_out_of_latent(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                       const MlaWeights& w, std::span<const LatentSpan> spans, MlaActs& acts);
+// One span's attention in between.
+LatentAttention latent_problem(const Numerics& num, const BlockDims& dims, const LatentSpan& span,
+                               MlaActs& acts);
 void mla_absorbed(const Context& ctx, const Numerics& num, const BlockDims& dims,
                   const MlaWeights& w, std::span<const LatentSpan> spans, MlaActs& acts);
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/permute.h"
+#include "kernels/routed_rows.h"
 #include "nn/dims.h"
 #include "nn/ffn.h"
 #include "tensor/room.h"
@@ -41,6 +42,7 @@ struct MoeActs {
   // in_bf16. Free between the passes over blocks.
   Room rows;
   FfnActs experts, shared;  // `experts` serves dense layers, too
+  std::vector<MlpRows> routed;  // weights of a layer, where few rows choose them on a device
   Products products;
 };
 
@@ -55,6 +57,11 @@ void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
                  const MoeWeights& w, const Operand& h, MatView<const float> h_plain,
                  MatView<float> y, MoeActs& acts, MoeRoute& route, MoeSaved* saved,
                  bool add = true);
+
+// Whether moe_forward of so many rows, with nothing kept, asks nothing of the host: its launches then
+// depend on the shape alone.
+bool routes_on_device(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                      const MoeWeights& w, int rows, MoeActs& acts);
 
 struct MoeScratch {
   Mat<float> dweight, dscores, dlogits;

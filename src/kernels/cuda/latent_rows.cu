@@ -1,6 +1,10 @@
 // Rows of the latent cache, written and read: one warp per row.
+#include <bit>
 #include <cstdint>
+#include <cstring>
+#include <vector>
 
+#include "kernels/cuda/latent_plan.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/stream.cuh"
 #include "kernels/latent_rows.h"
@@ -92,7 +96,8 @@ __device__ void store_bf16(const float* from, int n, std::byte* to, int lane) {
   }
 }
 
-__global__ void store_rows(const StoreJob* jobs, int job_count, int rows) {
+// `shift`: bytes from a job's row to where it is stored.
+__global__ void store_rows(const StoreJob* jobs, int job_count, int rows, std::ptrdiff_t shift) {
   const int row = blockIdx.x * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (row >= rows) return;
   int low = 0, high = job_count;  // the last job that begins at or before `row`
@@ -104,7 +109,7 @@ __global__ void store_rows(const StoreJob* jobs, int job_count, int rows) {
   const int i = row - a.first_row;
   const float* c_kv = a.c_kv + i * a.c_kv_stride;
   const float* k_rope = a.k_rope + i * a.k_rope_stride;
-  std::byte* to = a.row + i * a.row_bytes;
+  std::byte* to = a.row + shift + i * a.row_bytes;
   switch (static_cast<LatentFormat>(a.format)) {
     case LatentFormat::kF32: {
       auto* out = reinterpret_cast<float*>(to);
@@ -152,22 +157,57 @@ __global__ void load_rows(const std::byte* const* blocks, std::ptrdiff_t offset,
 
 }  // namespace
 
-void store_latent(const Context& ctx, std::span<const StoreLatent> jobs) {
+namespace {
+
+std::vector<StoreJob> jobs_of(std::span<const StoreLatent> stores, int& rows) {
   std::vector<StoreJob> list;
-  list.reserve(jobs.size());
-  int rows = 0;
-  for (const StoreLatent& a : jobs) {
+  list.reserve(stores.size());
+  rows = 0;
+  for (const StoreLatent& a : stores) {
     if (a.c_kv.rows == 0) continue;
     list.push_back({a.c_kv.data, a.k_rope.data, a.c_kv.stride, a.k_rope.stride, a.row,
                     a.layout.row_bytes(), a.c_kv.rows, a.layout.latent, a.layout.rope,
                     static_cast<int>(a.layout.format), rows});
     rows += a.c_kv.rows;
   }
+  return list;
+}
+
+void store(const Context& ctx, const StoreJob* on_device, int jobs, int rows,
+           std::ptrdiff_t shift) {
   if (rows == 0) return;
-  const StoreJob* on_device = stage(ctx, std::span<const StoreJob>(list));
-  store_rows<<<ceil_div(rows, kWarps), 32 * kWarps, 0, stream_of(ctx)>>>(
-      on_device, static_cast<int>(list.size()), rows);
+  store_rows<<<ceil_div(rows, kWarps), 32 * kWarps, 0, stream_of(ctx)>>>(on_device, jobs, rows,
+                                                                         shift);
   check_launch("store_latent");
+}
+
+}  // namespace
+
+void store_latent(const Context& ctx, std::span<const StoreLatent> stores) {
+  int rows = 0;
+  const std::vector<StoreJob> list = jobs_of(stores, rows);
+  if (rows == 0) return;
+  store(ctx, stage(ctx, std::span<const StoreJob>(list)), static_cast<int>(list.size()), rows, 0);
+}
+
+std::vector<std::int64_t> append_stores(std::span<const StoreLatent> stores,
+                                        std::vector<std::byte>& bytes) {
+  int rows = 0;
+  const std::vector<StoreJob> list = jobs_of(stores, rows);
+  // Sequences whose rows straddle two blocks have two jobs: room for as many.
+  const std::size_t room = std::bit_ceil(std::max<std::size_t>(list.size(), 1));
+  StoreJob none{};
+  none.first_row = rows;  // no row looks beyond the last job
+  std::vector<StoreJob> padded = list;
+  padded.resize(room, none);
+  bytes.resize(room * sizeof(StoreJob));
+  std::memcpy(bytes.data(), padded.data(), bytes.size());
+  return {static_cast<std::int64_t>(room), rows};
+}
+
+void store_planned(const Context& ctx, const PlannedLatents& plan, std::ptrdiff_t shift) {
+  store(ctx, reinterpret_cast<const StoreJob*>(plan.memory.data()), static_cast<int>(plan.shape[0]),
+        static_cast<int>(plan.shape[1]), shift);
 }
 
 void load_latent(const Context& ctx, const LatentRows& rows, int begin, MatView<float> out) {
