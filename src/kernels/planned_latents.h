@@ -32,9 +32,26 @@ void plan_latents_ref(const Context& ctx, PlannedLatents& plan);
 void store_planned_ref(const Context& ctx, const PlannedLatents& plan, std::ptrdiff_t bytes);
 void attend_planned_ref(const Context& ctx, const PlannedLatents& plan, std::ptrdiff_t bytes);
 
+// From the products of a pass's rows to the latents of its attention, and those into the caches.
+struct LatentNorms {
+  MatView<const float> q_a;         // [T, Q]; or no rows
+  std::span<const float> q_weight;  // [Q]
+  MatView<float> q_an;              // [T, Q] normed
+  MatView<float> kv_a;              // [T, L + R]: the rope part is rotated
+  std::span<const float> kv_weight;  // [L]
+  MatView<float> c_kv;               // [T, L] normed
+  float eps = 0;
+  MatView<const float> cos, sin;  // [T, R / 2]
+};
+void norm_planned_ref(const Context& ctx, const PlannedLatents& plan, std::ptrdiff_t bytes,
+                      const LatentNorms& a);
+
 // Checks shapes, then the table's. `bytes`: from the first layer's rows to this one's.
 void plan_latents(const Context& ctx, PlannedLatents& plan);
 void store_planned(const Context& ctx, const PlannedLatents& plan, std::ptrdiff_t bytes);
 void attend_planned(const Context& ctx, const PlannedLatents& plan, std::ptrdiff_t bytes);
+// Rotates, norms and stores: the rows that the plan stores are c_kv and the rope part of kv_a.
+void norm_planned(const Context& ctx, const PlannedLatents& plan, std::ptrdiff_t bytes,
+                  const LatentNorms& a);
 
 }  // namespace cachalot

@@ -3,6 +3,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 #include "kernels/quant_linear.h"
+#include "kernels/rms_norm.h"
 #include "kernels/shape_check.h"
 #include "kernels/table.h"
 
@@ -53,6 +54,10 @@ void check_shapes(const RoutedRows& a) {
                 "] with weights [", a.weight.rows, ", ", a.weight.cols, "]");
   require_shape(a.y.rows == rows && a.y.cols == hidden, kOp, ": y is [", a.y.rows, ", ", a.y.cols,
                 "]; it has to be as x, [", rows, ", ", hidden, "]");
+  if (a.normed.rows > 0) {
+    require_size(kOp, "normed", a.normed, rows, hidden);
+    require_length(kOp, "norm_weight", a.norm_weight, static_cast<std::size_t>(hidden));
+  }
   require_shape(!a.experts.empty() || a.index.cols == 0, kOp, ": choices without experts");
   for (const MlpRows& m : a.experts) check_mlp(m, hidden, a.experts.front().gate.rows());
   if (a.shared.gate.rows() > 0) check_mlp(a.shared, hidden, a.shared.gate.rows());
@@ -71,6 +76,7 @@ void routed_rows_ref(const Context& ctx, const RoutedRows& a) {
       a.y.at(t, c) = a.add ? a.y.at(t, c) + sum.at(0, c) : sum.at(0, c);
     }
   }
+  if (a.normed.rows > 0) rms_norm(ctx, {a.y, a.norm_weight, a.eps, a.normed, {}});
 }
 
 bool takes_no_routed_rows(const Context&, const RoutedRows&) noexcept { return false; }

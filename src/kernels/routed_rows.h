@@ -38,6 +38,10 @@ struct RoutedRows {
   MlpRows shared;                     // of every row, counted once; or without rows
   MatView<float> y;                   // [T, D]
   bool add = false;                   // y += the result
+  // Then the norm of y (kernels/rms_norm.h), for whoever reads it next; or no rows.
+  MatView<float> normed;               // [T, D]
+  std::span<const float> norm_weight;  // [D]
+  float eps = 0;
 };
 
 void check_shapes(const RoutedRows& a);

@@ -54,6 +54,8 @@ struct KernelTable {
   void (*store_latent)(const Context&, std::span<const StoreLatent>) = store_latent_ref;
   void (*plan_latents)(const Context&, PlannedLatents&) = plan_latents_ref;
   void (*store_planned)(const Context&, const PlannedLatents&, std::ptrdiff_t) = store_planned_ref;
+  void (*norm_planned)(const Context&, const PlannedLatents&, std::ptrdiff_t,
+                       const LatentNorms&) = norm_planned_ref;
   void (*attend_planned)(const Context&, const PlannedLatents&,
                          std::ptrdiff_t) = attend_planned_ref;
   void (*load_latent)(const Context&, const LatentRows&, int, MatView<float>) = load_latent_ref;
@@ -86,6 +88,7 @@ struct KernelTable {
   void (*zero_rows)(const Context&, MatView<float>) = zero_rows_ref;
   void (*scale_rows)(const Context&, const ScaleRows&) = scale_rows_ref;
   void (*copy_heads)(const Context&, const CopyHeads&) = copy_heads_ref;
+  void (*rotate_heads)(const Context&, const RotateHeads&) = rotate_heads_ref;
   void (*gather_codes)(const Context&, const GatherCodes&) = gather_codes_ref;
   void (*gather_rows)(const Context&, const GatherRows<float>&) = gather_rows_ref<float>;
   void (*combine)(const Context&, const Combine<float>&) = combine_ref<float>;

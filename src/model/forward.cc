@@ -105,8 +105,8 @@ bool Forward::is_absorbed(int begin, int rows) const {
 
 void Forward::attention(const nn::MlaWeights& w, int layer, std::span<const Chunk> chunks,
                         bool mtp) {
-  nn::mla_project(ctx_, num_, dims_, w, h_operand_, rope_rows(), mla_);
   if (planned_ != nullptr) return planned_attention(w, layer, chunks.front().cache->pool().shape());
+  nn::mla_project(ctx_, num_, dims_, w, h_operand_, rope_rows(), mla_);
   std::vector<nn::LatentSpan> absorbed;
   std::vector<AttentionSpan> expanded;
   std::vector<LatentRows> expanded_rows;
@@ -151,9 +151,10 @@ void Forward::planned_attention(const nn::MlaWeights& w, int layer, const CacheS
   // The MTP layer's plan begins with it.
   const int first = layer < shape.main_layers ? 0 : layer;
   const std::ptrdiff_t bytes = shape.layer_offset(layer) - shape.layer_offset(first);
-  const nn::LatentSpan all{0, mla_.q.rows(), {}};
-  store_planned(ctx_, *planned_, bytes);
-  nn::mla_into_latent(ctx_, num_, dims_, w, {&all, 1}, mla_);
+  const nn::LatentSpan all{0, h_.rows(), {}};
+  const nn::RopeRows rope = rope_rows();
+  nn::mla_project_planned(ctx_, num_, dims_, w, h_operand_, rope, *planned_, bytes, mla_);
+  nn::mla_into_latent(ctx_, num_, dims_, w, {&all, 1}, mla_, &rope);
   attend_planned(ctx_, *planned_, bytes);
   nn::mla_out_of_latent(ctx_, num_, dims_, w, {&all, 1}, mla_);
 }
@@ -181,17 +182,26 @@ void Forward::tell_routing(int layer) const {
 }
 
 void Forward::block(const nn::BlockWeights& w, int layer, std::span<const Chunk> chunks, bool mtp,
-                    LayerTap* tap) {
+                    LayerTap* tap, nn::VecRef next_norm) {
   rstd_.resize(1, x_.rows());
   const auto norm = [&](nn::VecRef weight) {
     rms_norm(ctx_, {x_.cview(), weight, dims_.eps, h_.view(), rstd_.span()});
     h_operand_.set(ctx_, num_, h_.cview(), num_.activation_tile, nn::Operand::Use::kRows);
   };
-  norm(w.input_norm);
+  if (is_normed_) {
+    h_operand_.set(ctx_, num_, h_.cview(), num_.activation_tile, nn::Operand::Use::kRows);
+  } else {
+    norm(w.input_norm);
+  }
+  is_normed_ = false;
   attention(w.mla, layer, chunks, mtp);
   nn::mla_output(ctx_, num_, w.mla, mla_, x_.view());
   norm(w.post_norm);
-  if (w.is_moe) {
+  if (w.is_moe && planned_ != nullptr && !next_norm.empty()) {
+    nn::moe_forward_routed(ctx_, num_, dims_, w.moe, h_.cview(), x_.view(), next_norm, h_.view(),
+                           moe_, route_);
+    is_normed_ = true;
+  } else if (w.is_moe) {
     nn::moe_forward(ctx_, num_, dims_, w.moe, h_operand_, h_.cview(), x_.view(), moe_, route_,
                     nullptr);
     if (routing_tap_.hear) tell_routing(layer);
@@ -243,10 +253,12 @@ void Forward::main_pass(std::span<const Chunk> chunks, Taps* taps) {
   }
   for (std::size_t i = 0; i < w.layers.size(); ++i) {
     block(w.layers[i], static_cast<int>(i), chunks, false,
-          taps != nullptr ? &taps->layers[i] : nullptr);
+          taps != nullptr ? &taps->layers[i] : nullptr,
+          i + 1 < w.layers.size() ? w.layers[i + 1].input_norm : w.norm);
     if (taps != nullptr) taps->hidden.push_back(host_copy(x_.cview(), ctx_.device));
   }
-  rms_norm(ctx_, {x_.cview(), w.norm, dims_.eps, h_.view(), rstd_.span()});
+  if (!is_normed_) rms_norm(ctx_, {x_.cview(), w.norm, dims_.eps, h_.view(), rstd_.span()});
+  is_normed_ = false;
 }
 
 MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<const float> hidden,

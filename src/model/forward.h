@@ -85,6 +85,10 @@ class Forward {
   void mtp_logits(MatView<const float> rows, MatView<float> out, MatView<float> normed);
   void mtp_logits(MatView<const float> rows, MatView<float> out);
 
+  // Whether passes of few rows may be recorded where a device can; without, their launches are made
+  // one by one, with the same bits.
+  void allow_recording(bool allowed) noexcept { may_record_ = allowed; }
+
   // For all passes from now on; nothing to hear costs nothing.
   void tap_routing(RoutingTap tap) { routing_tap_ = std::move(tap); }
 
@@ -104,7 +108,7 @@ class Forward {
   void take_tokens(std::span<const Chunk> chunks, bool mtp);
   nn::RopeRows rope_rows() const noexcept;
   void block(const nn::BlockWeights& w, int layer, std::span<const Chunk> chunks, bool mtp,
-             LayerTap* tap);
+             LayerTap* tap, nn::VecRef next_norm = {});
   void attention(const nn::MlaWeights& w, int layer, std::span<const Chunk> chunks, bool mtp);
   void planned_attention(const nn::MlaWeights& w, int layer, const CacheShape& shape);
   void tell_routing(int layer) const;
@@ -117,6 +121,7 @@ class Forward {
   nn::BlockDims dims_;
   nn::Numerics num_;
   RoutingTap routing_tap_;
+  bool may_record_ = true;
 
   Mat<float> x_, h_, joined_;
   Mat<float> angles_, host_angles_;  // [2 T, R / 2] cosines, then sines
@@ -135,6 +140,7 @@ class Forward {
   Mat<float> latent_rows_, k_rope_rows_;
   // Of all rows, where they are planned: then attention is absorbed.
   const PlannedLatents* planned_ = nullptr;
+  bool is_normed_ = false;  // the block before made the norm that begins this one
   std::unique_ptr<Small> small_;
 };
 

@@ -26,6 +26,7 @@ Forward::Small* Forward::small_pass(std::span<const Chunk> chunks, bool mtp) {
   }
   if (rows == 0 || rows > Small::kMostRows) return nullptr;
   if (small_ == nullptr) small_ = std::make_unique<Small>(*this);
+  small_->allow_recording(may_record_);
   return small_->takes(rows) ? small_.get() : nullptr;
 }
 
@@ -109,8 +110,9 @@ MatView<const float> Forward::Small::run(std::span<const Chunk> chunks, bool mtp
   f.planned_ = &planned_;
   if (device.allocations() != before) shapes_.clear();  // what recordings read may have moved
   Shape& shape = shape_of(mtp, rows);
-  const bool replayed = shape.recording != nullptr && shape.recording->replay();
-  if (!replayed && shape.plain >= kPlainPasses) {
+  const bool replayed =
+      f.may_record_ && shape.recording != nullptr && shape.recording->replay();
+  if (!replayed && f.may_record_ && shape.plain >= kPlainPasses) {
     device.begin_recording();
     try {
       launch(chunks, mtp);

@@ -24,6 +24,7 @@ class Forward::Small {
 
   explicit Small(const Forward& of) : forward_(of.ctx_, of.model_, of.mode_) {}
 
+  void allow_recording(bool allowed) noexcept { forward_.allow_recording(allowed); }
   // Whether the launches of a pass of so many rows ask nothing of the host.
   bool takes(int rows);
   // The result of Forward::run or run_mtp, of chunks with reserved rows; caches do not grow yet.

@@ -100,8 +100,7 @@ class Player {
         forward_(ctx, model),
         pool_(model.config(), LatentFormat::kBF16,
               CachePool::bytes_for(model.config(), LatentFormat::kBF16, 2048, 4), ctx.device) {
-    // Whoever listens to the routing has passes that are not recorded.
-    if (!recorded) forward_.tap_routing({[](int, MatView<const std::int32_t>) {}});
+    forward_.allow_recording(recorded);
     for (std::uint64_t i = 0; i < 4; ++i) texts_.push_back({LatentCache(pool_), i + 1});
   }
   // The next `counts[i]` tokens of text i; the main pass and, of the same rows, the MTP layer.

@@ -51,10 +51,9 @@ void by_values(const BlockDims& d, const MlaWeights& w, int head, Gemm& g) {
   }
 }
 
-// The latents before their norms; queries too where they have none. The key's rope part is rotated.
-void down(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
-          const Operand& h, const RopeRows& rows, MlaActs& acts) {
-  const PartScope part(ctx, Part::kDense);
+// The latents before their norms; the key's rope part is not rotated yet.
+void down_products(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+                   const Operand& h, MlaActs& acts) {
   const int t = h.rows();
   acts.kv_a.resize(t, d.cache_width());
   acts.c_kv.resize(t, d.kv_lora);
@@ -64,6 +63,13 @@ void down(const Context& ctx, const Numerics& num, const BlockDims& d, const Mla
   }
   acts.products.forward(h, 0, w.kv_a, acts.kv_a.view());
   acts.products.run(ctx, num);
+}
+
+// The latents before their norms; queries too where they have none. The key's rope part is rotated.
+void down(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+          const Operand& h, const RopeRows& rows, MlaActs& acts) {
+  const PartScope part(ctx, Part::kDense);
+  down_products(ctx, num, d, w, h, acts);
   rotate_key(ctx, d, rows, acts.kv_a.view().sub_cols(d.kv_lora, d.heads.rope), false);
 }
 
@@ -181,6 +187,34 @@ void mla_project(const Context& ctx, const Numerics& num, const BlockDims& d, co
   queries(ctx, num, d, w, h, rows, acts);
 }
 
+void mla_project_planned(const Context& ctx, const Numerics& num, const BlockDims& d,
+                         const MlaWeights& w, const Operand& h, const RopeRows& rows,
+                         const PlannedLatents& plan, std::ptrdiff_t bytes, MlaActs& acts) {
+  {
+    const PartScope part(ctx, Part::kDense);
+    down_products(ctx, num, d, w, h, acts);
+  }
+  LatentNorms norms;
+  if (d.q_lora > 0) {
+    acts.q_an.resize(h.rows(), d.q_lora);
+    norms.q_a = acts.q_a.cview();
+    norms.q_weight = w.q_norm;
+    norms.q_an = acts.q_an.view();
+  }
+  norms.kv_a = acts.kv_a.view();
+  norms.kv_weight = w.kv_norm;
+  norms.c_kv = acts.c_kv.view();
+  norms.eps = d.eps;
+  norms.cos = rows.cos;
+  norms.sin = rows.sin;
+  {
+    const PartScope part(ctx, Part::kElementwise);
+    norm_planned(ctx, plan, bytes, norms);
+  }
+  acts.latents_coded = false;
+  plain_queries(ctx, num, d, w, h, acts);
+}
+
 void mla_expanded(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
                   MatRef latent, MatView<const float> k_rope, std::span<const AttentionSpan> spans,
                   MatView<float> lse, MlaActs& acts) {
@@ -204,7 +238,8 @@ static Runs runs_of(std::span<const LatentSpan> spans) {
 }
 
 void mla_into_latent(const Context& ctx, const Numerics& num, const BlockDims& d,
-                     const MlaWeights& w, std::span<const LatentSpan> spans, MlaActs& acts) {
+                     const MlaWeights& w, std::span<const LatentSpan> spans, MlaActs& acts,
+                     const RopeRows* rotate) {
   const PartScope part(ctx, Part::kDense);
   const int t = acts.q.rows();
   const int heads = d.heads.heads;
@@ -226,8 +261,19 @@ void mla_into_latent(const Context& ctx, const Numerics& num, const BlockDims& d
   ctx.fetch_while_waiting(w.kv_b.read_next);
   gemm(ctx, num.products, per_head);
   for (const auto& [begin, rows] : runs) {
-    copy_heads(ctx, {acts.q.cview().sub_rows(begin, rows), heads, q_head, d.heads.nope,
-                     d.heads.rope, acts.q_latent.view().sub_rows(begin, rows), width, d.kv_lora});
+    const CopyHeads copy{acts.q.cview().sub_rows(begin, rows),
+                         heads,
+                         q_head,
+                         d.heads.nope,
+                         d.heads.rope,
+                         acts.q_latent.view().sub_rows(begin, rows),
+                         width,
+                         d.kv_lora};
+    if (rotate != nullptr) {
+      rotate_heads(ctx, {copy, rotate->cos.sub_rows(begin, rows), rotate->sin.sub_rows(begin, rows)});
+    } else {
+      copy_heads(ctx, copy);
+    }
   }
 }
 

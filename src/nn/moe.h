@@ -57,6 +57,11 @@ void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
                  const MoeWeights& w, const Operand& h, MatView<const float> h_plain,
                  MatView<float> y, MoeActs& acts, MoeRoute& route, MoeSaved* saved,
                  bool add = true);
+// The same with nothing kept, where routes_on_device says so: y += it, and `normed` is the norm of
+// that by these weights.
+void moe_forward_routed(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                        const MoeWeights& w, MatView<const float> h, MatView<float> y,
+                        VecRef norm_weight, MatView<float> normed, MoeActs& acts, MoeRoute& route);
 
 // Whether moe_forward of so many rows, with nothing kept, asks nothing of the host: its launches then
 // depend on the shape alone.

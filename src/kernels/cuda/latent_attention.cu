@@ -54,21 +54,11 @@ Partials partials_of(const Context& ctx, int partials, int rows, int latent) {
 void merge(const Context& ctx, const Launches& l, int rows, int latent, int lanes,
            const Partials& partials) {
   if (!l.merged) return;
-  cudaLaunchConfig_t launch{};
-  launch.gridDim = dim3(static_cast<unsigned>(l.groups), static_cast<unsigned>(rows),
-                        static_cast<unsigned>(ceil_div(latent, 4 * kMergeThreads)));
-  launch.blockDim = dim3(static_cast<unsigned>(std::min(l.eights, kMergeSeries) * kMergeThreads));
-  launch.stream = stream_of(ctx);
-  cudaLaunchAttribute early{};  // launched while the kernel before runs; it waits by itself
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  launch.attrs = &early;
-  launch.numAttrs = 1;
-  check(cudaLaunchKernelEx(&launch, merge_pieces, l.plan, rows, latent, lanes,
-                           static_cast<const float*>(partials.out),
-                           static_cast<const float2*>(partials.rows)),
-        "latent_attention merge");
-  check_launch("latent_attention merge");
+  const dim3 grid(static_cast<unsigned>(l.groups), static_cast<unsigned>(rows),
+                  static_cast<unsigned>(ceil_div(latent, 4 * kMergeThreads)));
+  launch_early(ctx, "latent_attention merge", merge_pieces, grid,
+               dim3(static_cast<unsigned>(std::min(l.eights, kMergeSeries) * kMergeThreads)), 0,
+               l.plan, rows, latent, lanes, partials.out, partials.rows);
 }
 
 GenericShape generic_shape(const LatentAttention& a) {
@@ -94,9 +84,8 @@ void launch_generic(const Context& ctx, const Launches& l, const GenericShape& s
   check(cudaFuncSetAttribute(attend_any, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              static_cast<int>(shape.bytes())),
         "latent_attention");
-  attend_any<<<static_cast<unsigned>(l.blocks), 256, shape.bytes(), stream_of(ctx)>>>(
-      shape, l.plan, partials.out, partials.rows);
-  check_launch("latent_attention");
+  launch_early(ctx, "latent_attention", attend_any, dim3(static_cast<unsigned>(l.blocks)), dim3(256),
+               shape.bytes(), shape, l.plan, partials.out, partials.rows);
   merge(ctx, l, shape.rows, latent, 1, partials);
 }
 
@@ -137,9 +126,8 @@ void launch(const Context& ctx, const Launches& l, Kernel* kernel, bool fp8) {
   const CUtensorMap map = fp8 ? CUtensorMap{} : tile_map(l.base, F::kTokens);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, F::kBytes),
         "latent_attention");
-  kernel<<<static_cast<unsigned>(l.blocks), F::kThreads, F::kBytes, stream_of(ctx)>>>(
-      map, l.base, l.plan, partials.out, partials.rows);
-  check_launch("latent_attention");
+  launch_early(ctx, "latent_attention", kernel, dim3(static_cast<unsigned>(l.blocks)),
+               dim3(F::kThreads), F::kBytes, map, l.base, l.plan, partials.out, partials.rows);
   merge(ctx, l, F::kRows, kLatentWidth, F::kLanes, partials);
 }
 

@@ -164,6 +164,8 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
                      DevicePlan plan, float* partial_out, float2* partial_rows) {
   using F = FewHeads<kFp8, kN>;
   extern __shared__ std::byte shared_memory[];
+  wait_for_those_before();
+  allow_next_kernel();  // which reads the plan at once: not sooner
   const PieceRange range = pieces_of_block(plan);
   if (range.first == range.last) return;
   const std::uint32_t base = (ptx::shared_address(shared_memory) + 1023) / 1024 * 1024;
@@ -178,7 +180,6 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
     fence_barrier_init();
   }
   __syncthreads();
-  allow_next_kernel();
   if (thread >= F::kWorkers) {
     give_registers<F::kHelperRegisters>();
     const int helper = thread - F::kWorkers;

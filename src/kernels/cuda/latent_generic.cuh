@@ -55,6 +55,8 @@ __global__ void __launch_bounds__(256)
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int warp = thread / 32, lane = thread % 32, warps = threads / 32;
 
+  wait_for_those_before();
+  allow_next_kernel();
   const int number = plan.begins[blockIdx.x];
   if (number == plan.begins[blockIdx.x + 1]) return;
   const Piece piece = plan.pieces[number];
@@ -155,6 +157,7 @@ constexpr int kMergeSeries = 8, kMergeThreads = 128;  // threads of a series, wi
 __global__ void __launch_bounds__(kMergeSeries* kMergeThreads)
     merge_pieces(DevicePlan plan, int rows_per_group, int latent, int lanes,
                  const float* partial_out, const float2* partial_rows) {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
   const RowGroup& g = plan.groups[blockIdx.x];
   const int row = static_cast<int>(blockIdx.y), pieces = g.pieces;
   if ((pieces == 1 && lanes == 1) || row >= g.rows) return;

@@ -172,6 +172,8 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
                       DevicePlan plan, float* partial_out, float2* partial_rows) {
   using F = ManyHeads;
   extern __shared__ std::byte shared_memory[];
+  wait_for_those_before();
+  allow_next_kernel();  // which reads the plan at once: not sooner
   const PieceRange range = pieces_of_block(plan);
   if (range.first == range.last) return;
   const std::uint32_t base = (ptx::shared_address(shared_memory) + 1023) / 1024 * 1024;
@@ -186,7 +188,6 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
     fence_barrier_init();
   }
   __syncthreads();
-  allow_next_kernel();
   if (thread >= F::kWorkers) {
     give_registers<kFp8 ? 88 : 40>();
     fetch_many_heads<kFp8>(&map, map_base, plan, range, base, full, empty, thread - F::kWorkers);

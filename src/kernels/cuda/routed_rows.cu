@@ -41,6 +41,7 @@ __global__ void __launch_bounds__(kMostChoices)
     sort_rows_kernel(MatView<const std::int32_t> index, int experts, bool shared, Order to) {
   __shared__ std::int32_t chosen[kMostChoices];
   __shared__ std::int32_t eights[kMostExperts];
+  after_those_before();
   const int n = index.rows * index.cols, k = index.cols, i = static_cast<int>(threadIdx.x);
   if (i < n) chosen[i] = index.row(i / k)[i % k];
   __syncthreads();
@@ -151,6 +152,7 @@ __global__ void __launch_bounds__(kRowsThreads, RowsSizes<2, 1>::kBlocks)
   std::uint8_t* ring = shared + warp * Sizes::kStages * Sizes::kStageBytes;
   auto* sums = reinterpret_cast<float*>(shared + kRowsWarps * Sizes::kStages * Sizes::kStageBytes);
 
+  after_those_before();
   const RoutedJobs jobs(product);
   const int units = jobs.units();
   RowsStream<W, 2, 1, RoutedJobs, kPair> stream(jobs, units, log_splits, ring);
@@ -247,49 +249,105 @@ void launch_product(const Context& ctx, RoutedProduct p, const std::array<int, 2
     return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Sizes::kBytes);
   }();
   check(room, "asking for shared memory");
-  kernel<<<static_cast<unsigned>(std::min(units, most_blocks)), kRowsThreads, Sizes::kBytes,
-           stream_of(ctx)>>>(p, log_splits);
-  check_launch(kPair ? "routed gate and up" : "routed down");
+  launch_early(ctx, kPair ? "routed gate and up" : "routed down", kernel,
+               dim3(static_cast<unsigned>(std::min(units, most_blocks))), dim3(kRowsThreads),
+               Sizes::kBytes, p, log_splits);
 }
 
-// y (+)= the shared expert's result and those of the choices, weighted, in their order.
-template <int V>
+// y (+)= the shared expert's result and those of the choices, weighted, in their order; and the norm
+// of that. A block per row, Packs packs of four per thread.
 struct AddUp {
   const float* results;  // [T k + T, D]
   const std::int32_t* slot;
   MatView<const float> weight;
   MatView<float> y;
   bool shared, add;
-  __device__ void operator()(int token, int pack) const {
-    constexpr int kAhead = 8;
-    const int k = weight.cols;
-    const std::int64_t d = y.cols;
-    Floats<V> sum = {};
-    if (shared) sum = load<V>(results + (std::int64_t{weight.rows} * k + token) * d + V * pack);
-    for (int begin = 0; begin < k; begin += kAhead) {
-      Floats<V> rows[kAhead];
-#pragma unroll
-      for (int j = 0; j < kAhead; ++j) {
-        if (begin + j >= k) break;
-        rows[j] = load<V>(results + slot[token * k + begin + j] * d + V * pack);
-      }
-#pragma unroll
-      for (int j = 0; j < kAhead; ++j) {
-        if (begin + j >= k) break;
-        const float w = weight.row(token)[begin + j];
-#pragma unroll
-        for (int i = 0; i < V; ++i) sum.v[i] += w * rows[j].v[i];
-      }
-    }
-    float* to = y.row(token) + V * pack;
-    if (add) {
-      const auto old = load<V>(to);
-#pragma unroll
-      for (int i = 0; i < V; ++i) sum.v[i] += old.v[i];
-    }
-    store<V>(to, sum);
-  }
+  MatView<float> normed;  // or no rows
+  const float* norm_weight;
+  float eps;
 };
+constexpr int kV = 4, kAddThreads = 256, kMostPacks = 8;
+
+template <int Packs>
+__global__ void __launch_bounds__(kAddThreads) add_up_kernel(const AddUp a) {
+  constexpr int kAhead = 8;
+  __shared__ float room[32];
+  after_those_before();
+  const int token = static_cast<int>(blockIdx.x), packs = a.y.cols / kV;
+  const int first = static_cast<int>(threadIdx.x), step = static_cast<int>(blockDim.x);
+  const int k = a.weight.cols;
+  const std::int64_t d = a.y.cols;
+  const float* of_shared = a.results + (std::int64_t{a.weight.rows} * k + token) * d;
+  const float* weights = a.weight.row(token);
+  float* y = a.y.row(token);
+  Floats<kV> sum[Packs];
+#pragma unroll
+  for (int i = 0; i < Packs; ++i) {
+    const int p = first + i * step;
+    sum[i] = a.shared && p < packs ? load<kV>(of_shared + kV * p) : Floats<kV>{};
+  }
+  for (int begin = 0; begin < k; begin += kAhead) {
+    const float* rows[kAhead];
+    float w[kAhead];
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      const int choice = min(begin + j, k - 1);
+      rows[j] = a.results + a.slot[token * k + choice] * d;
+      w[j] = weights[choice];
+    }
+#pragma unroll
+    for (int i = 0; i < Packs; ++i) {
+      const int p = first + i * step;
+      if (p >= packs) break;
+      Floats<kV> x[kAhead];
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) {
+        if (begin + j < k) x[j] = load<kV>(rows[j] + kV * p);
+      }
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) {
+        if (begin + j >= k) break;
+#pragma unroll
+        for (int e = 0; e < kV; ++e) sum[i].v[e] += w[j] * x[j].v[e];
+      }
+    }
+  }
+  float squares = 0;
+#pragma unroll
+  for (int i = 0; i < Packs; ++i) {
+    const int p = first + i * step;
+    if (p >= packs) break;
+    if (a.add) {
+      const auto old = load<kV>(y + kV * p);
+#pragma unroll
+      for (int e = 0; e < kV; ++e) sum[i].v[e] += old.v[e];
+    }
+    store<kV>(y + kV * p, sum[i]);
+#pragma unroll
+    for (int e = 0; e < kV; ++e) squares += sum[i].v[e] * sum[i].v[e];
+  }
+  if (a.normed.rows == 0) return;
+  const float rstd = 1.0F / sqrtf(block_sum(squares, room) / static_cast<float>(a.y.cols) + a.eps);
+#pragma unroll
+  for (int i = 0; i < Packs; ++i) {
+    const int p = first + i * step;
+    if (p >= packs) break;
+    const auto w = load<kV>(a.norm_weight + kV * p);
+#pragma unroll
+    for (int e = 0; e < kV; ++e) sum[i].v[e] = sum[i].v[e] * rstd * w.v[e];
+    store<kV>(a.normed.row(token) + kV * p, sum[i]);
+  }
+}
+
+void add_up(const Context& ctx, const AddUp& a) {
+  const int packs = a.y.cols / kV, each = ceil_div(packs, kAddThreads);
+  const auto kernel = each <= 1   ? add_up_kernel<1>
+                      : each <= 2 ? add_up_kernel<2>
+                      : each <= 4 ? add_up_kernel<4>
+                                  : add_up_kernel<8>;
+  launch_early(ctx, "adding up experts", kernel, dim3(static_cast<unsigned>(a.y.rows)),
+               dim3(static_cast<unsigned>(row_threads(packs))), 0, a);
+}
 
 // Weights that the kernels read: E4M3 with whole blocks, or bf16; rows of whole vectors.
 bool fits(const RowsWeight& w, bool quantised) {
@@ -412,7 +470,7 @@ void run(const Context& ctx, const RoutedRows& a, const Room& room, bool shared)
 bool takes_routed_rows(const Context&, const RoutedRows& a) noexcept {
   if (a.precision != Precision::kBF16 || a.x.rows > kMostRows || a.index.cols == 0 ||
       a.x.rows * a.index.cols > kMostChoices || a.experts.size() > kMostExperts ||
-      a.experts.empty()) {
+      a.experts.empty() || a.y.cols % kV != 0 || a.y.cols > kV * kAddThreads * kMostPacks) {
     return false;
   }
   const bool quantised = a.experts.front().gate.quant.rows > 0;
@@ -427,28 +485,26 @@ bool takes_routed_rows(const Context&, const RoutedRows& a) noexcept {
 
 void routed_rows(const Context& ctx, const RoutedRows& a) {
   if (a.x.rows == 0) return;
+  const auto whole = [](MatView<const float> m) { return m.rows == 0 || in_packs<kV>(m); };
+  if (!whole(a.y) || !whole(a.normed)) {
+    throw Error(Code::kShape, "routed_rows: rows of y and its norm have to begin at multiples of 16 "
+                              "bytes on a device");
+  }
   const bool shared = a.shared.gate.rows() > 0;
   const Room room =
       room_for(ctx, a, a.experts.front().gate.rows(), shared ? a.shared.gate.rows() : 0);
   const int threads =
       std::max({a.x.rows * a.index.cols, static_cast<int>(a.experts.size()), kMostRows});
-  sort_rows_kernel<<<1, ceil_div(threads, 32) * 32, 0, stream_of(ctx)>>>(
-      a.index, static_cast<int>(a.experts.size()), shared, room.order);
-  check_launch("sorting rows by expert");
+  launch_early(ctx, "sorting rows by expert", sort_rows_kernel, dim3(1),
+               dim3(static_cast<unsigned>(ceil_div(threads, 32) * 32)), 0, a.index,
+               static_cast<int>(a.experts.size()), shared, room.order);
   if (a.experts.front().gate.quant.rows > 0) {
     run<E4m3Rows>(ctx, a, room, shared);
   } else {
     run<Bf16Rows>(ctx, a, room, shared);
   }
-  const auto add_up = [&]<int V>() {
-    for_packs(ctx, "adding up experts", a.y.rows, a.y.cols / V,
-              AddUp<V>{room.results, room.order.slot, a.weight, a.y, shared, a.add});
-  };
-  if (in_packs<4>(a.y)) {
-    add_up.template operator()<4>();
-  } else {
-    add_up.template operator()<1>();
-  }
+  add_up(ctx, {room.results, room.order.slot, a.weight, a.y, shared, a.add, a.normed,
+               a.norm_weight.data(), a.eps});
 }
 
 }  // namespace cachalot::cuda

@@ -14,6 +14,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/gemm_parts.cuh"
+#include "kernels/cuda/launch_early.cuh"
 
 namespace cachalot::cuda {
 
@@ -535,6 +536,9 @@ class RowsSums {
 template <class W, int kTiles, int kTokens, bool kFloat>
 __global__ void __launch_bounds__(kRowsThreads, RowsSizes<kTiles, kTokens>::kBlocks)
     rows_kernel(const __grid_constant__ RowsJobs jobs, int units, int log_splits) {
+  // Quantised weights are never written: those of a list that came along are asked for at once.
+  const bool early = W::kScaled && jobs.staged == nullptr;
+  if (!early) after_those_before();
   using Sizes = RowsSizes<kTiles, kTokens>;
   extern __shared__ __align__(128) std::uint8_t shared[];
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
@@ -545,6 +549,7 @@ __global__ void __launch_bounds__(kRowsThreads, RowsSizes<kTiles, kTokens>::kBlo
   RowsStream<W, kTiles, kTokens, ListedRows> stream(listed, units, log_splits, ring);
 #pragma unroll 1
   for (int i = 0; i < Sizes::kStages - 1; ++i) stream.ask();
+  if (early) after_those_before();
   int slot = 0;
   for (int unit = static_cast<int>(blockIdx.x); unit < units; unit += static_cast<int>(gridDim.x)) {
     const RowsJob& job = listed(unit);
@@ -639,9 +644,9 @@ void launch_rows_kernel(const Context& ctx, std::vector<RowsJob>& jobs) {
     return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Sizes::kBytes);
   }();
   check(room, "asking for shared memory");
-  kernel<<<static_cast<unsigned>(std::min(units, most_blocks)), kRowsThreads, Sizes::kBytes,
-           stream_of(ctx)>>>(job_list<16>(ctx, jobs, units), units, log_splits);
-  check_launch("rows_kernel");
+  launch_early(ctx, "rows_kernel", kernel,
+               dim3(static_cast<unsigned>(std::min(units, most_blocks))), dim3(kRowsThreads),
+               Sizes::kBytes, job_list<16>(ctx, jobs, units), units, log_splits);
 }
 
 // One launch for a list; which kernel, by the most rows of x that a problem has. More than 8 have

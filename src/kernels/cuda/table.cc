@@ -16,6 +16,7 @@ constexpr KernelTable make_table() {
   t.dequantize_fp8 = dequantize_fp8;
   t.scale_rows = scale_rows;
   t.copy_heads = copy_heads;
+  t.rotate_heads = rotate_heads;
   t.gather_codes = gather_codes;
   t.rms_norm_fp8 = rms_norm_fp8;
   t.swiglu_fp8 = swiglu_fp8;
@@ -33,6 +34,7 @@ constexpr KernelTable make_table() {
   t.plan_latents = plan_latents;
   t.store_planned = store_planned;
   t.attend_planned = attend_planned;
+  t.norm_planned = norm_planned;
   t.rms_norm = rms_norm;
   t.rms_norm_backward = rms_norm_backward;
   t.rope = rope;
