@@ -147,6 +147,82 @@ TEST_F(PlannedLatentsTest, GiveTheBitsOfThePlainOps) {
   }
 }
 
+// Rows of a pass, from its products into the caches, beside the definition on the host.
+TEST_F(PlannedLatentsTest, NormsRotatesAndStores) {
+  struct Kind {
+    LatentFormat format;
+    int latent, rope, q_lora;
+  };
+  for (const Kind& k : {Kind{LatentFormat::kBF16, 512, 64, 512}, Kind{LatentFormat::kFp8, 512, 64, 0},
+                        Kind{LatentFormat::kF32, 48, 16, 40}, Kind{LatentFormat::kFp8, 100, 6, 1000}}) {
+    for (const int rows : {1, 5}) {
+      const LatentLayout layout{k.format, k.latent, k.rope};
+      const std::string what = cat(name(k.format), " ", k.latent, ", ", rows, " rows");
+      const Mat<float> q_a = random_mat(rows, std::max(k.q_lora, 1), 1);
+      Mat<float> kv_a = random_mat(rows, k.latent + k.rope, 2);
+      const Mat<float> q_weight = random_mat(1, std::max(k.q_lora, 1), 3),
+                       kv_weight = random_mat(1, k.latent, 4);
+      const Mat<float> cos = random_mat(rows, k.rope / 2, 5), sin = random_mat(rows, k.rope / 2, 6);
+      Mat<float> q_an(rows, std::max(k.q_lora, 1)), c_kv(rows, k.latent);
+      const auto block = static_cast<int>(2 * layout.block_bytes());
+      Mat<std::byte> cache(1, block);
+      const Mat<float> q_up = up(q_a), q_weight_up = up(q_weight), kv_weight_up = up(kv_weight),
+                       cos_up = up(cos), sin_up = up(sin);
+      Mat<float> kv_up = up(kv_a), q_an_up = up(q_an), c_kv_up = room<float>(rows, k.latent);
+      Mat<std::byte> cache_up = up(cache);
+      PlannedLatents here, there;
+      for (int i = 0; i < rows; ++i) {
+        const std::ptrdiff_t at = (7 * i + 3) * layout.row_bytes();
+        const auto rope = [&](Mat<float>& m) {
+          return MatView<const float>(m.view().sub_cols(k.latent, k.rope).sub_rows(i, 1));
+        };
+        here.stores.push_back(
+            {layout, c_kv.cview().sub_rows(i, 1), rope(kv_a), cache.data() + at});
+        there.stores.push_back(
+            {layout, c_kv_up.cview().sub_rows(i, 1), rope(kv_up), cache_up.data() + at});
+      }
+      cuda::plan_latents(ctx, there);
+      LatentNorms a, b;
+      if (k.q_lora > 0) {
+        a.q_a = q_a.cview(), b.q_a = q_up.cview();
+        a.q_weight = q_weight.span(), b.q_weight = q_weight_up.span();
+        a.q_an = q_an.view(), b.q_an = q_an_up.view();
+      }
+      a.kv_a = kv_a.view(), b.kv_a = kv_up.view();
+      a.kv_weight = kv_weight.span(), b.kv_weight = kv_weight_up.span();
+      a.c_kv = c_kv.view(), b.c_kv = c_kv_up.view();
+      a.eps = b.eps = 1e-6f;
+      a.cos = cos.cview(), b.cos = cos_up.cview();
+      a.sin = sin.cview(), b.sin = sin_up.cview();
+      cachalot::norm_planned(host, here, layout.block_bytes(), a);
+      cuda::norm_planned(ctx, there, layout.block_bytes(), b);
+      EXPECT_LT(relative_error(down(q_an_up), q_an), 1e-6) << what;
+      EXPECT_LT(relative_error(down(c_kv_up), c_kv), 1e-6) << what;
+      EXPECT_LT(relative_error(down(kv_up), kv_a), 1e-6) << what;
+      // What is stored is what the plain op stores of the device's own rows.
+      const Mat<std::byte> got = down(cache_up);
+      cuda::store_planned(ctx, there, 0);
+      const Mat<std::byte> both = down(cache_up);
+      const auto half = static_cast<std::size_t>(layout.block_bytes());
+      EXPECT_EQ(0, std::memcmp(got.data() + half, both.data(), half)) << what;
+      EXPECT_NE(0, std::memcmp(got.data() + half, got.data(), half)) << what;
+    }
+  }
+}
+
+TEST_F(PlannedLatentsTest, RotatesHeads) {
+  for (const int rows : {1, 3}) {
+    const Mat<float> x = random_mat(rows, 5 * 24, 1), x_up = up(x);
+    const Mat<float> cos = random_mat(rows, 4, 2), sin = random_mat(rows, 4, 3);
+    const Mat<float> cos_up = up(cos), sin_up = up(sin);
+    Mat<float> want = random_mat(rows, 5 * 30, 4), got = up(want);
+    cachalot::rotate_heads(host, {{x.cview(), 5, 24, 16, 8, want.view(), 30, 20}, cos.cview(), sin.cview()});
+    cuda::rotate_heads(
+        ctx, {{x_up.cview(), 5, 24, 16, 8, got.view(), 30, 20}, cos_up.cview(), sin_up.cview()});
+    EXPECT_LT(relative_error(down(got), want), 1e-6) << rows;
+  }
+}
+
 TEST_F(PlannedLatentsTest, ShapesTellPlansApart) {
   open({LatentFormat::kBF16, 512, 64}, 16, 16);
   PlannedLatents plan;

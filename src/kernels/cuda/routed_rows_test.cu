@@ -102,10 +102,21 @@ class CudaRoutedRowsTest : public testing::CudaTest {
     const Mat<std::int32_t> index = choose(s, crowded, 11), index_up = up(index);
     const Mat<float> weights = random_mat(s.rows, s.topk, 9), weights_up = up(weights);
     Mat<float> want = random_mat(s.rows, s.hidden + 4, 13), got = up(want);
-    RoutedRows a{Precision::kBF16, x.cview(), index.cview(), weights.cview(),
-                 on_host,          {},        want.view().sub_cols(0, s.hidden), add};
-    RoutedRows b{Precision::kBF16, x_up.cview(), index_up.cview(), weights_up.cview(),
-                 on_device,        {},           got.view().sub_cols(0, s.hidden), add};
+    Mat<float> want_normed(s.rows, s.hidden), got_normed = room<float>(s.rows, s.hidden);
+    const Mat<float> norm_weight = random_mat(1, s.hidden, 15), norm_weight_up = up(norm_weight);
+    RoutedRows a, b;
+    a.precision = b.precision = Precision::kBF16;
+    a.add = b.add = add;
+    a.eps = b.eps = 1e-6f;
+    a.x = x.cview(), b.x = x_up.cview();
+    a.index = index.cview(), b.index = index_up.cview();
+    a.weight = weights.cview(), b.weight = weights_up.cview();
+    a.experts = on_host, b.experts = on_device;
+    a.y = want.view().sub_cols(0, s.hidden), b.y = got.view().sub_cols(0, s.hidden);
+    if (add) {
+      a.normed = want_normed.view(), b.normed = got_normed.view();
+      a.norm_weight = norm_weight.span(), b.norm_weight = norm_weight_up.span();
+    }
     Mlp shared;
     if (s.shared > 0) {
       shared = mlp(quantised, s.hidden, s.shared, 50);
@@ -119,7 +130,10 @@ class CudaRoutedRowsTest : public testing::CudaTest {
     // Sums of floats in another order; hidden values that lie between two bf16 numbers may go to
     // the other one: 2^-8 of a few of them.
     EXPECT_LT(testing::relative_error(first, want), 5e-4) << what;
-    if (add) return;
+    if (add) {
+      EXPECT_LT(testing::relative_error(down(got_normed), want_normed), 5e-4) << what << ", norm";
+      return;
+    }
     cuda::routed_rows(ctx, b);
     const Mat<float> again = down(got);
     EXPECT_EQ(0, std::memcmp(first.data(), again.data(), first.size() * sizeof(float))) << what;
@@ -192,8 +206,14 @@ TEST_F(CudaRoutedRowsTest, Bench) {
     cudaEventCreate(&end);
     std::vector<float> times;
     for (std::size_t i = 0; i < 48; ++i) {
-      const RoutedRows a{Precision::kBF16, x.cview(),       index[i % 8].cview(), weights.cview(),
-                         list,             shared.device(), y.view(),             false};
+      RoutedRows a;
+      a.precision = Precision::kBF16;
+      a.x = x.cview();
+      a.index = index[i % 8].cview();
+      a.weight = weights.cview();
+      a.experts = list;
+      a.shared = shared.device();
+      a.y = y.view();
       cudaEventRecord(begin, stream_of(ctx));
       cuda::routed_rows(ctx, a);
       cudaEventRecord(end, stream_of(ctx));
