@@ -34,10 +34,10 @@ void attend_planned_ref(const Context& ctx, const PlannedLatents& plan, std::ptr
 
 // From the products of a pass's rows to the latents of its attention, and those into the caches.
 struct LatentNorms {
-  MatView<const float> q_a;         // [T, Q]; or no rows
-  std::span<const float> q_weight;  // [Q]
-  MatView<float> q_an;              // [T, Q] normed
-  MatView<float> kv_a;              // [T, L + R]: the rope part is rotated
+  MatView<const float> q_a;          // [T, Q]; or no rows
+  std::span<const float> q_weight;   // [Q]
+  MatView<float> q_an;               // [T, Q] normed
+  MatView<float> kv_a;               // [T, L + R]: the rope part is rotated
   std::span<const float> kv_weight;  // [L]
   MatView<float> c_kv;               // [T, L] normed
   float eps = 0;

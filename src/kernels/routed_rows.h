@@ -4,7 +4,8 @@
 // Symbols: T rows, D hidden, E experts, k per row, F width of an expert.
 // Threads: split over elements of y only.
 // Precision: products as Precision says (of quantised weights: those of kBf16 activations in
-//          kernels/quant_linear.h), results of an expert weighted in float, in the order of choices.
+//          kernels/quant_linear.h), results of an expert weighted in float, in the order of
+//          choices.
 // Paper:   V3 report 2.1.2, eq. 12.
 #pragma once
 

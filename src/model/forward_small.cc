@@ -36,8 +36,7 @@ bool Forward::Small::takes(int rows) {
   Forward& f = forward_;
   const nn::Weights& w = f.model_.weights();
   const auto routes = [&](const nn::BlockWeights& block) {
-    return !block.is_moe ||
-           nn::routes_on_device(f.ctx_, f.num_, f.dims_, block.moe, rows, f.moe_);
+    return !block.is_moe || nn::routes_on_device(f.ctx_, f.num_, f.dims_, block.moe, rows, f.moe_);
   };
   bool all = !f.num_.fp8 && std::all_of(w.layers.begin(), w.layers.end(), routes);
   for (const nn::MtpWeights& mtp : w.mtp) all = all && routes(mtp.block);
@@ -110,8 +109,7 @@ MatView<const float> Forward::Small::run(std::span<const Chunk> chunks, bool mtp
   f.planned_ = &planned_;
   if (device.allocations() != before) shapes_.clear();  // what recordings read may have moved
   Shape& shape = shape_of(mtp, rows);
-  const bool replayed =
-      f.may_record_ && shape.recording != nullptr && shape.recording->replay();
+  const bool replayed = f.may_record_ && shape.recording != nullptr && shape.recording->replay();
   if (!replayed && f.may_record_ && shape.plain >= kPlainPasses) {
     device.begin_recording();
     try {

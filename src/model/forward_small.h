@@ -1,6 +1,6 @@
 // Passes of few rows on a device that records launches (tensor/device.h): decoding. What differs
-// between passes of one shape - tokens, positions, places in caches, contexts of about a length - is
-// written to the same memory before each, so all launches of a pass are queued as one.
+// between passes of one shape - tokens, positions, places in caches, contexts of about a length -
+// is written to the same memory before each, so all launches of a pass are queued as one.
 //
 // Owns:    buffers of its own, which no other passes move, and the recordings.
 // Threads: those of its Forward.

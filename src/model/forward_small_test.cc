@@ -63,9 +63,9 @@ class ForwardSmall : public ::testing::Test {
     InitOptions init;
     init.format = format;
     init_model(host_context(), config, to_json(config), folder_, init);
-    return Model::load(folder_, {.precision = Precision::kBF16,
-                                 .keep_codes = true,
-                                 .context = &runtime_->context()});
+    return Model::load(
+        folder_,
+        {.precision = Precision::kBF16, .keep_codes = true, .context = &runtime_->context()});
   }
   // Its kernels are the CPU's: the device of the process is no concern of it.
   Context host_context() const {
@@ -178,8 +178,8 @@ TEST_F(ForwardSmall, AgreesWithTheHost) {
   const Context here = host_context();
   for (const WeightFormat format : {WeightFormat::kFp8, WeightFormat::kBf16}) {
     const auto there = make(small_config(512, 64, 128), format);
-    const auto model = Model::load(
-        folder_, {.precision = Precision::kBF16, .keep_codes = true, .context = &here});
+    const auto model =
+        Model::load(folder_, {.precision = Precision::kBF16, .keep_codes = true, .context = &here});
     Player got(runtime_->context(), there, true), want(here, model, true);
     for (Player* p : {&got, &want}) {
       p->pass({40});

@@ -261,16 +261,12 @@ void mla_into_latent(const Context& ctx, const Numerics& num, const BlockDims& d
   ctx.fetch_while_waiting(w.kv_b.read_next);
   gemm(ctx, num.products, per_head);
   for (const auto& [begin, rows] : runs) {
-    const CopyHeads copy{acts.q.cview().sub_rows(begin, rows),
-                         heads,
-                         q_head,
-                         d.heads.nope,
-                         d.heads.rope,
-                         acts.q_latent.view().sub_rows(begin, rows),
-                         width,
-                         d.kv_lora};
+    const CopyHeads copy{
+        acts.q.cview().sub_rows(begin, rows),       heads, q_head,   d.heads.nope, d.heads.rope,
+        acts.q_latent.view().sub_rows(begin, rows), width, d.kv_lora};
     if (rotate != nullptr) {
-      rotate_heads(ctx, {copy, rotate->cos.sub_rows(begin, rows), rotate->sin.sub_rows(begin, rows)});
+      rotate_heads(ctx,
+                   {copy, rotate->cos.sub_rows(begin, rows), rotate->sin.sub_rows(begin, rows)});
     } else {
       copy_heads(ctx, copy);
     }

@@ -49,8 +49,8 @@ struct MlaActs {
 void mla_project(const Context& ctx, const Numerics& num, const BlockDims& dims,
                  const MlaWeights& w, const Operand& h, const RopeRows& rope, MlaActs& acts);
 
-// The same where a plan says where the rows of the pass are stored (kernels/planned_latents.h), which
-// they are; but the queries are not rotated: mla_into_latent does it. No codes are made.
+// The same where a plan says where the rows of the pass are stored (kernels/planned_latents.h),
+// which they are; but the queries are not rotated: mla_into_latent does it. No codes are made.
 void mla_project_planned(const Context& ctx, const Numerics& num, const BlockDims& dims,
                          const MlaWeights& w, const Operand& h, const RopeRows& rope,
                          const PlannedLatents& plan, std::ptrdiff_t bytes, MlaActs& acts);

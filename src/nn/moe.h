@@ -41,7 +41,7 @@ struct MoeActs {
   // [P, D] the experts' results; in the backward the gradients of their inputs, in bf16 where
   // in_bf16. Free between the passes over blocks.
   Room rows;
-  FfnActs experts, shared;  // `experts` serves dense layers, too
+  FfnActs experts, shared;      // `experts` serves dense layers, too
   std::vector<MlpRows> routed;  // weights of a layer, where few rows choose them on a device
   Products products;
 };
@@ -63,8 +63,8 @@ void moe_forward_routed(const Context& ctx, const Numerics& num, const BlockDims
                         const MoeWeights& w, MatView<const float> h, MatView<float> y,
                         VecRef norm_weight, MatView<float> normed, MoeActs& acts, MoeRoute& route);
 
-// Whether moe_forward of so many rows, with nothing kept, asks nothing of the host: its launches then
-// depend on the shape alone.
+// Whether moe_forward of so many rows, with nothing kept, asks nothing of the host: its launches
+// then depend on the shape alone.
 bool routes_on_device(const Context& ctx, const Numerics& num, const BlockDims& dims,
                       const MoeWeights& w, int rows, MoeActs& acts);
 

@@ -84,8 +84,8 @@ void launch_generic(const Context& ctx, const Launches& l, const GenericShape& s
   check(cudaFuncSetAttribute(attend_any, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              static_cast<int>(shape.bytes())),
         "latent_attention");
-  launch_early(ctx, "latent_attention", attend_any, dim3(static_cast<unsigned>(l.blocks)), dim3(256),
-               shape.bytes(), shape, l.plan, partials.out, partials.rows);
+  launch_early(ctx, "latent_attention", attend_any, dim3(static_cast<unsigned>(l.blocks)),
+               dim3(256), shape.bytes(), shape, l.plan, partials.out, partials.rows);
   merge(ctx, l, shape.rows, latent, 1, partials);
 }
 
@@ -160,9 +160,9 @@ struct Part {
     return kind == k && (k != Kind::kGeneric || generic == shape);
   }
   int lanes() const {
-    return kind == Kind::kGeneric                           ? 1
+    return kind == Kind::kGeneric                          ? 1
            : kind == Kind::kMany || kind == Kind::kManyFp8 ? ManyHeads::kLanes
-                                                            : FewHeads<false, 16>::kLanes;
+                                                           : FewHeads<false, 16>::kLanes;
   }
 };
 
@@ -301,14 +301,14 @@ void plan_latents(const Context& ctx, PlannedLatents& plan) {
   Bytes bytes;
   plan.shape = append_stores(plan.stores, bytes.bytes);
   for (const Part& part : parts_of(ctx, plan.problems)) {
-    const auto first = std::find_if(
-        plan.problems.begin(), plan.problems.end(), [&](const LatentAttention& a) {
+    const auto first =
+        std::find_if(plan.problems.begin(), plan.problems.end(), [&](const LatentAttention& a) {
           const Kind kind = kind_of(a);
           return a.q.rows > 0 &&
                  part.same(kind, kind == Kind::kGeneric ? generic_shape(a) : GenericShape{});
         });
-    const PlannedPart p = add_part(
-        ctx, part, static_cast<std::size_t>(first - plan.problems.begin()), bytes);
+    const PlannedPart p =
+        add_part(ctx, part, static_cast<std::size_t>(first - plan.problems.begin()), bytes);
     std::int64_t numbers[kPartNumbers];
     std::memcpy(numbers, &p, sizeof(p));
     plan.shape.insert(plan.shape.end(), numbers, numbers + kPartNumbers);

@@ -466,10 +466,10 @@ __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte*
         for (int t = 2; t < 4; ++t) {
           const int ahead = pos + t * F::kTokens;
           if (ahead >= end) break;
-          asm volatile(
-              "cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(blocks[ahead / kLatentBlock] + plan.shift),
-              "r"(min(F::kTokens, cached - ahead) * kFp8RowBytes)
-              : "memory");
+          asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(
+                           blocks[ahead / kLatentBlock] + plan.shift),
+                       "r"(min(F::kTokens, cached - ahead) * kFp8RowBytes)
+                       : "memory");
         }
       }
 #pragma unroll 1

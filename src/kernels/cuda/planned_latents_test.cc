@@ -1,5 +1,5 @@
-// Plans of a pass's latents: the bits of the plain ops, in any layer, and when launches recorded for
-// one plan are replayed with another of its shape.
+// Plans of a pass's latents: the bits of the plain ops, in any layer, and when launches recorded
+// for one plan are replayed with another of its shape.
 #include "kernels/planned_latents.h"
 
 #include <memory>
@@ -37,16 +37,17 @@ class PlannedLatentsTest : public CudaTest {
     const Mat<float> rope = up(random_mat(kLatentBlock, layout.rope, 5));
     std::vector<StoreLatent> jobs;
     for (int t = 0; t < tokens; t += kLatentBlock) {
-      jobs.push_back({layout, latent.cview(), rope.cview(),
-                      plain_pool_.data() + t * layout.row_bytes()});
+      jobs.push_back(
+          {layout, latent.cview(), rope.cview(), plain_pool_.data() + t * layout.row_bytes()});
     }
     cuda::store_latent(ctx, jobs);
     device_->copy(planned_pool_.data(), plain_pool_.data(), bytes);
   }
 
   // Blocks of the sequences, from the pool's `first` on, every third.
-  PlannedLatents problems(const std::vector<Sequence>& list, Mat<std::byte>& pool, MatView<float> out,
-                          int first, std::vector<std::vector<const std::byte*>>& blocks) const {
+  PlannedLatents problems(const std::vector<Sequence>& list, Mat<std::byte>& pool,
+                          MatView<float> out, int first,
+                          std::vector<std::vector<const std::byte*>>& blocks) const {
     PlannedLatents p;
     int row = 0, block = first;
     blocks.clear();
@@ -136,9 +137,10 @@ TEST_F(PlannedLatentsTest, GiveTheBitsOfThePlainOps) {
     LatentFormat format;
     int latent, rope, heads;
   };
-  for (const Kind& k : {Kind{LatentFormat::kBF16, 512, 64, 16}, Kind{LatentFormat::kFp8, 512, 64, 16},
-                        Kind{LatentFormat::kBF16, 512, 64, 128},
-                        Kind{LatentFormat::kF32, 48, 16, 4}, Kind{LatentFormat::kBF16, 96, 32, 3}}) {
+  for (const Kind& k :
+       {Kind{LatentFormat::kBF16, 512, 64, 16}, Kind{LatentFormat::kFp8, 512, 64, 16},
+        Kind{LatentFormat::kBF16, 512, 64, 128}, Kind{LatentFormat::kF32, 48, 16, 4},
+        Kind{LatentFormat::kBF16, 96, 32, 3}}) {
     open({k.format, k.latent, k.rope}, k.heads, 16);
     const std::string what = cat(name(k.format), " ", k.latent, ", ", k.heads, " heads");
     check({{1, 1}}, {{1, 63}}, what + ", a first token");
@@ -153,8 +155,9 @@ TEST_F(PlannedLatentsTest, NormsRotatesAndStores) {
     LatentFormat format;
     int latent, rope, q_lora;
   };
-  for (const Kind& k : {Kind{LatentFormat::kBF16, 512, 64, 512}, Kind{LatentFormat::kFp8, 512, 64, 0},
-                        Kind{LatentFormat::kF32, 48, 16, 40}, Kind{LatentFormat::kFp8, 100, 6, 1000}}) {
+  for (const Kind& k :
+       {Kind{LatentFormat::kBF16, 512, 64, 512}, Kind{LatentFormat::kFp8, 512, 64, 0},
+        Kind{LatentFormat::kF32, 48, 16, 40}, Kind{LatentFormat::kFp8, 100, 6, 1000}}) {
     for (const int rows : {1, 5}) {
       const LatentLayout layout{k.format, k.latent, k.rope};
       const std::string what = cat(name(k.format), " ", k.latent, ", ", rows, " rows");
@@ -176,8 +179,7 @@ TEST_F(PlannedLatentsTest, NormsRotatesAndStores) {
         const auto rope = [&](Mat<float>& m) {
           return MatView<const float>(m.view().sub_cols(k.latent, k.rope).sub_rows(i, 1));
         };
-        here.stores.push_back(
-            {layout, c_kv.cview().sub_rows(i, 1), rope(kv_a), cache.data() + at});
+        here.stores.push_back({layout, c_kv.cview().sub_rows(i, 1), rope(kv_a), cache.data() + at});
         there.stores.push_back(
             {layout, c_kv_up.cview().sub_rows(i, 1), rope(kv_up), cache_up.data() + at});
       }
@@ -216,7 +218,8 @@ TEST_F(PlannedLatentsTest, RotatesHeads) {
     const Mat<float> cos = random_mat(rows, 4, 2), sin = random_mat(rows, 4, 3);
     const Mat<float> cos_up = up(cos), sin_up = up(sin);
     Mat<float> want = random_mat(rows, 5 * 30, 4), got = up(want);
-    cachalot::rotate_heads(host, {{x.cview(), 5, 24, 16, 8, want.view(), 30, 20}, cos.cview(), sin.cview()});
+    cachalot::rotate_heads(
+        host, {{x.cview(), 5, 24, 16, 8, want.view(), 30, 20}, cos.cview(), sin.cview()});
     cuda::rotate_heads(
         ctx, {{x_up.cview(), 5, 24, 16, 8, got.view(), 30, 20}, cos_up.cview(), sin_up.cview()});
     EXPECT_LT(relative_error(down(got), want), 1e-6) << rows;

@@ -1,4 +1,5 @@
-// Launches recorded as a CUDA graph and made again; not with CACHALOT_CUDA_RECORD=0, to find a fault.
+// Launches recorded as a CUDA graph and made again; not with CACHALOT_CUDA_RECORD=0, to find a
+// fault.
 #include <cstdlib>
 #include <cstring>
 

@@ -102,9 +102,7 @@ struct RoutedJobs {
   int groups, routed_units;
 
   __device__ explicit RoutedJobs(const RoutedProduct& product)
-      : p(product),
-        groups(product.order.count[0]),
-        routed_units(groups * product.side[0].units) {}
+      : p(product), groups(product.order.count[0]), routed_units(groups * product.side[0].units) {}
   __device__ int units() const { return routed_units + p.order.count[1] * p.side[1].units; }
   __device__ RoutedRowsJob operator()(int unit) const {
     const bool shared = unit >= routed_units;
@@ -217,8 +215,8 @@ int splits_for(const RoutedProduct& p, const std::array<int, 2>& groups, int mos
     for (std::size_t s = 0; s < 2; ++s) {
       if (groups[s] == 0) continue;
       units += std::int64_t{ceil_div(ceil_div(p.side[s].n, kRows), kRowsWarps >> log)} * groups[s];
-      pieces = std::max<std::int64_t>(pieces,
-                                      ceil_div(std::int64_t{p.side[s].k} * W::kBits, 128 * 8));
+      pieces =
+          std::max<std::int64_t>(pieces, ceil_div(std::int64_t{p.side[s].k} * W::kBits, 128 * 8));
     }
     const std::int64_t rounds =
         ceil_div(units, most_blocks) * (ceil_div(pieces, std::int64_t{1} << log) + kTileCost);
@@ -238,8 +236,7 @@ void launch_product(const Context& ctx, RoutedProduct p, const std::array<int, 2
   int units = 0;
   for (std::size_t s = 0; s < 2; ++s) {
     Side& side = p.side[s];
-    side.units = std::max(
-        1, ceil_div(ceil_div(side.n, kPair ? 16 : 32), kRowsWarps >> log_splits));
+    side.units = std::max(1, ceil_div(ceil_div(side.n, kPair ? 16 : 32), kRowsWarps >> log_splits));
     units += side.units * groups[s];
   }
   const auto kernel = routed_kernel<W, kPair>;
@@ -254,8 +251,8 @@ void launch_product(const Context& ctx, RoutedProduct p, const std::array<int, 2
                Sizes::kBytes, p, log_splits);
 }
 
-// y (+)= the shared expert's result and those of the choices, weighted, in their order; and the norm
-// of that. A block per row, Packs packs of four per thread.
+// y (+)= the shared expert's result and those of the choices, weighted, in their order; and the
+// norm of that. A block per row, Packs packs of four per thread.
 struct AddUp {
   const float* results;  // [T k + T, D]
   const std::int32_t* slot;
@@ -381,7 +378,7 @@ void take_strides(const RowsWeight& w, Side& side) {
 struct Room {
   Order order{};
   __nv_bfloat16 *hidden = nullptr, *hidden_shared = nullptr;  // [T k, F], [T, F of shared]
-  float* results = nullptr;                                  // [T k + T, D]
+  float* results = nullptr;                                   // [T k + T, D]
 };
 Room room_for(const Context& ctx, const RoutedRows& a, int width, int width_shared) {
   const auto rows = static_cast<std::size_t>(a.x.rows);
@@ -424,9 +421,8 @@ void run(const Context& ctx, const RoutedRows& a, const Room& room, bool shared)
   };
   // About: as many groups as choices until every expert has one.
   const int experts = static_cast<int>(a.experts.size());
-  const std::array<int, 2> groups = {
-      std::min(n, std::max(experts, ceil_div(n, kGroupRows))),
-      shared ? ceil_div(a.x.rows, kGroupRows) : 0};
+  const std::array<int, 2> groups = {std::min(n, std::max(experts, ceil_div(n, kGroupRows))),
+                                     shared ? ceil_div(a.x.rows, kGroupRows) : 0};
 
   RoutedProduct p{};
   p.order = room.order;
@@ -487,8 +483,9 @@ void routed_rows(const Context& ctx, const RoutedRows& a) {
   if (a.x.rows == 0) return;
   const auto whole = [](MatView<const float> m) { return m.rows == 0 || in_packs<kV>(m); };
   if (!whole(a.y) || !whole(a.normed)) {
-    throw Error(Code::kShape, "routed_rows: rows of y and its norm have to begin at multiples of 16 "
-                              "bytes on a device");
+    throw Error(Code::kShape,
+                "routed_rows: rows of y and its norm have to begin at multiples of 16 "
+                "bytes on a device");
   }
   const bool shared = a.shared.gate.rows() > 0;
   const Room room =

@@ -76,8 +76,8 @@ class CudaRoutedRowsTest : public testing::CudaTest {
       std::iota(all.begin(), all.end(), 0);
       for (int j = 0; j < s.topk; ++j) {
         const auto left = static_cast<std::uint64_t>(among - j);
-        const auto pick = static_cast<std::size_t>(j) +
-                          static_cast<std::size_t>(rng.bits(at++) % left);
+        const auto pick =
+            static_cast<std::size_t>(j) + static_cast<std::size_t>(rng.bits(at++) % left);
         std::swap(all[static_cast<std::size_t>(j)], all[pick]);
         index.at(t, j) = all[static_cast<std::size_t>(j)];
       }
@@ -86,9 +86,9 @@ class CudaRoutedRowsTest : public testing::CudaTest {
   }
 
   void compare(const Shape& s, bool quantised, bool crowded, bool add) {
-    const std::string what = cat(s.rows, " rows of ", s.hidden, ", ", s.topk, " of ", s.experts,
-                                 " experts of ", s.width, ", shared ", s.shared, ", E4M3 ",
-                                 quantised, ", crowded ", crowded, ", += ", add);
+    const std::string what =
+        cat(s.rows, " rows of ", s.hidden, ", ", s.topk, " of ", s.experts, " experts of ", s.width,
+            ", shared ", s.shared, ", E4M3 ", quantised, ", crowded ", crowded, ", += ", add);
     std::vector<Mlp> experts;
     for (int e = 0; e < s.experts; ++e) {
       experts.push_back(mlp(quantised, s.hidden, s.width, 100 + 100 * static_cast<unsigned>(e)));

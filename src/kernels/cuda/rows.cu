@@ -1,5 +1,5 @@
-#include "kernels/cuda/ops.h"
 #include "kernels/cuda/launch_early.cuh"
+#include "kernels/cuda/ops.h"
 
 namespace cachalot::cuda {
 
@@ -53,8 +53,8 @@ void copy_heads(const Context& ctx, const CopyHeads& a) {
 
 void rotate_heads(const Context& ctx, const RotateHeads& a) {
   if (a.copy.x.empty() || a.copy.cols == 0) return;
-  launch_early(ctx, "rotate_heads", rotate_heads_kernel,
-               dim3(static_cast<unsigned>(a.copy.x.rows)), dim3(kThreads), 0, a);
+  launch_early(ctx, "rotate_heads", rotate_heads_kernel, dim3(static_cast<unsigned>(a.copy.x.rows)),
+               dim3(kThreads), 0, a);
 }
 
 }  // namespace cachalot::cuda
