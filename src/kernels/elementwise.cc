@@ -134,6 +134,24 @@ void copy_heads(const Context& ctx, const CopyHeads& a) {
   ctx.ops().copy_heads(ctx, a);
 }
 
+void rotate_heads_ref(const Context& ctx, const RotateHeads& a) {
+  const CopyHeads& c = a.copy;
+  ctx.ops().copy_heads(ctx, c);
+  ctx.ops().rope(ctx, {c.out, c.heads, c.out_stride, c.out_offset, a.cos, a.sin, false});
+}
+
+void rotate_heads(const Context& ctx, const RotateHeads& a) {
+  constexpr std::string_view kOp = "rotate_heads";
+  const CopyHeads& c = a.copy;
+  require_size(kOp, "x", c.x, c.x.rows, c.heads * c.x_stride);
+  require_size(kOp, "out", c.out, c.x.rows, c.heads * c.out_stride);
+  require_size(kOp, "cos", a.cos, c.x.rows, c.cols / 2);
+  require_size(kOp, "sin", a.sin, c.x.rows, c.cols / 2);
+  require_shape(c.x_offset + c.cols <= c.x_stride && c.out_offset + c.cols <= c.out_stride, kOp,
+                ": columns of a head lie outside it");
+  ctx.ops().rotate_heads(ctx, a);
+}
+
 void copy_rows(const Context& ctx, MatView<const float> x, MatView<float> out) {
   require_size("copy_rows", "out", out, x.rows, x.cols);
   ctx.ops().copy_rows(ctx, x, out);

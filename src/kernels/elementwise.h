@@ -71,6 +71,13 @@ struct CopyHeads {
 };
 void copy_heads_ref(const Context& ctx, const CopyHeads& a);
 void copy_heads(const Context& ctx, const CopyHeads& a);
+// The same, rotated on the way (kernels/rope.h): cols is R.
+struct RotateHeads {
+  CopyHeads copy;
+  MatView<const float> cos, sin;  // [T, R / 2]
+};
+void rotate_heads_ref(const Context& ctx, const RotateHeads& a);
+void rotate_heads(const Context& ctx, const RotateHeads& a);
 
 // Sum of squares in double: blocks of 4096 elements, then the blocks in order.
 template <class T>

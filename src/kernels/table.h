@@ -17,10 +17,12 @@
 #include "kernels/hopper.h"
 #include "kernels/latent_attention.h"
 #include "kernels/permute.h"
+#include "kernels/planned_latents.h"
 #include "kernels/quant_linear.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/route.h"
+#include "kernels/routed_rows.h"
 #include "kernels/saved.h"
 
 namespace cachalot {
@@ -50,6 +52,12 @@ struct KernelTable {
                              const AttentionBackward<float>&) = attention_backward_ref<float>;
   void (*latent_attention)(const Context&, std::span<const LatentAttention>) = latent_attention_ref;
   void (*store_latent)(const Context&, std::span<const StoreLatent>) = store_latent_ref;
+  void (*plan_latents)(const Context&, PlannedLatents&) = plan_latents_ref;
+  void (*store_planned)(const Context&, const PlannedLatents&, std::ptrdiff_t) = store_planned_ref;
+  void (*norm_planned)(const Context&, const PlannedLatents&, std::ptrdiff_t,
+                       const LatentNorms&) = norm_planned_ref;
+  void (*attend_planned)(const Context&, const PlannedLatents&,
+                         std::ptrdiff_t) = attend_planned_ref;
   void (*load_latent)(const Context&, const LatentRows&, int, MatView<float>) = load_latent_ref;
   void (*swiglu)(const Context&, const Swiglu<float>&) = swiglu_ref<float>;
   void (*swiglu_backward)(const Context&,
@@ -67,6 +75,8 @@ struct KernelTable {
   double (*sum_squares)(const Context&, std::span<const float>) = sum_squares_ref<float>;
   void (*cross_entropy)(const Context&, const CrossEntropy<float>&) = cross_entropy_ref<float>;
   void (*route)(const Context&, const Route<float>&) = route_ref<float>;
+  void (*routed_rows)(const Context&, const RoutedRows&) = routed_rows_ref;
+  bool (*takes_routed_rows)(const Context&, const RoutedRows&) noexcept = takes_no_routed_rows;
   void (*route_backward)(const Context&, const RouteBackward<float>&) = route_backward_ref<float>;
   double (*balance_loss)(const Context&, const BalanceLoss<float>&) = balance_loss_ref<float>;
   void (*expert_order)(const Context&, MatView<const std::int32_t>, int,
@@ -78,6 +88,7 @@ struct KernelTable {
   void (*zero_rows)(const Context&, MatView<float>) = zero_rows_ref;
   void (*scale_rows)(const Context&, const ScaleRows&) = scale_rows_ref;
   void (*copy_heads)(const Context&, const CopyHeads&) = copy_heads_ref;
+  void (*rotate_heads)(const Context&, const RotateHeads&) = rotate_heads_ref;
   void (*gather_codes)(const Context&, const GatherCodes&) = gather_codes_ref;
   void (*gather_rows)(const Context&, const GatherRows<float>&) = gather_rows_ref<float>;
   void (*combine)(const Context&, const Combine<float>&) = combine_ref<float>;

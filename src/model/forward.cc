@@ -7,6 +7,7 @@
 #include "kernels/gemm.h"
 #include "kernels/rms_norm.h"
 #include "model/binding.h"
+#include "model/forward_small.h"
 #include "tensor/host_copy.h"
 
 namespace cachalot::model {
@@ -45,6 +46,7 @@ Forward::Forward(const Context& ctx, const Model& model, AttentionMode mode)
       mode_(mode),
       dims_(block_dims(model.config())),
       num_(model.numerics()) {}
+Forward::~Forward() = default;
 
 void Forward::check(std::span<const Chunk> chunks, bool mtp) const {
   const Config& c = model_.config();
@@ -103,6 +105,7 @@ bool Forward::is_absorbed(int begin, int rows) const {
 
 void Forward::attention(const nn::MlaWeights& w, int layer, std::span<const Chunk> chunks,
                         bool mtp) {
+  if (planned_ != nullptr) return planned_attention(w, layer, chunks.front().cache->pool().shape());
   nn::mla_project(ctx_, num_, dims_, w, h_operand_, rope_rows(), mla_);
   std::vector<nn::LatentSpan> absorbed;
   std::vector<AttentionSpan> expanded;
@@ -144,6 +147,18 @@ void Forward::attention(const nn::MlaWeights& w, int layer, std::span<const Chun
   if (!absorbed.empty()) nn::mla_absorbed(ctx_, num_, dims_, w, absorbed, mla_);
 }
 
+void Forward::planned_attention(const nn::MlaWeights& w, int layer, const CacheShape& shape) {
+  // The MTP layer's plan begins with it.
+  const int first = layer < shape.main_layers ? 0 : layer;
+  const std::ptrdiff_t bytes = shape.layer_offset(layer) - shape.layer_offset(first);
+  const nn::LatentSpan all{0, h_.rows(), {}};
+  const nn::RopeRows rope = rope_rows();
+  nn::mla_project_planned(ctx_, num_, dims_, w, h_operand_, rope, *planned_, bytes, mla_);
+  nn::mla_into_latent(ctx_, num_, dims_, w, {&all, 1}, mla_, &rope);
+  attend_planned(ctx_, *planned_, bytes);
+  nn::mla_out_of_latent(ctx_, num_, dims_, w, {&all, 1}, mla_);
+}
+
 void Forward::reserve(std::span<const Chunk> chunks, bool mtp) {
   for (const Chunk& chunk : chunks) {
     const int begin = begin_of(*chunk.cache, mtp);
@@ -167,17 +182,26 @@ void Forward::tell_routing(int layer) const {
 }
 
 void Forward::block(const nn::BlockWeights& w, int layer, std::span<const Chunk> chunks, bool mtp,
-                    LayerTap* tap) {
+                    LayerTap* tap, nn::VecRef next_norm) {
   rstd_.resize(1, x_.rows());
   const auto norm = [&](nn::VecRef weight) {
     rms_norm(ctx_, {x_.cview(), weight, dims_.eps, h_.view(), rstd_.span()});
     h_operand_.set(ctx_, num_, h_.cview(), num_.activation_tile, nn::Operand::Use::kRows);
   };
-  norm(w.input_norm);
+  if (is_normed_) {
+    h_operand_.set(ctx_, num_, h_.cview(), num_.activation_tile, nn::Operand::Use::kRows);
+  } else {
+    norm(w.input_norm);
+  }
+  is_normed_ = false;
   attention(w.mla, layer, chunks, mtp);
   nn::mla_output(ctx_, num_, w.mla, mla_, x_.view());
   norm(w.post_norm);
-  if (w.is_moe) {
+  if (w.is_moe && planned_ != nullptr && !next_norm.empty()) {
+    nn::moe_forward_routed(ctx_, num_, dims_, w.moe, h_.cview(), x_.view(), next_norm, h_.view(),
+                           moe_, route_);
+    is_normed_ = true;
+  } else if (w.is_moe) {
     nn::moe_forward(ctx_, num_, dims_, w.moe, h_operand_, h_.cview(), x_.view(), moe_, route_,
                     nullptr);
     if (routing_tap_.hear) tell_routing(layer);
@@ -197,13 +221,29 @@ void Forward::block(const nn::BlockWeights& w, int layer, std::span<const Chunk>
 MatView<const float> Forward::run(std::span<const Chunk> chunks, Taps* taps) {
   const MemoryScope scope(ctx_.device);
   check(chunks, false);
-  const nn::Weights& w = model_.weights();
   const int rows = rows_of(chunks);
   reserve(chunks, false);
+  const auto grow = [&] {
+    for (const Chunk& chunk : chunks) {
+      chunk.cache->set_length(chunk.cache->length() + static_cast<int>(chunk.tokens.size()));
+    }
+  };
+  if (Small* small = taps == nullptr ? small_pass(chunks, false) : nullptr; small != nullptr) {
+    const MatView<const float> result = small->run(chunks, false, {});
+    grow();
+    return result;
+  }
   x_.resize(rows, dims_.hidden);
   h_.resize(rows, dims_.hidden);
   if (rows == 0) return h_.cview();
   take_tokens(chunks, false);
+  main_pass(chunks, taps);
+  grow();
+  return h_.cview();
+}
+
+void Forward::main_pass(std::span<const Chunk> chunks, Taps* taps) {
+  const nn::Weights& w = model_.weights();
   embedding(ctx_, {w.embed, ids_.span(), x_.view()});
   if (taps != nullptr) {
     taps->hidden.clear();
@@ -213,14 +253,12 @@ MatView<const float> Forward::run(std::span<const Chunk> chunks, Taps* taps) {
   }
   for (std::size_t i = 0; i < w.layers.size(); ++i) {
     block(w.layers[i], static_cast<int>(i), chunks, false,
-          taps != nullptr ? &taps->layers[i] : nullptr);
+          taps != nullptr ? &taps->layers[i] : nullptr,
+          i + 1 < w.layers.size() ? w.layers[i + 1].input_norm : w.norm);
     if (taps != nullptr) taps->hidden.push_back(host_copy(x_.cview(), ctx_.device));
   }
-  rms_norm(ctx_, {x_.cview(), w.norm, dims_.eps, h_.view(), rstd_.span()});
-  for (const Chunk& chunk : chunks) {
-    chunk.cache->set_length(chunk.cache->length() + static_cast<int>(chunk.tokens.size()));
-  }
-  return h_.cview();
+  if (!is_normed_) rms_norm(ctx_, {x_.cview(), w.norm, dims_.eps, h_.view(), rstd_.span()});
+  is_normed_ = false;
 }
 
 MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<const float> hidden,
@@ -232,22 +270,40 @@ MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<con
   }
   const MemoryScope scope(ctx_.device);
   check(chunks, true);
-  const nn::MtpWeights& w = model_.weights().mtp.front();
   const int rows = rows_of(chunks);
   if (hidden.rows != rows || hidden.cols != dims_.hidden) {
     throw Error(Code::kShape, cat("run_mtp: ", hidden.rows, " hidden rows of ", hidden.cols,
                                   " for ", rows, " tokens of width ", dims_.hidden));
   }
+  reserve(chunks, true);
+  const auto grow = [&] {
+    for (const Chunk& chunk : chunks) {
+      chunk.cache->set_mtp_length(chunk.cache->mtp_length() +
+                                  static_cast<int>(chunk.tokens.size()));
+    }
+  };
+  if (Small* small = taps == nullptr ? small_pass(chunks, true) : nullptr; small != nullptr) {
+    const MatView<const float> result = small->run(chunks, true, hidden);
+    grow();
+    return result;
+  }
+  if (rows > 0) take_tokens(chunks, true);
+  mtp_pass(chunks, hidden, taps);
+  grow();
+  return x_.cview();
+}
+
+void Forward::mtp_pass(std::span<const Chunk> chunks, MatView<const float> hidden, Taps* taps) {
+  const nn::MtpWeights& w = model_.weights().mtp.front();
+  const int rows = hidden.rows;
   // hidden may be this object's own last result: read it before x_ and h_ change.
   joined_.resize(rows, 2 * dims_.hidden);
-  reserve(chunks, true);
   rstd_.resize(1, rows);
   rms_norm(ctx_, {hidden, w.hnorm, dims_.eps, joined_.view().sub_cols(dims_.hidden, dims_.hidden),
                   rstd_.span()});
   x_.resize(rows, dims_.hidden);
   h_.resize(rows, dims_.hidden);
-  if (rows == 0) return x_.cview();
-  take_tokens(chunks, true);
+  if (rows == 0) return;
   embedding(ctx_, {w.embed, ids_.span(), x_.view()});
   rms_norm(ctx_, {x_.cview(), w.enorm, dims_.eps, joined_.view().sub_cols(0, dims_.hidden),
                   rstd_.span()});
@@ -261,10 +317,6 @@ MatView<const float> Forward::run_mtp(std::span<const Chunk> chunks, MatView<con
   block(w.block, model_.config().num_hidden_layers, chunks, true,
         taps != nullptr ? &taps->layers.front() : nullptr);
   if (taps != nullptr) taps->hidden.push_back(host_copy(x_.cview(), ctx_.device));
-  for (const Chunk& chunk : chunks) {
-    chunk.cache->set_mtp_length(chunk.cache->mtp_length() + static_cast<int>(chunk.tokens.size()));
-  }
-  return x_.cview();
 }
 
 // Rows are never quantised here: the head is one product of a pass, and its result is compared.

@@ -13,10 +13,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "kernels/planned_latents.h"
 #include "model/latent_cache.h"
 #include "model/weights.h"
 #include "nn/mla.h"
@@ -65,6 +67,7 @@ struct RoutingTap {
 class Forward {
  public:
   Forward(const Context& ctx, const Model& model, AttentionMode mode = AttentionMode::kAbsorbed);
+  ~Forward();
 
   // Runs the chunks through the main model. The result is [T, D] after model.norm, chunk after
   // chunk, valid until the next pass; caches grow by their chunk. A failed check changes nothing.
@@ -82,6 +85,10 @@ class Forward {
   void mtp_logits(MatView<const float> rows, MatView<float> out, MatView<float> normed);
   void mtp_logits(MatView<const float> rows, MatView<float> out);
 
+  // Whether passes of few rows may be recorded where a device can; without, their launches are made
+  // one by one, with the same bits.
+  void allow_recording(bool allowed) noexcept { may_record_ = allowed; }
+
   // For all passes from now on; nothing to hear costs nothing.
   void tap_routing(RoutingTap tap) { routing_tap_ = std::move(tap); }
 
@@ -89,13 +96,21 @@ class Forward {
   const Context& context() const noexcept { return ctx_; }
 
  private:
+  class Small;  // forward_small.h
+
   void check(std::span<const Chunk> chunks, bool mtp) const;
+  // What a pass does once its tokens are there.
+  void main_pass(std::span<const Chunk> chunks, Taps* taps);
+  void mtp_pass(std::span<const Chunk> chunks, MatView<const float> hidden, Taps* taps);
+  // The pass of few rows on a device that records, or null where this is none.
+  Small* small_pass(std::span<const Chunk> chunks, bool mtp);
   void head(MatView<const float> normed, const nn::WeightRef& w, MatView<float> out);
   void take_tokens(std::span<const Chunk> chunks, bool mtp);
   nn::RopeRows rope_rows() const noexcept;
   void block(const nn::BlockWeights& w, int layer, std::span<const Chunk> chunks, bool mtp,
-             LayerTap* tap);
+             LayerTap* tap, nn::VecRef next_norm = {});
   void attention(const nn::MlaWeights& w, int layer, std::span<const Chunk> chunks, bool mtp);
+  void planned_attention(const nn::MlaWeights& w, int layer, const CacheShape& shape);
   void tell_routing(int layer) const;
   bool is_absorbed(int begin, int rows) const;
   void reserve(std::span<const Chunk> chunks, bool mtp);
@@ -106,6 +121,7 @@ class Forward {
   nn::BlockDims dims_;
   nn::Numerics num_;
   RoutingTap routing_tap_;
+  bool may_record_ = true;
 
   Mat<float> x_, h_, joined_;
   Mat<float> angles_, host_angles_;  // [2 T, R / 2] cosines, then sines
@@ -122,6 +138,10 @@ class Forward {
   nn::Products products_;
   // Expanded attention over caches: the latent and rope rows of its sequences, joined.
   Mat<float> latent_rows_, k_rope_rows_;
+  // Of all rows, where they are planned: then attention is absorbed.
+  const PlannedLatents* planned_ = nullptr;
+  bool is_normed_ = false;  // the block before made the norm that begins this one
+  std::unique_ptr<Small> small_;
 };
 
 }  // namespace cachalot::model

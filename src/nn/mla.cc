@@ -51,10 +51,9 @@ void by_values(const BlockDims& d, const MlaWeights& w, int head, Gemm& g) {
   }
 }
 
-// The latents before their norms; queries too where they have none. The key's rope part is rotated.
-void down(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
-          const Operand& h, const RopeRows& rows, MlaActs& acts) {
-  const PartScope part(ctx, Part::kDense);
+// The latents before their norms; the key's rope part is not rotated yet.
+void down_products(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+                   const Operand& h, MlaActs& acts) {
   const int t = h.rows();
   acts.kv_a.resize(t, d.cache_width());
   acts.c_kv.resize(t, d.kv_lora);
@@ -64,6 +63,13 @@ void down(const Context& ctx, const Numerics& num, const BlockDims& d, const Mla
   }
   acts.products.forward(h, 0, w.kv_a, acts.kv_a.view());
   acts.products.run(ctx, num);
+}
+
+// The latents before their norms; queries too where they have none. The key's rope part is rotated.
+void down(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+          const Operand& h, const RopeRows& rows, MlaActs& acts) {
+  const PartScope part(ctx, Part::kDense);
+  down_products(ctx, num, d, w, h, acts);
   rotate_key(ctx, d, rows, acts.kv_a.view().sub_cols(d.kv_lora, d.heads.rope), false);
 }
 
@@ -203,6 +209,34 @@ void mla_project(const Context& ctx, const Numerics& num, const BlockDims& d, co
   queries(ctx, num, d, w, h, rows, acts);
 }
 
+void mla_project_planned(const Context& ctx, const Numerics& num, const BlockDims& d,
+                         const MlaWeights& w, const Operand& h, const RopeRows& rows,
+                         const PlannedLatents& plan, std::ptrdiff_t bytes, MlaActs& acts) {
+  {
+    const PartScope part(ctx, Part::kDense);
+    down_products(ctx, num, d, w, h, acts);
+  }
+  LatentNorms norms;
+  if (d.q_lora > 0) {
+    acts.q_an.resize(h.rows(), d.q_lora);
+    norms.q_a = acts.q_a.cview();
+    norms.q_weight = w.q_norm;
+    norms.q_an = acts.q_an.view();
+  }
+  norms.kv_a = acts.kv_a.view();
+  norms.kv_weight = w.kv_norm;
+  norms.c_kv = acts.c_kv.view();
+  norms.eps = d.eps;
+  norms.cos = rows.cos;
+  norms.sin = rows.sin;
+  {
+    const PartScope part(ctx, Part::kElementwise);
+    norm_planned(ctx, plan, bytes, norms);
+  }
+  acts.latents_coded = false;
+  plain_queries(ctx, num, d, w, h, acts);
+}
+
 void mla_expanded(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
                   MatRef latent, MatView<const float> k_rope, std::span<const AttentionSpan> spans,
                   MatView<float> lse, MlaActs& acts) {
@@ -210,17 +244,11 @@ void mla_expanded(const Context& ctx, const Numerics& num, const BlockDims& d, c
   attend(ctx, num, d, k_rope, spans, lse, acts);
 }
 
-void mla_absorbed(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
-                  std::span<const LatentSpan> spans, MlaActs& acts) {
-  const int t = acts.q.rows();
-  const int heads = d.heads.heads;
-  const int q_head = d.heads.nope + d.heads.rope;
-  const int width = d.cache_width();
-  acts.q_latent.resize(t, heads * width);
-  acts.context.resize(t, heads * d.kv_lora);
-  acts.out.resize(t, d.out_width());
+using Runs = std::vector<std::pair<int, int>>;  // (first row, rows)
 
-  std::vector<std::pair<int, int>> runs;  // (first row, rows): spans that follow one another
+// Spans that follow one another count as one.
+static Runs runs_of(std::span<const LatentSpan> spans) {
+  Runs runs;
   for (const LatentSpan& s : spans) {
     if (!runs.empty() && runs.back().first + runs.back().second == s.q_begin) {
       runs.back().second += s.q_rows;
@@ -228,40 +256,52 @@ void mla_absorbed(const Context& ctx, const Numerics& num, const BlockDims& d, c
       runs.emplace_back(s.q_begin, s.q_rows);
     }
   }
-  std::vector<Gemm> per_head;
-  {
-    const PartScope part(ctx, Part::kDense);
-    for (const auto& [begin, rows] : runs) {
-      const MatView<const float> q = acts.q.cview().sub_rows(begin, rows);
-      const MatView<float> to = acts.q_latent.view().sub_rows(begin, rows);
-      for (int i = 0; i < heads; ++i) {  // q~ = q_nope W_uk
-        Gemm& g = per_head.emplace_back();
-        g.a = q.sub_cols(i * q_head, d.heads.nope);
-        g.c = to.sub_cols(i * width, d.kv_lora);
-        by_keys(d, w, i, g);
-      }
-    }
-    ctx.fetch_while_waiting(w.kv_b.read_next);
-    gemm(ctx, num.products, per_head);
-    for (const auto& [begin, rows] : runs) {
-      copy_heads(ctx, {acts.q.cview().sub_rows(begin, rows), heads, q_head, d.heads.nope,
-                       d.heads.rope, acts.q_latent.view().sub_rows(begin, rows), width, d.kv_lora});
-    }
-  }
-  std::vector<LatentAttention> problems;
-  problems.reserve(spans.size());
-  for (const LatentSpan& s : spans) {
-    problems.push_back({acts.q_latent.cview().sub_rows(s.q_begin, s.q_rows), s.cache, heads,
-                        d.softmax_scale, acts.context.view().sub_rows(s.q_begin, s.q_rows),
-                        num.products});
-  }
-  {
-    const PartScope part(ctx, Part::kAttention);
-    latent_attention(ctx, problems);
-  }
+  return runs;
+}
+
+void mla_into_latent(const Context& ctx, const Numerics& num, const BlockDims& d,
+                     const MlaWeights& w, std::span<const LatentSpan> spans, MlaActs& acts,
+                     const RopeRows* rotate) {
   const PartScope part(ctx, Part::kDense);
-  per_head.clear();
+  const int t = acts.q.rows();
+  const int heads = d.heads.heads;
+  const int q_head = d.heads.nope + d.heads.rope;
+  const int width = d.cache_width();
+  acts.q_latent.resize(t, heads * width);
+  const Runs runs = runs_of(spans);
+  std::vector<Gemm> per_head;
   for (const auto& [begin, rows] : runs) {
+    const MatView<const float> q = acts.q.cview().sub_rows(begin, rows);
+    const MatView<float> to = acts.q_latent.view().sub_rows(begin, rows);
+    for (int i = 0; i < heads; ++i) {  // q~ = q_nope W_uk
+      Gemm& g = per_head.emplace_back();
+      g.a = q.sub_cols(i * q_head, d.heads.nope);
+      g.c = to.sub_cols(i * width, d.kv_lora);
+      by_keys(d, w, i, g);
+    }
+  }
+  ctx.fetch_while_waiting(w.kv_b.read_next);
+  gemm(ctx, num.products, per_head);
+  for (const auto& [begin, rows] : runs) {
+    const CopyHeads copy{
+        acts.q.cview().sub_rows(begin, rows),       heads, q_head,   d.heads.nope, d.heads.rope,
+        acts.q_latent.view().sub_rows(begin, rows), width, d.kv_lora};
+    if (rotate != nullptr) {
+      rotate_heads(ctx,
+                   {copy, rotate->cos.sub_rows(begin, rows), rotate->sin.sub_rows(begin, rows)});
+    } else {
+      copy_heads(ctx, copy);
+    }
+  }
+}
+
+void mla_out_of_latent(const Context& ctx, const Numerics& num, const BlockDims& d,
+                       const MlaWeights& w, std::span<const LatentSpan> spans, MlaActs& acts) {
+  const PartScope part(ctx, Part::kDense);
+  const int heads = d.heads.heads;
+  acts.out.resize(acts.q.rows(), d.out_width());
+  std::vector<Gemm> per_head;
+  for (const auto& [begin, rows] : runs_of(spans)) {
     const MatView<const float> from = acts.context.cview().sub_rows(begin, rows);
     const MatView<float> to = acts.out.view().sub_rows(begin, rows);
     for (int i = 0; i < heads; ++i) {  // out = context W_uv^T
@@ -272,6 +312,30 @@ void mla_absorbed(const Context& ctx, const Numerics& num, const BlockDims& d, c
     }
   }
   gemm(ctx, num.products, per_head);
+}
+
+LatentAttention latent_problem(const Numerics& num, const BlockDims& d, const LatentSpan& s,
+                               MlaActs& acts) {
+  return {acts.q_latent.cview().sub_rows(s.q_begin, s.q_rows),
+          s.cache,
+          d.heads.heads,
+          d.softmax_scale,
+          acts.context.view().sub_rows(s.q_begin, s.q_rows),
+          num.products};
+}
+
+void mla_absorbed(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
+                  std::span<const LatentSpan> spans, MlaActs& acts) {
+  mla_into_latent(ctx, num, d, w, spans, acts);
+  acts.context.resize(acts.q.rows(), d.heads.heads * d.kv_lora);
+  std::vector<LatentAttention> problems;
+  problems.reserve(spans.size());
+  for (const LatentSpan& s : spans) problems.push_back(latent_problem(num, d, s, acts));
+  {
+    const PartScope part(ctx, Part::kAttention);
+    latent_attention(ctx, problems);
+  }
+  mla_out_of_latent(ctx, num, d, w, spans, acts);
 }
 
 // x (+)= out W_o^T

@@ -7,11 +7,13 @@
 // Paper:   V3 report 2.1.1, eq. 1-11; absorption: V2 report appendix C; recomputation 3.2.3.
 #pragma once
 
+#include <cstddef>
 #include <span>
 #include <vector>
 
 #include "kernels/gemm.h"
 #include "kernels/latent_rows.h"
+#include "kernels/planned_latents.h"
 #include "nn/dims.h"
 #include "nn/operand.h"
 #include "nn/params.h"
@@ -48,6 +50,12 @@ struct MlaActs {
 void mla_project(const Context& ctx, const Numerics& num, const BlockDims& dims,
                  const MlaWeights& w, const Operand& h, const RopeRows& rope, MlaActs& acts);
 
+// The same where a plan says where the rows of the pass are stored (kernels/planned_latents.h),
+// which they are; but the queries are not rotated: mla_into_latent does it. No codes are made.
+void mla_project_planned(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                         const MlaWeights& w, const Operand& h, const RopeRows& rope,
+                         const PlannedLatents& plan, std::ptrdiff_t bytes, MlaActs& acts);
+
 // acts.out from keys and values expanded out of `latent` [S, L] and `k_rope` [S, R]: this pass's
 // own rows in training, cache rows in prefill. `lse` [T, H]: what a backward needs, or no rows.
 // Rows of this pass outside every span stay as they are.
@@ -69,6 +77,16 @@ struct LatentSpan {
   int q_rows = 0;
   LatentRows cache;
 };
+// What comes before and after attention over the latent rows: from acts.q to acts.q_latent, from
+// acts.context to acts.out; of the spans' rows. `rotate`: queries that are not rotated yet.
+void mla_into_latent(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                     const MlaWeights& w, std::span<const LatentSpan> spans, MlaActs& acts,
+                     const RopeRows* rotate = nullptr);
+void mla_out_of_latent(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                       const MlaWeights& w, std::span<const LatentSpan> spans, MlaActs& acts);
+// One span's attention in between.
+LatentAttention latent_problem(const Numerics& num, const BlockDims& dims, const LatentSpan& span,
+                               MlaActs& acts);
 void mla_absorbed(const Context& ctx, const Numerics& num, const BlockDims& dims,
                   const MlaWeights& w, std::span<const LatentSpan> spans, MlaActs& acts);
 

@@ -19,7 +19,39 @@ struct Parts {
   std::span<const FfnPart> all() const { return {list, count}; }
 };
 
+MlpRows rows_of(const MlpWeights& w) {
+  const auto weight = [](const WeightRef& m) { return RowsWeight{m, m.quant}; };
+  return {weight(w.gate), weight(w.up), weight(w.down)};
+}
+
+// The routed experts and the shared one, but for their choices and where they read and write.
+RoutedRows routed_of(const Numerics& num, const MoeWeights& w, MoeActs& acts) {
+  acts.routed.clear();
+  for (const MlpWeights& e : w.experts) acts.routed.push_back(rows_of(e));
+  RoutedRows a;
+  a.precision = num.products;
+  a.experts = acts.routed;
+  if (present(w.shared)) a.shared = rows_of(w.shared);
+  return a;
+}
+
+// Whether floats are what experts read and send.
+bool plain_rows(const Context& ctx, const Numerics& num) {
+  return ctx.device != nullptr && !num.fp8 && !num.send_results &&
+         num.quant_activations == QuantActivations::kBf16;
+}
+
 }  // namespace
+
+bool routes_on_device(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                      const MoeWeights& w, int rows, MoeActs& acts) {
+  if (!plain_rows(ctx, num)) return false;
+  RoutedRows a = routed_of(num, w, acts);
+  a.x.rows = a.y.rows = a.index.rows = a.weight.rows = rows;
+  a.x.cols = a.y.cols = dims.hidden;
+  a.index.cols = a.weight.cols = dims.route.topk;
+  return takes_routed_rows(ctx, a);
+}
 
 void mlp_forward(const Context& ctx, const Numerics& num, const MlpWeights& w, const Operand& h,
                  MatView<float> y, FfnActs& acts, FfnSaved* saved, Products& products, bool add) {
@@ -49,21 +81,57 @@ void mlp_backward(const Context& ctx, const Numerics& num, const MlpWeights& w,
   ffn_backward(ctx, num, {&part, 1}, products);
 }
 
+// Which experts the rows of h go to.
+static void choose(const Context& ctx, const BlockDims& dims, const MoeWeights& w,
+                   MatView<const float> h, MoeActs& acts, MoeRoute& r) {
+  const PartScope scope(ctx, Part::kRouting);
+  acts.logits.resize(h.rows, dims.route.experts);
+  r.scores.resize(h.rows, dims.route.experts);
+  r.index.resize(h.rows, dims.route.topk);
+  r.weight.resize(h.rows, dims.route.topk);
+  gemm(ctx, Precision::kF32, linear(h, w.router, acts.logits.view()));
+  route(ctx, Route<float>{dims.route, acts.logits.cview(), w.bias, r.scores.view(), r.index.view(),
+                          r.weight.view()});
+}
+
+static RoutedRows routed_rows_of(const Numerics& num, const MoeWeights& w, MatView<const float> h,
+                                 MatView<float> y, MoeActs& acts, const MoeRoute& r) {
+  RoutedRows a = routed_of(num, w, acts);
+  a.x = h;
+  a.index = r.index.cview();
+  a.weight = r.weight.cview();
+  a.y = y;
+  return a;
+}
+
+void moe_forward_routed(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                        const MoeWeights& w, MatView<const float> h, MatView<float> y,
+                        VecRef norm_weight, MatView<float> normed, MoeActs& acts, MoeRoute& r) {
+  choose(ctx, dims, w, h, acts, r);
+  const PartScope scope(ctx, Part::kExperts);
+  RoutedRows routed = routed_rows_of(num, w, h, y, acts, r);
+  routed.add = true;
+  routed.normed = normed;
+  routed.norm_weight = norm_weight;
+  routed.eps = dims.eps;
+  routed_rows(ctx, routed);
+}
+
 void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
                  const MoeWeights& w, const Operand& h, MatView<const float> h_plain,
                  MatView<float> y, MoeActs& acts, MoeRoute& r, MoeSaved* saved, bool add) {
   const int t = h.rows();
   const int experts = dims.route.experts;
   const int topk = dims.route.topk;
-  acts.logits.resize(t, experts);
-  r.scores.resize(t, experts);
-  r.index.resize(t, topk);
-  r.weight.resize(t, topk);
+  choose(ctx, dims, w, h_plain, acts, r);
+  if (saved == nullptr && plain_rows(ctx, num)) {
+    const PartScope scope(ctx, Part::kExperts);
+    RoutedRows routed = routed_rows_of(num, w, h_plain, y, acts, r);
+    routed.add = add;
+    if (takes_routed_rows(ctx, routed)) return routed_rows(ctx, routed);
+  }
   {
     const PartScope scope(ctx, Part::kRouting);
-    gemm(ctx, Precision::kF32, linear(h_plain, w.router, acts.logits.view()));
-    route(ctx, Route<float>{dims.route, acts.logits.cview(), w.bias, r.scores.view(),
-                            r.index.view(), r.weight.view()});
     expert_order(ctx, r.index.cview(), experts, r.order);
     acts.x.gather(ctx, num, h, r.order.token.span(), r.order.begin);
   }

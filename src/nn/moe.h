@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/permute.h"
+#include "kernels/routed_rows.h"
 #include "nn/dims.h"
 #include "nn/ffn.h"
 #include "tensor/room.h"
@@ -40,7 +41,8 @@ struct MoeActs {
   // [P, D] the experts' results; in the backward the gradients of their inputs, in bf16 where
   // in_bf16. Free between the passes over blocks.
   Room rows;
-  FfnActs experts, shared;  // `experts` serves dense layers, too
+  FfnActs experts, shared;      // `experts` serves dense layers, too
+  std::vector<MlpRows> routed;  // weights of a layer, where few rows choose them on a device
   Products products;
 };
 
@@ -55,6 +57,16 @@ void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
                  const MoeWeights& w, const Operand& h, MatView<const float> h_plain,
                  MatView<float> y, MoeActs& acts, MoeRoute& route, MoeSaved* saved,
                  bool add = true);
+// The same with nothing kept, where routes_on_device says so: y += it, and `normed` is the norm of
+// that by these weights.
+void moe_forward_routed(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                        const MoeWeights& w, MatView<const float> h, MatView<float> y,
+                        VecRef norm_weight, MatView<float> normed, MoeActs& acts, MoeRoute& route);
+
+// Whether moe_forward of so many rows, with nothing kept, asks nothing of the host: its launches
+// then depend on the shape alone.
+bool routes_on_device(const Context& ctx, const Numerics& num, const BlockDims& dims,
+                      const MoeWeights& w, int rows, MoeActs& acts);
 
 struct MoeScratch {
   Mat<float> dweight, dscores, dlogits;

@@ -8,9 +8,19 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <string>
 
 namespace cachalot {
+
+// Launches that were recorded, to be made again: see Device::begin_recording.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  // Queues all of them. False, and nothing is queued, where memory that kernels work in has moved.
+  virtual bool replay() = 0;
+};
 
 class Device {
  public:
@@ -23,6 +33,16 @@ class Device {
   virtual void upload(void* to, const void* from, std::size_t bytes) = 0;  // `from` is read at once
   virtual void download(void* to, const void* from, std::size_t bytes) = 0;  // waits for it
   virtual void wait() = 0;
+
+  // Launches between the two calls are not made but recorded, with their arguments: the same memory
+  // is read and written whenever they are replayed, and what they read of the host's lists is as it
+  // was. No uploads, downloads or waits in between, and no scratch that grows: the same launches
+  // were made once before.
+  virtual bool can_record() const noexcept { return false; }
+  virtual void begin_recording() {}
+  virtual std::unique_ptr<Recording> end_recording() { return nullptr; }
+  // So far, scratch included: whether memory may have moved since.
+  virtual std::uint64_t allocations() const noexcept { return 0; }
 
   virtual std::string name() const = 0;            // "NVIDIA H200"
   virtual double bf16_flops() const noexcept = 0;  // per second, of its matrix units, as sold

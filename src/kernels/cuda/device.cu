@@ -1,14 +1,10 @@
 #include <algorithm>
-#include <chrono>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <map>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/launch_times.cuh"
 #include "kernels/cuda/stream.cuh"
 
 namespace cachalot::cuda {
@@ -56,94 +52,6 @@ void check(cudaError_t result, const char* what) {
   if (result == cudaSuccess) return;
   throw Error(Code::kInternal, cat("CUDA: ", what, ": ", cudaGetErrorString(result),
                                    ". CACHALOT_CUDA_SYNC=1 names the kernel that failed"));
-}
-
-namespace {
-
-bool asked(const char* variable) {
-  const char* text = std::getenv(variable);
-  return text != nullptr && std::string(text) == "1";
-}
-
-// Where the device's time goes: an event after each launch. The time between two counts as the
-// later one's, gaps in which the device had nothing to do included. Printed at the end. The first
-// launches, in which memory is allocated, can be left out.
-class LaunchTimes {
- public:
-  explicit LaunchTimes(long skipped) : skipped_(skipped) {}
-  void add(const char* kernel, cudaStream_t stream) {
-    if (skipped_-- > 0) return;
-    cudaEvent_t event = nullptr;
-    if (!spare_.empty()) {
-      event = spare_.back();
-      spare_.pop_back();
-    } else {
-      check(cudaEventCreate(&event), "making an event");
-    }
-    check(cudaEventRecord(event, stream), "marking a launch");
-    marks_.emplace_back(kernel, event);
-    const auto now = std::chrono::steady_clock::now();
-    sums_[kernel].host_milliseconds +=
-        std::chrono::duration<double, std::milli>(now - last_).count();
-    last_ = std::chrono::steady_clock::now();
-    constexpr std::size_t kMost = 1 << 14;
-    if (marks_.size() == kMost) settle();
-  }
-  void print() {
-    settle();
-    double all = 0;
-    std::vector<std::pair<double, std::string>> order;
-    for (const auto& [kernel, sum] : sums_) {
-      order.emplace_back(sum.milliseconds, kernel);
-      all += sum.milliseconds;
-    }
-    std::sort(order.rbegin(), order.rend());
-    std::fprintf(stderr, "%-40s %10s %10s %7s %10s\n", "device time of", "launches", "ms", "share",
-                 "host's ms");
-    for (const auto& [ms, kernel] : order) {
-      std::fprintf(stderr, "%-40s %10ld %10.2f %6.1f%% %10.2f\n", kernel.c_str(),
-                   sums_[kernel].launches, ms, 100 * ms / std::max(all, 1e-9),
-                   sums_[kernel].host_milliseconds);
-    }
-  }
-
- private:
-  struct Sum {
-    long launches = 0;
-    double milliseconds = 0;
-    double host_milliseconds = 0;  // from the launch before to this one
-  };
-  void settle() {
-    if (marks_.empty()) return;
-    check(cudaEventSynchronize(marks_.back().second), "waiting for an event");
-    for (std::size_t i = 1; i < marks_.size(); ++i) {
-      float ms = 0;
-      if (cudaEventElapsedTime(&ms, marks_[i - 1].second, marks_[i].second) != cudaSuccess)
-        continue;
-      Sum& sum = sums_[marks_[i].first];
-      ++sum.launches;
-      sum.milliseconds += ms;
-    }
-    for (auto& [kernel, event] : marks_) spare_.push_back(event);
-    marks_.clear();
-  }
-  long skipped_;
-  std::vector<std::pair<const char*, cudaEvent_t>> marks_;
-  std::vector<cudaEvent_t> spare_;
-  std::map<std::string, Sum> sums_;
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
-
-LaunchTimes* launch_times = nullptr;  // with CACHALOT_CUDA_TIMES=1, after as many launches
-cudaStream_t timed_stream = nullptr;
-
-}  // namespace
-
-void check_launch(const char* kernel) {
-  static const bool wait = asked("CACHALOT_CUDA_SYNC");
-  check(cudaGetLastError(), kernel);
-  if (wait) check(cudaDeviceSynchronize(), kernel);
-  if (launch_times != nullptr) launch_times->add(kernel, timed_stream);
 }
 
 int count_devices() noexcept {
@@ -204,26 +112,19 @@ CudaDevice::CudaDevice(int index) : index_(index) {
         "counting multiprocessors");
   name_ = facts(index).name;
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
-  if (const char* skipped = std::getenv("CACHALOT_CUDA_TIMES");
-      skipped != nullptr && launch_times == nullptr) {
-    launch_times = new LaunchTimes(std::strtol(skipped, nullptr, 10));
-    timed_stream = stream_;
-  }
+  LaunchTimes::open(stream_);
 }
 
 CudaDevice::~CudaDevice() {
   cudaStreamSynchronize(stream_);
-  if (launch_times != nullptr && timed_stream == stream_) {
-    launch_times->print();
-    delete launch_times;
-    launch_times = nullptr;
-  }
+  LaunchTimes::close(stream_);
   for (Stage& s : stages_) {
     if (s.done != nullptr) cudaEventDestroy(s.done);
     cudaFreeHost(s.host);
     cudaFree(s.device);
   }
   for (void* p : scratch_) cudaFree(p);
+  for (void* p : kept_slabs_) cudaFree(p);
   cudaStreamDestroy(stream_);
 }
 
@@ -241,11 +142,26 @@ void* CudaDevice::allocate(std::size_t bytes) {
                     "smaller model"));
   }
   check(result, "allocating");
+  ++allocations_;
+  const std::lock_guard lock(memory_mutex_);
+  memory_[reinterpret_cast<std::uintptr_t>(p)] = bytes;
   return p;
 }
 
 void CudaDevice::release(void* p) noexcept {
   cudaFree(p);  // waits for the device
+  const std::lock_guard lock(memory_mutex_);
+  memory_.erase(reinterpret_cast<std::uintptr_t>(p));
+}
+
+const std::byte* CudaDevice::allocation_of(const void* p) const {
+  const std::lock_guard lock(memory_mutex_);
+  const auto at = reinterpret_cast<std::uintptr_t>(p);
+  auto after = memory_.upper_bound(at);
+  if (after == memory_.begin()) return static_cast<const std::byte*>(p);
+  const auto& [begin, bytes] = *--after;
+  if (at >= begin + bytes) return static_cast<const std::byte*>(p);
+  return reinterpret_cast<const std::byte*>(begin);
 }
 
 void CudaDevice::zero(void* p, std::size_t bytes) {
@@ -260,6 +176,7 @@ void CudaDevice::copy(void* to, const void* from, std::size_t bytes) {
 void CudaDevice::upload(void* to, const void* from, std::size_t bytes) {
   if (bytes == 0) return;
   use();
+  forbid_recording("uploading");
   if (bytes <= kMostPayload && reinterpret_cast<std::uintptr_t>(to) % 16 == 0) {
     send(from, bytes, to, stream_);
     return;
@@ -284,11 +201,15 @@ void CudaDevice::download(void* to, const void* from, std::size_t bytes) {
 // H100's data sheet has it (SXM, dense).
 double CudaDevice::bf16_flops() const noexcept { return 4096.0 * 1.83e9 * processors_; }
 
-void CudaDevice::wait() { check(cudaStreamSynchronize(stream()), "waiting for the device"); }
+void CudaDevice::wait() {
+  forbid_recording("waiting");
+  check(cudaStreamSynchronize(stream()), "waiting for the device");
+}
 
 void* CudaDevice::scratch(int slot, std::size_t bytes) {
   if (bytes > scratch_bytes_[slot]) {
     wait();  // its last user
+    ++scratch_moves_;
     check(cudaFree(scratch_[slot]), "releasing scratch");
     scratch_[slot] = nullptr;
     scratch_bytes_[slot] = 0;
@@ -300,6 +221,7 @@ void* CudaDevice::scratch(int slot, std::size_t bytes) {
 }
 
 const void* CudaDevice::stage(const void* from, std::size_t bytes) {
+  if (recording_) return keep(from, bytes);
   Stage& s = stages_[next_stage_];
   next_stage_ = (next_stage_ + 1) % kStages;
   if (bytes <= kMostPayload && s.capacity >= bytes) {

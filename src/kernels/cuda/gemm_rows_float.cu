@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/gemm_parts.cuh"
+#include "kernels/cuda/launch_early.cuh"
 
 namespace cachalot::cuda {
 
@@ -32,6 +33,7 @@ __device__ inline float4 four(const void* row, int vector) {
 
 template <class X, class W>
 __global__ void __launch_bounds__(kThreads) rows_float_kernel(const __grid_constant__ Jobs jobs) {
+  after_those_before();
   const Job& job = jobs_of(jobs)[job_of_block(jobs, static_cast<int>(blockIdx.x))];
   const int block = static_cast<int>(blockIdx.x) - job.first;
   const int out0 = block / job.token_tiles * kOut, token0 = block % job.token_tiles * kTokens;
@@ -114,9 +116,8 @@ void gemm_rows_float(const Context& ctx, std::span<const Gemm> problems) {
           x == DType::kF32
               ? (w == DType::kF32 ? rows_float_kernel<float, float> : rows_float_kernel<float, Bf>)
               : (w == DType::kF32 ? rows_float_kernel<Bf, float> : rows_float_kernel<Bf, Bf>);
-      kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream_of(ctx)>>>(
-          job_list<16>(ctx, jobs, blocks));
-      check_launch("rows_float_kernel");
+      launch_early(ctx, "rows_float_kernel", kernel, dim3(static_cast<unsigned>(blocks)),
+                   dim3(kThreads), 0, job_list<16>(ctx, jobs, blocks));
     }
   }
 }

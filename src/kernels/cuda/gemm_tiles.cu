@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/gemm_parts.cuh"
+#include "kernels/cuda/launch_early.cuh"
 
 namespace cachalot::cuda {
 
@@ -96,6 +97,7 @@ __device__ void fragment(std::uint32_t (&r)[4], const Tile<kOuter, kDepth, kAlon
 // kM x 64 of the result; warps side by side along n where kM is 16, else two by two.
 template <int kM, bool kTransA, bool kTransB>
 __global__ void __launch_bounds__(kThreads) tiles_bf16_kernel(const __grid_constant__ Jobs jobs) {
+  after_those_before();
   constexpr int kN = 64, kWarpsM = kM == 16 ? 1 : 2, kWarpsN = 4 / kWarpsM;
   constexpr int kWarpM = kM / kWarpsM, kWarpN = kN / kWarpsN;
   // Few rows wait for memory: all that there is room for is asked for at once.
@@ -187,6 +189,7 @@ __device__ void load_float(float (&to)[kFloatDepth][kFloatTile + 4], const void*
 
 __global__ void __launch_bounds__(kFloatThreads)
     tiles_float_kernel(const __grid_constant__ Jobs jobs) {
+  after_those_before();
   __shared__ float a[kFloatDepth][kFloatTile + 4], b[kFloatDepth][kFloatTile + 4];
   const Job job = jobs_of(jobs)[job_of_block(jobs, static_cast<int>(blockIdx.x))];
   const int tile = static_cast<int>(blockIdx.x) - job.first;
@@ -257,9 +260,8 @@ constexpr Kernel kBf16Kernels[2][2][2] = {  // [rows][trans_a][trans_b]
 void launch(const Context& ctx, Kernel kernel, int threads, const std::vector<Job>& jobs,
             int blocks) {
   if (blocks == 0) return;
-  kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), 0, stream_of(ctx)>>>(
-      job_list<16>(ctx, jobs, blocks));
-  check_launch("gemm_tiles");
+  launch_early(ctx, "gemm_tiles", kernel, dim3(static_cast<unsigned>(blocks)),
+               dim3(static_cast<unsigned>(threads)), 0, job_list<16>(ctx, jobs, blocks));
 }
 
 }  // namespace

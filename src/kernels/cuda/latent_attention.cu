@@ -6,8 +6,10 @@
 // latent_generic.cuh.
 // Idea of attending over parts of the context and merging them: Dao et al., Flash-Decoding (2023).
 #include <algorithm>
+#include <bit>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "kernels/cuda/latent_few.cuh"
 #include "kernels/cuda/latent_generic.cuh"
@@ -27,13 +29,21 @@ constexpr int kFewHeads = 32;
 // them costs about as much as 64 tokens. Generic: pieces are chunks.
 constexpr int kGenericChunk = 256, kFewHeadsChunk = 512, kManyHeadsChunk = 512;
 
+// What the launches for a plan depend on.
+struct Launches {
+  DevicePlan plan;
+  int blocks, groups, partials;
+  int eights;   // of the longest row
+  bool merged;  // some row has several partials
+  const std::byte* base;
+};
+
 struct Partials {
   float* out = nullptr;    // [partials, rows of a group, L]
   float2* rows = nullptr;  // largest score, in powers of two, and sum of weights
 };
-Partials partials_of(const Context& ctx, const LatentPlan& plan, int rows, int latent) {
-  const std::size_t count =
-      static_cast<std::size_t>(plan.partials) * static_cast<std::size_t>(rows);
+Partials partials_of(const Context& ctx, int partials, int rows, int latent) {
+  const std::size_t count = static_cast<std::size_t>(partials) * static_cast<std::size_t>(rows);
   if (count == 0) return {};
   auto* p = static_cast<float*>(device_of(ctx).scratch(
       kScratchAttention,
@@ -41,29 +51,14 @@ Partials partials_of(const Context& ctx, const LatentPlan& plan, int rows, int l
   return {p, reinterpret_cast<float2*>(p + count * static_cast<std::size_t>(latent))};
 }
 
-void merge(const Context& ctx, const LatentPlan& plan, const DevicePlan& on_device, int rows,
-           int latent, int lanes, const Partials& partials) {
-  const auto in_pieces = [lanes](const RowGroup& g) { return lanes > 1 || g.pieces > 1; };
-  if (std::none_of(plan.groups.begin(), plan.groups.end(), in_pieces)) return;
-  int eights = 1;
-  for (const RowGroup& g : plan.groups) {
-    eights = std::max(eights, ceil_div(g.chunks, kChunksTogether));
-  }
-  cudaLaunchConfig_t launch{};
-  launch.gridDim = dim3(static_cast<unsigned>(plan.groups.size()), static_cast<unsigned>(rows),
-                        static_cast<unsigned>(ceil_div(latent, 4 * kMergeThreads)));
-  launch.blockDim = dim3(static_cast<unsigned>(std::min(eights, kMergeSeries) * kMergeThreads));
-  launch.stream = stream_of(ctx);
-  cudaLaunchAttribute early{};  // launched while the kernel before runs; it waits by itself
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  launch.attrs = &early;
-  launch.numAttrs = 1;
-  check(cudaLaunchKernelEx(&launch, merge_pieces, on_device, rows, latent, lanes,
-                           static_cast<const float*>(partials.out),
-                           static_cast<const float2*>(partials.rows)),
-        "latent_attention merge");
-  check_launch("latent_attention merge");
+void merge(const Context& ctx, const Launches& l, int rows, int latent, int lanes,
+           const Partials& partials) {
+  if (!l.merged) return;
+  const dim3 grid(static_cast<unsigned>(l.groups), static_cast<unsigned>(rows),
+                  static_cast<unsigned>(ceil_div(latent, 4 * kMergeThreads)));
+  launch_early(ctx, "latent_attention merge", merge_pieces, grid,
+               dim3(static_cast<unsigned>(std::min(l.eights, kMergeSeries) * kMergeThreads)), 0,
+               l.plan, rows, latent, lanes, partials.out, partials.rows);
 }
 
 GenericShape generic_shape(const LatentAttention& a) {
@@ -83,18 +78,15 @@ GenericShape generic_shape(const LatentAttention& a) {
                                       "about 19000"));
 }
 
-void attend_generic(const Context& ctx, LatentPlan& plan, const GenericShape& shape) {
-  plan.share(1 << 30, false);
+void launch_generic(const Context& ctx, const Launches& l, const GenericShape& shape) {
   const int latent = shape.layout.latent;
-  const DevicePlan on_device = upload(ctx, plan);
-  const Partials partials = partials_of(ctx, plan, shape.rows, latent);
+  const Partials partials = partials_of(ctx, l.partials, shape.rows, latent);
   check(cudaFuncSetAttribute(attend_any, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              static_cast<int>(shape.bytes())),
         "latent_attention");
-  attend_any<<<static_cast<unsigned>(plan.pieces.size()), 256, shape.bytes(), stream_of(ctx)>>>(
-      shape, on_device, partials.out, partials.rows);
-  check_launch("latent_attention");
-  merge(ctx, plan, on_device, shape.rows, latent, 1, partials);
+  launch_early(ctx, "latent_attention", attend_any, dim3(static_cast<unsigned>(l.blocks)),
+               dim3(256), shape.bytes(), shape, l.plan, partials.out, partials.rows);
+  merge(ctx, l, shape.rows, latent, 1, partials);
 }
 
 // Memory as lines of 128 bytes, of which a token takes every ninth: a box of it is 64 columns of
@@ -129,19 +121,14 @@ CUtensorMap tile_map(const std::byte* base, int tokens) {
 
 // `F`: FewHeads or ManyHeads.
 template <class F, class Kernel>
-void attend(const Context& ctx, LatentPlan& plan, Kernel* kernel, bool fp8) {
-  if (plan.empty()) return;
-  plan.share(device_of(ctx).processors(), F::kLanes > 1);
-  const DevicePlan on_device = upload(ctx, plan);
-  const Partials partials = partials_of(ctx, plan, F::kRows * F::kLanes, kLatentWidth);
-  const std::byte* base = *std::min_element(plan.blocks.begin(), plan.blocks.end());
-  const CUtensorMap map = fp8 ? CUtensorMap{} : tile_map(base, F::kTokens);
+void launch(const Context& ctx, const Launches& l, Kernel* kernel, bool fp8) {
+  const Partials partials = partials_of(ctx, l.partials, F::kRows * F::kLanes, kLatentWidth);
+  const CUtensorMap map = fp8 ? CUtensorMap{} : tile_map(l.base, F::kTokens);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, F::kBytes),
         "latent_attention");
-  kernel<<<static_cast<unsigned>(plan.begins.size() - 1), F::kThreads, F::kBytes, stream_of(ctx)>>>(
-      map, base, on_device, partials.out, partials.rows);
-  check_launch("latent_attention");
-  merge(ctx, plan, on_device, F::kRows, kLatentWidth, F::kLanes, partials);
+  launch_early(ctx, "latent_attention", kernel, dim3(static_cast<unsigned>(l.blocks)),
+               dim3(F::kThreads), F::kBytes, map, l.base, l.plan, partials.out, partials.rows);
+  merge(ctx, l, F::kRows, kLatentWidth, F::kLanes, partials);
 }
 
 bool is_fast(const LatentAttention& a) {
@@ -162,35 +149,200 @@ bool is_fast(const LatentAttention& a) {
   });
 }
 
+// Which kernel; kGeneric has a shape beside.
+enum class Kind : int { kFew16, kFew32, kFew16Fp8, kFew32Fp8, kMany, kManyFp8, kGeneric };
+struct Part {
+  Kind kind = Kind::kGeneric;
+  GenericShape generic{};
+  LatentPlan plan;
+
+  bool same(Kind k, const GenericShape& shape) const {
+    return kind == k && (k != Kind::kGeneric || generic == shape);
+  }
+  int lanes() const {
+    return kind == Kind::kGeneric                          ? 1
+           : kind == Kind::kMany || kind == Kind::kManyFp8 ? ManyHeads::kLanes
+                                                           : FewHeads<false, 16>::kLanes;
+  }
+};
+
+Kind kind_of(const LatentAttention& a) {
+  const bool fp8 = a.cache.layout.format == LatentFormat::kFp8;
+  if (!is_fast(a)) return Kind::kGeneric;
+  if (a.heads > kFewHeads) return fp8 ? Kind::kManyFp8 : Kind::kMany;
+  if (a.q.rows * a.heads <= 16) return fp8 ? Kind::kFew16Fp8 : Kind::kFew16;
+  return fp8 ? Kind::kFew32Fp8 : Kind::kFew32;
+}
+
+// Problems by the kernel that they get, shared out among its blocks of threads.
+std::vector<Part> parts_of(const Context& ctx, std::span<const LatentAttention> problems) {
+  std::vector<Part> parts;
+  for (const LatentAttention& a : problems) {
+    if (a.q.rows == 0) continue;
+    const Kind kind = kind_of(a);
+    const GenericShape shape = kind == Kind::kGeneric ? generic_shape(a) : GenericShape{};
+    auto part = std::find_if(parts.begin(), parts.end(),
+                             [&](const Part& other) { return other.same(kind, shape); });
+    if (part == parts.end()) part = parts.insert(part, {kind, shape, {}});
+    switch (kind) {
+      case Kind::kGeneric:
+        part->plan.add(a, shape.rows, kGenericChunk);
+        break;
+      case Kind::kMany:
+      case Kind::kManyFp8:
+        part->plan.add(a, ManyHeads::kRows, kManyHeadsChunk);
+        break;
+      default:
+        part->plan.add(a, kind == Kind::kFew16 || kind == Kind::kFew16Fp8 ? 16 : 32,
+                       kFewHeadsChunk);
+    }
+  }
+  for (Part& part : parts) {
+    const bool generic = part.kind == Kind::kGeneric;
+    part.plan.share(generic ? 1 << 30 : device_of(ctx).processors(), part.lanes() > 1);
+  }
+  return parts;
+}
+
+Launches launches_of(const Part& part, const DevicePlan& on_device) {
+  const LatentPlan& plan = part.plan;
+  Launches l{};
+  l.plan = on_device;
+  l.blocks = static_cast<int>(plan.begins.size()) - 1;
+  l.groups = static_cast<int>(plan.groups.size());
+  l.partials = plan.partials;
+  l.eights = 1;
+  for (const RowGroup& g : plan.groups) {
+    l.eights = std::max(l.eights, ceil_div(g.chunks, kChunksTogether));
+    l.merged |= part.lanes() > 1 || g.pieces > 1;
+  }
+  l.base = *std::min_element(plan.blocks.begin(), plan.blocks.end());
+  return l;
+}
+
+void launch(const Context& ctx, Kind kind, const GenericShape& generic, const Launches& l) {
+  switch (kind) {
+    case Kind::kFew16:
+      return launch<FewHeads<false, 16>>(ctx, l, attend_few_heads<false, 16>, false);
+    case Kind::kFew32:
+      return launch<FewHeads<false, 32>>(ctx, l, attend_few_heads<false, 32>, false);
+    case Kind::kFew16Fp8:
+      return launch<FewHeads<true, 16>>(ctx, l, attend_few_heads<true, 16>, true);
+    case Kind::kFew32Fp8:
+      return launch<FewHeads<true, 32>>(ctx, l, attend_few_heads<true, 32>, true);
+    case Kind::kMany:
+      return launch<ManyHeads>(ctx, l, attend_many_heads<false>, false);
+    case Kind::kManyFp8:
+      return launch<ManyHeads>(ctx, l, attend_many_heads<true>, true);
+    case Kind::kGeneric:
+      return launch_generic(ctx, l, generic);
+  }
+}
+
+// A part of a plan that is kept on the device, as numbers of PlannedLatents::shape. What grows with
+// the context has room for the next power of two, so that few contexts need other launches.
+struct PlannedPart {
+  std::int64_t kind, first_problem, blocks, groups, partials, eights, merged, base;
+  std::int64_t groups_at, pieces_at, begins_at, eights_at, blocks_at;  // bytes
+};
+constexpr std::size_t kPartNumbers = sizeof(PlannedPart) / sizeof(std::int64_t);
+
+int up_to_power(std::size_t n) {
+  return static_cast<int>(std::bit_ceil(std::max<std::size_t>(n, 1)));
+}
+
+// Lists one after the other, each with room for `room` elements.
+struct Bytes {
+  std::vector<std::byte> bytes;
+  template <class T>
+  std::int64_t append(const std::vector<T>& list, int room) {
+    const std::size_t at = (bytes.size() + 15) / 16 * 16;
+    bytes.resize(at + static_cast<std::size_t>(room) * sizeof(T));
+    std::memcpy(bytes.data() + at, list.data(), list.size() * sizeof(T));
+    return static_cast<std::int64_t>(at);
+  }
+};
+
+PlannedPart add_part(const Context& ctx, const Part& part, std::size_t first_problem, Bytes& to) {
+  const LatentPlan& plan = part.plan;
+  const Launches l = launches_of(part, {});
+  PlannedPart p{};
+  p.kind = static_cast<std::int64_t>(part.kind);
+  p.first_problem = static_cast<std::int64_t>(first_problem);
+  p.blocks = up_to_power(static_cast<std::size_t>(l.blocks));
+  if (part.kind != Kind::kGeneric) {
+    p.blocks = std::min<std::int64_t>(p.blocks, device_of(ctx).processors());
+  }
+  p.groups = l.groups;
+  p.partials = l.partials == 0 ? 0 : up_to_power(static_cast<std::size_t>(l.partials));
+  p.eights = std::min(up_to_power(static_cast<std::size_t>(l.eights)), kMergeSeries);
+  p.merged = l.merged;
+  p.base = reinterpret_cast<std::int64_t>(device_of(ctx).allocation_of(l.base));
+  std::vector<int> begins = plan.begins;  // blocks of threads past the last have nothing to do
+  begins.resize(static_cast<std::size_t>(p.blocks) + 1, begins.back());
+  p.groups_at = to.append(plan.groups, l.groups);
+  p.pieces_at = to.append(plan.pieces, up_to_power(plan.pieces.size()));
+  p.begins_at = to.append(begins, static_cast<int>(begins.size()));
+  p.eights_at = to.append(plan.eights, up_to_power(plan.eights.size()));
+  p.blocks_at = to.append(plan.blocks, up_to_power(plan.blocks.size()));
+  return p;
+}
+
 }  // namespace
 
 void latent_attention(const Context& ctx, std::span<const LatentAttention> problems) {
-  LatentPlan few[2][2], many[2];  // [fp8][more than 16 rows]
-  std::vector<std::pair<GenericShape, LatentPlan>> generic;
-  for (const LatentAttention& a : problems) {
-    if (a.q.rows == 0) continue;
-    const bool fp8 = a.cache.layout.format == LatentFormat::kFp8;
-    if (!is_fast(a)) {
-      const GenericShape shape = generic_shape(a);
-      auto same = std::find_if(generic.begin(), generic.end(),
-                               [&](const auto& other) { return other.first == shape; });
-      if (same == generic.end()) same = generic.insert(same, {shape, {}});
-      same->second.add(a, shape.rows, kGenericChunk);
-    } else if (a.heads > kFewHeads) {
-      many[fp8].add(a, ManyHeads::kRows, kManyHeadsChunk);
-    } else if (a.q.rows * a.heads <= 16) {
-      few[fp8][0].add(a, 16, kFewHeadsChunk);
-    } else {
-      few[fp8][1].add(a, 32, kFewHeadsChunk);
-    }
+  for (const Part& part : parts_of(ctx, problems)) {
+    launch(ctx, part.kind, part.generic, launches_of(part, upload(ctx, part.plan)));
   }
-  attend<FewHeads<false, 16>>(ctx, few[0][0], attend_few_heads<false, 16>, false);
-  attend<FewHeads<false, 32>>(ctx, few[0][1], attend_few_heads<false, 32>, false);
-  attend<FewHeads<true, 16>>(ctx, few[1][0], attend_few_heads<true, 16>, true);
-  attend<FewHeads<true, 32>>(ctx, few[1][1], attend_few_heads<true, 32>, true);
-  attend<ManyHeads>(ctx, many[0], attend_many_heads<false>, false);
-  attend<ManyHeads>(ctx, many[1], attend_many_heads<true>, true);
-  for (auto& [shape, plan] : generic) attend_generic(ctx, plan, shape);
+}
+
+// The list of stores begins the memory; shape: how many there are and their rows, the parts.
+void plan_latents(const Context& ctx, PlannedLatents& plan) {
+  Bytes bytes;
+  plan.shape = append_stores(plan.stores, bytes.bytes);
+  for (const Part& part : parts_of(ctx, plan.problems)) {
+    const auto first =
+        std::find_if(plan.problems.begin(), plan.problems.end(), [&](const LatentAttention& a) {
+          const Kind kind = kind_of(a);
+          return a.q.rows > 0 &&
+                 part.same(kind, kind == Kind::kGeneric ? generic_shape(a) : GenericShape{});
+        });
+    const PlannedPart p =
+        add_part(ctx, part, static_cast<std::size_t>(first - plan.problems.begin()), bytes);
+    std::int64_t numbers[kPartNumbers];
+    std::memcpy(numbers, &p, sizeof(p));
+    plan.shape.insert(plan.shape.end(), numbers, numbers + kPartNumbers);
+  }
+  constexpr std::size_t kLeast = std::size_t{64} << 10;
+  const MemoryScope scope(ctx.device);
+  if (plan.memory.bytes() < bytes.bytes.size()) {
+    plan.memory.resize(1, static_cast<int>(std::bit_ceil(std::max(bytes.bytes.size(), kLeast))));
+  }
+  device_of(ctx).upload(plan.memory.data(), bytes.bytes.data(), bytes.bytes.size());
+}
+
+void attend_planned(const Context& ctx, const PlannedLatents& plan, std::ptrdiff_t shift) {
+  const std::byte* memory = plan.memory.data();
+  for (std::size_t at = kStoreNumbers; at < plan.shape.size(); at += kPartNumbers) {
+    PlannedPart p;
+    std::memcpy(&p, plan.shape.data() + at, sizeof(p));
+    const auto kind = static_cast<Kind>(p.kind);
+    Launches l{};
+    l.plan = {reinterpret_cast<const RowGroup*>(memory + p.groups_at),
+              reinterpret_cast<const Piece*>(memory + p.pieces_at),
+              reinterpret_cast<const int*>(memory + p.begins_at),
+              reinterpret_cast<const int*>(memory + p.eights_at),
+              reinterpret_cast<const std::byte* const*>(memory + p.blocks_at),
+              shift};
+    l.blocks = static_cast<int>(p.blocks);
+    l.groups = static_cast<int>(p.groups);
+    l.partials = static_cast<int>(p.partials);
+    l.eights = static_cast<int>(p.eights);
+    l.merged = p.merged != 0;
+    l.base = reinterpret_cast<const std::byte*>(p.base);
+    const LatentAttention& first = plan.problems[static_cast<std::size_t>(p.first_problem)];
+    launch(ctx, kind, kind == Kind::kGeneric ? generic_shape(first) : GenericShape{}, l);
+  }
 }
 
 }  // namespace cachalot::cuda

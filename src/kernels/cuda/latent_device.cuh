@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/cuda/launch_early.cuh"
 #include "kernels/cuda/ptx.cuh"
 
 namespace cachalot::cuda {
@@ -51,11 +52,6 @@ __device__ inline void give_registers() {
 template <int kRegisters>
 __device__ inline void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
-}
-
-// The next kernel may be launched: it waits for the end of this one itself.
-__device__ inline void allow_next_kernel() {
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
 // A barrier of some of the block's threads.

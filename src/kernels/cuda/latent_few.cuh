@@ -64,7 +64,7 @@ class TokenWalk {
   __device__ int pos() const { return pos_; }
   __device__ int end() const { return end_; }              // of the piece
   __device__ int valid() const { return cached_ - pos_; }  // rows of the cache from here on
-  __device__ const std::byte* block() const { return blocks_[pos_ / kLatentBlock]; }
+  __device__ const std::byte* block() const { return blocks_[pos_ / kLatentBlock] + plan_.shift; }
 
  private:
   __device__ void enter() {
@@ -164,6 +164,10 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
                      DevicePlan plan, float* partial_out, float2* partial_rows) {
   using F = FewHeads<kFp8, kN>;
   extern __shared__ std::byte shared_memory[];
+  wait_for_those_before();
+  allow_next_kernel();  // which reads the plan at once: not sooner
+  const PieceRange range = pieces_of_block(plan);
+  if (range.first == range.last) return;
   const std::uint32_t base = (ptx::shared_address(shared_memory) + 1023) / 1024 * 1024;
   const std::uint32_t full = base + F::kBarriersAt, empty = full + 32;  // [lane][half]
   const int thread = static_cast<int>(threadIdx.x), lane_of_warp = thread % 32;
@@ -176,8 +180,6 @@ __global__ void __launch_bounds__(FewHeads<kFp8, kN>::kThreads, 1)
     fence_barrier_init();
   }
   __syncthreads();
-  allow_next_kernel();
-  const PieceRange range = pieces_of_block(plan);
   if (thread >= F::kWorkers) {
     give_registers<F::kHelperRegisters>();
     const int helper = thread - F::kWorkers;

@@ -55,7 +55,11 @@ __global__ void __launch_bounds__(256)
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int warp = thread / 32, lane = thread % 32, warps = threads / 32;
 
-  const Piece piece = plan.pieces[blockIdx.x];
+  wait_for_those_before();
+  allow_next_kernel();
+  const int number = plan.begins[blockIdx.x];
+  if (number == plan.begins[blockIdx.x + 1]) return;
+  const Piece piece = plan.pieces[number];
   const RowGroup& g = plan.groups[piece.group];
   const std::byte* const* blocks = plan.blocks + g.first_block;
   for (int i = thread; i < g.rows * width; i += threads) {
@@ -74,7 +78,7 @@ __global__ void __launch_bounds__(256)
     const int tokens = min(s.tokens, end - pos);
     __syncthreads();
     for (int t = warp; t < tokens; t += warps) {
-      const std::byte* row = blocks[(pos + t) / kLatentBlock] +
+      const std::byte* row = blocks[(pos + t) / kLatentBlock] + plan.shift +
                              static_cast<std::int64_t>((pos + t) % kLatentBlock) * s.row_bytes;
       for (int c = lane; c < width; c += 32) cache[t * s.stride + c] = latent_value(s, row, c);
     }
@@ -153,6 +157,7 @@ constexpr int kMergeSeries = 8, kMergeThreads = 128;  // threads of a series, wi
 __global__ void __launch_bounds__(kMergeSeries* kMergeThreads)
     merge_pieces(DevicePlan plan, int rows_per_group, int latent, int lanes,
                  const float* partial_out, const float2* partial_rows) {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
   const RowGroup& g = plan.groups[blockIdx.x];
   const int row = static_cast<int>(blockIdx.y), pieces = g.pieces;
   if ((pieces == 1 && lanes == 1) || row >= g.rows) return;

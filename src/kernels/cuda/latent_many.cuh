@@ -172,6 +172,10 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
                       DevicePlan plan, float* partial_out, float2* partial_rows) {
   using F = ManyHeads;
   extern __shared__ std::byte shared_memory[];
+  wait_for_those_before();
+  allow_next_kernel();  // which reads the plan at once: not sooner
+  const PieceRange range = pieces_of_block(plan);
+  if (range.first == range.last) return;
   const std::uint32_t base = (ptx::shared_address(shared_memory) + 1023) / 1024 * 1024;
   // [tile][half]
   const std::uint32_t full = base + F::kBarriersAt, empty = full + 32;
@@ -184,8 +188,6 @@ __global__ void __launch_bounds__(ManyHeads::kThreads, 1)
     fence_barrier_init();
   }
   __syncthreads();
-  allow_next_kernel();
-  const PieceRange range = pieces_of_block(plan);
   if (thread >= F::kWorkers) {
     give_registers<kFp8 ? 88 : 40>();
     fetch_many_heads<kFp8>(&map, map_base, plan, range, base, full, empty, thread - F::kWorkers);
@@ -464,10 +466,10 @@ __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte*
         for (int t = 2; t < 4; ++t) {
           const int ahead = pos + t * F::kTokens;
           if (ahead >= end) break;
-          asm volatile(
-              "cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(blocks[ahead / kLatentBlock]),
-              "r"(min(F::kTokens, cached - ahead) * kFp8RowBytes)
-              : "memory");
+          asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(
+                           blocks[ahead / kLatentBlock] + plan.shift),
+                       "r"(min(F::kTokens, cached - ahead) * kFp8RowBytes)
+                       : "memory");
         }
       }
 #pragma unroll 1
@@ -475,7 +477,7 @@ __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte*
 #pragma unroll 1
         for (int t = 0; t < 2; ++t) {
           if (t == 1 && !has_b) continue;
-          const std::byte* block = blocks[pos / kLatentBlock + t];
+          const std::byte* block = blocks[pos / kLatentBlock + t] + plan.shift;
           const std::uint32_t tile = base + F::kTilesAt + t * F::kTileBytes;
           const std::uint32_t bar = 8 * (2 * t + half);
           const int first = F::first_column(t, half);

@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/latent_attention.h"
+#include "kernels/planned_latents.h"
 
 namespace cachalot::cuda {
 
@@ -83,7 +83,14 @@ struct DevicePlan {
   const int* begins;
   const int* eights;
   const std::byte* const* blocks;
+  std::ptrdiff_t shift = 0;  // from a block of the plan to that of the layer
 };
 DevicePlan upload(const Context& ctx, const LatentPlan& plan);
+
+// latent_rows.cu: the list of stores as its kernel reads it, at the beginning of `bytes`; what its
+// launch depends on, kStoreNumbers numbers.
+inline constexpr std::size_t kStoreNumbers = 2;
+std::vector<std::int64_t> append_stores(std::span<const StoreLatent> stores,
+                                        std::vector<std::byte>& bytes);
 
 }  // namespace cachalot::cuda

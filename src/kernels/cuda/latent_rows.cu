@@ -1,8 +1,12 @@
 // Rows of the latent cache, written and read: one warp per row.
+#include <bit>
 #include <cstdint>
+#include <cstring>
+#include <vector>
 
+#include "kernels/cuda/latent_plan.h"
 #include "kernels/cuda/ops.h"
-#include "kernels/cuda/stream.cuh"
+#include "kernels/cuda/row_ops.cuh"
 #include "kernels/latent_rows.h"
 
 namespace cachalot::cuda {
@@ -64,10 +68,12 @@ struct StoreJob {
   int first_row;  // of all jobs' rows
 };
 
-__device__ void store_fp8(const StoreJob& a, const float* c_kv, std::byte* row, int lane) {
-  const std::ptrdiff_t scales_at = (a.latent + 3) / 4 * 4;
-  for (int t = 0; t * kLatentTile < a.latent; ++t) {
-    const int begin = t * kLatentTile, end = min(begin + kLatentTile, a.latent);
+// The tiles of a row are shared out among `warps` warps.
+__device__ void store_fp8(int latent, const float* c_kv, std::byte* row, int warp, int warps) {
+  const int lane = threadIdx.x % 32;
+  const std::ptrdiff_t scales_at = (latent + 3) / 4 * 4;
+  for (int t = warp; t * kLatentTile < latent; t += warps) {
+    const int begin = t * kLatentTile, end = min(begin + kLatentTile, latent);
     std::uint32_t largest = 0;  // of bit patterns, so that NaN is the largest
     for (int c = begin + lane; c < end; c += 32) {
       largest = max(largest, __float_as_uint(c_kv[c]) & 0x7FFFFFFFu);
@@ -86,44 +92,91 @@ __device__ void store_fp8(const StoreJob& a, const float* c_kv, std::byte* row, 
   }
 }
 
-__device__ void store_bf16(const float* from, int n, std::byte* to, int lane) {
-  for (int c = lane; c < n; c += 32) {
-    *reinterpret_cast<std::uint16_t*>(to + 2 * c) = bf16_bits(from[c]);
+// Row i of a job, by the threads of `warps` warps, of which this is number `warp`.
+__device__ void store_row(const StoreJob& a, int i, std::ptrdiff_t shift, int warp, int warps) {
+  const float* c_kv = a.c_kv + i * a.c_kv_stride;
+  const float* k_rope = a.k_rope + i * a.k_rope_stride;
+  std::byte* to = a.row + shift + i * a.row_bytes;
+  const int thread = 32 * warp + threadIdx.x % 32, threads = 32 * warps;
+  const auto store_bf16 = [&](const float* from, int n, std::byte* out) {
+    for (int c = thread; c < n; c += threads) {
+      *reinterpret_cast<std::uint16_t*>(out + 2 * c) = bf16_bits(from[c]);
+    }
+  };
+  switch (static_cast<LatentFormat>(a.format)) {
+    case LatentFormat::kF32: {
+      auto* out = reinterpret_cast<float*>(to);
+      for (int c = thread; c < a.latent; c += threads) out[c] = c_kv[c];
+      for (int c = thread; c < a.rope; c += threads) out[a.latent + c] = k_rope[c];
+      break;
+    }
+    case LatentFormat::kBF16:
+      store_bf16(c_kv, a.latent, to);
+      store_bf16(k_rope, a.rope, to + 2 * a.latent);
+      break;
+    case LatentFormat::kFp8: {
+      store_fp8(a.latent, c_kv, to, warp, warps);
+      const int scales_at = (a.latent + 3) / 4 * 4;
+      const int tiles = (a.latent + kLatentTile - 1) / kLatentTile;
+      store_bf16(k_rope, a.rope, to + scales_at + 4 * tiles);
+      break;
+    }
   }
 }
 
-__global__ void store_rows(const StoreJob* jobs, int job_count, int rows) {
-  const int row = blockIdx.x * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
-  if (row >= rows) return;
-  int low = 0, high = job_count;  // the last job that begins at or before `row`
+// The last job that begins at or before `row`.
+__device__ int job_of_row(const StoreJob* jobs, int job_count, int row) {
+  int low = 0, high = job_count;
   while (high - low > 1) {
     const int middle = (low + high) / 2;
     (jobs[middle].first_row <= row ? low : high) = middle;
   }
-  const StoreJob a = jobs[low];
-  const int i = row - a.first_row;
-  const float* c_kv = a.c_kv + i * a.c_kv_stride;
-  const float* k_rope = a.k_rope + i * a.k_rope_stride;
-  std::byte* to = a.row + i * a.row_bytes;
-  switch (static_cast<LatentFormat>(a.format)) {
-    case LatentFormat::kF32: {
-      auto* out = reinterpret_cast<float*>(to);
-      for (int c = lane; c < a.latent; c += 32) out[c] = c_kv[c];
-      for (int c = lane; c < a.rope; c += 32) out[a.latent + c] = k_rope[c];
-      break;
-    }
-    case LatentFormat::kBF16:
-      store_bf16(c_kv, a.latent, to, lane);
-      store_bf16(k_rope, a.rope, to + 2 * a.latent, lane);
-      break;
-    case LatentFormat::kFp8: {
-      store_fp8(a, c_kv, to, lane);
-      const int scales_at = (a.latent + 3) / 4 * 4;
-      const int tiles = (a.latent + kLatentTile - 1) / kLatentTile;
-      store_bf16(k_rope, a.rope, to + scales_at + 4 * tiles, lane);
-      break;
-    }
+  return low;
+}
+
+// `shift`: bytes from a job's row to where it is stored.
+__global__ void store_rows(const StoreJob* jobs, int job_count, int rows, std::ptrdiff_t shift) {
+  after_those_before();
+  const int row = blockIdx.x * kWarps + threadIdx.x / 32;
+  if (row >= rows) return;
+  const StoreJob a = jobs[job_of_row(jobs, job_count, row)];
+  store_row(a, row - a.first_row, shift, 0, 1);
+}
+
+constexpr int kNormThreads = 256;
+
+// x of `cols` -> its norm in y, by all threads of the block.
+__device__ void norm_row(const float* x, const float* weight, int cols, float eps, float* y,
+                         float* room) {
+  float sum = 0;
+  for (int c = static_cast<int>(threadIdx.x); c < cols; c += kNormThreads) sum += x[c] * x[c];
+  const float rstd = 1.0F / sqrtf(block_sum(sum, room) / static_cast<float>(cols) + eps);
+  for (int c = static_cast<int>(threadIdx.x); c < cols; c += kNormThreads) {
+    y[c] = x[c] * rstd * weight[c];
   }
+}
+
+// A block per row.
+__global__ void __launch_bounds__(kNormThreads)
+    norm_latents(const LatentNorms a, const StoreJob* jobs, int job_count, std::ptrdiff_t shift) {
+  __shared__ float room[2][32];
+  after_those_before();
+  const int row = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
+  const int latent = a.c_kv.cols, pairs = a.cos.cols;
+  float* kv = a.kv_a.row(row);
+  if (a.q_a.rows > 0) {
+    norm_row(a.q_a.row(row), a.q_weight.data(), a.q_a.cols, a.eps, a.q_an.row(row), room[0]);
+  }
+  norm_row(kv, a.kv_weight.data(), latent, a.eps, a.c_kv.row(row), room[1]);
+  for (int i = thread; i < pairs; i += kNormThreads) {
+    float* x = kv + latent + 2 * i;
+    const float x0 = x[0], x1 = x[1], cos = a.cos.row(row)[i], sin = a.sin.row(row)[i];
+    x[0] = x0 * cos - x1 * sin;
+    x[1] = x0 * sin + x1 * cos;
+  }
+  __syncthreads();  // the row as it is stored
+  const StoreJob job = jobs[job_of_row(jobs, job_count, row)];
+  store_row(job, row - job.first_row, shift, thread / 32, kNormThreads / 32);
 }
 
 __global__ void load_rows(const std::byte* const* blocks, std::ptrdiff_t offset,
@@ -152,22 +205,64 @@ __global__ void load_rows(const std::byte* const* blocks, std::ptrdiff_t offset,
 
 }  // namespace
 
-void store_latent(const Context& ctx, std::span<const StoreLatent> jobs) {
+namespace {
+
+std::vector<StoreJob> jobs_of(std::span<const StoreLatent> stores, int& rows) {
   std::vector<StoreJob> list;
-  list.reserve(jobs.size());
-  int rows = 0;
-  for (const StoreLatent& a : jobs) {
+  list.reserve(stores.size());
+  rows = 0;
+  for (const StoreLatent& a : stores) {
     if (a.c_kv.rows == 0) continue;
     list.push_back({a.c_kv.data, a.k_rope.data, a.c_kv.stride, a.k_rope.stride, a.row,
                     a.layout.row_bytes(), a.c_kv.rows, a.layout.latent, a.layout.rope,
                     static_cast<int>(a.layout.format), rows});
     rows += a.c_kv.rows;
   }
+  return list;
+}
+
+void store(const Context& ctx, const StoreJob* on_device, int jobs, int rows,
+           std::ptrdiff_t shift) {
   if (rows == 0) return;
-  const StoreJob* on_device = stage(ctx, std::span<const StoreJob>(list));
-  store_rows<<<ceil_div(rows, kWarps), 32 * kWarps, 0, stream_of(ctx)>>>(
-      on_device, static_cast<int>(list.size()), rows);
-  check_launch("store_latent");
+  launch_early(ctx, "store_latent", store_rows, dim3(static_cast<unsigned>(ceil_div(rows, kWarps))),
+               dim3(32 * kWarps), 0, on_device, jobs, rows, shift);
+}
+
+}  // namespace
+
+void store_latent(const Context& ctx, std::span<const StoreLatent> stores) {
+  int rows = 0;
+  const std::vector<StoreJob> list = jobs_of(stores, rows);
+  if (rows == 0) return;
+  store(ctx, stage(ctx, std::span<const StoreJob>(list)), static_cast<int>(list.size()), rows, 0);
+}
+
+std::vector<std::int64_t> append_stores(std::span<const StoreLatent> stores,
+                                        std::vector<std::byte>& bytes) {
+  int rows = 0;
+  const std::vector<StoreJob> list = jobs_of(stores, rows);
+  // Sequences whose rows straddle two blocks have two jobs: room for as many.
+  const std::size_t room = std::bit_ceil(std::max<std::size_t>(list.size(), 1));
+  StoreJob none{};
+  none.first_row = rows;  // no row looks beyond the last job
+  std::vector<StoreJob> padded = list;
+  padded.resize(room, none);
+  bytes.resize(room * sizeof(StoreJob));
+  std::memcpy(bytes.data(), padded.data(), bytes.size());
+  return {static_cast<std::int64_t>(room), rows};
+}
+
+void store_planned(const Context& ctx, const PlannedLatents& plan, std::ptrdiff_t shift) {
+  store(ctx, reinterpret_cast<const StoreJob*>(plan.memory.data()), static_cast<int>(plan.shape[0]),
+        static_cast<int>(plan.shape[1]), shift);
+}
+
+void norm_planned(const Context& ctx, const PlannedLatents& plan, std::ptrdiff_t shift,
+                  const LatentNorms& a) {
+  if (a.kv_a.rows == 0) return;
+  launch_early(ctx, "norms of latents", norm_latents, dim3(static_cast<unsigned>(a.kv_a.rows)),
+               dim3(kNormThreads), 0, a, reinterpret_cast<const StoreJob*>(plan.memory.data()),
+               static_cast<int>(plan.shape[0]), shift);
 }
 
 void load_latent(const Context& ctx, const LatentRows& rows, int begin, MatView<float> out) {

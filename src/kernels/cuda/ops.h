@@ -34,6 +34,14 @@ void attention_backward(const Context& ctx, const AttentionBackward<float>& a);
 void latent_attention(const Context& ctx, std::span<const LatentAttention> problems);
 void store_latent(const Context& ctx, std::span<const StoreLatent> jobs);
 void load_latent(const Context& ctx, const LatentRows& rows, int begin, MatView<float> out);
+void plan_latents(const Context& ctx, PlannedLatents& plan);
+void store_planned(const Context& ctx, const PlannedLatents& plan, std::ptrdiff_t shift);
+void norm_planned(const Context& ctx, const PlannedLatents& plan, std::ptrdiff_t shift,
+                  const LatentNorms& a);
+void attend_planned(const Context& ctx, const PlannedLatents& plan, std::ptrdiff_t shift);
+// routed_rows.cu
+void routed_rows(const Context& ctx, const RoutedRows& a);
+bool takes_routed_rows(const Context& ctx, const RoutedRows& a) noexcept;
 // rms_norm.cu
 void rms_norm(const Context& ctx, const RmsNorm<float>& a);
 void rms_norm_backward(const Context& ctx, const RmsNormBackward<float>& a);
@@ -51,6 +59,7 @@ double sum_squares(const Context& ctx, std::span<const float> x);
 // rows.cu
 void scale_rows(const Context& ctx, const ScaleRows& a);
 void copy_heads(const Context& ctx, const CopyHeads& a);
+void rotate_heads(const Context& ctx, const RotateHeads& a);
 // embedding.cu
 void embedding(const Context& ctx, const Embedding& a);
 void embedding_backward(const Context& ctx, const EmbeddingBackward<float>& a);

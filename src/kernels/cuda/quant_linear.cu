@@ -10,8 +10,9 @@ namespace cachalot::cuda {
 void quant_linear(const Context& ctx, QuantActivations activations,
                   std::span<const QuantLinear> problems) {
   // Bytes moved per weight: 1 for every 32 rows, from the second time on mostly of the cache,
-  // against 1 + 2 + 2 of the way through bf16.
+  // against 1 + 2 + 2 of the way through bf16. Twice 32 rows pay where the cache holds the codes.
   constexpr int kFewRows = 32;
+  constexpr double kSmall = 16e6;  // weights
   std::vector<QuantLinear> few, many;
   for (const QuantLinear& a : problems) {
     if (a.w.panels) {
@@ -20,7 +21,9 @@ void quant_linear(const Context& ctx, QuantActivations activations,
     if (a.y.empty()) continue;
     // Codes of x have a scale per 128 columns, which no bf16 product applies.
     const bool codes = activations == QuantActivations::kInt8;
-    (codes || a.m() <= kFewRows || a.k() == 0 ? few : many).push_back(a);
+    const bool small = static_cast<double>(a.n()) * a.k() <= kSmall;
+    const bool is_few = codes || a.m() <= (small ? 2 : 1) * kFewRows || a.k() == 0;
+    (is_few ? few : many).push_back(a);
   }
   quant_rows(ctx, activations, few);
   quant_dense(ctx, many);

@@ -15,6 +15,7 @@ template <int Packs>
 __global__ void __launch_bounds__(kThreads)
     rms_norm_kernel(MatView<const float> x, const float* weight, float eps, MatView<float> y,
                     float* rstds) {
+  after_those_before();
   __shared__ float room[32];
   const int row = static_cast<int>(blockIdx.x), packs = x.cols / kV;
   const int first = static_cast<int>(threadIdx.x), step = static_cast<int>(blockDim.x);
@@ -46,6 +47,7 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kThreads)
     rms_norm_any_kernel(MatView<const float> x, const float* weight, float eps, MatView<float> y,
                         float* rstds) {
+  after_those_before();
   __shared__ float room[32];
   const int row = static_cast<int>(blockIdx.x);
   const int first = static_cast<int>(threadIdx.x), step = static_cast<int>(blockDim.x);
@@ -230,12 +232,14 @@ void rms_norm(const Context& ctx, const RmsNorm<float>& a) {
                          rms_norm_kernel<4>, rms_norm_kernel<8>);
   if (kernel != nullptr && in_packs<kV>(a.x) && in_packs<kV>(a.y) &&
       in_packs<kV>(a.weight.data(), 0, a.x.cols)) {
-    kernel<<<rows, row_threads(packs), 0, stream_of(ctx)>>>(a.x, a.weight.data(), a.eps, a.y, rstd);
+    launch_early(ctx, "rms_norm", kernel, dim3(static_cast<unsigned>(rows)),
+                 dim3(static_cast<unsigned>(row_threads(packs))), 0, a.x, a.weight.data(), a.eps,
+                 a.y, rstd);
   } else {
-    rms_norm_any_kernel<<<rows, row_threads(a.x.cols), 0, stream_of(ctx)>>>(a.x, a.weight.data(),
-                                                                            a.eps, a.y, rstd);
+    launch_early(ctx, "rms_norm", rms_norm_any_kernel, dim3(static_cast<unsigned>(rows)),
+                 dim3(static_cast<unsigned>(row_threads(a.x.cols))), 0, a.x, a.weight.data(), a.eps,
+                 a.y, rstd);
   }
-  check_launch("rms_norm");
 }
 
 void rms_norm_backward(const Context& ctx, const RmsNormBackward<float>& a) {

@@ -95,6 +95,7 @@ struct RouteArgs {
 };
 
 __global__ void __launch_bounds__(32 * kWarps) route_kernel(const RouteArgs r) {
+  after_those_before();
   extern __shared__ float memory[];
   const Route<float>& a = r.a;
   const RouteConfig& c = a.config;
@@ -308,8 +309,9 @@ void route(const Context& ctx, const Route<float>& a) {
   const int warps = warps_for(each);
   const std::size_t bytes = static_cast<std::size_t>(warps) * each;
   allow_shared(route_kernel, bytes);
-  route_kernel<<<ceil_div(a.logits.rows, warps), 32 * warps, bytes, stream_of(ctx)>>>(args);
-  check_launch("route");
+  launch_early(ctx, "route", route_kernel,
+               dim3(static_cast<unsigned>(ceil_div(a.logits.rows, warps))),
+               dim3(static_cast<unsigned>(32 * warps)), bytes, args);
 }
 
 void route_backward(const Context& ctx, const RouteBackward<float>& a) {

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <bit>
 
-#include "kernels/cuda/stream.cuh"
+#include "kernels/cuda/launch_early.cuh"
 #include "tensor/mat.h"
 
 namespace cachalot::cuda {
@@ -141,6 +141,7 @@ inline RowGrid row_grid(int rows, int packs) {
 }
 template <class F>
 __global__ void __launch_bounds__(256) row_kernel(F f, int rows, int packs, int col_blocks) {
+  after_those_before();
   const int row = static_cast<int>(blockIdx.x / col_blocks * blockDim.y + threadIdx.y);
   const int pack = static_cast<int>(blockIdx.x % col_blocks * blockDim.x + threadIdx.x);
   if (row < rows && pack < packs) f(row, pack);
@@ -150,8 +151,7 @@ template <class F>
 void for_packs(const Context& ctx, const char* name, int rows, int packs, const F& f) {
   if (rows == 0 || packs == 0) return;
   const RowGrid g = row_grid(rows, packs);
-  row_kernel<<<g.blocks, g.block, 0, stream_of(ctx)>>>(f, rows, packs, g.col_blocks);
-  check_launch(name);
+  launch_early(ctx, name, row_kernel<F>, dim3(g.blocks), g.block, 0, f, rows, packs, g.col_blocks);
 }
 
 // A block per row where rows have sums: threads in whole warps, as many as the row keeps busy.

@@ -11,8 +11,10 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cuda/gemm_parts.cuh"
+#include "kernels/cuda/launch_early.cuh"
 
 namespace cachalot::cuda {
 
@@ -31,6 +33,14 @@ struct RowsJob {
   int first_row;  // of W in its block of 128 rows
   int first, units, token_tiles;
   bool w_vectors, x_vectors, accumulate;
+};
+
+// Of rows that are chosen on the device (routed_rows.cu). A pair of matrices: a tile of 32 rows is
+// 16 of each, first those of w.
+struct RoutedRowsJob : RowsJob {
+  const std::int32_t* x_rows;  // which of x; null: the first m
+  const std::uint8_t* w_up;
+  const void* scales_up;
 };
 
 // How weights lie: kCols columns of kBits bits to a lane's vector. The four vectors of a row belong
@@ -199,13 +209,23 @@ __device__ inline RowsPlace place_of(const RowsJob& job, int unit, int pieces, i
   return p;
 }
 
-// The pieces of all units of a warp in their order, asked for ahead of their use.
-template <class W, int kTiles, int kTokens>
+// The job of a unit, out of a list.
+struct ListedRows {
+  const RowsJobs& jobs;
+  __device__ const RowsJob& operator()(int unit) const {
+    return jobs_of(jobs)[job_of_block(jobs, unit)];
+  }
+};
+
+// The pieces of all units of a warp in their order, asked for ahead of their use. `jobs(unit)` is
+// a unit's job.
+template <class W, int kTiles, int kTokens, class Jobs, bool kPair = false>
 class RowsStream {
   using Sizes = RowsSizes<kTiles, kTokens>;
+  static constexpr int kJobRows = kPair ? Sizes::kRows / 2 : Sizes::kRows;  // of each matrix
 
  public:
-  __device__ RowsStream(const RowsJobs& jobs, int units, int log_splits, std::uint8_t* ring)
+  __device__ RowsStream(const Jobs& jobs, int units, int log_splits, std::uint8_t* ring)
       : jobs_(jobs), units_(units), log_splits_(log_splits), ring_(ring) {
     unit_ = static_cast<int>(blockIdx.x) - static_cast<int>(gridDim.x);
     const int chunk = static_cast<int>(threadIdx.x) % 8;
@@ -228,6 +248,9 @@ class RowsStream {
         for (int i = 0; i < Sizes::kRows / 4; ++i) {
           copy_vector(to + lane_at(i), from, bytes);
           from += four_rows_;
+          if constexpr (kPair) {
+            if (i == kJobRows / 4 - 1) from += to_up_ - kJobRows / 4 * four_rows_;
+          }
         }
       } else if (vectors_) {
         for (int i = 0; i < Sizes::kRows / 4; ++i) {
@@ -256,30 +279,38 @@ class RowsStream {
     return (i % 2 == 0 ? even_at_ : odd_at_) + i / 2 * 8 * Sizes::kPieceBytes;
   }
   // From this lane's first row to its i-th, or to the last row of all.
-  __device__ std::int64_t clamped(int i) const { return min(4 * i, last_row_) * (four_rows_ / 4); }
+  __device__ std::int64_t clamped(int i) const {
+    if constexpr (kPair) {
+      if (i >= kJobRows / 4) {
+        return to_up_ + min(4 * i - kJobRows, last_row_) * (four_rows_ / 4);
+      }
+    }
+    return min(4 * i, last_row_) * (four_rows_ / 4);
+  }
   __device__ void next_unit() {
     unit_ += static_cast<int>(gridDim.x);
     if (unit_ >= units_) return;
-    const RowsJob& job = jobs_of(jobs_)[job_of_block(jobs_, unit_)];
+    const auto& job = jobs_(unit_);
     row_bytes_ = static_cast<int>((static_cast<std::int64_t>(job.k) * W::kBits + 7) / 8);
-    const RowsPlace p = place_of<Sizes::kRows, kTokens>(
+    const RowsPlace p = place_of<kJobRows, kTokens>(
         job, unit_, (row_bytes_ + Sizes::kPieceBytes - 1) / Sizes::kPieceBytes, log_splits_);
     piece_ = p.piece;
     pieces_ = p.pieces;
     four_rows_ = 4 * job.w_stride;
     vectors_ = job.w_vectors;
-    whole_ = p.row0 + Sizes::kRows <= job.n;
+    whole_ = p.row0 + kJobRows <= job.n;
+    if constexpr (kPair) to_up_ = job.w_up - job.w;
     lane_rows_ = job.w + (p.row0 + lane_row_) * job.w_stride;
     last_row_ = job.n - 1 - p.row0 - lane_row_;  // may be before this lane's first
   }
 
-  const RowsJobs& jobs_;
+  const Jobs& jobs_;
   int units_, log_splits_;
   std::uint8_t* ring_;
   int unit_, piece_ = 0, pieces_ = 0, slot_ = 0;
   int lane_row_, lane_byte_, even_at_, odd_at_, row_bytes_ = 0, last_row_ = 0;
   const std::uint8_t* lane_rows_ = nullptr;
-  std::int64_t four_rows_ = 0;
+  std::int64_t four_rows_ = 0, to_up_ = 0;
   bool vectors_ = false, whole_ = false;
 };
 
@@ -319,12 +350,14 @@ __device__ inline void read_x(const void* row, int col, int k, std::uint32_t (&o
 }
 
 // Sums of a warp over its pieces of one tile: kTokens blocks of 8 rows of x.
-template <class W, int kTiles, int kTokens, bool kFloat>
+template <class W, int kTiles, int kTokens, bool kFloat, class Job = RowsJob, bool kPair = false>
 class RowsSums {
+  static constexpr bool kRouted = std::is_same_v<Job, RoutedRowsJob>;
+
  public:
   float sum[kTiles][kTokens][4] = {};
 
-  __device__ RowsSums(const RowsJob& job, const RowsPlace& place) : job_(job) {
+  __device__ RowsSums(const Job& job, const RowsPlace& place) : job_(job) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     in_eight_ = lane / 4;
     quarter_ = lane % 4;
@@ -336,11 +369,15 @@ class RowsSums {
 #pragma unroll
     for (int t = 0; t < kTokens; ++t) {
       // Past the last row of x: that one again, for a result that nobody stores.
-      const int token = min(place.token0 + t * 8 + in_eight_, job.m - 1);
+      int token = min(place.token0 + t * 8 + in_eight_, job.m - 1);
+      if constexpr (kRouted) {
+        if (job.x_rows != nullptr) token = job.x_rows[token];
+      }
       x_[t] = static_cast<const char*>(job.x) + token * job.x_stride * (kFloat ? 4 : 2);
     }
     if constexpr (W::kScaled) {
       scales_ = job.scales;
+      if constexpr (kPair) scales_up_ = job.scales_up;
       groups_ = (k_ + job.group - 1) / job.group;
       log_group_spans_ = job.group / kSpan == 2 ? 1 : 0;
       x_scales_ = !kFloat && job.x_scales != nullptr;
@@ -348,7 +385,8 @@ class RowsSums {
       for (int r = 0; r < kTiles; ++r) {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-          const int row = min(place.row0 + r * 16 + h * 8 + in_eight_, job.n - 1);
+          const int tile = kPair ? 0 : r * 16;  // the second of a pair has the rows of the first
+          const int row = min(place.row0 + tile + h * 8 + in_eight_, job.n - 1);
           scale_rows_[r][h] = static_cast<int>(
               (W::kBlockScales ? (job.first_row + row) / 128 : row) * job.scale_stride);
         }
@@ -454,10 +492,11 @@ class RowsSums {
 
   __device__ float scale_of(int r, int h, int group) const {
     const int at = scale_rows_[r][h] + group;
+    const void* scales = kPair && r == 1 ? scales_up_ : scales_;
     if constexpr (W::kBlockScales) {
-      return __ldg(static_cast<const float*>(scales_) + at);
+      return __ldg(static_cast<const float*>(scales) + at);
     } else {
-      const auto bits = __ldg(static_cast<const unsigned short*>(scales_) + at);
+      const auto bits = __ldg(static_cast<const unsigned short*>(scales) + at);
       return __uint_as_float(static_cast<std::uint32_t>(bits) << 16);
     }
   }
@@ -484,8 +523,8 @@ class RowsSums {
     }
   }
 
-  const RowsJob& job_;
-  const void* scales_ = nullptr;
+  const Job& job_;
+  const void *scales_ = nullptr, *scales_up_ = nullptr;
   const char* x_[kTokens];
   int in_eight_, quarter_, lane_at_, token0_, k_, groups_ = 0, log_group_spans_ = 0;
   bool x_vectors_, x_scales_ = false;
@@ -497,18 +536,23 @@ class RowsSums {
 template <class W, int kTiles, int kTokens, bool kFloat>
 __global__ void __launch_bounds__(kRowsThreads, RowsSizes<kTiles, kTokens>::kBlocks)
     rows_kernel(const __grid_constant__ RowsJobs jobs, int units, int log_splits) {
+  // Quantised weights are never written: those of a list that came along are asked for at once.
+  const bool early = W::kScaled && jobs.staged == nullptr;
+  if (!early) after_those_before();
   using Sizes = RowsSizes<kTiles, kTokens>;
   extern __shared__ __align__(128) std::uint8_t shared[];
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   std::uint8_t* ring = shared + warp * Sizes::kStages * Sizes::kStageBytes;
   auto* sums = reinterpret_cast<float*>(shared + kRowsWarps * Sizes::kStages * Sizes::kStageBytes);
 
-  RowsStream<W, kTiles, kTokens> stream(jobs, units, log_splits, ring);
+  const ListedRows listed{jobs};
+  RowsStream<W, kTiles, kTokens, ListedRows> stream(listed, units, log_splits, ring);
 #pragma unroll 1
   for (int i = 0; i < Sizes::kStages - 1; ++i) stream.ask();
+  if (early) after_those_before();
   int slot = 0;
   for (int unit = static_cast<int>(blockIdx.x); unit < units; unit += static_cast<int>(gridDim.x)) {
-    const RowsJob& job = jobs_of(jobs)[job_of_block(jobs, unit)];
+    const RowsJob& job = listed(unit);
     const auto row_bytes = static_cast<int>((static_cast<std::int64_t>(job.k) * W::kBits + 7) / 8);
     const RowsPlace place =
         place_of<Sizes::kRows, kTokens>(job, unit, (row_bytes + 127) / 128, log_splits);
@@ -600,9 +644,9 @@ void launch_rows_kernel(const Context& ctx, std::vector<RowsJob>& jobs) {
     return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Sizes::kBytes);
   }();
   check(room, "asking for shared memory");
-  kernel<<<static_cast<unsigned>(std::min(units, most_blocks)), kRowsThreads, Sizes::kBytes,
-           stream_of(ctx)>>>(job_list<16>(ctx, jobs, units), units, log_splits);
-  check_launch("rows_kernel");
+  launch_early(ctx, "rows_kernel", kernel,
+               dim3(static_cast<unsigned>(std::min(units, most_blocks))), dim3(kRowsThreads),
+               Sizes::kBytes, job_list<16>(ctx, jobs, units), units, log_splits);
 }
 
 // One launch for a list; which kernel, by the most rows of x that a problem has. More than 8 have

@@ -5,7 +5,13 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <span>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "kernels/context.h"
@@ -34,6 +40,10 @@ class CudaDevice final : public Device {
   void wait() override;
   std::string name() const override { return name_; }
   double bf16_flops() const noexcept override;
+  bool can_record() const noexcept override { return true; }
+  void begin_recording() override;
+  std::unique_ptr<Recording> end_recording() override;
+  std::uint64_t allocations() const noexcept override { return allocations_; }
 
   cudaStream_t stream() const {
     use();
@@ -46,6 +56,12 @@ class CudaDevice final : public Device {
   // A copy of `bytes` on the device, valid for launches queued until 64 more of these were asked
   // for: what a kernel reads of a host's list. Never waits in the usual case.
   const void* stage(const void* from, std::size_t bytes);
+  // The same for as long as the device: equal bytes have one copy. What is staged while launches
+  // are recorded is kept.
+  const void* keep(const void* from, std::size_t bytes);
+  std::uint64_t scratch_moves() const noexcept { return scratch_moves_; }
+  // Where the allocation begins that p lies in; p itself where none is known.
+  const std::byte* allocation_of(const void* p) const;
 
  private:
   static constexpr int kScratchSlots = 8, kStages = 64;
@@ -57,6 +73,7 @@ class CudaDevice final : public Device {
   };
   // Makes this the calling thread's device: CUDA keeps one for each thread, 0 at first.
   void use() const;
+  void forbid_recording(const char* what) const;
 
   int index_;
   std::string name_;
@@ -66,6 +83,14 @@ class CudaDevice final : public Device {
   std::size_t scratch_bytes_[kScratchSlots] = {};
   Stage stages_[kStages];
   int next_stage_ = 0;
+  bool recording_ = false;
+  std::uint64_t allocations_ = 0, scratch_moves_ = 0;
+  std::map<std::string, void*, std::less<>> kept_;
+  std::vector<void*> kept_slabs_;
+  std::byte* kept_next_ = nullptr;
+  std::size_t kept_left_ = 0;
+  mutable std::mutex memory_mutex_;
+  std::map<std::uintptr_t, std::size_t> memory_;  // allocations and their bytes
 };
 
 // Users of scratch that may be active at the same time.
@@ -75,7 +100,8 @@ enum Scratch : int {
   kScratchC,
   kScratchSums,
   kScratchLibrary,
-  kScratchAttention
+  kScratchAttention,
+  kScratchRouted
 };
 
 inline CudaDevice& device_of(const Context& ctx) { return static_cast<CudaDevice&>(*ctx.device); }

@@ -16,6 +16,7 @@ constexpr KernelTable make_table() {
   t.dequantize_fp8 = dequantize_fp8;
   t.scale_rows = scale_rows;
   t.copy_heads = copy_heads;
+  t.rotate_heads = rotate_heads;
   t.gather_codes = gather_codes;
   t.rms_norm_fp8 = rms_norm_fp8;
   t.swiglu_fp8 = swiglu_fp8;
@@ -30,6 +31,10 @@ constexpr KernelTable make_table() {
   t.latent_attention = latent_attention;
   t.store_latent = store_latent;
   t.load_latent = load_latent;
+  t.plan_latents = plan_latents;
+  t.store_planned = store_planned;
+  t.attend_planned = attend_planned;
+  t.norm_planned = norm_planned;
   t.rms_norm = rms_norm;
   t.rms_norm_backward = rms_norm_backward;
   t.rope = rope;
@@ -49,6 +54,8 @@ constexpr KernelTable make_table() {
   t.adamw_bf16 = adamw_bf16;
   t.weight_average = weight_average;
   t.route = route;
+  t.routed_rows = routed_rows;
+  t.takes_routed_rows = takes_routed_rows;
   t.route_backward = route_backward;
   t.balance_loss = balance_loss;
   t.expert_order = expert_order;
