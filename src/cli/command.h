@@ -43,6 +43,7 @@ void add_bench(CLI::App& root, Globals& globals);
 void add_bench_accumulation(CLI::App& bench, Globals& globals);
 void add_bench_decode(CLI::App& bench, Globals& globals);
 void add_bench_drafts(CLI::App& bench, Globals& globals);
+void add_bench_gradients(CLI::App& bench, Globals& globals);
 void add_bench_kernels(CLI::App& bench, Globals& globals);
 void add_bench_load(CLI::App& bench, Globals& globals);
 void add_bench_prefill(CLI::App& bench, Globals& globals);

@@ -168,7 +168,13 @@ void Parameters::refresh(const Context& ctx, const nn::Numerics& num) {
   std::vector<float> all;
   for (const RouterBias& b : biases_) all.insert(all.end(), b.value.begin(), b.value.end());
   upload<float>(all, device_biases_);
-  if (num.products != Precision::kBF16 || rounded_version_ == version_) return;
+  if (num.products != Precision::kBF16) {
+    if (rounded_.size() == 0) return;
+    rounded_ = {};  // a pass in floats reads the values
+    bind_weights();
+    return;
+  }
+  if (rounded_.size() > 0 && rounded_version_ == version_) return;
   const PartScope part(ctx, Part::kQuantize);
   if (rounded_.size() == 0) {
     const MemoryScope scope(device_);
