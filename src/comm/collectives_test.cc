@@ -1,23 +1,69 @@
-// Collectives on one GPU, a rank alone: results are the inputs; skipped without a GPU or NCCL.
-// Two ranks by MPI are tests/mpi's (cli.mpi starts them).
+// Collectives of a rank alone, whose results are its inputs: on the GPU that $CACHALOT_DEVICE names
+// through NCCL (skipped without one), and on the host through a fake of it. Several ranks, by MPI,
+// are the transcript cli.mpi.
 #include "comm/collectives.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
-#include <fstream>
+#include <cstring>
+#include <functional>
 #include <vector>
 
 #include "comm/nccl_api.h"
 #include "runtime/runtime.h"
-#include "testing/fixtures.h"
 
 namespace cachalot::comm {
 namespace {
 
-class NcclTest : public ::testing::Test {
+// The host's memory as a device whose work is done `late` questions later.
+class HostDevice final : public Device {
+ public:
+  void* allocate(std::size_t bytes) override {
+    return std::malloc(std::max<std::size_t>(bytes, 1));
+  }
+  void release(void* p) noexcept override { std::free(p); }
+  void zero(void* p, std::size_t bytes) override { std::memset(p, 0, bytes); }
+  void copy(void* to, const void* from, std::size_t bytes) override {
+    std::memcpy(to, from, bytes);
+  }
+  void upload(void* to, const void* from, std::size_t bytes) override {
+    std::memcpy(to, from, bytes);
+  }
+  void download(void* to, const void* from, std::size_t bytes) override {
+    std::memcpy(to, from, bytes);
+  }
+  void wait() override {}
+  bool done() override { return late-- <= 0; }
+  void* queue() override { return has_queue ? this : nullptr; }
+  std::string name() const override { return "the host's memory"; }
+  double bf16_flops() const noexcept override { return 1e9; }
+
+  int late = 0;
+  bool has_queue = true;
+};
+
+const NcclApi& fake() {
+  static const NcclApi api = load_nccl(CACHALOT_FAKE_NCCL);
+  return api;
+}
+
+NcclId fake_id() {
+  NcclId id;
+  id.bytes.fill(7);
+  return id;
+}
+
+// Through NCCL on a GPU, or else its fake.
+class NcclTest : public ::testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
+    if (!GetParam()) {
+      device_ = &host_;
+      ranks_ = nccl(fake(), fake_id(), 0, 1, host_);
+      return;
+    }
     const char* device = std::getenv("CACHALOT_DEVICE");
     if (device == nullptr || std::string(device) == "cpu") GTEST_SKIP() << "no CACHALOT_DEVICE";
     if (!nccl_version().starts_with("NCCL 2")) GTEST_SKIP() << nccl_version();
@@ -45,6 +91,7 @@ class NcclTest : public ::testing::Test {
     return v;
   }
 
+  HostDevice host_;
   std::unique_ptr<runtime::Runtime> runtime_;
   Device* device_ = nullptr;
   std::unique_ptr<Collectives> ranks_;
@@ -60,7 +107,7 @@ std::string text_of(const std::function<void()>& what, Code code) {
   return "nothing was thrown";
 }
 
-TEST_F(NcclTest, OneRankAddsAndMovesNothing) {
+TEST_P(NcclTest, OneRankAddsAndMovesNothing) {
   EXPECT_EQ(ranks_->rank(), 0);
   EXPECT_EQ(ranks_->size(), 1);
   for (const int n : {1, 7, 1000, 1 << 20}) {
@@ -88,7 +135,7 @@ TEST_F(NcclTest, OneRankAddsAndMovesNothing) {
   ranks_->all_reduce(nothing.span());
 }
 
-TEST_F(NcclTest, RowsComeBackToTheRankThatSentThem) {
+TEST_P(NcclTest, RowsComeBackToTheRankThatSentThem) {
   constexpr int kRows = 37, kCols = 64;
   const MemoryScope scope(device_);
   const std::vector<float> x = numbers(kRows * kCols, 1);
@@ -103,7 +150,7 @@ TEST_F(NcclTest, RowsComeBackToTheRankThatSentThem) {
 }
 
 // Several operations as one, behind work that was queued before and in front of work behind them.
-TEST_F(NcclTest, SeveralInOneGroup) {
+TEST_P(NcclTest, SeveralInOneGroup) {
   const std::vector<float> x = numbers(5000, 2), y = numbers(300, 9);
   Mat<float> a = up(x), b = up(y), to = up(numbers(5000, 0));
   const int rows = 50;
@@ -120,7 +167,7 @@ TEST_F(NcclTest, SeveralInOneGroup) {
   }
 }
 
-TEST_F(NcclTest, NumbersOfTheHost) {
+TEST_P(NcclTest, NumbersOfTheHost) {
   std::vector<double> x{1, -2.5, 1e300, 3e9 + 1};
   const std::vector<double> want = x;
   ranks_->sum_numbers(x);
@@ -131,7 +178,7 @@ TEST_F(NcclTest, NumbersOfTheHost) {
   ranks_->meet();
 }
 
-TEST_F(NcclTest, WrongSizesAreRefused) {
+TEST_P(NcclTest, WrongSizesAreRefused) {
   Mat<float> a = up(numbers(12, 0)), b = up(numbers(13, 0));
   EXPECT_NE(text_of([&] { ranks_->all_gather<float>(a.span(), b.span()); }, Code::kShape)
                 .find("a piece of 12 elements and 1 ranks make 12, but the whole has 13"),
@@ -167,6 +214,60 @@ TEST_F(NcclTest, WrongSizesAreRefused) {
   // What was refused leaves the ranks as they were.
   ranks_->all_reduce(a.span());
   EXPECT_EQ(down(a), numbers(12, 0));
+}
+
+INSTANTIATE_TEST_SUITE_P(OneRank, NcclTest, ::testing::Bool(),
+                         [](const auto& info) { return info.param ? "gpu" : "fake"; });
+
+struct Setting {
+  Setting(const char* name, const char* value) : name(name) { setenv(name, value, 1); }
+  ~Setting() { unsetenv(name); }
+  const char* name;
+};
+
+TEST(NcclFaults, ARefusedCallSaysWhatNcclSaid) {
+  HostDevice host;
+  const auto ranks = nccl(fake(), fake_id(), 0, 1, host);
+  std::vector<float> x(5, 1.0F);
+  const Setting fault("FAKE_NCCL_FAULT", "call");
+  const std::string text =
+      text_of([&] { ranks->all_reduce(std::span<float>(x)); }, Code::kInternal);
+  for (const char* part : {"all_reduce", "invalid usage", "said by the fake", "GPU of its own"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << text;
+  }
+  EXPECT_EQ(text_of([&] { ranks->together([&] { ranks->all_reduce(std::span<float>(x)); }); },
+                    Code::kInternal),
+            text);
+}
+
+// While a rank waits for the others, it hears that one of them is gone.
+TEST(NcclFaults, AFaultOfAnotherRankEndsTheWait) {
+  HostDevice host;
+  const auto ranks = nccl(fake(), fake_id(), 0, 1, host);
+  const Setting fault("FAKE_NCCL_FAULT", "later");
+  host.late = 1 << 30;
+  double x = 1;
+  const std::string text = text_of([&] { ranks->sum_numbers({&x, 1}); }, Code::kInternal);
+  EXPECT_NE(text.find("a fault between ranks"), std::string::npos) << text;
+  EXPECT_NE(text.find("remote process exited"), std::string::npos) << text;
+}
+
+TEST(NcclFaults, RanksThatCannotJoin) {
+  HostDevice host;
+  EXPECT_NE(text_of([&] { nccl(fake(), fake_id(), 1, 2, host); }, Code::kInternal)
+                .find("joining as rank 1 of 2"),
+            std::string::npos);
+  host.has_queue = false;
+  EXPECT_NE(text_of([&] { nccl(fake(), fake_id(), 0, 1, host); }, Code::kUnsupported)
+                .find("this rank's device is the host's memory"),
+            std::string::npos);
+}
+
+TEST(NcclLibrary, AnOldOneIsRefused) {
+  const Setting old("FAKE_NCCL_VERSION", "2708");
+  const std::string text = text_of([] { load_nccl(CACHALOT_FAKE_NCCL); }, Code::kUnsupported);
+  EXPECT_NE(text.find("version number 2708; 2.13 (21300) or later is needed"), std::string::npos)
+      << text;
 }
 
 TEST(NcclLibrary, AMissingOneIsSaidHowToGet) {

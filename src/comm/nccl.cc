@@ -24,10 +24,14 @@ int type_of(DType type) {
   }
 }
 
+std::string version_text(int v) {
+  return cat("NCCL ", v / 10000, ".", v / 100 % 100, ".", v % 100);
+}
+
 class Nccl final : public Collectives {
  public:
-  Nccl(const NcclId& id, int rank, int ranks, Device& device)
-      : api_(nccl_api()), device_(device), rank_(rank), ranks_(ranks) {
+  Nccl(const NcclApi& api, const NcclId& id, int rank, int ranks, Device& device)
+      : api_(api), device_(device), rank_(rank), ranks_(ranks) {
     if (stream() == nullptr) {
       throw Error(
           Code::kUnsupported,
@@ -51,7 +55,7 @@ class Nccl final : public Collectives {
 
   int rank() const noexcept override { return rank_; }
   int size() const noexcept override { return ranks_; }
-  std::string library() const override { return nccl_version(); }
+  std::string library() const override { return version_text(api_.version); }
 
   void sum_numbers(std::span<double> x) override {
     const MemoryScope scope(&device_);
@@ -164,14 +168,17 @@ NcclId new_nccl_id() {
   return id;
 }
 
+std::unique_ptr<Collectives> nccl(const NcclApi& api, const NcclId& id, int rank, int ranks,
+                                  Device& device) {
+  return std::make_unique<Nccl>(api, id, rank, ranks, device);
+}
 std::unique_ptr<Collectives> nccl(const NcclId& id, int rank, int ranks, Device& device) {
-  return std::make_unique<Nccl>(id, rank, ranks, device);
+  return nccl(nccl_api(), id, rank, ranks, device);
 }
 
 std::string nccl_version() {
   try {
-    const int v = nccl_api().version;
-    return cat("NCCL ", v / 10000, ".", v / 100 % 100, ".", v % 100);
+    return version_text(nccl_api().version);
   } catch (const Error& e) {
     return e.what();
   }

@@ -6,8 +6,9 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 
-#include "base/error.h"
+#include "comm/collectives.h"
 
 namespace cachalot::comm {
 
@@ -52,5 +53,9 @@ struct NcclApi {
 const NcclApi& nccl_api();
 // Of a file; an empty name: libnccl.so.2.
 NcclApi load_nccl(const char* file);
+
+// Collectives through this one; it outlives them.
+std::unique_ptr<Collectives> nccl(const NcclApi& api, const NcclId& id, int rank, int ranks,
+                                  Device& device);
 
 }  // namespace cachalot::comm
