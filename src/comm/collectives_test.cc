@@ -271,8 +271,7 @@ TEST(NcclLibrary, AnOldOneIsRefused) {
 }
 
 TEST(NcclLibrary, AMissingOneIsSaidHowToGet) {
-  const std::string text =
-      text_of([] { load_nccl("./nowhere/libnccl.so.2"); }, Code::kUnsupported);
+  const std::string text = text_of([] { load_nccl("./nowhere/libnccl.so.2"); }, Code::kUnsupported);
   for (const char* part : {"./nowhere/libnccl.so.2", "libnccl2", "CACHALOT_NCCL"}) {
     EXPECT_NE(text.find(part), std::string::npos) << text;
   }
