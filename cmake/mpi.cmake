@@ -14,9 +14,14 @@ endif()
 
 # src/comm: the world of ranks by MPI, or none.
 function(cachalot_comm_module)
-  cachalot_module(NAME comm DEPS base)
+  cachalot_module(NAME comm DEPS base tensor LIBS ${CMAKE_DL_LIBS} TEST_DEPS runtime testing)
+  if(CACHALOT_TESTS)
+    add_library(fake_nccl MODULE comm/fake/fake_nccl.cc)
+    target_compile_definitions(comm_test PRIVATE CACHALOT_FAKE_NCCL="$<TARGET_FILE:fake_nccl>")
+    add_dependencies(comm_test fake_nccl)
+  endif()
   if(CACHALOT_HAS_MPI)
-    target_sources(cachalot_comm PRIVATE comm/mpi/world_mpi.cc)
+    target_sources(cachalot_comm PRIVATE comm/mpi/world_mpi.cc comm/mpi/collectives_mpi.cc)
     target_compile_definitions(cachalot_comm PRIVATE OMPI_SKIP_MPICXX)  # C++ bindings that MPI 3 has dropped
     target_link_libraries(cachalot_comm PUBLIC PkgConfig::ompi)
   else()

@@ -14,6 +14,8 @@ void add_bench(CLI::App& root, Globals& globals) {
   add_bench_serve(*bench, globals);
   add_bench_load(*bench, globals);
   add_bench_accumulation(*bench, globals);
+  add_bench_gradients(*bench, globals);
+  add_bench_comm(*bench, globals);
 }
 
 }  // namespace cachalot::cli

@@ -41,8 +41,10 @@ void on_run(CLI::App* command, Globals& globals, std::shared_ptr<Options> option
 
 void add_bench(CLI::App& root, Globals& globals);
 void add_bench_accumulation(CLI::App& bench, Globals& globals);
+void add_bench_comm(CLI::App& bench, Globals& globals);
 void add_bench_decode(CLI::App& bench, Globals& globals);
 void add_bench_drafts(CLI::App& bench, Globals& globals);
+void add_bench_gradients(CLI::App& bench, Globals& globals);
 void add_bench_kernels(CLI::App& bench, Globals& globals);
 void add_bench_load(CLI::App& bench, Globals& globals);
 void add_bench_prefill(CLI::App& bench, Globals& globals);

@@ -12,6 +12,7 @@
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/routing_writer.h"
+#include "cli/started_ranks.h"
 #include "train/trainer.h"
 
 namespace cachalot::cli {
@@ -110,8 +111,8 @@ void print_text(const train::TrainResult& r, const std::string& run_dir) {
   }
 }
 
-void run(const Options& o, const Globals& globals) {
-  const train::Recipe recipe = train::load_recipe(o.recipe, o.set);
+void train_on_ranks(const Options& o, const Globals& globals, const train::Recipe& recipe,
+                    StartedRanks& started) {
   train::TrainOptions options;
   options.resume = o.resume;
   options.run_dir = o.run_dir.empty()
@@ -119,7 +120,13 @@ void run(const Options& o, const Globals& globals) {
                         : std::filesystem::path(o.run_dir);
   // The flag goes before the recipe; results do not depend on it.
   const int threads = globals.threads != 0 ? globals.threads : recipe.run.threads;
-  const runtime::Runtime rt({.threads = threads, .cpu = {}, .on_device = true});
+  const runtime::Runtime rt({.threads = threads,
+                             .cpu = {},
+                             .pin = {},
+                             .on_device = true,
+                             .device = started.number_here()});
+  const std::unique_ptr<comm::Collectives> ranks = started.collectives(rt.context().device);
+  options.ranks = ranks.get();
 
   Progress progress;
   train::TrainHooks hooks;
@@ -152,12 +159,19 @@ void run(const Options& o, const Globals& globals) {
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
   const train::TrainResult result = train::train(recipe, options, rt, hooks);
+  if (!started.first()) return;
   if (routing) routing->write();
   if (globals.json) {
     print_json(to_json(result, options.run_dir.string()));
   } else {
     print_text(result, options.run_dir.string());
   }
+}
+
+void run(const Options& o, const Globals& globals) {
+  const train::Recipe recipe = train::load_recipe(o.recipe, o.set);
+  StartedRanks started;
+  started.run([&] { train_on_ranks(o, globals, recipe, started); });
 }
 
 }  // namespace

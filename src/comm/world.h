@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,21 @@ class World {
   // [ranks] which machine each runs on: those that share memory have one number, from 0 on in the
   // order of their first ranks.
   const std::vector<int>& machines() const noexcept { return machines_; }
+
+  // Among the ranks of its machine, this one's number.
+  int rank_here() const noexcept {
+    int before = 0;
+    for (int r = 0; r < rank_; ++r) {
+      before +=
+          machines_[static_cast<std::size_t>(r)] == machines_[static_cast<std::size_t>(rank_)];
+    }
+    return before;
+  }
+
+  // `bytes` become those of rank `root`; every rank has as many.
+  void broadcast(std::span<std::byte> bytes, int root);
+  // Ends every rank's process: for a rank that cannot go on, whom the others would wait for.
+  [[noreturn]] static void abort(int status);
 
   // Messages between two different ranks, the others waiting. Every rank calls it with the same
   // arguments, and every rank gets the result.

@@ -10,7 +10,9 @@
 
 #include "infer/engine.h"
 #include "io/safetensors.h"
+#include "model/forward.h"
 #include "runtime/runtime.h"
+#include "tensor/host_copy.h"
 #include "testing/fixtures.h"
 
 namespace cachalot::infer {
@@ -86,9 +88,9 @@ inline std::vector<std::int32_t> random_tokens(int length, int vocab, std::uint6
 
 // A model with drafts, and requests for it.
 struct Fixture {
-  runtime::Runtime rt;
+  runtime::Runtime rt{anywhere()};
   std::filesystem::path folder = model_with_mtp();
-  model::Model model = model::Model::load(folder, Precision::kF32);
+  model::Model model = load_for(rt, folder, Precision::kF32);
   int vocab = model.config().vocab_size;
   int context = model.config().max_position_embeddings;
 
@@ -103,6 +105,17 @@ struct Fixture {
     request.on_token = nullptr;
     request.on_done = nullptr;
     return Engine(rt.context(), model, config).run(request);
+  }
+  // For a pass of one's own: where the model lies; and its logits, for the host to look at.
+  model::CachePool pool(int count) const {
+    return model::CachePool(model.config(), LatentFormat::kF32, pages(count), rt.context().device);
+  }
+  Mat<float> logits(model::Forward& forward, MatView<const float> row) const {
+    const MemoryScope scope(rt.context().device);
+    Mat<float> out;
+    out.resize(1, vocab);
+    forward.logits(row, out.view());
+    return host_copy(out.cview(), rt.context().device);
   }
   std::size_t pages(int count) const {
     return model::CachePool::bytes_for(model.config(), LatentFormat::kF32, kLatentBlock, count);

@@ -36,7 +36,7 @@ TEST(EngineDrafts, AnMtpLayerThatGivesNoNumbersChangesNoAnswer) {
   const testing::TempDir dir;
   const fs::path spoiled = dir.path() / "m";
   spoil_mtp(f.folder, spoiled);
-  const auto model = model::Model::load(spoiled, Precision::kF32);
+  const auto model = load_for(f.rt, spoiled, Precision::kF32);
   ASSERT_TRUE(model.has_mtp());
   std::vector<Request> requests;
   for (std::uint64_t i = 0; i < 3; ++i) requests.push_back(f.request(5, 12, i));

@@ -86,14 +86,18 @@ TEST(EngineFixture, SamplingDependsNeitherOnDraftsNorOnTheBatchNorOnThreads) {
 }
 
 // The same tokens and log-probabilities, bit for bit, however the prompt was cut, in every cache
-// format, with drafts, and from pages that others filled.
+// format, with drafts, and from pages that others filled. A device sums by the number of rows:
+// there they are the same to rounding, in floats, whose differences send no token to other experts.
 TEST(EngineFixture, ChunksDraftsAndSharedPrefixesChangeNothing) {
   const runtime::Runtime rt(anywhere());
-  if (rt.context().device != nullptr) GTEST_SKIP() << "a device sums by the number of rows";
+  const bool exact = rt.context().device == nullptr;
+  const std::vector<LatentFormat> formats =
+      exact ? std::vector{LatentFormat::kBF16, LatentFormat::kFp8}
+            : std::vector{LatentFormat::kF32};
   for (const auto& folder : model_folders()) {
     const Golden golden = load_golden(folder);
-    for (const LatentFormat format : {LatentFormat::kBF16, LatentFormat::kFp8}) {
-      const auto model = load_for(rt, folder, Precision::kBF16);
+    for (const LatentFormat format : formats) {
+      const auto model = load_for(rt, folder, exact ? Precision::kBF16 : Precision::kF32);
       auto requests = requests_of(golden, {.temperature = 0.8, .seed = 3});
       for (Request& request : requests) request.logprobs = 2;
       std::vector<Result> want;
@@ -103,7 +107,8 @@ TEST(EngineFixture, ChunksDraftsAndSharedPrefixesChangeNothing) {
         const auto& b = want[i].choices.front().logprobs;
         ASSERT_EQ(a.size(), b.size());
         for (std::size_t t = 0; t < a.size(); ++t) {
-          EXPECT_EQ(a[t].logprob, b[t].logprob) << folder << " sequence " << i << " token " << t;
+          EXPECT_NEAR(a[t].logprob, b[t].logprob, exact ? 0.0 : 2e-3)
+              << folder << " sequence " << i << " token " << t;
         }
       };
       for (const int chunk : {1, 7, 64, 512}) {

@@ -151,7 +151,7 @@ TEST(EngineRouting, IsWhatOneForwardPassChooses) {
                               .run(r);
     std::vector<std::int32_t> text = r.prompt;
     text.insert(text.end(), result.tokens().begin(), result.tokens().end());
-    model::CachePool pool(c, LatentFormat::kF32, f.pages(2));
+    model::CachePool pool = f.pool(2);
     model::LatentCache cache(pool);
     model::Forward forward(f.rt.context(), f.model);
     const model::Chunk whole{std::span(text).first(text.size() - 1), &cache};

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "infer/engine_case_test.h"
+#include "kernels/elementwise.h"
 #include "model/forward.h"
 
 namespace cachalot::infer {
@@ -18,7 +19,7 @@ TEST(EngineTest, LogprobsAreThoseOfTheLogits) {
   const Result result = f.alone(r);
   const auto& logprobs = result.choices.front().logprobs;
   ASSERT_EQ(logprobs.size(), 3u);
-  model::CachePool pool(f.model.config(), LatentFormat::kF32, f.pages(2));
+  model::CachePool pool = f.pool(2);
   model::LatentCache cache(pool);
   model::Forward forward(f.rt.context(), f.model);
   std::vector<std::int32_t> text = r.prompt;
@@ -26,9 +27,7 @@ TEST(EngineTest, LogprobsAreThoseOfTheLogits) {
     cache.truncate(0);
     const model::Chunk chunk{text, &cache};
     const auto rows = forward.run({&chunk, 1});
-    Mat<float> logits;
-    logits.resize(1, f.vocab);
-    forward.logits(rows.sub_rows(rows.rows - 1, 1), logits.view());
+    const Mat<float> logits = f.logits(forward, rows.sub_rows(rows.rows - 1, 1));
     double sum = 0;
     for (int v = 0; v < f.vocab; ++v) sum += std::exp(static_cast<double>(logits.row(0)[v]));
     const auto want = [&](std::int32_t token) {
@@ -121,13 +120,11 @@ TEST(EngineTest, SamplingWithDraftsFollowsTheTargetDistribution) {
   constexpr int kBins = 6, kDraws = 32 * 128;
   const SamplerConfig sampling{.temperature = 2, .seed = 77};
   const std::vector<std::int32_t> prompt = random_tokens(10, f.vocab, 21);
-  model::CachePool pool(f.model.config(), LatentFormat::kF32, f.pages(f.vocab + 1));
+  model::CachePool pool = f.pool(f.vocab + 1);
   model::LatentCache cache(pool);
   model::Forward forward(f.rt.context(), f.model);
   const auto probabilities = [&](MatView<const float> row) {
-    Mat<float> logits;
-    logits.resize(1, f.vocab);
-    forward.logits(row, logits.view());
+    const Mat<float> logits = f.logits(forward, row);
     Sampler sampler(sampling);
     std::vector<double> p(static_cast<std::size_t>(f.vocab), 0.0);
     double sum = 0;
@@ -152,12 +149,13 @@ TEST(EngineTest, SamplingWithDraftsFollowsTheTargetDistribution) {
     forks.push_back(cache.fork(cache.length()));
     chunks.push_back({std::span<const std::int32_t>(&id, 1), &forks.back()});
   }
-  const Mat<float> after = [&] {
+  Mat<float> after;  // where the model lies
+  {
     const MatView<const float> out = forward.run(chunks);
-    Mat<float> copy(out.rows, out.cols);
-    for (int i = 0; i < out.rows; ++i) std::copy_n(out.row(i), out.cols, copy.row(i));
-    return copy;
-  }();
+    const MemoryScope scope(f.rt.context().device);
+    after.resize(out.rows, out.cols);
+    copy_rows(f.rt.context(), out, after.view());
+  }
   std::vector<double> expected(kBins * kBins, 0.0);
   for (int one = 0; one < f.vocab; ++one) {
     const std::vector<double> second = probabilities(after.cview().sub_rows(one, 1));

@@ -200,10 +200,13 @@ void Parameters::refresh(const Context& ctx, const nn::Numerics& num) {
   for (const RouterBias& b : biases_) all.insert(all.end(), b.value.begin(), b.value.end());
   upload<float>(all, device_biases_);
   const bool all_wanted = !num.fp8;  // FP8 products read codes
-  if (num.products != Precision::kBF16 ||
-      (rounded_version_ == version_ && (all_rounded_ || !all_wanted))) {
+  if (num.products != Precision::kBF16) {
+    if (rounded_.size() == 0) return;
+    rounded_ = {};  // a pass in floats reads the values
+    bind_weights();
     return;
   }
+  if (rounded_.size() > 0 && rounded_version_ == version_ && (all_rounded_ || !all_wanted)) return;
   const PartScope part(ctx, Part::kQuantize);
   if (rounded_.size() == 0 || all_rounded_ != all_wanted) {
     const MemoryScope scope(device_);

@@ -69,7 +69,7 @@ const KernelTable& pick_table(std::string wanted) {
 }
 
 // The device that was asked for; null: the CPU.
-std::unique_ptr<Device> pick_device(bool may) {
+std::unique_ptr<Device> pick_device(bool may, [[maybe_unused]] int index) {
   const std::string wanted = environment("CACHALOT_DEVICE");
   if (wanted.empty() || wanted == "cpu") return nullptr;
   const bool numbered =
@@ -85,7 +85,7 @@ std::unique_ptr<Device> pick_device(bool may) {
                     ": leave --device out, or unset CACHALOT_DEVICE"));
   }
 #ifdef CACHALOT_HAS_CUDA
-  return cuda::open(numbered ? wanted[5] - '0' : 0);
+  return cuda::open(numbered ? wanted[5] - '0' : index);
 #else
   throw Error(Code::kUnsupported,
               cat("the device is ", wanted,
@@ -106,7 +106,7 @@ Runtime::Runtime(const RuntimeOptions& options) : topology_(this_machine()) {
   places_ = place_threads(topology_, threads);
   pool_ = std::make_unique<ThreadPool>(threads);
   context_.pool = pool_.get();
-  device_ = pick_device(options.on_device);
+  device_ = pick_device(options.on_device, options.device);
 #ifdef CACHALOT_HAS_CUDA
   if (device_ != nullptr) {
     context_.device = device_.get();

@@ -27,6 +27,8 @@ struct RuntimeOptions {
   // Whether what is computed may lie on the device that $CACHALOT_DEVICE names (cpu, or cuda,
   // cuda:1, ...); where it names one and may not, that is an error.
   bool on_device = false;
+  int device =
+      0;  // the GPU where it names none by number: of ranks on one machine each has its own
 };
 
 class Runtime {

@@ -33,6 +33,14 @@ class Device {
   virtual void upload(void* to, const void* from, std::size_t bytes) = 0;  // `from` is read at once
   virtual void download(void* to, const void* from, std::size_t bytes) = 0;  // waits for it
   virtual void wait() = 0;
+  // Whether all that was queued is done; waits for it where a device cannot tell.
+  virtual bool done() {
+    wait();
+    return true;
+  }
+  // Where work is queued, as libraries of the device's maker take it: CUDA's stream, with its
+  // device made the calling thread's. Null: such libraries know nothing of this device.
+  virtual void* queue() { return nullptr; }
 
   // Launches between the two calls are not made but recorded, with their arguments: the same memory
   // is read and written whenever they are replayed, and what they read of the host's lists is as it

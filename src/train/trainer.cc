@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <memory>
 #include <numeric>
+#include <utility>
 
 #include "base/atomic_file.h"
 #include "cost/cost.h"
@@ -13,6 +15,7 @@
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
+#include "train/ranks.h"
 #include "train/run_data.h"
 #include "train/run_model.h"
 #include "train/run_state.h"
@@ -69,25 +72,21 @@ class Run {
       : recipe_(recipe),
         dir_(options.run_dir),
         ctx_(runtime.context()),
-        hooks_(hooks),
-        lock_(options.run_dir),
-        resumed_(begin_run_folder(recipe, options, [&](const std::string& t) { message(t); })),
-        data_(prepare_data(recipe, dir_, *ctx_.pool,
-                           [&](const std::string& what, std::uint64_t done, std::uint64_t total) {
-                             if (hooks_.on_prepare) hooks_.on_prepare(what, done, total);
-                             if (stop_asked()) {
-                               throw Error(
-                                   Code::kInterrupted,
-                                   "stopped while the data was prepared; nothing was trained yet");
-                             }
-                           })),
+        ranks_(options.ranks),
+        hooks_(heard(hooks)),
+        lock_(ranks_.first() ? std::make_unique<RunLock>(options.run_dir) : nullptr),
+        resumed_(ranks_.share(begin(options))),
+        data_(ranks_.share(prepare())),
         config_(model_config(recipe,
                              {data_.vocab_size, data_.bos, data_.eos, !data_.tokenizer.empty()})),
         parameters_(config_, ctx_.device),
         optimizer_(parameters_, {recipe.moment_type(), recipe.optimizer.ema_decay}),
         graph_(ctx_, config_, recipe.resolved_numerics()),
         train_set_(data_.train, dataset_options()),
-        metrics_(dir_ / "metrics.jsonl", resumed_.path ? resumed_.step : -1) {
+        metrics_(ranks_.first() ? std::make_unique<MetricsFile>(dir_ / "metrics.jsonl",
+                                                                resumed_.path ? resumed_.step : -1)
+                                : nullptr) {
+    ranks_.check(recipe_);
     if (hooks_.on_model) hooks_.on_model(config_);
     if (hooks_.on_routing) routing_layer_ = config_.moe_layer_or_first(hooks_.routing_layer);
     if (resumed_.path) {
@@ -95,15 +94,39 @@ class Run {
       if (state_.fitted_steps > 0) recipe_.schedule.steps = state_.fitted_steps;
     } else {
       initialise(ctx_, recipe_, parameters_);
+      ranks_.same_weights(parameters_);
       optimizer_.begin_average(parameters_);
     }
     flops_per_token_ = cost::training_flops_per_token(config_, recipe_.data.seq_len);
-    peak_flops_ = measured_peak(ctx_, recipe.run.kernel_precision());
+    peak_flops_ = measured_peak(ctx_, recipe.run.kernel_precision()) * ranks_.size();
   }
 
   TrainResult train();
 
  private:
+  TrainHooks heard(const TrainHooks& hooks) const {
+    if (ranks_.first()) return hooks;
+    TrainHooks only;
+    only.stop = hooks.stop;
+    return only;
+  }
+  // Of rank 0, which has the folder.
+  FoundCheckpoint begin(const TrainOptions& options) const {
+    if (!ranks_.first()) return {};
+    return begin_run_folder(recipe_, options, [&](const std::string& t) { message(t); });
+  }
+  RunData prepare() const {
+    if (!ranks_.first()) return {};
+    return prepare_data(recipe_, dir_, *ctx_.pool,
+                        [&](const std::string& what, std::uint64_t done, std::uint64_t total) {
+                          if (hooks_.on_prepare) hooks_.on_prepare(what, done, total);
+                          if (stop_asked()) {
+                            throw Error(
+                                Code::kInterrupted,
+                                "stopped while the data was prepared; nothing was trained yet");
+                          }
+                        });
+  }
   text::DatasetOptions dataset_options() const {
     text::DatasetOptions o;
     o.seq_len = recipe_.data.seq_len;
@@ -127,8 +150,9 @@ class Run {
   Recipe recipe_;  // its schedule.steps may be shortened by fit_minutes
   fs::path dir_;
   const Context& ctx_;
-  const TrainHooks& hooks_;
-  RunLock lock_;
+  Ranks ranks_;
+  const TrainHooks hooks_;
+  std::unique_ptr<RunLock> lock_;  // rank 0's, as all that is written
   FoundCheckpoint resumed_;
   RunData data_;
   model::Config config_;
@@ -136,7 +160,7 @@ class Run {
   model::Optimizer optimizer_;
   model::TrainGraph graph_;
   text::Dataset train_set_;
-  MetricsFile metrics_;
+  std::unique_ptr<MetricsFile> metrics_;
   RunState state_;
   // Of the last step, in the memory of the steps before.
   model::Losses losses_;
@@ -147,15 +171,18 @@ class Run {
   int routing_layer_ = 0;
 };
 
-// Gradients and losses of one step, in as many passes as the recipe's micro_batch asks for.
+// Gradients and losses of one step, in as many passes as the recipe's micro_batch asks for, of
+// which each rank takes its own.
 void Run::micro_batches(std::int64_t step, int batch) {
   model::Losses& sum = losses_;
   sum.main = sum.mtp = sum.balance = sum.total = 0;
   for (std::vector<std::int64_t>& load : sum.expert_load) std::fill(load.begin(), load.end(), 0);
   const std::int64_t first = sequences_before(recipe_, step);
-  const int micro = micro_batch_size(recipe_, step);
+  const int micro = ranks_.micro_batch(recipe_, step);
   const int length = recipe_.data.seq_len + 1;
+  bool fresh = true;
   for (int done = 0; done < batch; done += micro) {
+    if (!ranks_.own(done / micro)) continue;
     const int n = std::min(micro, batch - done);
     tokens_.resize(n, length);
     for (int i = 0; i < n; ++i) {
@@ -169,7 +196,7 @@ void Run::micro_batches(std::int64_t step, int batch) {
     options.dropout = recipe_.regularization.dropout;
     options.dropout_seed = static_cast<std::uint64_t>(recipe_.run.seed);
     options.first_sequence = first + done;
-    options.fresh_gradients = done == 0;
+    options.fresh_gradients = std::exchange(fresh, false);
     const model::Losses& part = graph_.forward_backward(parameters_, tokens_.cview(), options);
     if (hooks_.on_routing) {
       hooks_.on_routing(std::int64_t{done} * recipe_.data.seq_len,
@@ -188,6 +215,8 @@ void Run::micro_batches(std::int64_t step, int batch) {
       }
     }
   }
+  ranks_.add(parameters_);
+  ranks_.add(sum);
 }
 
 void Run::one_step(std::int64_t step) {
@@ -267,7 +296,7 @@ void Run::write_metrics(const StepReport& r) {
       .add("expert_imbalance", std::span<const double>(r.imbalance))
       .add("skipped", r.skipped ? 1 : 0)
       .add("elapsed_s", r.elapsed_s);
-  metrics_.append(line);
+  metrics_->append(line);
 }
 
 // Says that a step was skipped; throws after too many in a row.
@@ -296,13 +325,13 @@ EvalReport Run::evaluate_weights(std::int64_t step, bool of_average) {
       .add(prefix + "validation_mtp_loss", e.mtp_loss)
       .add(prefix + "mtp_acceptance", e.mtp_acceptance)
       .add(prefix + "validation_tokens", e.tokens);
-  metrics_.append(line);
+  metrics_->append(line);
   if (hooks_.on_eval) hooks_.on_eval(e);
   return e;
 }
 
 void Run::evaluate(std::int64_t step, TrainResult& result) {
-  if (data_.validation.empty()) return;
+  if (data_.validation.empty() || !ranks_.first()) return;
   result.validation = evaluate_weights(step, false);
   if (!optimizer_.has_average()) return;
   optimizer_.swap_average(parameters_);
@@ -316,6 +345,7 @@ void Run::evaluate(std::int64_t step, TrainResult& result) {
 }
 
 fs::path Run::save() {
+  if (!ranks_.first()) return {};
   const fs::path saved = save_state(
       {dir_, recipe_, config_, parameters_, optimizer_, state_, data_.tokenizer_files()});
   message("saved " + saved.string());
@@ -339,8 +369,9 @@ TrainResult Run::train() {
   };
   std::int64_t step = state_.step;
   for (; step < recipe_.schedule.steps; ++step) {
-    if (stop_asked()) result.ended = Ended::kStopped;
-    if (out_of_time()) result.ended = Ended::kTimeUp;
+    const Ranks::Ends ends = ranks_.agree({stop_asked(), out_of_time()}, recipe_.schedule.steps);
+    if (ends.stop) result.ended = Ended::kStopped;
+    if (ends.time_up) result.ended = Ended::kTimeUp;
     if (result.ended != Ended::kDone) break;
     one_step(step);
     StepReport& r = report_;
@@ -351,8 +382,10 @@ TrainResult Run::train() {
         recipe_.data.seq_len;
     r.left_s = left_tokens * times.median();
     result.loss = r.loss;
-    if (r.step % recipe_.run.log_every == 0) write_metrics(r);
-    fit_steps(times);
+    if (ranks_.first()) {
+      if (r.step % recipe_.run.log_every == 0) write_metrics(r);
+      fit_steps(times);
+    }
     if (hooks_.on_step) hooks_.on_step(r);
     skip_or_stop(r, result.checkpoint);
     const std::int64_t done = step + 1;

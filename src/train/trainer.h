@@ -27,6 +27,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/collectives.h"
 #include "model/config.h"
 #include "runtime/runtime.h"
 #include "tensor/mat.h"
@@ -99,6 +100,9 @@ struct TrainResult {
 struct TrainOptions {
   std::filesystem::path run_dir;
   bool resume = false;  // continue the newest whole checkpoint (from the start if there is none)
+  // Ranks that train the model together (train/ranks.h), each with a call of its own, its operands
+  // where `runtime` computes; null: this process alone. Hooks but `stop` are heard on rank 0.
+  comm::Collectives* ranks = nullptr;
 };
 
 TrainResult train(const Recipe& recipe, const TrainOptions& options,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <functional>
 #include <utility>
 
@@ -152,6 +153,15 @@ World::World() {
 }
 
 World::~World() { MPI_Finalize(); }
+
+void World::broadcast(std::span<std::byte> bytes, int root) {
+  MPI_Bcast(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, root, MPI_COMM_WORLD);
+}
+
+void World::abort(int status) {
+  MPI_Abort(MPI_COMM_WORLD, status);
+  std::abort();  // it does not return
+}
 
 MessageRates World::measure(int a, int b, const MessageOptions& options) {
   MessageRates rates;

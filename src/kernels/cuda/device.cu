@@ -201,6 +201,13 @@ void CudaDevice::download(void* to, const void* from, std::size_t bytes) {
 // H100's data sheet has it (SXM, dense).
 double CudaDevice::bf16_flops() const noexcept { return 4096.0 * 1.83e9 * processors_; }
 
+bool CudaDevice::done() {
+  const cudaError_t result = cudaStreamQuery(stream());
+  if (result == cudaErrorNotReady) return false;
+  check(result, "asking whether the device is done");
+  return true;
+}
+
 void CudaDevice::wait() {
   forbid_recording("waiting");
   check(cudaStreamSynchronize(stream()), "waiting for the device");

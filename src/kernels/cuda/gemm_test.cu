@@ -358,6 +358,50 @@ TEST_F(CudaGemmTest, LargeOnesAgreeWithTiles) {
   }
 }
 
+// The library above the sizes of the cases before, where it cuts k and chooses among more kernels:
+// every transposition, added to what was there, and rounded to bf16, against the tiles.
+TEST_F(CudaGemmTest, LibraryAgreesWithTilesOnLargeOnes) {
+  if (!has_library()) GTEST_SKIP() << "no cublasLt on this machine";
+  // Whole tiles; odd sizes; a long sum over few results; few rows; heads of attention.
+  constexpr int kSizes[][3] = {
+      {512, 768, 1024}, {301, 523, 1111}, {136, 264, 16384}, {17, 1408, 2048}, {2048, 192, 576}};
+  for (const auto& [m, n, k] : kSizes) {
+    const auto numbers = [&, k = k](int other, std::uint64_t seed) {
+      return up(testing::to_bf16(random_mat(1, other * k + 8 * std::max(other, k), seed)));
+    };
+    const Mat<Bf16> a = numbers(m, 1), b = numbers(n, 2);
+    for (int bits = 0; bits < 32; ++bits) {
+      const bool trans_a = (bits & 1) != 0, trans_b = (bits & 2) != 0, add = (bits & 4) != 0;
+      const bool in_bf16 = (bits & 8) != 0;
+      if (add && in_bf16) continue;
+      const int pad = (bits & 16) != 0 ? 8 : 0;
+      const auto operand = [&](const Mat<Bf16>& from, int rows, int cols) {
+        return MatRef(from.data(), DType::kBF16, rows, cols, cols + pad);
+      };
+      const MatRef x = trans_a ? operand(a, k, m) : operand(a, m, k);
+      const MatRef y = trans_b ? operand(b, n, k) : operand(b, k, n);
+      const Mat<float> before = random_mat(m, n + pad, 3);
+      Mat<float> got = up(before), want = up(before);
+      Mat<Bf16> got_bf16 = room<Bf16>(m, n + pad);
+      const auto product = [&](Mat<float>& c) {
+        return Gemm{x, y, c.view().sub_cols(0, n), trans_a, trans_b, add};
+      };
+      Gemm by_library = product(got);
+      if (in_bf16) by_library.c_bf16 = got_bf16.view().sub_cols(0, n);
+      std::vector<Gemm> refused;
+      gemm_library(ctx, {&by_library, 1}, refused);
+      EXPECT_TRUE(refused.empty());
+      const Gemm by_tiles = product(want);
+      gemm_tiles(ctx, Precision::kBF16, {&by_tiles, 1});
+      const Mat<float> g = in_bf16 ? floats_of(down(got_bf16)) : down(got), w = down(want);
+      // Half a step of bf16 is 2^-9 of a number; sums of 16384 floats differ by their order.
+      EXPECT_EQ("", disagreement(g.cview().sub_cols(0, n), w.cview().sub_cols(0, n),
+                                 in_bf16 ? 0x1p-9 + 3e-5 : 3e-5))
+          << m << "x" << n << "x" << k << " bits " << bits;
+    }
+  }
+}
+
 TEST_F(CudaGemmTest, APackedBIsRefused) {
   PackedB packed;
   Gemm g;

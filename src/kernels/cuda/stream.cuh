@@ -38,6 +38,8 @@ class CudaDevice final : public Device {
   void upload(void* to, const void* from, std::size_t bytes) override;
   void download(void* to, const void* from, std::size_t bytes) override;
   void wait() override;
+  bool done() override;
+  void* queue() override { return stream(); }
   std::string name() const override { return name_; }
   double bf16_flops() const noexcept override;
   bool can_record() const noexcept override { return true; }
