@@ -234,7 +234,8 @@ void mla_project_planned(const Context& ctx, const Numerics& num, const BlockDim
     norm_planned(ctx, plan, bytes, norms);
   }
   acts.latents_coded = false;
-  plain_queries(ctx, num, d, w, h, acts);
+  acts.q.resize(acts.kv_a.rows(), d.q_width());
+  plain_queries(ctx, num, d, w, h, acts, acts.q.view());
 }
 
 void mla_expanded(const Context& ctx, const Numerics& num, const BlockDims& d, const MlaWeights& w,
