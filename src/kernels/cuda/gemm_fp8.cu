@@ -25,7 +25,8 @@ bool has_column_scales(const Fp8Gemm& g) {
 struct Kernel {
   Fp8KernelFacts facts;
   int rows, cols;  // of a tile
-  int deep;        // blocks that divide K
+  Form form;
+  int box_rows, box_cols;  // of what one copy loads
   // Microseconds of a multiprocessor, measured: a block of K of a tile; a tile beside that.
   double block_time, tile_time;
   void (*launch)(const Context&, const Params&, int blocks);
@@ -41,35 +42,134 @@ void launch(const Context& ctx, const Params& params, int blocks) {
   config.blockDim = dim3(S::kThreads);
   config.dynamicSmemBytes = S::kSharedBytes;
   config.stream = stream_of(ctx);
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = S::kDeep;
-  cluster.val.clusterDim.y = 1;
-  cluster.val.clusterDim.z = 1;
-  config.attrs = &cluster;
-  config.numAttrs = S::kDeep > 1 ? 1 : 0;
+  cudaLaunchAttribute attributes[2]{};
+  attributes[0].id = cudaLaunchAttributeClusterDimension;
+  attributes[0].val.clusterDim.x = S::kCluster;
+  attributes[0].val.clusterDim.y = 1;
+  attributes[0].val.clusterDim.z = 1;
+  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[1].val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = attributes;
+  config.numAttrs = S::kEarly ? 2 : S::kCluster > 1 ? 1 : 0;
   check(cudaLaunchKernelEx(&config, kernel, params), "gemm_fp8");
   check_launch("gemm_fp8");
 }
 
-template <class S>
+template <Form F>
 constexpr Kernel kernel(const char* name, double block_time, double tile_time) {
-  return {{name, S::kColumnScales}, S::kRows, S::kCols, S::kDeep, block_time, tile_time, launch<S>};
+  using S = Shape<F>;
+  return {{name, S::kColumnScales},
+          S::kRows,
+          S::kCols,
+          F,
+          S::kBoxA,
+          S::kBoxB,
+          block_time,
+          tile_time,
+          launch<S>};
 }
 
+constexpr double kNever = 1e6;
 constexpr Kernel kKernels[] = {
-    kernel<Shape<64, 64, 10, false>>("64x64", 0.17, 0.5),
-    kernel<Shape<64, 64, 10, false, 2>>("64x64 deep 2", 0.17, 1.2),
-    kernel<Shape<64, 128, 8, false>>("64x128", 0.25, 0.7),
-    kernel<Shape<128, 128, 4, false, 1, true>>("128x128", 0.42, 0.4),
-    kernel<Shape<64, 128, 8, true>>("64x128 columns", 0.30, 0.7),
-    kernel<Shape<128, 128, 4, true, 1, true>>("128x128 columns", 0.52, 0.4),
+    kernel<Form{.cols = 64, .stages = 10}>("64x64", 0.17, 0.5),
+    kernel<Form{.cols = 64, .stages = 10, .deep = 2}>("64x64 deep 2", 0.17, 1.2),
+    kernel<Form{.cols = 128, .stages = 8}>("64x128", 0.25, 0.7),
+    kernel<Form{.groups = 2, .cols = 128, .stages = 4, .staged = 4}>("128x128", 0.42, 0.4),
+    kernel<Form{.cols = 128, .stages = 8, .column_scales = true}>("64x128 columns", 0.30, 0.7),
+    kernel<Form{.groups = 2, .cols = 128, .stages = 4, .column_scales = true, .staged = 4}>(
+        "128x128 columns", 0.52, 0.4),
+    // few rows
+    kernel<Form{.cols = 64, .stages = 6, .early = 6, .resident = 2}>("64x64 early", kNever, 0),
+    kernel<Form{.cols = 64, .stages = 6, .early = 24, .resident = 2}>("64x64 early 24", kNever, 0),
+    kernel<Form{.cols = 64, .stages = 5, .deep = 2, .early = 5, .resident = 2}>(
+        "64x64 deep 2 early", kNever, 0),
+    kernel<Form{.cols = 64, .stages = 5, .deep = 2, .early = 24, .resident = 2}>(
+        "64x64 deep 2 early 24", kNever, 0),
+    kernel<Form{.cols = 64, .stages = 5, .deep = 4, .early = 5, .resident = 2}>(
+        "64x64 deep 4 early", kNever, 0),
+    kernel<Form{.cols = 64, .stages = 5, .deep = 4, .early = 24, .resident = 2}>(
+        "64x64 deep 4 early 24", kNever, 0),
+    kernel<Form{.cols = 128, .stages = 8, .early = 8}>("64x128 early", kNever, 0),
+    // many
+    kernel<Form{.groups = 2, .cols = 128, .stages = 5, .staged = 2}>("128x128 s5", kNever, 0),
+    kernel<Form{.groups = 2, .cols = 128, .stages = 5, .down = 2, .staged = 2}>("128x128 down",
+                                                                                kNever, 0),
+    kernel<Form{.groups = 2, .cols = 128, .stages = 5, .across = 2, .staged = 2}>("128x128 across",
+                                                                                  kNever, 0),
+    kernel<Form{.groups = 2, .parts = 2, .cols = 128, .stages = 3, .staged = 4}>("256x128", kNever,
+                                                                                 0),
+    kernel<Form{.groups = 2, .parts = 2, .cols = 128, .stages = 3, .across = 2, .staged = 4}>(
+        "256x128 across", kNever, 0),
+    kernel<Form{
+        .groups = 2, .parts = 2, .cols = 128, .stages = 3, .across = 2, .staged = 4, .early = 3}>(
+        "256x128 across early", kNever, 0),
+    kernel<Form{.groups = 2,
+                .parts = 2,
+                .cols = 128,
+                .stages = 3,
+                .across = 2,
+                .staged = 4,
+                .skewed = true}>("256x128 across skewed", kNever, 0),
+    kernel<Form{.groups = 2, .cols = 192, .stages = 4, .down = 2, .staged = 3, .skewed = true}>(
+        "128x192 down skewed", kNever, 0),
+    kernel<Form{.groups = 2, .parts = 2, .cols = 128, .stages = 3, .down = 2, .staged = 4}>(
+        "256x128 down", kNever, 0),
+    kernel<Form{.groups = 2, .parts = 2, .cols = 128, .stages = 3, .staged = 4, .turns = true}>(
+        "256x128 turns", kNever, 0),
+    kernel<Form{.groups = 2,
+                .parts = 2,
+                .cols = 128,
+                .stages = 3,
+                .across = 2,
+                .staged = 4,
+                .turns = true}>("256x128 across turns", kNever, 0),
+    kernel<Form{.groups = 2, .parts = 2, .cols = 128, .stages = 4, .across = 2, .staged = 1}>(
+        "256x128 s4 across", kNever, 0),
+    kernel<Form{.groups = 3, .cols = 128, .stages = 4, .across = 2, .staged = 2}>("192x128 across",
+                                                                                  kNever, 0),
+    kernel<Form{.groups = 2, .cols = 192, .stages = 4, .staged = 3}>("128x192", kNever, 0),
+    kernel<Form{.groups = 2, .cols = 192, .stages = 4, .across = 2, .staged = 3}>("128x192 across",
+                                                                                  kNever, 0),
+    kernel<Form{.groups = 2, .cols = 192, .stages = 4, .down = 2, .staged = 3}>("128x192 down",
+                                                                                kNever, 0),
+#ifdef CACHALOT_FP8_PROBE
+    kernel<Form{.groups = 2, .cols = 128, .stages = 5, .staged = 2, .without = 1}>(
+        "! 128x128 -sums", kNever, 0),
+    kernel<Form{.groups = 2, .cols = 128, .stages = 5, .staged = 2, .without = 2}>(
+        "! 128x128 -loads", kNever, 0),
+    kernel<Form{.groups = 2, .cols = 128, .stages = 5, .staged = 2, .without = 3}>(
+        "! 128x128 -sums -loads", kNever, 0),
+    kernel<Form{.groups = 2, .cols = 128, .stages = 5, .staged = 2, .without = 5}>(
+        "! 128x128 -sums -products", kNever, 0),
+    kernel<Form{
+        .groups = 2, .parts = 2, .cols = 128, .stages = 3, .across = 2, .staged = 4, .without = 1}>(
+        "! 256x128 across -sums", kNever, 0),
+    kernel<Form{
+        .groups = 2, .parts = 2, .cols = 128, .stages = 3, .across = 2, .staged = 4, .without = 2}>(
+        "! 256x128 across -loads", kNever, 0),
+    kernel<Form{
+        .groups = 2, .parts = 2, .cols = 128, .stages = 3, .across = 2, .staged = 4, .without = 3}>(
+        "! 256x128 across -sums -loads", kNever, 0),
+    kernel<Form{
+        .groups = 2, .parts = 2, .cols = 128, .stages = 3, .across = 2, .staged = 4, .without = 5}>(
+        "! 256x128 across -sums -products", kNever, 0),
+    kernel<Form{.groups = 2, .cols = 192, .stages = 4, .staged = 3, .without = 3}>(
+        "! 128x192 -sums -loads", kNever, 0),
+    kernel<Form{.groups = 2, .cols = 192, .stages = 4, .staged = 3, .without = 2}>(
+        "! 128x192 -loads", kNever, 0),
+#endif
 };
 constexpr auto kFacts = [] {
   std::array<Fp8KernelFacts, std::size(kKernels)> facts{};
   for (std::size_t i = 0; i < facts.size(); ++i) facts[i] = kKernels[i].facts;
   return facts;
 }();
+
+// Blocks that work together, and how many such tiles a product has.
+int cluster_of(const Kernel& k) { return k.form.deep * k.form.across * k.form.down; }
+int tiles_of(const Kernel& k, int m, int n) {
+  return ceil_div(m, k.rows * k.form.down) * ceil_div(n, k.cols * k.form.across);
+}
 
 struct Plan {
   const Kernel* kernel = nullptr;
@@ -94,9 +194,9 @@ Plan choose(std::span<const Fp8Gemm> problems, bool counted, int processors) {
     double work = 0, longest = 0;  // of multiprocessors
     std::int64_t tiles = 0;
     for (const Fp8Gemm& g : problems) {
-      const std::int64_t some =
-          std::int64_t{ceil_div(g.m(), k.rows)} * ceil_div(g.n(), k.cols) * k.deep;
-      const double each = ceil_div(ceil_div(g.k(), kBlockK), k.deep) * k.block_time + k.tile_time;
+      const std::int64_t some = std::int64_t{tiles_of(k, g.m(), g.n())} * cluster_of(k);
+      const double each =
+          ceil_div(ceil_div(g.k(), kBlockK), k.form.deep) * k.block_time + k.tile_time;
       tiles += some;
       work += static_cast<double>(some) * each;
       longest = std::max(longest, each);
@@ -107,7 +207,7 @@ Plan choose(std::span<const Fp8Gemm> problems, bool counted, int processors) {
     const double whole = std::max(busy, moving) + 0.2 * std::min(busy, moving);
     // Pieces are written, read and waited for.
     const double pieces = 4 + 11.0 / (128 * 128) * k.rows * k.cols;
-    const double cut = one_k && k.deep == 1
+    const double cut = one_k && k.form.deep == 1
                            ? std::max(even, moving) + 0.2 * std::min(even, moving) + pieces
                            : 1e300;
     if (std::min(whole, cut) < best.time) best = {&k, cut < whole, std::min(whole, cut)};
@@ -219,8 +319,8 @@ Problem problem_of(const Fp8Gemm& g, const Rows& a, const Rows& b, const Kernel&
   Problem p;
   if (g.k() > 0) {
     constexpr auto kBytes = CU_TENSOR_MAP_DATA_TYPE_UINT8;
-    p.a = map_matrix({a.codes, a.rows, a.k, a.stride}, kBytes, kernel.rows, kBlockK);
-    p.b = map_interleaved_codes({b.codes, b.rows, b.k, b.stride}, kernel.cols);
+    p.a = map_matrix({a.codes, a.rows, a.k, a.stride}, kBytes, kernel.box_rows, kBlockK);
+    p.b = map_interleaved_codes({b.codes, b.rows, b.k, b.stride}, kernel.box_cols);
   }
   p.scale_a = scales_of(g.a, g.trans_a);
   p.scale_b = scales_of(g.b, !g.trans_b);
@@ -249,8 +349,6 @@ Problem problem_of(const Fp8Gemm& g, const Rows& a, const Rows& b, const Kernel&
 
 // ---- launches ----
 
-int tiles_of(const Kernel& k, int m, int n) { return ceil_div(m, k.rows) * ceil_div(n, k.cols); }
-
 void run(const Context& ctx, const Kernel& kernel, std::span<const Problem> problems,
          const Fp8Choice& choice, bool cut) {
   Params params;
@@ -259,21 +357,24 @@ void run(const Context& ctx, const Kernel& kernel, std::span<const Problem> prob
   params.split_cost = choice.split_cost >= 0 ? choice.split_cost : 0;
   params.split_blocks = cut ? ceil_div(problems[0].k, kBlockK) : 0;
   int tiles = 0;
+  params.known = problems.size() <= kNearProblems;
   for (const Problem& p : problems) {
     tiles += tiles_of(kernel, p.m, p.n);
+    params.known = params.known && p.count == nullptr;
     if (p.k != problems[0].k || p.count != nullptr) params.split_blocks = 0;
   }
   int blocks = device_of(ctx).processors();
-  if (kernel.deep > 1) {
+  blocks -= blocks % cluster_of(kernel);
+  if (kernel.form.deep > 1) {
     params.split_blocks = 0;
-    blocks = tiles * kernel.deep;  // a cluster for each tile
+    blocks = tiles * kernel.form.deep;  // a cluster for each tile
   } else if (params.split_blocks > 1) {
     // Two pieces for each worker.
     const auto bytes = std::size_t{2} * static_cast<std::size_t>(blocks) *
                        static_cast<std::size_t>(kernel.rows * kernel.cols) * sizeof(float);
     params.partials = static_cast<float4*>(device_of(ctx).scratch(kScratchSums, bytes));
   } else {
-    blocks = std::min(blocks, tiles);
+    blocks = std::min(blocks, tiles * cluster_of(kernel));
   }
   if (problems.size() <= kNearProblems) {
     std::copy(problems.begin(), problems.end(), params.near);
@@ -286,6 +387,9 @@ void run(const Context& ctx, const Kernel& kernel, std::span<const Problem> prob
 }  // namespace
 
 std::span<const Fp8KernelFacts> fp8_kernels() noexcept { return kFacts; }
+#ifdef CACHALOT_FP8_PROBE
+void fp8_probe(long long out[2]) { cudaMemcpyFromSymbol(out, fp8_product::probe, 16); }
+#endif
 
 Fp8KernelFacts fp8_kernel_for(const Context& ctx, std::span<const Fp8Gemm> problems) {
   return choose(problems, false, device_of(ctx).processors()).kernel->facts;

@@ -15,6 +15,9 @@ namespace cachalot::cuda {
 void gemm_fp8_masked(const Context& ctx, std::span<const Fp8Gemm> problems,
                      const std::int32_t* counts);
 
+#ifdef CACHALOT_FP8_PROBE
+void fp8_probe(long long out[2]);
+#endif
 struct Fp8Choice {
   int kernel = -1;      // index below fp8_kernels(), or -1: by the shapes
   int group = 0;        // rows of tiles walked together; 0: by the shapes

@@ -262,6 +262,156 @@ TEST_F(CudaGemmFp8Bench, Dense) {
   }
 }
 
+#ifdef CACHALOT_FP8_PROBE
+TEST_F(CudaGemmFp8Bench, ProbeMany) {
+  Mat<std::uint8_t> workspace = room<std::uint8_t>(64, 1 << 20);
+  const int m = 4096;
+  const int order[] = {4, 3, 0, 5, 1, 2};
+  for (const int at : order) {
+    const int n = kShapes[at][0], k = kShapes[at][1];
+    const Operand a = operand(m, k, ScaleTile::kRow, 1);
+    const std::vector<Operand> b = weights(n, k, m);
+    Mat<float> c = room<float>(m, n);
+    Mat<Bf16> half = room<Bf16>(m, n);
+    const double flops = 2.0 * m * n * k;
+    std::printf("N %d K %d\n", n, k);
+    const auto measure = [&](const std::string& name, bool probe,
+                             const std::function<void(int)>& call) {
+      const double rested = time_rested(call);
+      long long p[2]{}, q[2]{};
+      if (probe) fp8_probe(p);
+      const double sustained = time_sustained(rested, call);
+      if (probe) fp8_probe(q);
+      std::printf("  %-28s %7.1f us %5.0f TF | %7.1f us %5.0f TF", name.c_str(), rested,
+                  flops / rested / 1e6, sustained, flops / sustained / 1e6);
+      if (probe) {
+        std::printf(" | %lld cyc %4.0f MHz | %lld cyc %4.0f MHz", p[0],
+                    1e3 * static_cast<double>(p[0]) / static_cast<double>(p[1]), q[0],
+                    1e3 * static_cast<double>(q[0]) / static_cast<double>(q[1]));
+      }
+      std::printf("\n");
+      std::fflush(stdout);
+    };
+    const auto run = [&](const std::string& name, const Fp8Choice& choice, bool to_half) {
+      measure(name, true, [&](int i) {
+        Fp8Gemm g{a.view(), b[static_cast<std::size_t>(i) % b.size()].view(), c.view(), false,
+                  true};
+        if (to_half) g.c_bf16 = half.view();
+        gemm_fp8(ctx, {&g, 1}, choice);
+      });
+    };
+    const auto kernels = fp8_kernels();
+    for (int i = 0; i < static_cast<int>(kernels.size()); ++i) {
+      const std::string_view name = kernels[i].name;
+      if (kernels[i].column_scales || name.starts_with("64")) continue;
+      if (name[0] == '!' && at != 4) continue;
+      run(cat(name, ""), {.kernel = i, .split_cost = 1 << 20}, true);
+      if (at == 0 && (name == "128x128" || name == "256x128" || name == "128x192" ||
+                      name == "256x128 across" || name == "192x128 across")) {
+        run(cat(name, " cut"), {.kernel = i}, true);
+      }
+      if ((at == 3 || at == 4) && name == "256x128 across") {
+        for (const int group : {4, 8}) {
+          run(cat(name, " group ", group), {.kernel = i, .group = group, .split_cost = 1 << 20},
+              true);
+        }
+      }
+      if (at != 4 && (name == "128x128" || name == "256x128 across")) {
+        run(cat(name, " float"), {.kernel = i, .split_cost = 1 << 20}, false);
+      }
+    }
+    if (library_.here()) {
+      for (const bool codes : {false, true}) {
+        const Mat<Bf16> left = repeated(codes ? 64 : m, k), wide = repeated(codes ? 64 : n, k);
+        const auto product =
+            library_.product(m, n, k, codes, workspace.data(), workspace.size(), stream());
+        measure(codes ? "library e4m3" : "library bf16", false, [&](int i) {
+          const auto& codes_b = b[static_cast<std::size_t>(i) % b.size()].codes;
+          product(codes ? static_cast<const void*>(a.codes.data()) : left.data(),
+                  codes ? static_cast<const void*>(codes_b.data()) : wide.data(), half.data());
+        });
+      }
+    }
+  }
+}
+
+TEST_F(CudaGemmFp8Bench, ProbeFew) {
+  Mat<std::uint8_t> workspace = room<std::uint8_t>(64, 1 << 20);
+  for (const int m : {64, 128}) {
+    for (const auto& shape : kShapes) {
+      const int n = shape[0], k = shape[1];
+      const Operand a = operand(m, k, ScaleTile::kRow, 1);
+      const std::vector<Operand> b = weights(n, k, m);
+      Mat<float> c = room<float>(m, n);
+      Mat<Bf16> half = room<Bf16>(m, n);
+      const double bytes = 1.0 * m * k + 1.0 * n * k + 2.0 * m * n;
+      std::printf("M %d N %d K %d:", m, n, k);
+      const auto kernels = fp8_kernels();
+      for (int i = 0; i < static_cast<int>(kernels.size()); ++i) {
+        const std::string_view name = kernels[i].name;
+        if (kernels[i].column_scales || name[0] == '!') continue;
+        if (!name.starts_with("64") && (m == 64 || name != "128x128")) continue;
+        for (const int cost : {0, 1 << 20}) {
+          if (cost == 0 && name.find("deep") != name.npos) continue;
+          const double us = time(40, [&](int j) {
+            Fp8Gemm g{a.view(), b[static_cast<std::size_t>(j) % b.size()].view(), c.view(), false,
+                      true};
+            g.c_bf16 = half.view();
+            gemm_fp8(ctx, {&g, 1}, {.kernel = i, .split_cost = cost});
+          });
+          std::printf("%s%s%s %.0f", " | ", kernels[i].name, cost == 0 ? " cut" : "",
+                      bytes / us / 1e3);
+        }
+      }
+      if (library_.here()) {
+        const auto product =
+            library_.product(m, n, k, true, workspace.data(), workspace.size(), stream());
+        const double us = time(40, [&](int i) {
+          product(a.codes.data(), b[static_cast<std::size_t>(i) % b.size()].codes.data(),
+                  half.data());
+        });
+        std::printf(" | library %.0f", bytes / us / 1e3);
+      }
+      std::printf(" GB/s\n");
+      std::fflush(stdout);
+    }
+  }
+}
+
+TEST_F(CudaGemmFp8Bench, ProbeExperts) {
+  struct Group {
+    int experts, m;
+  };
+  for (const auto& shape : {kShapes[4], kShapes[5]}) {
+    const int n = shape[0], k = shape[1];
+    for (const Group g : {Group{4, 8192}, {8, 4096}, {16, 256}}) {
+      const Operand a = operand(g.experts * g.m, k, ScaleTile::kRow, 1);
+      std::vector<Operand> b;
+      Mat<float> c = room<float>(g.experts * g.m, n);
+      Mat<Bf16> half = room<Bf16>(g.experts * g.m, n);
+      std::vector<Fp8Gemm> list;
+      for (int e = 0; e < g.experts; ++e) {
+        b.push_back(operand(n, k, ScaleTile::kBlock, 40 + static_cast<unsigned>(e)));
+        list.push_back({a.view().sub_rows(e * g.m, g.m), b.back().view(),
+                        c.view().sub_rows(e * g.m, g.m), false, true});
+        list.back().c_bf16 = half.view().sub_rows(e * g.m, g.m);
+      }
+      const double flops = 2.0 * g.experts * g.m * n * k;
+      std::printf("experts %d x %d N %d K %d, TFLOPS:", g.experts, g.m, n, k);
+      for (int i = 0; i < static_cast<int>(fp8_kernels().size()); ++i) {
+        const std::string_view name = fp8_kernels()[i].name;
+        if (fp8_kernels()[i].column_scales || name.starts_with("64") || name[0] == '!') continue;
+        const double us =
+            time_rested([&](int) { gemm_fp8(ctx, list, {.kernel = i, .split_cost = 1 << 20}); });
+        std::printf(" | %s %.0f", fp8_kernels()[i].name, flops / us / 1e6);
+      }
+      std::printf("\n");
+      std::fflush(stdout);
+    }
+  }
+}
+#endif
+
 TEST_F(CudaGemmFp8Bench, Experts) {
   struct Group {
     int experts, m;

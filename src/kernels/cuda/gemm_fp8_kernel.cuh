@@ -30,6 +30,8 @@ template <class S>
 __device__ void load_tiles(typename S::Shared& shared, const Params& params, const Problem* list,
                            int rank) {
   using ptx::shared_address;
+  static_assert(S::kAcross == 1 || S::kDown == 1);
+  constexpr std::uint16_t kAllBlocks = (1 << S::kSharers) - 1;
   typename S::Tiles tiles(params, list, shared.tile_begin, rank);
   Ring<S::kStages> ring;
   Item item, after;
@@ -44,15 +46,46 @@ __device__ void load_tiles(typename S::Shared& shared, const Params& params, con
     for (int block = item.begin; block < item.end; ++block) {
       const std::uint32_t full = shared_address(&shared.full[ring.stage]);
       const std::uint32_t a = shared_address(shared.tiles[ring.stage]);
+      const std::uint32_t b = a + S::kBytesA;
       const int k = block * kBlockK;
       ptx::barrier_wait(shared_address(&shared.empty[ring.stage]), ring.phase ^ 1);
+      if constexpr ((S::kWithout & 2) != 0) {
+        ptx::barrier_arrive(full);
+        ring.advance();
+        continue;
+      }
       ptx::barrier_arrive_expect(full, S::kStageBytes);
-      ptx::tma_load(a, &p.a, full, k, item.row);
-      ptx::tma_load_5d(a + S::kBytesA, &p.b, full, k, 0, 0, 0, item.col / 16);
+      if constexpr (S::kAcross > 1) {
+        ptx::tma_load_multicast(a + rank * (S::kBoxA * kBlockK), &p.a, full, kAllBlocks, k,
+                                item.row + rank * S::kBoxA);
+      } else {
+        ptx::tma_load(a, &p.a, full, k, item.row);
+      }
+      if constexpr (S::kDown > 1) {
+        ptx::tma_load_multicast_5d(b + rank * (S::kBoxB * kBlockK), &p.b, full, kAllBlocks, k, 0, 0,
+                                   0, (item.col + rank * S::kBoxB) / 16);
+      } else {
+        ptx::tma_load_5d(b, &p.b, full, k, 0, 0, 0, item.col / 16);
+      }
       ring.advance();
     }
     item = after;
     more = another;
+  }
+}
+
+// Has the cache fetch what load_tiles loads first of B: weights, while the kernel before, which may
+// write A, is not done. (What the cache holds is what other multiprocessors write: a B that changes
+// yet is read right.)
+template <class S>
+__device__ void prefetch_first(typename S::Shared& shared, const Params& params,
+                               const Problem* list, int rank) {
+  typename S::Tiles tiles(params, list, shared.tile_begin, rank);
+  int left = S::kFetched;
+  for (Item item; left > 0 && tiles.next(item);) {
+    for (int block = item.begin; block < item.end && left > 0; ++block, --left) {
+      ptx::tma_prefetch_5d(&list[item.problem].b, block * kBlockK, 0, 0, 0, item.col / 16);
+    }
   }
 }
 
@@ -67,22 +100,24 @@ __device__ void load_scales(typename S::Shared& shared, const Params& params, co
   for (Item item; tiles.next(item);) {
     const Problem& p = list[item.problem];
     const int rows = p.rows();
-    const float* a[kEachA];
-    const float* b[kEachB];
+    const float* a = p.scale_a.data + item.begin * p.scale_a.by_block;
+    const float* b = p.scale_b.data + item.begin * p.scale_b.by_block;
+    std::uint32_t at_a[kEachA], at_b[kEachB];
     bool has_a[kEachA], has_b[kEachB];
 #pragma unroll
     for (int i = 0; i < kEachA; ++i) {
       const int row = item.row + thread + S::kScalers * i;
       has_a[i] = row < rows;
-      a[i] = p.scale_a.data + item.begin * p.scale_a.by_block +
-             (has_a[i] ? (row >> p.scale_a.shift) * p.scale_a.by_row : 0);
+      at_a[i] =
+          has_a[i] ? static_cast<std::uint32_t>((row >> p.scale_a.shift) * p.scale_a.by_row) : 0;
     }
 #pragma unroll
     for (int i = 0; i < kEachB; ++i) {
-      const int col = item.col + (S::kColumnScales ? thread + S::kScalers * i : 0);
+      const int col =
+          S::kColumnScales ? item.col + thread + S::kScalers * i : (item.col / 128 + thread) * 128;
       has_b[i] = col < p.n;
-      b[i] = p.scale_b.data + item.begin * p.scale_b.by_block +
-             (has_b[i] ? (col >> p.scale_b.shift) * p.scale_b.by_row : 0);
+      at_b[i] =
+          has_b[i] ? static_cast<std::uint32_t>((col >> p.scale_b.shift) * p.scale_b.by_row) : 0;
     }
     const std::int64_t step_a = p.scale_a.by_block, step_b = p.scale_b.by_block;
     for (int block = item.begin; block < item.end; ++block) {
@@ -90,19 +125,19 @@ __device__ void load_scales(typename S::Shared& shared, const Params& params, co
 #pragma unroll
       for (int i = 0; i < kEachA; ++i) {
         ptx::copy_float_async(shared_address(&shared.scale_a[ring.stage][thread + S::kScalers * i]),
-                              a[i], has_a[i]);
-        a[i] += step_a;
+                              a + at_a[i], has_a[i]);
       }
 #pragma unroll
       for (int i = 0; i < kEachB; ++i) {
-        if (S::kColumnScales || thread == 0) {
+        if (S::kColumnScales || thread < S::kScalesB) {
           ptx::copy_float_async(
-              shared_address(&shared.scale_b[ring.stage][thread + S::kScalers * i]), b[i],
+              shared_address(&shared.scale_b[ring.stage][thread + S::kScalers * i]), b + at_b[i],
               has_b[i]);
         }
-        b[i] += step_b;
       }
       ptx::copies_arrive(shared_address(&shared.full[ring.stage]));
+      a += step_a;
+      b += step_b;
       ring.advance();
     }
   }
@@ -111,12 +146,17 @@ __device__ void load_scales(typename S::Shared& shared, const Params& params, co
 // ---- multiplying ----
 
 // part = A B^T of one block of K.
-template <int kSums>
+template <class S, int kSums>
 __device__ __forceinline__ void multiply(float (&part)[kSums], std::uint64_t a, std::uint64_t b) {
+  if constexpr ((S::kWithout & 4) != 0) {
+    clear(part);
+    return;
+  }
   ptx::hold_registers(part);
   ptx::wgmma_fence();
 #pragma unroll
   for (int i = 0; i < kBlockK / 32; ++i) {
+    if (S::kTurns && i == kBlockK / 32 - 1) ptx::wgmma_commit();
     ptx::wgmma_e4m3(part, a + i * ptx::kStep32Bytes, b + i * ptx::kStep32Bytes, i > 0);
   }
   ptx::wgmma_commit();
@@ -124,11 +164,11 @@ __device__ __forceinline__ void multiply(float (&part)[kSums], std::uint64_t a, 
 }
 
 // sum += part * scales; upper, lower: of this thread's rows.
-template <int kSums>
+template <int kFrom = 0, int kTo = 0, int kSums>
 __device__ __forceinline__ void add_scaled(float (&sum)[kSums], const float (&part)[kSums],
                                            float upper, float lower) {
 #pragma unroll
-  for (int i = 0; i < kSums; i += 4) {
+  for (int i = kFrom; i < (kTo > 0 ? kTo : kSums); i += 4) {
     sum[i] = fmaf(part[i], upper, sum[i]);
     sum[i + 1] = fmaf(part[i + 1], upper, sum[i + 1]);
     sum[i + 2] = fmaf(part[i + 2], lower, sum[i + 2]);
@@ -167,44 +207,65 @@ struct Stages {
   __device__ void wait(const Ring<S::kStages>& ring) const {
     ptx::barrier_wait(ptx::shared_address(&shared.full[ring.stage]), ring.phase);
   }
+  // To all blocks that load into this one.
   __device__ void release(const Ring<S::kStages>& ring) const {
     const std::uint32_t empty = ptx::shared_address(&shared.empty[ring.stage]);
-    if (lane == 0) ptx::barrier_arrive(empty);
+    if constexpr (S::kSharers == 1) {
+      if (lane == 0) ptx::barrier_arrive(empty);
+    } else {
+      if (lane < S::kSharers) ptx::barrier_arrive_at(empty, lane);
+    }
   }
   // Descriptors: those of the first stage, moved on. One lane's, so that the compiler keeps them in
   // registers of the warp: what writes the threads' registers takes turns with the tensor cores.
   __device__ std::uint64_t a(int stage) const { return first_a + moved(stage); }
   __device__ std::uint64_t b(int stage) const { return first_b + moved(stage); }
-  // Of this thread's rows; times that of B where it is one for all columns.
-  __device__ float2 scales(int stage) const {
-    float2 s = make_float2(shared.scale_a[stage][row], shared.scale_a[stage][row + 8]);
-    if constexpr (!S::kColumnScales) {
+  // Of this thread's rows of a part; times that of B where it is one for all columns.
+  __device__ float2 scales(int stage, int part = 0) const {
+    float2 s = make_float2(shared.scale_a[stage][row + 64 * part],
+                           shared.scale_a[stage][row + 64 * part + 8]);
+    if constexpr (!S::kColumnScales && S::kScalesB == 1) {
       const float b = shared.scale_b[stage][0];
       s.x *= b;
       s.y *= b;
     }
     return s;
   }
+  // `second`: columns of the tile before those of the second scale of B.
   __device__ void add(float (&sum)[S::kSums], const float (&product)[S::kSums], float2 scales,
-                      int stage) const {
-    if constexpr (S::kColumnScales) {
+                      int stage, int second) const {
+    if constexpr ((S::kWithout & 1) != 0) {
+      sum[0] += product[0] * scales.x;
+    } else if constexpr (S::kColumnScales) {
       add_scaled(sum, product, scales.x, scales.y, &shared.scale_b[stage][lane % 4 * 4]);
-    } else {
+    } else if constexpr (S::kScalesB == 1) {
       add_scaled(sum, product, scales.x, scales.y);
+    } else {
+      const float b0 = shared.scale_b[stage][0], b1 = shared.scale_b[stage][1];
+      const float2 first = {scales.x * b0, scales.y * b0}, then = {scales.x * b1, scales.y * b1};
+      const float2 middle = second == 64 ? then : first;
+      add_scaled<0, 32>(sum, product, first.x, first.y);
+      add_scaled<32, 64>(sum, product, middle.x, middle.y);
+      add_scaled<64, S::kSums>(sum, product, then.x, then.y);
     }
   }
 };
 
-// sum += the products of the next `blocks` blocks of K.
-template <class S>
-__device__ __forceinline__ void multiply_blocks(const Stages<S>& stages, Ring<S::kStages>& ring,
-                                                float (&sum)[S::kSums], int blocks) {
-  if (blocks == 0) return;
+// sum += the products of the next `blocks` blocks of K, each multiplied while the one before it is
+// added.
+template <class S, class F>
+__device__ __forceinline__ void multiply_ahead(const Stages<S>& stages, Ring<S::kStages>& ring,
+                                               float (&sum)[S::kSums], int blocks,
+                                               const F& meanwhile) {
+  if (blocks == 0) {
+    meanwhile();
+    return;
+  }
   float even[S::kSums], odd[S::kSums];
   Ring<S::kStages> ahead = ring;
   const auto issue = [&](float(&product)[S::kSums]) {
     stages.wait(ahead);
-    multiply(product, stages.a(ahead.stage), stages.b(ahead.stage));
+    multiply<S>(product, stages.a(ahead.stage), stages.b(ahead.stage));
     ahead.advance();
   };
   const auto add = [&]<int kPending>(float(&product)[S::kSums],
@@ -213,13 +274,14 @@ __device__ __forceinline__ void multiply_blocks(const Stages<S>& stages, Ring<S:
     ptx::wgmma_wait<kPending>();
     ptx::hold_registers(product);
     if (!S::kColumnScales) stages.release(ring);
-    stages.add(sum, product, scales, ring.stage);
+    stages.add(sum, product, scales, ring.stage, 0);
     if (S::kColumnScales) stages.release(ring);
     ring.advance();
   };
   constexpr std::integral_constant<int, 0> kNone;
   constexpr std::integral_constant<int, 1> kOne;
   issue(even);
+  meanwhile();
   int left = blocks;
   for (; left > 2; left -= 2) {
     issue(odd);
@@ -236,70 +298,141 @@ __device__ __forceinline__ void multiply_blocks(const Stages<S>& stages, Ring<S:
   }
 }
 
+// Named barriers: 1 .. kGroups within each warpgroup, then those of turns.
+inline constexpr int kTurnBarrier = 4;
+
+// The same with one set of products: while a warpgroup adds, the others multiply.
+template <class S, class F, class B>
+__device__ __forceinline__ void multiply_between(const Stages<S>& stages, Ring<S::kStages>& ring,
+                                                 float (&sum)[S::kParts][S::kSums], int blocks,
+                                                 int second, const F& meanwhile, const B& begun) {
+  if (blocks == 0) meanwhile();
+  for (int block = 0; block < blocks; ++block) {
+    stages.wait(ring);
+#pragma unroll
+    for (int part = 0; part < S::kParts; ++part) {
+      float product[S::kSums];
+      if constexpr (S::kTurns) ptx::named_sync(kTurnBarrier + stages.group, 256);
+      multiply<S>(product, stages.a(ring.stage) + part * (64 * kBlockK >> 4), stages.b(ring.stage));
+      if (part == 0 && block == 0) meanwhile();
+      const float2 scales = stages.scales(ring.stage, part);
+      if constexpr (S::kTurns) {
+        ptx::wgmma_wait<1>();
+        ptx::named_arrive(kTurnBarrier + 1 - stages.group, 256);
+      }
+      ptx::wgmma_wait<0>();
+      ptx::hold_registers(product);
+      if (!S::kColumnScales && S::kScalesB == 1 && part == S::kParts - 1) stages.release(ring);
+      stages.add(sum[part], product, scales, ring.stage, second);
+    }
+    if (S::kColumnScales || S::kScalesB > 1) stages.release(ring);
+    if (S::kSkewed && block == 0) begun();
+    ring.advance();
+  }
+}
+
 template <class S>
 __device__ void multiply_and_store(typename S::Shared& shared, const Params& params,
                                    const Problem* list, int rank, int group, int thread) {
   const int lane = thread % 32;
-  const int row = 64 * group + 16 * (thread / 32) + lane / 4;
+  const int row = 64 * S::kParts * group + 16 * (thread / 32) + lane / 4;
   const std::uint32_t tile = ptx::shared_address(shared.tiles[0]);
   const Stages<S> stages{shared,
                          group,
                          row,
                          lane,
-                         ptx::k_major_tile(uniform(tile + group * (64 * kBlockK))),
+                         ptx::k_major_tile(uniform(tile + group * (S::kParts * 64 * kBlockK))),
                          ptx::k_major_tile(uniform(tile + S::kBytesA))};
   typename S::Tiles tiles(params, list, shared.tile_begin, rank);
   Ring<S::kStages> ring;
-  for (Item item; tiles.next(item);) {
-    float sum[S::kSums];
-    clear(sum);
+  if (S::kTurns && group == 1) ptx::named_arrive(kTurnBarrier, 256);
+  // One warpgroup begins later: while one stores, the other still multiplies.
+  if (S::kSkewed && group == 1) ptx::named_sync(kTurnBarrier, 256);
+  bool leading = S::kSkewed && group == 0;
+  Item item, after;
+  bool more = tiles.next(item);
+  for (; more; item = after) {
+    float sum[S::kParts][S::kSums];
+#pragma unroll
+    for (int part = 0; part < S::kParts; ++part) clear(sum[part]);
     const int blocks = uniform(item.end - item.begin);
-    multiply_blocks<S>(stages, ring, sum, blocks);
+    const auto meanwhile = [&] { more = tiles.next(after); };
+    const auto begun = [&] {
+      if (leading) ptx::named_arrive(kTurnBarrier, 256);
+      leading = false;
+    };
+    if constexpr (S::kAhead) {
+      multiply_ahead<S>(stages, ring, sum[0], blocks, meanwhile);
+    } else {
+      multiply_between<S>(stages, ring, sum, blocks, 128 - item.col % 128, meanwhile, begun);
+    }
     if (S::kDeep == 1 && item.cut >= 0 &&
-        !combine<S>(tiles, params.partials, item, shared, group, thread, sum)) {
+        !combine<S>(tiles, params.partials, item, shared, rank, group, thread, sum)) {
       continue;
     }
     const Problem& p = list[item.problem];
     const Output out = output_of(p, item, S::kRows, S::kCols);
-    if constexpr (S::kStaged) {
+    if constexpr (S::kStagedBoxes > 0) {
       // The map ends where the problem does; where fewer rows count, it does not know.
       if (p.mapped && (out.rows == p.m || out.whole)) {
-        stage_out<S>(shared.staged[group], p, out, sum, item, group, thread);
+        if (out.c_bf16 != nullptr) {
+          stage_out<S, true>(shared.staged[group], p, out, sum, item, group, thread);
+        } else {
+          stage_out<S, false>(shared.staged[group], p, out, sum, item, group, thread);
+        }
         continue;
       }
     }
+    const int col = item.col + lane % 4 * 4;
     if constexpr (S::kDeep > 1) {
       float mine[S::kSums / S::kDeep];
-      exchange<S>(shared, rank, group, thread, sum, mine);
-      store(out, mine, item.row + row, item.col + rank * (S::kCols / S::kDeep) + lane % 4 * 4);
+      exchange<S>(shared, rank, group, thread, sum[0], mine);
+      store(out, mine, item.row + row, col + rank * (S::kCols / S::kDeep));
       return;  // a cluster has one tile
     } else {
-      store(out, sum, item.row + row, item.col + lane % 4 * 4);
+#pragma unroll
+      for (int part = 0; part < S::kParts; ++part) {
+        store(out, sum[part], item.row + row + 64 * part, col);
+      }
     }
   }
-  if (S::kStaged && thread == 0) ptx::tma_store_wait();
+  if (S::kTurns && group == 0) ptx::named_sync(kTurnBarrier, 256);
+  if (leading) ptx::named_arrive(kTurnBarrier, 256);
+  if (S::kStagedBoxes > 0 && thread == 0) ptx::tma_store_wait();
 }
 
+#ifdef CACHALOT_FP8_PROBE
+static __device__ long long probe[2];
+#endif
+
 template <class S>
-__global__ void __launch_bounds__(S::kThreads, 1)
+__global__ void __launch_bounds__(S::kThreads, S::kResident)
     product_kernel(const __grid_constant__ Params params) {
   extern __shared__ __align__(1024) std::uint8_t memory[];
   const std::uint32_t beyond = ptx::shared_address(memory) % 1024;
   auto& shared = *reinterpret_cast<typename S::Shared*>(memory + (beyond == 0 ? 0 : 1024 - beyond));
   const Problem* const list = params.list != nullptr ? params.list : params.near;
   const int warp = uniform(static_cast<int>(threadIdx.x / 32));
-  const int rank = S::kDeep > 1 ? ptx::cluster_rank() : 0;
+  const int rank = S::kCluster > 1 ? ptx::cluster_rank() : 0;
+#ifdef CACHALOT_FP8_PROBE
+  const long long probe_clock = clock64();
+  long long probe_time;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(probe_time));
+#endif
+  if constexpr (S::kEarly) {
+    ptx::let_dependents_start();
+    if (!params.known) ptx::wait_for_kernels_before();
+  }
   if (warp == 0) {
     S::Tiles::number_tiles(params, list, shared.tile_begin);
   } else if (warp == 1) {
     if (threadIdx.x % 32 == 0) {
       for (int i = 0; i < S::kStages; ++i) {
         ptx::barrier_init(ptx::shared_address(&shared.full[i]), 1 + S::kScalers);
-        ptx::barrier_init(ptx::shared_address(&shared.empty[i]), 4 * S::kMultipliers);
+        ptx::barrier_init(ptx::shared_address(&shared.empty[i]), 4 * S::kGroups * S::kSharers);
       }
       if (S::kDeep > 1) {
-        ptx::barrier_init(ptx::shared_address(&shared.all_exchanged),
-                          4 * S::kMultipliers * S::kDeep);
+        ptx::barrier_init(ptx::shared_address(&shared.all_exchanged), 4 * S::kGroups * S::kDeep);
       }
       ptx::fence_barrier_init();
     }
@@ -317,11 +450,18 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     }
   }
   __syncthreads();
-  if constexpr (S::kDeep > 1) ptx::cluster_sync();
-
+  if constexpr (S::kCluster > 1) ptx::cluster_sync();
   const int group = warp / 4;
-  if (group == S::kMultipliers) {
-    if constexpr (S::kMultipliers == 2) ptx::give_registers<40>();
+  if constexpr (S::kEarly) {
+    if (group == S::kGroups && warp % 4 == 0 && params.known) {
+      if (threadIdx.x % 32 == 0) prefetch_first<S>(shared, params, list, rank);
+      __syncwarp();
+    }
+    ptx::wait_for_kernels_before();
+  }
+
+  if (group == S::kGroups) {
+    if constexpr (S::kGroups > 1) ptx::give_registers<S::kLoaderRegisters>();
     if (warp % 4 == 0) {
       if (threadIdx.x % 32 == 0) load_tiles<S>(shared, params, list, rank);
     } else if (warp % 4 >= 2) {
@@ -329,8 +469,21 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     }
     __syncwarp();
   } else {
-    if constexpr (S::kMultipliers == 2) ptx::take_registers<232>();
+    if constexpr (S::kGroups > 1) ptx::take_registers<S::kRegisters>();
     multiply_and_store<S>(shared, params, list, rank, group, static_cast<int>(threadIdx.x % 128));
+  }
+#ifdef CACHALOT_FP8_PROBE
+  if (blockIdx.x == 0 && threadIdx.x == 0) {
+    long long now;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+    probe[0] = clock64() - probe_clock;
+    probe[1] = now - probe_time;
+  }
+#endif
+  // Nobody leaves while another block may still write here.
+  if constexpr (S::kSharers > 1) {
+    __syncwarp();
+    ptx::cluster_sync();
   }
 }
 

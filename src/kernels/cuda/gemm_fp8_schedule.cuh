@@ -52,6 +52,7 @@ struct Params {
   int split_blocks = 0;  // blocks of K of every product, where tiles may be cut; or 0
   int split_cost = 0;    // what cutting costs, in the time of blocks of K of a tile
   float4* partials = nullptr;
+  bool known = false;  // nothing here is written by kernels before: neither a list nor counts
   Problem near[kNearProblems];
 };
 
@@ -63,10 +64,13 @@ struct Item {
   int cut;         // index among the tiles that may be cut, or -1
 };
 
-// Tiles of kRows by kCols; the kDeep blocks of a cluster have one tile and each its part of K.
-template <int kRows, int kCols, int kDeep>
+// Tiles of kRows by kCols. The kDeep blocks of a cluster have one tile and each its part of K;
+// those of kAcross by kDown have neighbouring tiles, some of which may lie outside of C.
+template <int kRows, int kCols, int kDeep, int kAcross, int kDown>
 class Schedule {
  public:
+  static constexpr int kCluster = kDeep * kAcross * kDown;
+
   // Run by one warp: where each problem's tiles begin; begin[problems] is the number of all.
   static __device__ void number_tiles(const Params& params, const Problem* list, int* begin) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -92,8 +96,8 @@ class Schedule {
         group_(params.group),
         blocks_(params.split_blocks),
         rank_(rank) {
-    const int workers = static_cast<int>(gridDim.x) / kDeep;
-    const int worker = static_cast<int>(blockIdx.x) / kDeep;
+    const int workers = static_cast<int>(gridDim.x) / kCluster;
+    const int worker = static_cast<int>(blockIdx.x) / kCluster;
     const int tiles = begin[params.problems];
     const int last_round = tiles % workers;
     whole_ = tiles;
@@ -148,8 +152,12 @@ class Schedule {
  private:
   static constexpr int kLeastBlocks = 2;  // of a worker's share
 
-  static __device__ int tiles_down(const Problem& p) { return (p.rows() + kRows - 1) / kRows; }
-  static __device__ int tiles_right(const Problem& p) { return (p.n + kCols - 1) / kCols; }
+  static __device__ int tiles_down(const Problem& p) {
+    return (p.rows() + kRows * kDown - 1) / (kRows * kDown);
+  }
+  static __device__ int tiles_right(const Problem& p) {
+    return (p.n + kCols * kAcross - 1) / (kCols * kAcross);
+  }
   // Columns of tiles within groups of rows: what runs at one time is about square.
   __device__ void place(const Problem& p, int tile, Item& item) const {
     const int down = tiles_down(p), right = tiles_right(p);
@@ -157,8 +165,8 @@ class Schedule {
     const int first = tile / of_group * group_;
     const int high = min(group_, down - first);
     const int within = tile % of_group;
-    item.row = (first + within % high) * kRows;
-    item.col = within / high * kCols;
+    item.row = (first + within % high) * (kRows * kDown) + rank_ / kAcross % kDown * kRows;
+    item.col = within / high * (kCols * kAcross) + rank_ % kAcross * kCols;
   }
   __device__ int unit_of(int worker) const { return worker * each_ + min(worker, longer_); }
   __device__ int worker_of(int unit) const {

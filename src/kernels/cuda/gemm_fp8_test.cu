@@ -91,6 +91,7 @@ const Case kLargeCases[] = {
 
 class CudaGemmFp8Test : public Fp8ProductTest {
  protected:
+  int last_bad_ = 0;
   struct Ready {
     Operand a, b;
     Mat<float> c, before;  // `before`: the host's copy of what c held
@@ -156,6 +157,7 @@ class CudaGemmFp8Test : public Fp8ProductTest {
         }
       }
     }
+    last_bad_ = bad;
     EXPECT_EQ(bad, 0) << what << " " << text(c) << ": " << first;
     return worst;
   }
@@ -188,15 +190,17 @@ TEST_F(CudaGemmFp8Test, ThePlainKernelAgreesWithTheReference) {
 
 TEST_F(CudaGemmFp8Test, EveryKernelAgreesInEveryCase) {
   const auto kernels = fp8_kernels();
+  int failed = -1;
   for (int i = 0; i < static_cast<int>(kernels.size()); ++i) {
     double worst = 0;
     for (const int split_cost : {0, 1 << 20}) {
       for (const Case& c : kCases) {
         if (c.column_scales() && !kernels[i].column_scales) continue;
+        if (kernels[i].name[0] == '!' || failed == i) continue;  // measures, not products
         Ready r = ready(c, 3);
         gemm_fp8(ctx, {&r.gemm, 1}, {.kernel = i, .group = 2, .split_cost = split_cost});
         worst = std::max(worst, compare(r, c, cat(kernels[i].name, " split ", split_cost)));
-        if (HasFailure()) return;  // the first tells most
+        if (last_bad_ > 0) failed = i;  // the first tells most
       }
     }
     std::printf("kernel %-32s largest error / sum of magnitudes %.2e\n", kernels[i].name, worst);
@@ -209,11 +213,12 @@ TEST_F(CudaGemmFp8Test, ManyTilesAndPiecesAgree) {
     const Want want = plain(ready(c, 5).gemm);
     for (int i = 0; i < static_cast<int>(kernels.size()); ++i) {
       if (c.column_scales() != kernels[i].column_scales) continue;
+      if (kernels[i].name[0] == '!') continue;
       for (const int split_cost : {0, 1 << 20}) {
         Ready r = ready(c, 5);
         gemm_fp8(ctx, {&r.gemm, 1}, {.kernel = i, .split_cost = split_cost});
         compare(r, c, want, cat(kernels[i].name, " split ", split_cost));
-        if (HasFailure()) return;
+        if (last_bad_ > 0) continue;
         if (split_cost != 0 || c.accumulate) continue;
         const Mat<float> first = down(r.c);  // again: the same bits
         gemm_fp8(ctx, {&r.gemm, 1}, {.kernel = i, .split_cost = split_cost});
@@ -235,6 +240,7 @@ TEST_F(CudaGemmFp8Test, ListsOfExperts) {
     }
     for (int i = 0; i < static_cast<int>(fp8_kernels().size()); ++i) {
       if (weights && !fp8_kernels()[i].column_scales) continue;
+      if (fp8_kernels()[i].name[0] == '!') continue;
       std::vector<Ready> all;
       std::vector<Fp8Gemm> list;
       for (const Case& c : cases) {
@@ -244,7 +250,7 @@ TEST_F(CudaGemmFp8Test, ListsOfExperts) {
       gemm_fp8(ctx, list, {.kernel = i});
       for (std::size_t j = 0; j < all.size(); ++j) {
         compare(all[j], cases[j], cat(fp8_kernels()[i].name, " expert ", j));
-        if (HasFailure()) return;
+        if (last_bad_ > 0) break;
       }
     }
   }

@@ -177,6 +177,13 @@ __device__ __forceinline__ void tma_load_multicast_5d(std::uint32_t to, const CU
       "l"(map), "r"(barrier), "h"(blocks), "r"(x), "r"(y), "r"(z), "r"(u), "r"(v)
       : "memory");
 }
+// Into the L2 cache alone.
+__device__ __forceinline__ void tma_prefetch_5d(const CUtensorMap* map, int x, int y, int z, int u,
+                                                int v) {
+  asm volatile("cp.async.bulk.prefetch.tensor.5d.L2.global [%0, {%1, %2, %3, %4, %5}];" ::"l"(map),
+               "r"(x), "r"(y), "r"(z), "r"(u), "r"(v)
+               : "memory");
+}
 // Plain bytes: addresses and size are multiples of 16.
 __device__ __forceinline__ void bulk_load(std::uint32_t to, const void* from, std::uint32_t barrier,
                                           int bytes) {
@@ -227,6 +234,16 @@ __device__ __forceinline__ void copies_arrive(std::uint32_t barrier) {
 }
 
 // ---- blocks, warps, registers ----
+
+// In a kernel launched with cudaLaunchAttributeProgrammaticStreamSerialization, which may start
+// before those before it in the stream are done: until they are, and what they wrote is seen.
+__device__ __forceinline__ void wait_for_kernels_before() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+// Once all blocks have said so, such a kernel after this one may start.
+__device__ __forceinline__ void let_dependents_start() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
 
 __device__ __forceinline__ int cluster_rank() {
   std::uint32_t rank;

@@ -50,6 +50,9 @@ inline constexpr std::uint64_t kStep32Bytes = 32 >> 4;
 #define CACHALOT_R32_63                                                              \
   "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
   "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define CACHALOT_R64_95                                                              \
+  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
+  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
 #define CACHALOT_R64_127                                                                 \
   "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "     \
   "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "     \
@@ -74,6 +77,16 @@ __device__ __forceinline__ void wgmma_e4m3(float (&d)[64], std::uint64_t a, std:
       "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {" CACHALOT_R0_31 ", " CACHALOT_R32_63
       "}, %64, %65, p, 1, 1;\n}"
       : CACHALOT_D64(d, 0)
+      : "l"(a), "l"(b), "r"(static_cast<int>(keep)));
+}
+
+__device__ __forceinline__ void wgmma_e4m3(float (&d)[96], std::uint64_t a, std::uint64_t b,
+                                           bool keep) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n192k32.f32.e4m3.e4m3 {" CACHALOT_R0_31 ", " CACHALOT_R32_63
+      ", " CACHALOT_R64_95 "}, %96, %97, p, 1, 1;\n}"
+      : CACHALOT_D64(d, 0), CACHALOT_D32(d, 64)
       : "l"(a), "l"(b), "r"(static_cast<int>(keep)));
 }
 
@@ -116,6 +129,7 @@ __device__ __forceinline__ void wgmma_bf16(float (&d)[128], std::uint64_t a, std
 #undef CACHALOT_D64
 #undef CACHALOT_R0_31
 #undef CACHALOT_R32_63
+#undef CACHALOT_R64_95
 #undef CACHALOT_R64_127
 
 }  // namespace cachalot::cuda::ptx
