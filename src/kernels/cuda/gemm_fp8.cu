@@ -25,9 +25,11 @@ bool has_column_scales(const Fp8Gemm& g) {
 struct Kernel {
   Fp8KernelFacts facts;
   int rows, cols;  // of a tile
-  int deep;        // blocks that divide K
-  // Microseconds of a multiprocessor, measured: a block of K of a tile; a tile beside that.
-  double block_time, tile_time;
+  Form form;
+  int box_rows;  // of A, that one copy loads
+  // Microseconds of a multiprocessor, measured: a block of K of a tile; a tile beside that, and
+  // what float results take beside bf16 ones.
+  double block_time, tile_time, float_time;
   void (*launch)(const Context&, const Params&, int blocks);
 };
 
@@ -43,33 +45,67 @@ void launch(const Context& ctx, const Params& params, int blocks) {
   config.stream = stream_of(ctx);
   cudaLaunchAttribute cluster{};
   cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = S::kDeep;
+  cluster.val.clusterDim.x = S::kCluster;
   cluster.val.clusterDim.y = 1;
   cluster.val.clusterDim.z = 1;
   config.attrs = &cluster;
-  config.numAttrs = S::kDeep > 1 ? 1 : 0;
+  config.numAttrs = S::kCluster > 1 ? 1 : 0;
   check(cudaLaunchKernelEx(&config, kernel, params), "gemm_fp8");
   check_launch("gemm_fp8");
 }
 
-template <class S>
-constexpr Kernel kernel(const char* name, double block_time, double tile_time) {
-  return {{name, S::kColumnScales}, S::kRows, S::kCols, S::kDeep, block_time, tile_time, launch<S>};
+template <Form F>
+constexpr Kernel kernel(const char* name, double block_time, double tile_time,
+                        double float_time = 0) {
+  using S = Shape<F>;
+  return {{name, S::kColumnScales},
+          S::kRows,
+          S::kCols,
+          F,
+          S::kBoxA,
+          block_time,
+          tile_time,
+          float_time,
+          launch<S>};
 }
 
+// Of 256 rows with a neighbour that shares A, a block of 128 columns reads half as much of the L2
+// cache as of 128 by 128, which is what binds these; 192 rows fill the last round of some shapes.
+// Tried beside them on an H200 and slower: 128 by 192, B shared by blocks below each other,
+// warpgroups in turns, a block that starts while the kernel before it still runs.
 constexpr Kernel kKernels[] = {
-    kernel<Shape<64, 64, 10, false>>("64x64", 0.17, 0.5),
-    kernel<Shape<64, 64, 10, false, 2>>("64x64 deep 2", 0.17, 1.2),
-    kernel<Shape<64, 128, 8, false>>("64x128", 0.25, 0.7),
-    kernel<Shape<128, 128, 4, false, 1, true>>("128x128", 0.42, 0.4),
-    kernel<Shape<64, 128, 8, true>>("64x128 columns", 0.30, 0.7),
-    kernel<Shape<128, 128, 4, true, 1, true>>("128x128 columns", 0.52, 0.4),
+    kernel<Form{.cols = 64, .stages = 10}>("64x64", 0.17, 0.5),
+    kernel<Form{.cols = 64, .stages = 10, .deep = 2}>("64x64 deep 2", 0.17, 1.2),
+    kernel<Form{.cols = 128, .stages = 8}>("64x128", 0.25, 0.7),
+    kernel<Form{.groups = 2, .cols = 128, .stages = 4, .staged = 4}>("128x128", 0.43, 1.3),
+    kernel<Form{.groups = 2, .parts = 2, .cols = 128, .stages = 3, .staged = 4}>("256x128", 0.83,
+                                                                                 2.0, 1.0),
+    kernel<Form{.groups = 2, .parts = 2, .cols = 128, .stages = 3, .across = 2, .staged = 4}>(
+        "256x128 across", 0.77, 2.3, 1.0),
+    kernel<Form{.groups = 3, .cols = 128, .stages = 4, .across = 2, .staged = 2}>("192x128 across",
+                                                                                  0.57, 1.6, 0.8),
+    kernel<Form{.cols = 128, .stages = 8, .column_scales = true}>("64x128 columns", 0.30, 0.7),
+    kernel<Form{.groups = 2, .cols = 128, .stages = 4, .column_scales = true, .staged = 4}>(
+        "128x128 columns", 0.52, 1.3),
+    kernel<Form{.groups = 2,
+                .parts = 2,
+                .cols = 128,
+                .stages = 3,
+                .column_scales = true,
+                .across = 2,
+                .staged = 4}>("256x128 across columns", 0.93, 2.3, 1.0),
 };
 constexpr auto kFacts = [] {
   std::array<Fp8KernelFacts, std::size(kKernels)> facts{};
   for (std::size_t i = 0; i < facts.size(); ++i) facts[i] = kKernels[i].facts;
   return facts;
 }();
+
+// Blocks that work together, and how many such tiles a product has.
+int cluster_of(const Kernel& k) { return k.form.deep * k.form.across; }
+int tiles_of(const Kernel& k, int m, int n) {
+  return ceil_div(m, k.rows) * ceil_div(n, k.cols * k.form.across);
+}
 
 struct Plan {
   const Kernel* kernel = nullptr;
@@ -94,9 +130,9 @@ Plan choose(std::span<const Fp8Gemm> problems, bool counted, int processors) {
     double work = 0, longest = 0;  // of multiprocessors
     std::int64_t tiles = 0;
     for (const Fp8Gemm& g : problems) {
-      const std::int64_t some =
-          std::int64_t{ceil_div(g.m(), k.rows)} * ceil_div(g.n(), k.cols) * k.deep;
-      const double each = ceil_div(ceil_div(g.k(), kBlockK), k.deep) * k.block_time + k.tile_time;
+      const std::int64_t some = std::int64_t{tiles_of(k, g.m(), g.n())} * cluster_of(k);
+      const double each = ceil_div(ceil_div(g.k(), kBlockK), k.form.deep) * k.block_time +
+                          k.tile_time + (g.c_bf16.empty() ? k.float_time : 0);
       tiles += some;
       work += static_cast<double>(some) * each;
       longest = std::max(longest, each);
@@ -107,7 +143,7 @@ Plan choose(std::span<const Fp8Gemm> problems, bool counted, int processors) {
     const double whole = std::max(busy, moving) + 0.2 * std::min(busy, moving);
     // Pieces are written, read and waited for.
     const double pieces = 4 + 11.0 / (128 * 128) * k.rows * k.cols;
-    const double cut = one_k && k.deep == 1
+    const double cut = one_k && k.form.deep == 1
                            ? std::max(even, moving) + 0.2 * std::min(even, moving) + pieces
                            : 1e300;
     if (std::min(whole, cut) < best.time) best = {&k, cut < whole, std::min(whole, cut)};
@@ -221,7 +257,7 @@ Problem problem_of(const Fp8Gemm& g, const Rows& a, const Rows& b, const Kernel&
   Problem p;
   if (g.k() > 0) {
     constexpr auto kBytes = CU_TENSOR_MAP_DATA_TYPE_UINT8;
-    p.a = map_matrix({a.codes, a.rows, a.k, a.stride}, kBytes, kernel.rows, kBlockK);
+    p.a = map_matrix({a.codes, a.rows, a.k, a.stride}, kBytes, kernel.box_rows, kBlockK);
     p.b = map_interleaved_codes({b.codes, b.rows, b.k, b.stride}, kernel.cols);
   }
   p.scale_a = scales_of(g.a, g.trans_a);
@@ -251,13 +287,11 @@ Problem problem_of(const Fp8Gemm& g, const Rows& a, const Rows& b, const Kernel&
 
 // ---- launches ----
 
-int tiles_of(const Kernel& k, int m, int n) { return ceil_div(m, k.rows) * ceil_div(n, k.cols); }
-
 void run(const Context& ctx, const Kernel& kernel, std::span<const Problem> problems,
          const Fp8Choice& choice, bool cut) {
   Params params;
   params.problems = static_cast<int>(problems.size());
-  params.group = choice.group > 0 ? choice.group : 16;
+  params.group = choice.group > 0 ? choice.group : 16 * 128 / std::max(128, kernel.rows);
   params.split_cost = choice.split_cost >= 0 ? choice.split_cost : 0;
   params.split_blocks = cut ? ceil_div(problems[0].k, kBlockK) : 0;
   int tiles = 0;
@@ -266,16 +300,17 @@ void run(const Context& ctx, const Kernel& kernel, std::span<const Problem> prob
     if (p.k != problems[0].k || p.count != nullptr) params.split_blocks = 0;
   }
   int blocks = device_of(ctx).processors();
-  if (kernel.deep > 1) {
+  blocks -= blocks % cluster_of(kernel);
+  if (kernel.form.deep > 1) {
     params.split_blocks = 0;
-    blocks = tiles * kernel.deep;  // a cluster for each tile
+    blocks = tiles * kernel.form.deep;  // a cluster for each tile
   } else if (params.split_blocks > 1) {
     // Two pieces for each worker.
     const auto bytes = std::size_t{2} * static_cast<std::size_t>(blocks) *
                        static_cast<std::size_t>(kernel.rows * kernel.cols) * sizeof(float);
     params.partials = static_cast<float4*>(device_of(ctx).scratch(kScratchSums, bytes));
   } else {
-    blocks = std::min(blocks, tiles);
+    blocks = std::min(blocks, tiles * cluster_of(kernel));
   }
   if (problems.size() <= kNearProblems) {
     std::copy(problems.begin(), problems.end(), params.near);
@@ -329,7 +364,20 @@ void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> all, const Fp8Choice&
 }
 
 void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems) {
-  gemm_fp8(ctx, problems, Fp8Choice{});
+  // Scales per column cost a multiplication for each sum: where there is work enough for two
+  // launches, those without them go by themselves.
+  constexpr double kLaunchFlops = 2e11;
+  std::vector<Fp8Gemm> sorted[2];
+  double flops[2] = {0, 0};
+  for (const Fp8Gemm& g : problems) {
+    sorted[has_column_scales(g) ? 1 : 0].push_back(g);
+    flops[has_column_scales(g) ? 1 : 0] += 2.0 * g.m() * g.n() * g.k();
+  }
+  if (std::min(flops[0], flops[1]) < kLaunchFlops) {
+    gemm_fp8(ctx, problems, Fp8Choice{});
+    return;
+  }
+  for (const std::vector<Fp8Gemm>& some : sorted) gemm_fp8(ctx, some, Fp8Choice{});
 }
 
 void gemm_fp8_masked(const Context& ctx, std::span<const Fp8Gemm> problems,

@@ -1,11 +1,11 @@
 // The product of block-scaled codes on Hopper's tensor cores.
 //
-// A block has one warpgroup that loads and one or two that multiply, 64 rows each. Loading: one
-// thread has the copy engine fill the next free stage of shared memory (a tile of A and one of B,
-// 128 codes of K), two warps copy the scales of these rows beside it. Multiplying: the tensor cores
-// sum the products of one block of K into fresh registers (their sums keep about 14 bits: no longer
-// run is theirs), which are then added to float sums, times the scales, while they multiply the
-// next block.
+// A block has one warpgroup that loads and one to three that multiply, 64 rows each or twice 64.
+// Loading: one thread has the copy engine fill the next free stage of shared memory (a tile of A
+// and one of B, 128 codes of K), two warps copy the scales of these rows beside it. Multiplying:
+// the tensor cores sum the products of one block of K into fresh registers (their sums keep about
+// 14 bits: no longer run is theirs), which are then added to float sums, times the scales, while
+// they multiply the next block.
 //
 // What bounds it, measured on an H200: without the sums the tensor cores run at 94% of their clock
 // for it; each instruction of the sums that writes a register takes one of theirs (so the loop
@@ -30,6 +30,7 @@ template <class S>
 __device__ void load_tiles(typename S::Shared& shared, const Params& params, const Problem* list,
                            int rank) {
   using ptx::shared_address;
+  constexpr std::uint16_t kAllBlocks = (1 << S::kAcross) - 1;
   typename S::Tiles tiles(params, list, shared.tile_begin, rank);
   Ring<S::kStages> ring;
   Item item, after;
@@ -44,11 +45,17 @@ __device__ void load_tiles(typename S::Shared& shared, const Params& params, con
     for (int block = item.begin; block < item.end; ++block) {
       const std::uint32_t full = shared_address(&shared.full[ring.stage]);
       const std::uint32_t a = shared_address(shared.tiles[ring.stage]);
+      const std::uint32_t b = a + S::kBytesA;
       const int k = block * kBlockK;
       ptx::barrier_wait(shared_address(&shared.empty[ring.stage]), ring.phase ^ 1);
       ptx::barrier_arrive_expect(full, S::kStageBytes);
-      ptx::tma_load(a, &p.a, full, k, item.row);
-      ptx::tma_load_5d(a + S::kBytesA, &p.b, full, k, 0, 0, 0, item.col / 16);
+      if constexpr (S::kAcross > 1) {
+        ptx::tma_load_multicast(a + rank * (S::kBoxA * kBlockK), &p.a, full, kAllBlocks, k,
+                                item.row + rank * S::kBoxA);
+      } else {
+        ptx::tma_load(a, &p.a, full, k, item.row);
+      }
+      ptx::tma_load_5d(b, &p.b, full, k, 0, 0, 0, item.col / 16);
       ring.advance();
     }
     item = after;
@@ -67,22 +74,23 @@ __device__ void load_scales(typename S::Shared& shared, const Params& params, co
   for (Item item; tiles.next(item);) {
     const Problem& p = list[item.problem];
     const int rows = p.rows();
-    const float* a[kEachA];
-    const float* b[kEachB];
+    const float* a = p.scale_a.data + item.begin * p.scale_a.by_block;
+    const float* b = p.scale_b.data + item.begin * p.scale_b.by_block;
+    std::uint32_t at_a[kEachA], at_b[kEachB];
     bool has_a[kEachA], has_b[kEachB];
 #pragma unroll
     for (int i = 0; i < kEachA; ++i) {
       const int row = item.row + thread + S::kScalers * i;
       has_a[i] = row < rows;
-      a[i] = p.scale_a.data + item.begin * p.scale_a.by_block +
-             (has_a[i] ? (row >> p.scale_a.shift) * p.scale_a.by_row : 0);
+      at_a[i] =
+          has_a[i] ? static_cast<std::uint32_t>((row >> p.scale_a.shift) * p.scale_a.by_row) : 0;
     }
 #pragma unroll
     for (int i = 0; i < kEachB; ++i) {
       const int col = item.col + (S::kColumnScales ? thread + S::kScalers * i : 0);
       has_b[i] = col < p.n;
-      b[i] = p.scale_b.data + item.begin * p.scale_b.by_block +
-             (has_b[i] ? (col >> p.scale_b.shift) * p.scale_b.by_row : 0);
+      at_b[i] =
+          has_b[i] ? static_cast<std::uint32_t>((col >> p.scale_b.shift) * p.scale_b.by_row) : 0;
     }
     const std::int64_t step_a = p.scale_a.by_block, step_b = p.scale_b.by_block;
     for (int block = item.begin; block < item.end; ++block) {
@@ -90,19 +98,19 @@ __device__ void load_scales(typename S::Shared& shared, const Params& params, co
 #pragma unroll
       for (int i = 0; i < kEachA; ++i) {
         ptx::copy_float_async(shared_address(&shared.scale_a[ring.stage][thread + S::kScalers * i]),
-                              a[i], has_a[i]);
-        a[i] += step_a;
+                              a + at_a[i], has_a[i]);
       }
 #pragma unroll
       for (int i = 0; i < kEachB; ++i) {
         if (S::kColumnScales || thread == 0) {
           ptx::copy_float_async(
-              shared_address(&shared.scale_b[ring.stage][thread + S::kScalers * i]), b[i],
+              shared_address(&shared.scale_b[ring.stage][thread + S::kScalers * i]), b + at_b[i],
               has_b[i]);
         }
-        b[i] += step_b;
       }
       ptx::copies_arrive(shared_address(&shared.full[ring.stage]));
+      a += step_a;
+      b += step_b;
       ring.advance();
     }
   }
@@ -167,17 +175,23 @@ struct Stages {
   __device__ void wait(const Ring<S::kStages>& ring) const {
     ptx::barrier_wait(ptx::shared_address(&shared.full[ring.stage]), ring.phase);
   }
+  // To all blocks that load into this one.
   __device__ void release(const Ring<S::kStages>& ring) const {
     const std::uint32_t empty = ptx::shared_address(&shared.empty[ring.stage]);
-    if (lane == 0) ptx::barrier_arrive(empty);
+    if constexpr (S::kAcross == 1) {
+      if (lane == 0) ptx::barrier_arrive(empty);
+    } else {
+      if (lane < S::kAcross) ptx::barrier_arrive_at(empty, lane);
+    }
   }
   // Descriptors: those of the first stage, moved on. One lane's, so that the compiler keeps them in
   // registers of the warp: what writes the threads' registers takes turns with the tensor cores.
   __device__ std::uint64_t a(int stage) const { return first_a + moved(stage); }
   __device__ std::uint64_t b(int stage) const { return first_b + moved(stage); }
-  // Of this thread's rows; times that of B where it is one for all columns.
-  __device__ float2 scales(int stage) const {
-    float2 s = make_float2(shared.scale_a[stage][row], shared.scale_a[stage][row + 8]);
+  // Of this thread's rows of a part; times that of B where it is one for all columns.
+  __device__ float2 scales(int stage, int part = 0) const {
+    float2 s = make_float2(shared.scale_a[stage][row + 64 * part],
+                           shared.scale_a[stage][row + 64 * part + 8]);
     if constexpr (!S::kColumnScales) {
       const float b = shared.scale_b[stage][0];
       s.x *= b;
@@ -195,11 +209,16 @@ struct Stages {
   }
 };
 
-// sum += the products of the next `blocks` blocks of K.
-template <class S>
-__device__ __forceinline__ void multiply_blocks(const Stages<S>& stages, Ring<S::kStages>& ring,
-                                                float (&sum)[S::kSums], int blocks) {
-  if (blocks == 0) return;
+// sum += the products of the next `blocks` blocks of K, each multiplied while the one before it is
+// added.
+template <class S, class F>
+__device__ __forceinline__ void multiply_ahead(const Stages<S>& stages, Ring<S::kStages>& ring,
+                                               float (&sum)[S::kSums], int blocks,
+                                               const F& meanwhile) {
+  if (blocks == 0) {
+    meanwhile();
+    return;
+  }
   float even[S::kSums], odd[S::kSums];
   Ring<S::kStages> ahead = ring;
   const auto issue = [&](float(&product)[S::kSums]) {
@@ -220,6 +239,7 @@ __device__ __forceinline__ void multiply_blocks(const Stages<S>& stages, Ring<S:
   constexpr std::integral_constant<int, 0> kNone;
   constexpr std::integral_constant<int, 1> kOne;
   issue(even);
+  meanwhile();
   int left = blocks;
   for (; left > 2; left -= 2) {
     issue(odd);
@@ -236,48 +256,88 @@ __device__ __forceinline__ void multiply_blocks(const Stages<S>& stages, Ring<S:
   }
 }
 
+// The same with one set of products: while a warpgroup adds, the others multiply.
+template <class S, class F>
+__device__ __forceinline__ void multiply_between(const Stages<S>& stages, Ring<S::kStages>& ring,
+                                                 float (&sum)[S::kParts][S::kSums], int blocks,
+                                                 const F& meanwhile) {
+  if (blocks == 0) meanwhile();
+  for (int block = 0; block < blocks; ++block) {
+    stages.wait(ring);
+#pragma unroll
+    for (int part = 0; part < S::kParts; ++part) {
+      float product[S::kSums];
+      multiply(product, stages.a(ring.stage) + part * (64 * kBlockK >> 4), stages.b(ring.stage));
+      if (part == 0 && block == 0) meanwhile();
+      const float2 scales = stages.scales(ring.stage, part);
+      ptx::wgmma_wait<0>();
+      ptx::hold_registers(product);
+      if (!S::kColumnScales && part == S::kParts - 1) stages.release(ring);
+      stages.add(sum[part], product, scales, ring.stage);
+    }
+    if (S::kColumnScales) stages.release(ring);
+    ring.advance();
+  }
+}
+
 template <class S>
 __device__ void multiply_and_store(typename S::Shared& shared, const Params& params,
                                    const Problem* list, int rank, int group, int thread) {
   const int lane = thread % 32;
-  const int row = 64 * group + 16 * (thread / 32) + lane / 4;
+  const int row = 64 * S::kParts * group + 16 * (thread / 32) + lane / 4;
   const std::uint32_t tile = ptx::shared_address(shared.tiles[0]);
   const Stages<S> stages{shared,
                          group,
                          row,
                          lane,
-                         ptx::k_major_tile(uniform(tile + group * (64 * kBlockK))),
+                         ptx::k_major_tile(uniform(tile + group * (S::kParts * 64 * kBlockK))),
                          ptx::k_major_tile(uniform(tile + S::kBytesA))};
   typename S::Tiles tiles(params, list, shared.tile_begin, rank);
   Ring<S::kStages> ring;
-  for (Item item; tiles.next(item);) {
-    float sum[S::kSums];
-    clear(sum);
+  Item item, after;
+  bool more = tiles.next(item);
+  for (; more; item = after) {
+    float sum[S::kParts][S::kSums];
+#pragma unroll
+    for (int part = 0; part < S::kParts; ++part) clear(sum[part]);
     const int blocks = uniform(item.end - item.begin);
-    multiply_blocks<S>(stages, ring, sum, blocks);
+    const auto meanwhile = [&] { more = tiles.next(after); };
+    if constexpr (S::kAhead) {
+      multiply_ahead<S>(stages, ring, sum[0], blocks, meanwhile);
+    } else {
+      multiply_between<S>(stages, ring, sum, blocks, meanwhile);
+    }
     if (S::kDeep == 1 && item.cut >= 0 &&
-        !combine<S>(tiles, params.partials, item, shared, group, thread, sum)) {
+        !combine<S>(tiles, params.partials, item, shared, rank, group, thread, sum)) {
       continue;
     }
     const Problem& p = list[item.problem];
     const Output out = output_of(p, item, S::kRows, S::kCols);
-    if constexpr (S::kStaged) {
+    if constexpr (S::kStagedBoxes > 0) {
       // The map ends where the problem does; where fewer rows count, it does not know.
       if (p.mapped && (out.rows == p.m || out.whole)) {
-        stage_out<S>(shared.staged[group], p, out, sum, item, group, thread);
+        if (out.c_bf16 != nullptr) {
+          stage_out<S, true>(shared.staged[group], p, out, sum, item, group, thread);
+        } else {
+          stage_out<S, false>(shared.staged[group], p, out, sum, item, group, thread);
+        }
         continue;
       }
     }
+    const int col = item.col + lane % 4 * 4;
     if constexpr (S::kDeep > 1) {
       float mine[S::kSums / S::kDeep];
-      exchange<S>(shared, rank, group, thread, sum, mine);
-      store(out, mine, item.row + row, item.col + rank * (S::kCols / S::kDeep) + lane % 4 * 4);
+      exchange<S>(shared, rank, group, thread, sum[0], mine);
+      store(out, mine, item.row + row, col + rank * (S::kCols / S::kDeep));
       return;  // a cluster has one tile
     } else {
-      store(out, sum, item.row + row, item.col + lane % 4 * 4);
+#pragma unroll
+      for (int part = 0; part < S::kParts; ++part) {
+        store(out, sum[part], item.row + row + 64 * part, col);
+      }
     }
   }
-  if (S::kStaged && thread == 0) ptx::tma_store_wait();
+  if (S::kStagedBoxes > 0 && thread == 0) ptx::tma_store_wait();
 }
 
 template <class S>
@@ -288,18 +348,17 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   auto& shared = *reinterpret_cast<typename S::Shared*>(memory + (beyond == 0 ? 0 : 1024 - beyond));
   const Problem* const list = params.list != nullptr ? params.list : params.near;
   const int warp = uniform(static_cast<int>(threadIdx.x / 32));
-  const int rank = S::kDeep > 1 ? ptx::cluster_rank() : 0;
+  const int rank = S::kCluster > 1 ? ptx::cluster_rank() : 0;
   if (warp == 0) {
     S::Tiles::number_tiles(params, list, shared.tile_begin);
   } else if (warp == 1) {
     if (threadIdx.x % 32 == 0) {
       for (int i = 0; i < S::kStages; ++i) {
         ptx::barrier_init(ptx::shared_address(&shared.full[i]), 1 + S::kScalers);
-        ptx::barrier_init(ptx::shared_address(&shared.empty[i]), 4 * S::kMultipliers);
+        ptx::barrier_init(ptx::shared_address(&shared.empty[i]), 4 * S::kGroups * S::kAcross);
       }
       if (S::kDeep > 1) {
-        ptx::barrier_init(ptx::shared_address(&shared.all_exchanged),
-                          4 * S::kMultipliers * S::kDeep);
+        ptx::barrier_init(ptx::shared_address(&shared.all_exchanged), 4 * S::kGroups * S::kDeep);
       }
       ptx::fence_barrier_init();
     }
@@ -317,11 +376,10 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     }
   }
   __syncthreads();
-  if constexpr (S::kDeep > 1) ptx::cluster_sync();
-
+  if constexpr (S::kCluster > 1) ptx::cluster_sync();
   const int group = warp / 4;
-  if (group == S::kMultipliers) {
-    if constexpr (S::kMultipliers == 2) ptx::give_registers<40>();
+  if (group == S::kGroups) {
+    if constexpr (S::kGroups > 1) ptx::give_registers<S::kLoaderRegisters>();
     if (warp % 4 == 0) {
       if (threadIdx.x % 32 == 0) load_tiles<S>(shared, params, list, rank);
     } else if (warp % 4 >= 2) {
@@ -329,8 +387,13 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     }
     __syncwarp();
   } else {
-    if constexpr (S::kMultipliers == 2) ptx::take_registers<232>();
+    if constexpr (S::kGroups > 1) ptx::take_registers<S::kRegisters>();
     multiply_and_store<S>(shared, params, list, rank, group, static_cast<int>(threadIdx.x % 128));
+  }
+  // Nobody leaves while another block may still write here.
+  if constexpr (S::kAcross > 1) {
+    __syncwarp();
+    ptx::cluster_sync();
   }
 }
 

@@ -63,10 +63,13 @@ struct Item {
   int cut;         // index among the tiles that may be cut, or -1
 };
 
-// Tiles of kRows by kCols; the kDeep blocks of a cluster have one tile and each its part of K.
-template <int kRows, int kCols, int kDeep>
+// Tiles of kRows by kCols. The kDeep blocks of a cluster have one tile and each its part of K;
+// kAcross blocks have tiles side by side, the last of which may lie outside of C.
+template <int kRows, int kCols, int kDeep, int kAcross>
 class Schedule {
  public:
+  static constexpr int kCluster = kDeep * kAcross;
+
   // Run by one warp: where each problem's tiles begin; begin[problems] is the number of all.
   static __device__ void number_tiles(const Params& params, const Problem* list, int* begin) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -92,8 +95,8 @@ class Schedule {
         group_(params.group),
         blocks_(params.split_blocks),
         rank_(rank) {
-    const int workers = static_cast<int>(gridDim.x) / kDeep;
-    const int worker = static_cast<int>(blockIdx.x) / kDeep;
+    const int workers = static_cast<int>(gridDim.x) / kCluster;
+    const int worker = static_cast<int>(blockIdx.x) / kCluster;
     const int tiles = begin[params.problems];
     const int last_round = tiles % workers;
     whole_ = tiles;
@@ -149,7 +152,9 @@ class Schedule {
   static constexpr int kLeastBlocks = 2;  // of a worker's share
 
   static __device__ int tiles_down(const Problem& p) { return (p.rows() + kRows - 1) / kRows; }
-  static __device__ int tiles_right(const Problem& p) { return (p.n + kCols - 1) / kCols; }
+  static __device__ int tiles_right(const Problem& p) {
+    return (p.n + kCols * kAcross - 1) / (kCols * kAcross);
+  }
   // Columns of tiles within groups of rows: what runs at one time is about square.
   __device__ void place(const Problem& p, int tile, Item& item) const {
     const int down = tiles_down(p), right = tiles_right(p);
@@ -158,7 +163,7 @@ class Schedule {
     const int high = min(group_, down - first);
     const int within = tile % of_group;
     item.row = (first + within % high) * kRows;
-    item.col = within / high * kCols;
+    item.col = within / high * (kCols * kAcross) + rank_ % kAcross * kCols;
   }
   __device__ int unit_of(int worker) const { return worker * each_ + min(worker, longer_); }
   __device__ int worker_of(int unit) const {

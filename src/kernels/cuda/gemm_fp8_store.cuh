@@ -149,24 +149,30 @@ __device__ __forceinline__ void clear(float (&sum)[kSums]) {
 // the sum of all, in the order of K.
 template <class S>
 __device__ bool combine(const typename S::Tiles& tiles, float4* partials, const Item& item,
-                        typename S::Shared& shared, int group, int thread, float (&sum)[S::kSums]) {
+                        typename S::Shared& shared, int rank, int group, int thread,
+                        float (&sum)[S::kParts][S::kSums]) {
   const int first = tiles.first_worker(item.cut), last = tiles.last_worker(item.cut);
   if (first == last) return true;
   constexpr int kVectors = S::kSums / 4;
   const auto piece = [&](int worker) {
-    const int slot = tiles.slot(worker, item.cut);
-    return partials + static_cast<std::int64_t>(slot * S::kMultipliers + group) * (kVectors * 128) +
+    const int slot = tiles.slot(worker, item.cut) * S::kCluster + rank;
+    return partials +
+           static_cast<std::int64_t>(slot * S::kGroups + group) * (S::kParts * kVectors * 128) +
            thread;
   };
-  float4* const mine = piece(static_cast<int>(blockIdx.x));
+  float4* const mine = piece(static_cast<int>(blockIdx.x) / S::kCluster);
 #pragma unroll
-  for (int i = 0; i < kVectors; ++i) {
-    __stcg(mine + i * 128, make_float4(sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]));
+  for (int part = 0; part < S::kParts; ++part) {
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      const float* v = &sum[part][4 * i];
+      __stcg(mine + (part * kVectors + i) * 128, make_float4(v[0], v[1], v[2], v[3]));
+    }
   }
   __threadfence();
   ptx::named_sync(1 + group, 128);
   if (thread == 0) {
-    unsigned int* const counter = &counters[item.cut * S::kMultipliers + group];
+    unsigned int* const counter = &counters[(item.cut * S::kCluster + rank) * S::kGroups + group];
     const unsigned int before = atomicAdd(counter, 1u);
     shared.arrived[group] = static_cast<int>(before);
     if (static_cast<int>(before) == last - first) *counter = 0;
@@ -174,16 +180,19 @@ __device__ bool combine(const typename S::Tiles& tiles, float4* partials, const 
   ptx::named_sync(1 + group, 128);
   if (shared.arrived[group] != last - first) return false;
   __threadfence();
-  clear(sum);
-  for (int worker = first; worker <= last; ++worker) {
-    const float4* const from = piece(worker);
 #pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      const float4 v = __ldcg(from + i * 128);
-      sum[4 * i] += v.x;
-      sum[4 * i + 1] += v.y;
-      sum[4 * i + 2] += v.z;
-      sum[4 * i + 3] += v.w;
+  for (int part = 0; part < S::kParts; ++part) {
+    clear(sum[part]);
+    for (int worker = first; worker <= last; ++worker) {
+      const float4* const from = piece(worker) + part * kVectors * 128;
+#pragma unroll
+      for (int i = 0; i < kVectors; ++i) {
+        const float4 v = __ldcg(from + i * 128);
+        sum[part][4 * i] += v.x;
+        sum[part][4 * i + 1] += v.y;
+        sum[part][4 * i + 2] += v.z;
+        sum[part][4 * i + 3] += v.w;
+      }
     }
   }
   return true;
@@ -196,9 +205,7 @@ __device__ __forceinline__ void exchange(typename S::Shared& shared, int rank, i
                                          int thread, const float (&sum)[S::kSums],
                                          float (&mine)[S::kSums / S::kDeep]) {
   constexpr int kVectors = S::kSums / S::kDeep / 4;
-  const auto slot = [&](int from, int i) {
-    return ((from * S::kMultipliers) + group) * kVectors + i;
-  };
+  const auto slot = [&](int from, int i) { return ((from * S::kGroups) + group) * kVectors + i; };
 #pragma unroll
   for (int to = 0; to < S::kDeep; ++to) {
 #pragma unroll
@@ -227,50 +234,66 @@ __device__ __forceinline__ void exchange(typename S::Shared& shared, int rank, i
   }
 }
 
-// Hands a warpgroup's sums to the copy engine.
-template <class S>
+// Hands a warpgroup's sums to the copy engine, as many boxes at a time as there is room for. kHalf:
+// as bf16.
+template <class S, bool kHalf>
 __device__ __forceinline__ void stage_out(std::uint8_t* staged, const Problem& p, const Output& out,
-                                          const float (&sum)[S::kSums], const Item& item, int group,
-                                          int thread) {
-  constexpr int kBoxBytes = 64 * 128;
+                                          const float (&sum)[S::kParts][S::kSums], const Item& item,
+                                          int group, int thread) {
+  constexpr int kBoxBytes = 64 * 128, kWide = kHalf ? 64 : 32;  // columns of a box
+  constexpr int kBoxes = S::kCols / kWide;                      // of a part
+  constexpr int kRoom = S::kStagedBoxes;
   const int lane = thread % 32, quad = lane % 4;
   const int row = 16 * (thread / 32) + lane / 4;  // and 8 below: the same modulo 8
-  const bool half = out.c_bf16 != nullptr;
-  if (thread == 0) ptx::tma_store_wait_read();  // the tile before
-  ptx::named_sync(1 + group, 128);
+  // Odd rows have 16 columns in another order, so that what goes at once meets no bank twice.
+  constexpr int kSwap = kHalf ? 2 : 1;
+  const bool odd = row % 2 != 0;
+  const int first_piece = (kHalf ? quad / 2 : quad) ^ (row % 8) ^ (odd ? 4 : 0);
 #pragma unroll
-  for (int lower = 0; lower < 2; ++lower) {
-    std::uint8_t* const to = staged + (row + 8 * lower) * 128;
-    if (half) {
+  for (int first = 0; first < S::kParts * kBoxes; first += kRoom) {
+    if (thread == 0) ptx::tma_store_wait_read();  // those before
+    ptx::named_sync(1 + group, 128);
 #pragma unroll
-      for (int i = 0; i < S::kSums / 8; ++i) {
-        const float4 v = four(sum, i, lower);
-        const int piece = (i % 4 * 2 + quad / 2) ^ (row % 8);
-        *reinterpret_cast<uint2*>(to + i / 4 * kBoxBytes + piece * 16 + quad % 2 * 8) =
-            make_uint2(pack_bf16(v.x, v.y), pack_bf16(v.z, v.w));
-      }
-    } else {
+    for (int at = first; at < first + kRoom && at < S::kParts * kBoxes; ++at) {
+      const auto& from = sum[at / kBoxes];
+      const int box = at % kBoxes;
 #pragma unroll
-      for (int i = 0; i < S::kSums / 8; ++i) {
-        const int piece = (i % 2 * 4 + quad) ^ (row % 8);
-        *reinterpret_cast<float4*>(to + i / 2 * kBoxBytes + piece * 16) = four(sum, i, lower);
-      }
-    }
-  }
-  ptx::fence_shared_for_async();
-  ptx::named_sync(1 + group, 128);
-  const int first_row = item.row + 64 * group;
-  if (thread == 0 && first_row < p.m) {
-    const int wide = half ? 64 : 32;  // columns of a box
-    for (int box = 0; box < S::kCols / wide && item.col + box * wide < p.n; ++box) {
-      const std::uint32_t from = ptx::shared_address(staged + box * kBoxBytes);
-      if (out.accumulate) {
-        ptx::tma_add(&p.c, from, item.col + box * wide, first_row);
-      } else {
-        ptx::tma_store(&p.c, from, item.col + box * wide, first_row);
+      for (int lower = 0; lower < 2; ++lower) {
+        std::uint8_t* const to = staged + (at - first) * kBoxBytes + (row + 8 * lower) * 128;
+#pragma unroll
+        for (int i = 0; i < kWide / 16; ++i) {
+          const float4 even = four(from, box * (kWide / 16) + i, lower);
+          const float4 other = four(from, box * (kWide / 16) + (i ^ kSwap), lower);
+          const int piece = first_piece ^ (i * (kHalf ? 2 : 4));
+          if constexpr (kHalf) {
+            const uint2 a = make_uint2(pack_bf16(even.x, even.y), pack_bf16(even.z, even.w));
+            const uint2 b = make_uint2(pack_bf16(other.x, other.y), pack_bf16(other.z, other.w));
+            *reinterpret_cast<uint2*>(to + piece * 16 + quad % 2 * 8) =
+                make_uint2(odd ? b.x : a.x, odd ? b.y : a.y);
+          } else {
+            *reinterpret_cast<float4*>(to + piece * 16) =
+                make_float4(odd ? other.x : even.x, odd ? other.y : even.y, odd ? other.z : even.z,
+                            odd ? other.w : even.w);
+          }
+        }
       }
     }
-    ptx::tma_store_commit();
+    ptx::fence_shared_for_async();
+    ptx::named_sync(1 + group, 128);
+    if (thread == 0) {
+      for (int at = first; at < first + kRoom && at < S::kParts * kBoxes; ++at) {
+        const int x = item.col + at % kBoxes * kWide;
+        const int y = item.row + 64 * (S::kParts * group + at / kBoxes);
+        if (x >= p.n || y >= p.m) continue;
+        const std::uint32_t from = ptx::shared_address(staged + (at - first) * kBoxBytes);
+        if (out.accumulate) {
+          ptx::tma_add(&p.c, from, x, y);
+        } else {
+          ptx::tma_store(&p.c, from, x, y);
+        }
+      }
+      ptx::tma_store_commit();
+    }
   }
 }
 

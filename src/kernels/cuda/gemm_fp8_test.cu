@@ -295,18 +295,26 @@ TEST_F(CudaGemmFp8Test, ListsOfExperts) {
 
 TEST_F(CudaGemmFp8Test, CountsOnTheDevice) {
   Mat<std::int32_t> counts(1, 5);
-  const int rows[] = {0, 7, 100, 65, 128};
+  const int rows[] = {0, 7, 300, 65, 257};
   std::copy(rows, rows + 5, counts.data());
   const Mat<std::int32_t> there = up(counts);
-  std::vector<Ready> all;
-  std::vector<Fp8Gemm> list;
-  const Case c{100, 400, 512};
-  for (int i = 0; i < 5; ++i) {
-    all.push_back(ready(c, 21 + static_cast<unsigned>(i)));
-    list.push_back(all.back().gemm);
+  const Case c{300, 400, 512};
+  for (int kernel = -1; kernel < static_cast<int>(fp8_kernels().size()); ++kernel) {
+    std::vector<Ready> all;
+    std::vector<Fp8Gemm> list;
+    for (int i = 0; i < 5; ++i) {
+      all.push_back(ready(c, 21 + static_cast<unsigned>(i)));
+      list.push_back(all.back().gemm);
+    }
+    if (kernel < 0) {
+      gemm_fp8_masked(ctx, list, there.data());
+    } else {
+      gemm_fp8(ctx, list, {.kernel = kernel}, there.data());
+    }
+    for (std::size_t j = 0; j < 5; ++j) {
+      compare(all[j], c, cat("kernel ", kernel, " expert ", j), rows[j]);
+    }
   }
-  gemm_fp8_masked(ctx, list, there.data());
-  for (std::size_t j = 0; j < 5; ++j) compare(all[j], c, cat("expert ", j), rows[j]);
 }
 
 TEST_F(CudaGemmFp8Test, TheTableChoosesByItself) {
