@@ -10,8 +10,10 @@
 #include <cstdlib>
 
 #include "kernels/cuda/latent_few.cuh"
+#include "kernels/cuda/latent_few_codes.cuh"
 #include "kernels/cuda/latent_generic.cuh"
 #include "kernels/cuda/latent_many.cuh"
+#include "kernels/cuda/latent_merge.cuh"
 #include "kernels/cuda/latent_plan.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/stream.cuh"
@@ -25,7 +27,12 @@ constexpr int kFewHeads = 32;
 
 // Tokens. For few heads a chunk's sums are small beside its cache rows; for many heads, storing
 // them costs about as much as 64 tokens. Generic: pieces are chunks.
-constexpr int kGenericChunk = 256, kFewHeadsChunk = 512, kManyHeadsChunk = 512;
+int dev(const char* name, int otherwise) {
+  const char* text = std::getenv(name);
+  return text != nullptr ? std::atoi(text) : otherwise;
+}
+constexpr ChunkLengths kGenericChunks{256, 1 << 20};
+const ChunkLengths kFewHeadsChunks{dev("LF", 256), dev("LFA", 128)}, kManyHeadsChunks{dev("LM", 512), dev("LMA", 64)};
 
 struct Partials {
   float* out = nullptr;    // [partials, rows of a group, L]
@@ -41,28 +48,51 @@ Partials partials_of(const Context& ctx, const LatentPlan& plan, int rows, int l
   return {p, reinterpret_cast<float2*>(p + count * static_cast<std::size_t>(latent))};
 }
 
-void merge(const Context& ctx, const LatentPlan& plan, const DevicePlan& on_device, int rows,
-           int latent, int lanes, const Partials& partials) {
-  const auto in_pieces = [lanes](const RowGroup& g) { return lanes > 1 || g.pieces > 1; };
-  if (std::none_of(plan.groups.begin(), plan.groups.end(), in_pieces)) return;
-  int eights = 1;
-  for (const RowGroup& g : plan.groups) {
-    eights = std::max(eights, ceil_div(g.chunks, kChunksTogether));
-  }
+// Launches a kernel early: it waits for the end of the one before by itself.
+template <class... Parameters, class... Arguments>
+void launch_early(const Context& ctx, void (*kernel)(Parameters...), dim3 blocks, int threads,
+                  int shared_bytes, Arguments&&... arguments) {
   cudaLaunchConfig_t launch{};
-  launch.gridDim = dim3(static_cast<unsigned>(plan.groups.size()), static_cast<unsigned>(rows),
-                        static_cast<unsigned>(ceil_div(latent, 4 * kMergeThreads)));
-  launch.blockDim = dim3(static_cast<unsigned>(std::min(eights, kMergeSeries) * kMergeThreads));
+  launch.gridDim = blocks;
+  launch.blockDim = dim3(static_cast<unsigned>(threads));
+  launch.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
   launch.stream = stream_of(ctx);
-  cudaLaunchAttribute early{};  // launched while the kernel before runs; it waits by itself
+  cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   launch.attrs = &early;
   launch.numAttrs = 1;
-  check(cudaLaunchKernelEx(&launch, merge_pieces, on_device, rows, latent, lanes,
-                           static_cast<const float*>(partials.out),
-                           static_cast<const float2*>(partials.rows)),
-        "latent_attention merge");
+  check(cudaLaunchKernelEx(&launch, kernel, static_cast<Parameters>(arguments)...),
+        "latent_attention");
+}
+
+int most_eights(const LatentPlan& plan) {
+  int eights = 1;
+  for (const RowGroup& g : plan.groups) {
+    eights = std::max(eights, ceil_div(g.chunks, kChunksTogether));
+  }
+  return eights;
+}
+bool in_pieces(const LatentPlan& plan) {
+  return std::any_of(plan.groups.begin(), plan.groups.end(),
+                     [](const RowGroup& g) { return g.pieces > 1; });
+}
+template <class T>
+unsigned size_of(const std::vector<T>& list) {
+  return static_cast<unsigned>(list.size());
+}
+
+// `F`: FewHeads or ManyHeads.
+template <class F>
+void merge(const Context& ctx, const LatentPlan& plan, const DevicePlan& on_device,
+           const Partials& partials) {
+  if (F::kLanes == 1 && !in_pieces(plan)) return;
+  constexpr int kLines = F::kRows * kLatentWidth / 128;
+  const int series = std::min(most_eights(plan) * F::kLanes, kMergeSeries);
+  const int lines = series <= kMergeWarps / 4 ? 4 : 1;  // of a block of threads
+  launch_early(ctx, merge_lines<F>,
+               dim3(size_of(plan.groups), static_cast<unsigned>(kLines / lines)),
+               32 * series * lines, 0, on_device, series, partials.out, partials.rows);
   check_launch("latent_attention merge");
 }
 
@@ -94,7 +124,13 @@ void attend_generic(const Context& ctx, LatentPlan& plan, const GenericShape& sh
   attend_any<<<static_cast<unsigned>(plan.pieces.size()), 256, shape.bytes(), stream_of(ctx)>>>(
       shape, on_device, partials.out, partials.rows);
   check_launch("latent_attention");
-  merge(ctx, plan, on_device, shape.rows, latent, 1, partials);
+  if (!in_pieces(plan)) return;
+  launch_early(ctx, merge_any,
+               dim3(size_of(plan.groups), static_cast<unsigned>(shape.rows),
+                    static_cast<unsigned>(ceil_div(latent, 4 * kAnyThreads))),
+               std::min(most_eights(plan), kAnySeries) * kAnyThreads, 0, on_device, shape.rows,
+               latent, partials.out, partials.rows);
+  check_launch("latent_attention merge");
 }
 
 // Memory as lines of 128 bytes, of which a token takes every ninth: a box of it is 64 columns of
@@ -128,8 +164,8 @@ CUtensorMap tile_map(const std::byte* base, int tokens) {
 }
 
 // `F`: FewHeads or ManyHeads.
-template <class F, class Kernel>
-void attend(const Context& ctx, LatentPlan& plan, Kernel* kernel, bool fp8) {
+template <class F, class Kernel, class... More>
+void attend(const Context& ctx, LatentPlan& plan, Kernel* kernel, bool fp8, int threads, More... more) {
   if (plan.empty()) return;
   plan.share(device_of(ctx).processors(), F::kLanes > 1);
   const DevicePlan on_device = upload(ctx, plan);
@@ -138,10 +174,10 @@ void attend(const Context& ctx, LatentPlan& plan, Kernel* kernel, bool fp8) {
   const CUtensorMap map = fp8 ? CUtensorMap{} : tile_map(base, F::kTokens);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, F::kBytes),
         "latent_attention");
-  kernel<<<static_cast<unsigned>(plan.begins.size() - 1), F::kThreads, F::kBytes, stream_of(ctx)>>>(
-      map, base, on_device, partials.out, partials.rows);
+  launch_early(ctx, kernel, dim3(size_of(plan.begins) - 1), threads, F::kBytes, map, base, on_device,
+               partials.out, partials.rows, more...);
   check_launch("latent_attention");
-  merge(ctx, plan, on_device, F::kRows, kLatentWidth, F::kLanes, partials);
+  merge<F>(ctx, plan, on_device, partials);
 }
 
 bool is_fast(const LatentAttention& a) {
@@ -175,21 +211,21 @@ void latent_attention(const Context& ctx, std::span<const LatentAttention> probl
       auto same = std::find_if(generic.begin(), generic.end(),
                                [&](const auto& other) { return other.first == shape; });
       if (same == generic.end()) same = generic.insert(same, {shape, {}});
-      same->second.add(a, shape.rows, kGenericChunk);
+      same->second.add(a, shape.rows, kGenericChunks);
     } else if (a.heads > kFewHeads) {
-      many[fp8].add(a, ManyHeads::kRows, kManyHeadsChunk);
+      many[fp8].add(a, ManyHeads::kRows, kManyHeadsChunks);
     } else if (a.q.rows * a.heads <= 16) {
-      few[fp8][0].add(a, 16, kFewHeadsChunk);
+      few[fp8][0].add(a, 16, kFewHeadsChunks);
     } else {
-      few[fp8][1].add(a, 32, kFewHeadsChunk);
+      few[fp8][1].add(a, 32, kFewHeadsChunks);
     }
   }
-  attend<FewHeads<false, 16>>(ctx, few[0][0], attend_few_heads<false, 16>, false);
-  attend<FewHeads<false, 32>>(ctx, few[0][1], attend_few_heads<false, 32>, false);
-  attend<FewHeads<true, 16>>(ctx, few[1][0], attend_few_heads<true, 16>, true);
-  attend<FewHeads<true, 32>>(ctx, few[1][1], attend_few_heads<true, 32>, true);
-  attend<ManyHeads>(ctx, many[0], attend_many_heads<false>, false);
-  attend<ManyHeads>(ctx, many[1], attend_many_heads<true>, true);
+  attend<FewHeads<16>>(ctx, few[0][0], attend_few_heads<16>, false, FewHeads<16>::kThreads);
+  attend<FewHeads<32>>(ctx, few[0][1], attend_few_heads<32>, false, FewHeads<32>::kThreads);
+  attend<FewCodes<16>>(ctx, few[1][0], attend_few_codes<16>, true, FewCodes<16>::kThreads);
+  attend<FewCodes<32>>(ctx, few[1][1], attend_few_codes<32>, true, FewCodes<32>::kThreads);
+  attend<ManyHeads>(ctx, many[0], attend_many_heads<false>, false, ManyHeadsThreads<false>::kAll, dev("LMP", 1));
+  attend<ManyHeads>(ctx, many[1], attend_many_heads<true>, true, ManyHeadsThreads<true>::kAll, dev("LMP", 1));
   for (auto& [shape, plan] : generic) attend_generic(ctx, plan, shape);
 }
 

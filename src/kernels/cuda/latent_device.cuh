@@ -29,13 +29,8 @@ inline constexpr int kCopyGrain = 128;  // bytes that blocks of bf16 are aligned
 __device__ inline void fence_barrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
-// A wait of seconds is a fault: a trap names it where a hang would not.
 __device__ inline void wait(std::uint32_t bar, std::uint32_t parity) {
-  if (ptx::barrier_try_wait(bar, parity)) return;
-  const long long begin = clock64();
-  while (!ptx::barrier_try_wait(bar, parity)) {
-    if (clock64() - begin > 1'000'000'000) __trap();
-  }
+  ptx::barrier_wait(bar, parity);
 }
 
 // Writes of this thread to shared memory become visible to tensor copies and wgmma.
@@ -56,6 +51,11 @@ __device__ inline void take_registers() {
 // The next kernel may be launched: it waits for the end of this one itself.
 __device__ inline void allow_next_kernel() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+// Until the kernels before are done and what they wrote is there: of one launched early.
+__device__ inline void wait_for_kernels_before() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 
 // A barrier of some of the block's threads.
@@ -127,6 +127,24 @@ __device__ inline void store_piece(std::uint32_t address, uint4 x) {
                : "memory");
 }
 
+// Four 8 x 8 matrices of bf16 as products have them in registers: lane 8 j + i has the address of
+// row i of matrix j.
+__device__ inline void store_matrices(std::uint32_t address, std::uint32_t a, std::uint32_t b,
+                                      std::uint32_t c, std::uint32_t d) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a),
+      "r"(b), "r"(c), "r"(d)
+      : "memory");
+}
+// The same, each matrix transposed.
+__device__ inline void store_transposed(std::uint32_t address, std::uint32_t a, std::uint32_t b,
+                                        std::uint32_t c, std::uint32_t d) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+      "r"(a), "r"(b), "r"(c), "r"(d)
+      : "memory");
+}
+
 __device__ inline std::uint32_t pack_bf16(float low, float high) {
   std::uint32_t packed;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
@@ -155,18 +173,33 @@ __device__ inline std::uint32_t piece_at(int token, int column_block, int piece)
 __device__ inline bool is_large_scale(float scale) { return !(scale <= 0x1p7f); }
 struct CodeScale {
   __nv_bfloat162 first, second;
-  __device__ explicit CodeScale(float scale, bool large) {
-    first = __float2bfloat162_rn(large ? 0x1p120f : scale * 0x1p120f);
-    second = __float2bfloat162_rn(scale);
+  CodeScale() = default;
+  __device__ explicit CodeScale(float scale, bool large) : CodeScale(scale, scale, large) {}
+  // Of the lower of two codes, and of the upper one.
+  __device__ CodeScale(float low, float high, bool large) {
+    first = large ? __float2bfloat162_rn(0x1p120f)
+                  : __floats2bfloat162_rn(low * 0x1p120f, high * 0x1p120f);
+    second = __floats2bfloat162_rn(low, high);
   }
 };
+// Two bytes of a pair of words, each below its sign repeated: `kWhich` as PTX's prmt has it.
+template <std::uint32_t kWhich>
+__device__ inline std::uint32_t two_bytes(std::uint32_t a, std::uint32_t b) {
+  std::uint32_t x;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(x) : "r"(a), "r"(b), "n"(kWhich));
+  return x;
+}
 template <bool kLarge>
-__device__ inline std::uint32_t two_of_codes(std::uint32_t spread, const CodeScale& scale) {
-  const std::uint32_t bits = (spread & 0x80008000u) | ((spread >> 4) & 0x07F007F0u);
+__device__ inline std::uint32_t two_of_codes(std::uint32_t bytes, const CodeScale& scale) {
+  const std::uint32_t bits = (bytes << 4) & 0x87F087F0u;
   __nv_bfloat162 x = __hmul2(*reinterpret_cast<const __nv_bfloat162*>(&bits), scale.first);
   if constexpr (kLarge) x = __hmul2(x, scale.second);
   return *reinterpret_cast<const std::uint32_t*>(&x);
 }
+inline constexpr std::uint32_t kLowCodes = 0x9180, kHighCodes = 0xB3A2;  // of a word
+// Code `c` of a word and of another one.
+inline constexpr std::uint32_t codes_across(std::uint32_t c) { return 0xC480u + 0x1111u * c; }
+
 // Where a thread's 16 columns lie, two pieces: columns 16 `piece` on of a token's four column
 // blocks from `first_column` on. Threads have the pieces of a token in order; those of neighbouring
 // column blocks store theirs in opposite orders: no two of the eight that store at once meet in a
@@ -185,73 +218,24 @@ struct PieceStore {
 template <bool kLarge>
 __device__ inline void expand_piece(uint4 codes, float scale, const PieceStore& to, int offset) {
   const CodeScale by(scale, kLarge);
-  const auto two = [&](std::uint32_t word, std::uint32_t which) {
-    return two_of_codes<kLarge>(__byte_perm(word, 0, which), by);
+  const auto low = [&](std::uint32_t word) {
+    return two_of_codes<kLarge>(two_bytes<kLowCodes>(word, 0), by);
   };
-  constexpr std::uint32_t kLow = 0x1404, kHigh = 0x3424;  // where two codes go: upper bytes of two
+  const auto high = [&](std::uint32_t word) {
+    return two_of_codes<kLarge>(two_bytes<kHighCodes>(word, 0), by);
+  };
   const uint2 first = to.odd ? uint2{codes.z, codes.w} : uint2{codes.x, codes.y};
   const uint2 second = to.odd ? uint2{codes.x, codes.y} : uint2{codes.z, codes.w};
-  store_piece(to.at + offset,
-              {two(first.x, kLow), two(first.x, kHigh), two(first.y, kLow), two(first.y, kHigh)});
-  store_piece(to.next + offset, {two(second.x, kLow), two(second.x, kHigh), two(second.y, kLow),
-                                 two(second.y, kHigh)});
-}
-
-// Tokens [first, first + 32) of a tile from rows of FP8 in shared memory; those from `valid` on, of
-// the rows, become zeros. By four warps.
-template <int kTokens>
-__device__ inline void expand_rows(std::uint32_t rows, std::uint32_t tile, int first, int valid,
-                                   int thread) {
-  constexpr int kAtOnce = 4;
-  const int warp = thread / 32, lane = thread % 32;
-  // Eight tokens further they lie 1024 bytes further.
-  const PieceStore to[2] = {PieceStore::of<kTokens>(tile, first + warp, 0, lane),
-                            PieceStore::of<kTokens>(tile, first + warp + 4, 0, lane)};
-#pragma unroll
-  for (int t0 = 0; t0 < 32; t0 += 4 * kAtOnce) {
-    uint4 codes[kAtOnce];
-    float scales[kAtOnce];
-    bool large = false;
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const int t = t0 + 4 * i + warp;
-      const std::uint32_t row = rows + static_cast<std::uint32_t>(t * kFp8RowBytes);
-      codes[i] = load_piece(row + lane * 16);
-      scales[i] = load_float(row + kFp8ScalesAt + lane / 8 * 4);
-      if (t >= valid) {
-        codes[i] = {0, 0, 0, 0};
-        scales[i] = 1;
-      }
-      large |= is_large_scale(scales[i]);
-    }
-    if (__any_sync(0xFFFFFFFFu, large)) {
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-        expand_piece<true>(codes[i], scales[i], to[i % 2], (t0 + i / 2 * 8) * 128);
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-        expand_piece<false>(codes[i], scales[i], to[i % 2], (t0 + i / 2 * 8) * 128);
-      }
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int t = thread / 8 + 16 * i;
-    uint4 x = load_piece(rows + static_cast<std::uint32_t>(t * kFp8RowBytes + kFp8RopeAt) +
-                         thread % 8 * 16);
-    if (t >= valid) x = {0, 0, 0, 0};
-    store_piece(tile + piece_at<kTokens>(first + t, kColumnBlocks - 1, thread % 8), x);
-  }
+  store_piece(to.at + offset, {low(first.x), high(first.x), low(first.y), high(first.y)});
+  store_piece(to.next + offset, {low(second.x), high(second.x), low(second.y), high(second.y)});
 }
 
 // Four column blocks of a tile from `first_column` on, and the rope if asked for, out of global
-// memory: read into registers, then, once `room` says so, expanded. By four warps.
-template <int kTokens, class Room>
+// memory: read into registers, then, once `room` says so, expanded. By `kThreads`.
+template <int kTokens, int kThreads, class Room>
 __device__ inline void expand_half(const std::byte* block, int valid, std::uint32_t tile,
                                    int first_column, bool rope, Room&& room, int thread) {
-  constexpr int kThreads = 128, kPerRow = 16, kRowsAtOnce = kThreads / kPerRow;
+  constexpr int kPerRow = 16, kRowsAtOnce = kThreads / kPerRow;
   constexpr int kSteps = kTokens / kRowsAtOnce, kRopeSteps = kTokens * 8 / kThreads;
   const int piece = thread % kPerRow, first_row = thread / kPerRow;
   const std::byte* row = block + first_row * kFp8RowBytes;

@@ -1,0 +1,346 @@
+// Latent attention for few heads over FP8 rows: codes become bf16 in the registers of the warps that
+// multiply them.
+//
+// As in latent_few.cuh rows are the narrow side of the products, so the cache is the side that wgmma
+// takes from registers: scores are [tokens, rows], sums [columns, rows]. Tiles of 64 tokens come as
+// they lie in the cache; each code is read and expanded twice, as a key and as a value, and never
+// goes back to shared memory. Products do not mind in which order columns are summed and tokens and
+// columns stand, so a thread takes 16 codes that follow each other, and queries, weights and partials
+// lie in the order that follows from that.
+#pragma once
+
+#include "kernels/cuda/latent_few_lane.cuh"
+
+namespace cachalot::cuda {
+
+template <int kN>
+struct FewCodes {
+  static constexpr int kTokens = 64, kRows = kN, kLanes = 2;
+  static constexpr int kWorkers = 256, kThreads = kWorkers + 128;
+  static constexpr int kTileBytes = kTokens * kFp8RowBytes, kTiles = 4;
+  static constexpr int kQueryAt = 0, kQueryColumn = kN * 128;
+  static constexpr int kWeightsAt = kQueryAt + kColumnBlocks * kQueryColumn;  // of each lane
+  static constexpr int kTilesAt = kWeightsAt + kLanes * kN * 128;
+  static constexpr int kRowsAt = kTilesAt + kTiles * kTileBytes;
+  static constexpr int kBarriersAt = kRowsAt + FewHeadsLane<kN>::kRowsBytes;
+  static constexpr int kBytes = kBarriersAt + 8 * 2 * kTiles + 1024;
+  static_assert(kBytes <= 232448);
+};
+
+// Where the eight rows of a product's eights lie: so that the threads that read at once, two rows
+// of four pieces of 16 bytes, meet in no bank (rows are 4 words past a multiple of 32).
+__device__ inline int spread_eight(int i) { return i / 2 + i % 2 * 4; }
+
+// The rows of a tile as operands: a thread has, of each 64 columns, 16 that follow each other, of
+// two tokens.
+struct KeyCodes {
+  uint4 of[2];
+  __device__ void read(std::uint32_t row, int next_row, int column_block, int quarter) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      of[i] = load_piece(row + i * next_row + column_block * 64 + quarter * 16);
+    }
+  }
+};
+template <bool kLarge>
+__device__ inline void expand_keys(const KeyCodes& codes, const CodeScale (&scale)[2],
+                                   std::uint32_t (&a)[16]) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const std::uint32_t words[4] = {codes.of[i].x, codes.of[i].y, codes.of[i].z, codes.of[i].w};
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      a[4 * k + i] = two_of_codes<kLarge>(two_bytes<kLowCodes>(words[k], 0), scale[i]);
+      a[4 * k + 2 + i] = two_of_codes<kLarge>(two_bytes<kHighCodes>(words[k], 0), scale[i]);
+    }
+  }
+}
+// Eight columns, from word 2 `kHalf` on, of four tokens: two and two that are summed next to each
+// other.
+template <bool kLarge, int kHalf>
+__device__ inline void expand_values(const uint4 (&codes)[4], const CodeScale (&scale)[2],
+                                     std::uint32_t (&a)[16]) {
+#pragma unroll
+  for (int pair = 0; pair < 2; ++pair) {
+    const uint4 &x = codes[2 * pair], &y = codes[2 * pair + 1];
+    const std::uint32_t low[2] = {kHalf == 0 ? x.x : x.z, kHalf == 0 ? x.y : x.w};
+    const std::uint32_t high[2] = {kHalf == 0 ? y.x : y.z, kHalf == 0 ? y.y : y.w};
+#pragma unroll
+    for (int w = 0; w < 2; ++w) {
+      const auto two = [&](std::uint32_t bytes) {
+        return two_of_codes<kLarge>(bytes, scale[pair]);
+      };
+      std::uint32_t* to = a + 8 * w + 2 * pair;
+      to[0] = two(two_bytes<codes_across(0)>(low[w], high[w]));
+      to[1] = two(two_bytes<codes_across(1)>(low[w], high[w]));
+      to[4] = two(two_bytes<codes_across(2)>(low[w], high[w]));
+      to[5] = two(two_bytes<codes_across(3)>(low[w], high[w]));
+    }
+  }
+}
+
+// Queries in the order of KeyCodes: positions 16 k + 8 i + 2 j of 64 columns hold columns
+// 16 j + 4 k + 2 i and the next.
+template <int kRows, int kThreads>
+__device__ inline void load_spread_queries(const RowGroup& g, std::uint32_t query, int thread) {
+  constexpr int kPieces = kQueryWidth / 8, kAtOnce = 5;
+#pragma unroll 1
+  for (int i0 = thread; i0 < kRows * kPieces; i0 += kAtOnce * kThreads) {
+    float2 x[kAtOnce][4];
+#pragma unroll
+    for (int n = 0; n < kAtOnce; ++n) {
+      const int i = i0 + n * kThreads, r = i / kPieces, piece = i % kPieces, flat = g.first_row + r;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        x[n][j] = {0, 0};
+        if (r >= g.rows) continue;
+        x[n][j] = *reinterpret_cast<const float2*>(g.q + flat / g.heads * g.q_stride +
+                                                   flat % g.heads * kQueryWidth + piece / 8 * 64 +
+                                                   16 * j + piece % 8 * 2);
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < kAtOnce; ++n) {
+      const int i = i0 + n * kThreads, r = i / kPieces, piece = i % kPieces;
+      if (r >= kRows) break;
+      store_piece(query + piece_at<kRows>(r, piece / 8, piece % 8),
+                  {pack_bf16(x[n][0].x, x[n][0].y), pack_bf16(x[n][1].x, x[n][1].y),
+                   pack_bf16(x[n][2].x, x[n][2].y), pack_bf16(x[n][3].x, x[n][3].y)});
+    }
+  }
+}
+
+// Products that were queued read registers until they were waited for: not given away before.
+__device__ inline void keep_registers(const std::uint32_t (&a)[16]) {
+#pragma unroll
+  for (int i = 0; i < 16; ++i) asm volatile("" ::"r"(a[i]) : "memory");
+}
+
+template <int kN>
+struct FewCodesWorker : FewHeadsLane<kN> {
+  using F = FewCodes<kN>;
+  using Lane = FewHeadsLane<kN>;
+  using Lane::eighth, Lane::name, Lane::out, Lane::quarter, Lane::thread, Lane::token, Lane::warp;
+
+  std::uint32_t query;
+
+  // out[i] are columns 128 warp + 16 spread(eighth) + 2 i and the next.
+  __device__ explicit FewCodesWorker(std::uint32_t base)
+      : Lane(base + F::kWeightsAt, kN * 128, base + F::kRowsAt), query(base + F::kQueryAt) {
+    token = warp * 16 + spread_eight(eighth);
+  }
+
+  __device__ void multiply_keys(const std::uint32_t (&a)[16], int column_block,
+                                float (&s)[kN / 2]) const {
+    const std::uint64_t b = operand_along_rows(query + column_block * F::kQueryColumn);
+    begin_products();
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      multiply_narrow<kN>(s, a[4 * k], a[4 * k + 1], a[4 * k + 2], a[4 * k + 3], b + 2 * k,
+                          column_block + k > 0);
+    }
+    commit_products();
+  }
+  __device__ void score(std::uint32_t tile, float (&s)[kN / 2]) const {
+    const std::uint32_t row = tile + static_cast<std::uint32_t>(token * kFp8RowBytes);
+    constexpr int kNextRow = 8 * kFp8RowBytes;
+    float scales[2][4];
+    bool large = false;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const uint4 x = load_piece(row + i * kNextRow + kFp8ScalesAt);
+      const std::uint32_t words[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        scales[i][j] = __uint_as_float(words[j]);
+        large |= is_large_scale(scales[i][j]);
+      }
+    }
+    large = __any_sync(0xFFFFFFFFu, large);
+    std::uint32_t a[2][16];
+    KeyCodes codes, next;
+    next.read(row, kNextRow, 0, quarter);
+#pragma unroll
+    for (int c = 0; c < 8; ++c) {
+      codes = next;
+      if (c < 7) next.read(row, kNextRow, c + 1, quarter);
+      if (c >= 2) {
+        wait_products<1>();
+        keep_registers(a[c % 2]);
+      }
+      const CodeScale scale[2] = {CodeScale(scales[0][c / 2], large),
+                                  CodeScale(scales[1][c / 2], large)};
+      if (large) {
+        expand_keys<true>(codes, scale, a[c % 2]);
+      } else {
+        expand_keys<false>(codes, scale, a[c % 2]);
+      }
+      multiply_keys(a[c % 2], c, s);
+    }
+    wait_products<1>();
+    keep_registers(a[0]);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const uint4 x = load_piece(row + i * kNextRow + kFp8RopeAt + quarter * 32 + half * 16);
+        a[0][8 * half + i] = x.x;
+        a[0][8 * half + 2 + i] = x.y;
+        a[0][8 * half + 4 + i] = x.z;
+        a[0][8 * half + 6 + i] = x.w;
+      }
+    }
+    multiply_keys(a[0], 8, s);
+    wait_products<0>();
+    keep_registers(a[0]);
+    keep_registers(a[1]);
+  }
+
+  template <int kHalf>
+  __device__ void multiply_half(const uint4 (&codes)[4], const CodeScale (&scale)[2], bool large,
+                                int step, std::uint32_t (&a)[16]) {
+    if (large) {
+      expand_values<true, kHalf>(codes, scale, a);
+    } else {
+      expand_values<false, kHalf>(codes, scale, a);
+    }
+    const std::uint64_t b = operand_along_rows(Lane::weights) + 2 * step;
+    begin_products();
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      multiply_narrow<kN>(out[4 * kHalf + i], a[4 * i], a[4 * i + 1], a[4 * i + 2], a[4 * i + 3], b,
+                          1);
+    }
+    commit_products();
+  }
+  __device__ void add_values(std::uint32_t tile) {
+    // Columns of the warp lie under one scale.
+    const std::uint32_t row = tile + static_cast<std::uint32_t>(
+                                         spread_eight(2 * quarter) * kFp8RowBytes);
+    const std::uint32_t columns = row + warp * 128 + spread_eight(eighth) * 16;
+    std::uint32_t a[2][16];
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      uint4 codes[4];  // of tokens, 4 further, 8 and 12 further
+      float scales[4];
+      bool large = false;
+#pragma unroll
+      for (int t = 0; t < 4; ++t) {
+        codes[t] = load_piece(columns + (16 * step + 4 * t) * kFp8RowBytes);
+        scales[t] = load_float(row + (16 * step + 4 * t) * kFp8RowBytes + kFp8ScalesAt + 4 * warp);
+        large |= is_large_scale(scales[t]);
+      }
+      large = __any_sync(0xFFFFFFFFu, large);
+      const CodeScale scale[2] = {CodeScale(scales[0], scales[1], large),
+                                  CodeScale(scales[2], scales[3], large)};
+      if (step > 0) {
+        wait_products<1>();
+        keep_registers(a[0]);
+      }
+      multiply_half<0>(codes, scale, large, step, a[0]);
+      if (step > 0) {
+        wait_products<1>();
+        keep_registers(a[1]);
+      }
+      multiply_half<1>(codes, scale, large, step, a[1]);
+    }
+    wait_products<0>();
+    keep_registers(a[0]);
+    keep_registers(a[1]);
+  }
+
+  __device__ void attend(std::uint32_t tile, int pos) {
+    if (pos + F::kTokens > Lane::cached) {  // scales of rows that are not there may be anything
+      if (thread >= Lane::cached - pos && thread < F::kTokens) {
+        store_piece(tile + static_cast<std::uint32_t>(thread * kFp8RowBytes + kFp8ScalesAt),
+                    {0, 0, 0, 0});
+      }
+      fence_async();
+      sync_threads(name(), 128);
+    }
+    float s[kN / 2];
+    score(tile, s);
+    Lane::hide(pos, s);
+    Lane::raise_references(s);
+    Lane::soften(s);
+    add_values(tile);
+  }
+};
+
+// The tiles of both lanes, by one thread.
+template <int kN>
+__device__ inline void fetch_codes(const DevicePlan& plan, PieceRange range, std::uint32_t base) {
+  using F = FewCodes<kN>;
+  const std::uint32_t full = base + F::kBarriersAt, empty = full + 8 * F::kTiles;
+  int stage = 0;
+  std::uint32_t parity = 1;
+  for (TokenWalk walk(plan, range, 0, F::kTokens); walk.more(); walk.next()) {
+    const int bytes = min(F::kTokens, walk.valid()) * kFp8RowBytes;
+    wait(empty + 8 * stage, parity);
+    ptx::barrier_arrive_expect(full + 8 * stage, bytes);
+    copy_bytes(base + F::kTilesAt + stage * F::kTileBytes, walk.block(), bytes, full + 8 * stage);
+    if (++stage == F::kTiles) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+}
+
+template <int kN>
+__global__ void __launch_bounds__(FewCodes<kN>::kThreads, 1)
+    attend_few_codes(const __grid_constant__ CUtensorMap, const std::byte*, DevicePlan plan,
+                     float* partial_out, float2* partial_rows) {
+  using F = FewCodes<kN>;
+  extern __shared__ std::byte shared_memory[];
+  const std::uint32_t base = (ptx::shared_address(shared_memory) + 1023) / 1024 * 1024;
+  const std::uint32_t full = base + F::kBarriersAt, empty = full + 8 * F::kTiles;
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread == 0) {
+    for (int i = 0; i < F::kTiles; ++i) {
+      ptx::barrier_init(full + 8 * i, 1);
+      ptx::barrier_init(empty + 8 * i, 4);
+    }
+    fence_barrier_init();
+  }
+  __syncthreads();
+  wait_for_kernels_before();
+  allow_next_kernel();
+  const PieceRange range = pieces_of_block(plan);
+  if (thread >= F::kWorkers) {
+    give_registers<24>();
+    if (thread == F::kWorkers) fetch_codes<kN>(plan, range, base);
+    return;
+  }
+  take_registers<240>();
+  FewCodesWorker<kN> worker(base);
+  int group = -1;
+  unsigned first_tile = 0;  // of the chunk, among all of the block
+  for (int i = range.first; i < range.last; ++i) {
+    const Piece piece = plan.pieces[i];
+    const RowGroup& g = plan.groups[piece.group];
+    if (piece.group != group) {
+      worker.enter(g, [&](int worker_thread) {
+        load_spread_queries<kN, F::kWorkers>(g, worker.query, worker_thread);
+      });
+    }
+    group = piece.group;
+    worker.begin_piece();
+    for (int chunk = 0; chunk < piece.chunks; ++chunk) {
+      const int begin = g.lengths.begin(piece.first_chunk + chunk);
+      const int tiles = (g.end(piece.first_chunk + chunk) - begin + F::kTokens - 1) / F::kTokens;
+      worker.begin_chunk();
+      for (int t = worker.lane; t < tiles; t += F::kLanes) {
+        const unsigned tile = first_tile + static_cast<unsigned>(t);
+        const unsigned stage = tile % F::kTiles;
+        wait(full + 8 * stage, tile / F::kTiles % 2);
+        worker.attend(base + F::kTilesAt + stage * F::kTileBytes, begin + t * F::kTokens);
+        if (thread % 32 == 0) ptx::barrier_arrive(empty + 8 * stage);
+      }
+      first_tile += static_cast<unsigned>(tiles);
+      worker.end_chunk(piece.partial, chunk == 0, chunk + 1 == piece.chunks, partial_out,
+                       partial_rows);
+    }
+  }
+}
+
+}  // namespace cachalot::cuda
