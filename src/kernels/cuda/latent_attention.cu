@@ -200,6 +200,26 @@ bool is_fast(const LatentAttention& a) {
 
 }  // namespace
 
+#ifdef LATENT_CLOCKS
+void print_latent_clocks(double pairs) {
+  unsigned long long c[2][16];
+  cudaMemcpyFromSymbol(c, latent_clocks, sizeof c);
+  if (pairs > 1) {
+  const char* names[] = {"", "wait full0", "issue s0", "wait full1", "scores", "softmax", "wait other's weights", "own PV", "between", "other PV", "largest", "wait refs", "lower", "end chunk", "begin chunk", ""};
+  for (int g = 0; g < 2; ++g) {
+    std::printf("  clocks of %c per pair:", 'A' + g);
+    double all = 0;
+    for (int i = 1; i < 15; ++i) { if (c[g][i] != 0) std::printf(" %s %.0f,", names[i], c[g][i] / pairs); all += c[g][i] / pairs; }
+    std::printf(" all %.0f\n", all);
+  }
+  }
+  static unsigned long long zero[2][16];
+  cudaMemcpyToSymbol(latent_clocks, zero, sizeof zero);
+}
+#else
+void print_latent_clocks(double) {}
+#endif
+
 void latent_attention(const Context& ctx, std::span<const LatentAttention> problems) {
   LatentPlan few[2][2], many[2];  // [fp8][more than 16 rows]
   std::vector<std::pair<GenericShape, LatentPlan>> generic;
@@ -225,7 +245,11 @@ void latent_attention(const Context& ctx, std::span<const LatentAttention> probl
   attend<FewCodes<16>>(ctx, few[1][0], attend_few_codes<16>, true, FewCodes<16>::kThreads);
   attend<FewCodes<32>>(ctx, few[1][1], attend_few_codes<32>, true, FewCodes<32>::kThreads);
   attend<ManyHeads>(ctx, many[0], attend_many_heads<false>, false, ManyHeadsThreads<false>::kAll, dev("LMP", 1));
-  attend<ManyHeads>(ctx, many[1], attend_many_heads<true>, true, ManyHeadsThreads<true>::kAll, dev("LMP", 1));
+  if (dev("LMC", 1) != 0) {
+    attend<ManyCodes>(ctx, many[1], attend_many_codes, true, ManyCodes::kThreads);
+  } else {
+    attend<ManyHeads>(ctx, many[1], attend_many_heads<true>, true, ManyHeadsThreads<true>::kAll, dev("LMP", 1));
+  }
   for (auto& [shape, plan] : generic) attend_generic(ctx, plan, shape);
 }
 

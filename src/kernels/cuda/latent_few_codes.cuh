@@ -9,6 +9,7 @@
 // lie in the order that follows from that.
 #pragma once
 
+#include "kernels/cuda/latent_codes.cuh"
 #include "kernels/cuda/latent_few_lane.cuh"
 
 namespace cachalot::cuda {
@@ -26,95 +27,6 @@ struct FewCodes {
   static constexpr int kBytes = kBarriersAt + 8 * 2 * kTiles + 1024;
   static_assert(kBytes <= 232448);
 };
-
-// Where the eight rows of a product's eights lie: so that the threads that read at once, two rows
-// of four pieces of 16 bytes, meet in no bank (rows are 4 words past a multiple of 32).
-__device__ inline int spread_eight(int i) { return i / 2 + i % 2 * 4; }
-
-// The rows of a tile as operands: a thread has, of each 64 columns, 16 that follow each other, of
-// two tokens.
-struct KeyCodes {
-  uint4 of[2];
-  __device__ void read(std::uint32_t row, int next_row, int column_block, int quarter) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      of[i] = load_piece(row + i * next_row + column_block * 64 + quarter * 16);
-    }
-  }
-};
-template <bool kLarge>
-__device__ inline void expand_keys(const KeyCodes& codes, const CodeScale (&scale)[2],
-                                   std::uint32_t (&a)[16]) {
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const std::uint32_t words[4] = {codes.of[i].x, codes.of[i].y, codes.of[i].z, codes.of[i].w};
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      a[4 * k + i] = two_of_codes<kLarge>(two_bytes<kLowCodes>(words[k], 0), scale[i]);
-      a[4 * k + 2 + i] = two_of_codes<kLarge>(two_bytes<kHighCodes>(words[k], 0), scale[i]);
-    }
-  }
-}
-// Eight columns, from word 2 `kHalf` on, of four tokens: two and two that are summed next to each
-// other.
-template <bool kLarge, int kHalf>
-__device__ inline void expand_values(const uint4 (&codes)[4], const CodeScale (&scale)[2],
-                                     std::uint32_t (&a)[16]) {
-#pragma unroll
-  for (int pair = 0; pair < 2; ++pair) {
-    const uint4 &x = codes[2 * pair], &y = codes[2 * pair + 1];
-    const std::uint32_t low[2] = {kHalf == 0 ? x.x : x.z, kHalf == 0 ? x.y : x.w};
-    const std::uint32_t high[2] = {kHalf == 0 ? y.x : y.z, kHalf == 0 ? y.y : y.w};
-#pragma unroll
-    for (int w = 0; w < 2; ++w) {
-      const auto two = [&](std::uint32_t bytes) {
-        return two_of_codes<kLarge>(bytes, scale[pair]);
-      };
-      std::uint32_t* to = a + 8 * w + 2 * pair;
-      to[0] = two(two_bytes<codes_across(0)>(low[w], high[w]));
-      to[1] = two(two_bytes<codes_across(1)>(low[w], high[w]));
-      to[4] = two(two_bytes<codes_across(2)>(low[w], high[w]));
-      to[5] = two(two_bytes<codes_across(3)>(low[w], high[w]));
-    }
-  }
-}
-
-// Queries in the order of KeyCodes: positions 16 k + 8 i + 2 j of 64 columns hold columns
-// 16 j + 4 k + 2 i and the next.
-template <int kRows, int kThreads>
-__device__ inline void load_spread_queries(const RowGroup& g, std::uint32_t query, int thread) {
-  constexpr int kPieces = kQueryWidth / 8, kAtOnce = 5;
-#pragma unroll 1
-  for (int i0 = thread; i0 < kRows * kPieces; i0 += kAtOnce * kThreads) {
-    float2 x[kAtOnce][4];
-#pragma unroll
-    for (int n = 0; n < kAtOnce; ++n) {
-      const int i = i0 + n * kThreads, r = i / kPieces, piece = i % kPieces, flat = g.first_row + r;
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        x[n][j] = {0, 0};
-        if (r >= g.rows) continue;
-        x[n][j] = *reinterpret_cast<const float2*>(g.q + flat / g.heads * g.q_stride +
-                                                   flat % g.heads * kQueryWidth + piece / 8 * 64 +
-                                                   16 * j + piece % 8 * 2);
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < kAtOnce; ++n) {
-      const int i = i0 + n * kThreads, r = i / kPieces, piece = i % kPieces;
-      if (r >= kRows) break;
-      store_piece(query + piece_at<kRows>(r, piece / 8, piece % 8),
-                  {pack_bf16(x[n][0].x, x[n][0].y), pack_bf16(x[n][1].x, x[n][1].y),
-                   pack_bf16(x[n][2].x, x[n][2].y), pack_bf16(x[n][3].x, x[n][3].y)});
-    }
-  }
-}
-
-// Products that were queued read registers until they were waited for: not given away before.
-__device__ inline void keep_registers(const std::uint32_t (&a)[16]) {
-#pragma unroll
-  for (int i = 0; i < 16; ++i) asm volatile("" ::"r"(a[i]) : "memory");
-}
 
 template <int kN>
 struct FewCodesWorker : FewHeadsLane<kN> {
@@ -179,70 +91,47 @@ struct FewCodesWorker : FewHeadsLane<kN> {
     }
     wait_products<1>();
     keep_registers(a[0]);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const uint4 x = load_piece(row + i * kNextRow + kFp8RopeAt + quarter * 32 + half * 16);
-        a[0][8 * half + i] = x.x;
-        a[0][8 * half + 2 + i] = x.y;
-        a[0][8 * half + 4 + i] = x.z;
-        a[0][8 * half + 6 + i] = x.w;
-      }
-    }
+    read_rope_keys(row, kNextRow, quarter, a[0]);
     multiply_keys(a[0], 8, s);
     wait_products<0>();
     keep_registers(a[0]);
     keep_registers(a[1]);
   }
 
-  template <int kHalf>
-  __device__ void multiply_half(const uint4 (&codes)[4], const CodeScale (&scale)[2], bool large,
-                                int step, std::uint32_t (&a)[16]) {
-    if (large) {
-      expand_values<true, kHalf>(codes, scale, a);
-    } else {
-      expand_values<false, kHalf>(codes, scale, a);
-    }
+  __device__ void multiply_values(const std::uint32_t (&a)[16], int step, int first) {
     const std::uint64_t b = operand_along_rows(Lane::weights) + 2 * step;
     begin_products();
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      multiply_narrow<kN>(out[4 * kHalf + i], a[4 * i], a[4 * i + 1], a[4 * i + 2], a[4 * i + 3], b,
-                          1);
+      multiply_narrow<kN>(out[first + i], a[4 * i], a[4 * i + 1], a[4 * i + 2], a[4 * i + 3], b, 1);
     }
     commit_products();
   }
   __device__ void add_values(std::uint32_t tile) {
     // Columns of the warp lie under one scale.
-    const std::uint32_t row = tile + static_cast<std::uint32_t>(
-                                         spread_eight(2 * quarter) * kFp8RowBytes);
+    const std::uint32_t row =
+        tile + static_cast<std::uint32_t>(spread_eight(2 * quarter) * kFp8RowBytes);
     const std::uint32_t columns = row + warp * 128 + spread_eight(eighth) * 16;
     std::uint32_t a[2][16];
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
-      uint4 codes[4];  // of tokens, 4 further, 8 and 12 further
-      float scales[4];
-      bool large = false;
+      uint2 codes[2][4];  // of eight columns and the next; of tokens, 4, 8 and 12 further
 #pragma unroll
       for (int t = 0; t < 4; ++t) {
-        codes[t] = load_piece(columns + (16 * step + 4 * t) * kFp8RowBytes);
-        scales[t] = load_float(row + (16 * step + 4 * t) * kFp8RowBytes + kFp8ScalesAt + 4 * warp);
-        large |= is_large_scale(scales[t]);
+        const uint4 x = load_piece(columns + (16 * step + 4 * t) * kFp8RowBytes);
+        codes[0][t] = {x.x, x.y};
+        codes[1][t] = {x.z, x.w};
       }
-      large = __any_sync(0xFFFFFFFFu, large);
-      const CodeScale scale[2] = {CodeScale(scales[0], scales[1], large),
-                                  CodeScale(scales[2], scales[3], large)};
-      if (step > 0) {
-        wait_products<1>();
-        keep_registers(a[0]);
+      const ValueScales scales(row + 16 * step * kFp8RowBytes, warp);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        if (step > 0) {
+          wait_products<1>();
+          keep_registers(a[half]);
+        }
+        scales.expand(codes[half], a[half]);
+        multiply_values(a[half], step, 4 * half);
       }
-      multiply_half<0>(codes, scale, large, step, a[0]);
-      if (step > 0) {
-        wait_products<1>();
-        keep_registers(a[1]);
-      }
-      multiply_half<1>(codes, scale, large, step, a[1]);
     }
     wait_products<0>();
     keep_registers(a[0]);
@@ -250,11 +139,8 @@ struct FewCodesWorker : FewHeadsLane<kN> {
   }
 
   __device__ void attend(std::uint32_t tile, int pos) {
-    if (pos + F::kTokens > Lane::cached) {  // scales of rows that are not there may be anything
-      if (thread >= Lane::cached - pos && thread < F::kTokens) {
-        store_piece(tile + static_cast<std::uint32_t>(thread * kFp8RowBytes + kFp8ScalesAt),
-                    {0, 0, 0, 0});
-      }
+    if (pos + F::kTokens > Lane::cached) {
+      clear_scales(tile, Lane::cached - pos, F::kTokens, thread);
       fence_async();
       sync_threads(name(), 128);
     }

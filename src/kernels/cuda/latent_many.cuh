@@ -57,6 +57,9 @@ __global__ void __launch_bounds__(ManyHeadsThreads<kFp8>::kAll, 1)
       const int end = g.end(piece.first_chunk + chunk);
       worker.sum[0] = worker.sum[1] = 0;
       worker.out.clear();
+#ifdef LATENT_CLOCKS
+      worker.clocks.mark(14);
+#endif
       if (worker.is_b) {
         for (int pos = begin; pos < end; pos += 2 * F::kTokens) {
           worker.attend_as_b(pos, pos + F::kTokens < end);
@@ -67,8 +70,14 @@ __global__ void __launch_bounds__(ManyHeadsThreads<kFp8>::kAll, 1)
         }
       }
       worker.end_chunk(piece, chunk == 0, chunk + 1 == piece.chunks, partial_out, partial_rows);
+#ifdef LATENT_CLOCKS
+      worker.clocks.mark(13);
+#endif
     }
   }
+#ifdef LATENT_CLOCKS
+  worker.clocks.done(worker.is_b);
+#endif
 }
 
 }  // namespace cachalot::cuda

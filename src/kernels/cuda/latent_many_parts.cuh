@@ -2,6 +2,7 @@
 // and where operands lie in shared memory.
 #pragma once
 
+#include "kernels/cuda/latent_clocks.cuh"
 #include "kernels/cuda/latent_walk.cuh"
 #include "kernels/cuda/latent_wgmma.cuh"
 
@@ -17,7 +18,7 @@ struct ManyHeads {
   // the partial.
   static constexpr int kRowsAt = kTilesAt + 2 * kTileBytes, kRowBytes = kRows * 4;
   static constexpr int kBarriersAt = kRowsAt + 7 * kRowBytes;
-  static constexpr int kBytes = kBarriersAt + 8 * 8 + 1024;
+  static constexpr int kBytes = kBarriersAt + 8 * 8 + 1024 + 256;  // DEV
   static_assert(kBytes <= 232448);
 
   // Half 0 of a tile is the one needed first: left columns for A, right ones for B. The rope is in

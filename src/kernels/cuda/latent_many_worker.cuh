@@ -16,6 +16,9 @@ struct ManyHeadsWorker {
   bool is_b;
   std::uint32_t parity_a = 0, parity_b = 0;  // of the tiles' barriers
   std::uint32_t turn = 0;                    // of chunks
+#ifdef LATENT_CLOCKS
+  Clocks clocks{base + F::kBarriersAt + 64, is_b, thread == 0};
+#endif
 
   // Of the group of rows:
   const RowGroup* group = nullptr;
@@ -100,18 +103,23 @@ struct ManyHeadsWorker {
   // Tokens from `pos` on; `has_b`: more than 64.
   __device__ void attend_as_a(int pos, bool has_b) {
     ScoreTile scores;
+    CLOCK(8);
     wait(full(0, 0), parity_a);
+    CLOCK(1);
     if (!kFp8 && pos + F::kTokens > cached) {
       wait(full(0, 1), parity_a);
       clear_tail(tile_a(), pos, kOfA);
     }
     begin_products();
     scores.multiply(query(), tile_a(), 0, 4, false);
+    CLOCK(2);
     wait(full(0, 1), parity_a);
+    CLOCK(3);
     begin_products();
     scores.multiply(query(), tile_a(), 4, 5, true);
     commit_products();
     wait_products<0>();
+    CLOCK(4);
     hide(scores, pos);
     float factor[2];
 #pragma unroll
@@ -130,12 +138,15 @@ struct ManyHeadsWorker {
     share_weights(weights, weights_of_a(), row - lane / 4, lane);
     fence_async();
     arrive_threads(kWeightsOfA, F::kWorkers);
+    CLOCK(5);
     out.scale(factor);
     begin_products();
     out.add(weights, tile_a());
     commit_products();
     if (has_b) sync_threads(kWeightsOfB, F::kWorkers);
+    CLOCK(6);
     wait_products<0>();
+    CLOCK(7);
     freed(0, 0);
     if (has_b) {
       follow(references_of_b());
@@ -146,6 +157,7 @@ struct ManyHeadsWorker {
       commit_products();
       wait_products<0>();
       freed(1, 1);
+      CLOCK(9);
     }
     parity_a ^= 1;
   }
@@ -171,24 +183,31 @@ struct ManyHeadsWorker {
   // queued.
   __device__ void attend_own_as_b(int own) {
     ScoreTile scores;
+    CLOCK(8);
     wait(full(1, 0), parity_b);
+    CLOCK(1);
     if (!kFp8 && own + F::kTokens > cached) {
       wait(full(1, 1), parity_b);
       clear_tail(tile_b(), own, kOfB);
     }
     begin_products();
     scores.multiply(query(), tile_b(), 4, 4, false);
+    CLOCK(2);
     wait(full(1, 1), parity_b);
+    CLOCK(3);
     begin_products();
     scores.multiply(query(), tile_b(), 0, 4, true);
     scores.multiply(query(), tile_b(), 8, 1, true);
     commit_products();
     wait_products<0>();
+    CLOCK(4);
     hide(scores, own);
     float largest[2], factor[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) largest[i] = __fmul_rn(scores.largest(i), scale_log2);
+    CLOCK(10);
     sync_threads(kReferencesOfA, F::kWorkers);
+    CLOCK(11);
     bool lower = false;
     std::uint32_t weights[16];
 #pragma unroll
@@ -208,11 +227,13 @@ struct ManyHeadsWorker {
     share_weights(weights, weights_of_b(), row - lane / 4, lane);
     fence_async();
     arrive_threads(kWeightsOfB, F::kWorkers);
+    CLOCK(5);
     out.scale(factor);
     begin_products();
     out.add(weights, tile_b() + 4 * F::kColumnBytes);
     commit_products();
     sync_threads(kWeightsOfA, F::kWorkers);
+    CLOCK(6);
     if (any_of_threads(kOfB, 128, lower)) lower_weights_of_a();
     parity_b ^= 1;
   }
@@ -229,14 +250,17 @@ struct ManyHeadsWorker {
     begin_products();
     out.add(weights_of_a(), tile_a() + 4 * F::kColumnBytes);
     commit_products();
+    CLOCK(12);
     if (has_b) {
       wait_products<1>();
       freed(1, 0);
     }
+    CLOCK(7);
     // Freed at once, not after the next scores are queued: their tile's other half is asked for
     // only when this one is free.
     wait_products<0>();
     freed(0, 1);
+    CLOCK(9);
   }
 
   // The sums of a chunk's weights. Both groups need them for a result; for a partial B alone, which

@@ -5,6 +5,7 @@
 #include "kernels/cuda/latent_few.cuh"
 #include "kernels/cuda/latent_few_codes.cuh"
 #include "kernels/cuda/latent_many.cuh"
+#include "kernels/cuda/latent_many_codes.cuh"
 
 namespace cachalot::cuda {
 
@@ -28,6 +29,12 @@ template <int kN>
 __device__ inline FragmentLine fragment_line(FewCodes<kN>, int line, int lane) {
   const int row = line / 4 % (kN / 8) * 8 + lane % 4 * 2;
   const int column = line % 4 * 128 + spread_eight(lane / 4) * 16 + line / 4 / (kN / 8) * 2;
+  return {{row, row + 1}, {column, column + 1}};
+}
+
+__device__ inline FragmentLine fragment_line(ManyCodes, int line, int lane) {
+  const int row = line / 16 % 8 * 8 + lane % 4 * 2;
+  const int column = line / 128 * 256 + line % 4 * 64 + lane / 4 * 8 + line / 4 % 4 * 2;
   return {{row, row + 1}, {column, column + 1}};
 }
 
@@ -64,7 +71,7 @@ __global__ void __launch_bounds__(32 * kMergeWarps)
     merge_lines(DevicePlan plan, int series_count, const float* partial_out,
                 const float2* partial_rows) {
   constexpr int kRows = F::kRows, kLanes = F::kLanes;
-  constexpr bool kMany = kLanes == 1;
+  constexpr bool kMany = std::is_same_v<F, ManyHeads>;  // a row's sums follow each other
   const RowGroup& g = plan.groups[blockIdx.x];
   if (g.pieces == 1 && kLanes == 1) return;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
