@@ -6,8 +6,6 @@
 // latent_generic.cuh.
 // Idea of attending over parts of the context and merging them: Dao et al., Flash-Decoding (2023).
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 
 #include "kernels/cuda/latent_few.cuh"
 #include "kernels/cuda/latent_few_codes.cuh"
@@ -27,12 +25,8 @@ constexpr int kFewHeads = 32;
 
 // Tokens. For few heads a chunk's sums are small beside its cache rows; for many heads, storing
 // them costs about as much as 64 tokens. Generic: pieces are chunks.
-int dev(const char* name, int otherwise) {
-  const char* text = std::getenv(name);
-  return text != nullptr ? std::atoi(text) : otherwise;
-}
-constexpr ChunkLengths kGenericChunks{256, 1 << 20};
-const ChunkLengths kFewHeadsChunks{dev("LF", 256), dev("LFA", 128)}, kManyHeadsChunks{dev("LM", 512), dev("LMA", 64)};
+constexpr ChunkLengths kGenericChunks{256, 1 << 20}, kFewHeadsChunks{256, 128},
+    kManyHeadsChunks{512, 64};
 
 struct Partials {
   float* out = nullptr;    // [partials, rows of a group, L]
@@ -164,18 +158,18 @@ CUtensorMap tile_map(const std::byte* base, int tokens) {
 }
 
 // `F`: FewHeads or ManyHeads.
-template <class F, class Kernel, class... More>
-void attend(const Context& ctx, LatentPlan& plan, Kernel* kernel, bool fp8, int threads, More... more) {
+template <class F, class Kernel>
+void attend(const Context& ctx, LatentPlan& plan, Kernel* kernel) {
   if (plan.empty()) return;
   plan.share(device_of(ctx).processors(), F::kLanes > 1);
   const DevicePlan on_device = upload(ctx, plan);
   const Partials partials = partials_of(ctx, plan, F::kRows * F::kLanes, kLatentWidth);
   const std::byte* base = *std::min_element(plan.blocks.begin(), plan.blocks.end());
-  const CUtensorMap map = fp8 ? CUtensorMap{} : tile_map(base, F::kTokens);
+  const CUtensorMap map = F::kCodes ? CUtensorMap{} : tile_map(base, F::kTokens);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, F::kBytes),
         "latent_attention");
-  launch_early(ctx, kernel, dim3(size_of(plan.begins) - 1), threads, F::kBytes, map, base, on_device,
-               partials.out, partials.rows, more...);
+  launch_early(ctx, kernel, dim3(size_of(plan.begins) - 1), F::kThreads, F::kBytes, map, base,
+               on_device, partials.out, partials.rows);
   check_launch("latent_attention");
   merge<F>(ctx, plan, on_device, partials);
 }
@@ -200,26 +194,6 @@ bool is_fast(const LatentAttention& a) {
 
 }  // namespace
 
-#ifdef LATENT_CLOCKS
-void print_latent_clocks(double pairs) {
-  unsigned long long c[2][16];
-  cudaMemcpyFromSymbol(c, latent_clocks, sizeof c);
-  if (pairs > 1) {
-  const char* names[] = {"", "wait full0", "issue s0", "wait full1", "scores", "softmax", "wait other's weights", "own PV", "between", "other PV", "largest", "wait refs", "lower", "end chunk", "begin chunk", ""};
-  for (int g = 0; g < 2; ++g) {
-    std::printf("  clocks of %c per pair:", 'A' + g);
-    double all = 0;
-    for (int i = 1; i < 15; ++i) { if (c[g][i] != 0) std::printf(" %s %.0f,", names[i], c[g][i] / pairs); all += c[g][i] / pairs; }
-    std::printf(" all %.0f\n", all);
-  }
-  }
-  static unsigned long long zero[2][16];
-  cudaMemcpyToSymbol(latent_clocks, zero, sizeof zero);
-}
-#else
-void print_latent_clocks(double) {}
-#endif
-
 void latent_attention(const Context& ctx, std::span<const LatentAttention> problems) {
   LatentPlan few[2][2], many[2];  // [fp8][more than 16 rows]
   std::vector<std::pair<GenericShape, LatentPlan>> generic;
@@ -240,16 +214,12 @@ void latent_attention(const Context& ctx, std::span<const LatentAttention> probl
       few[fp8][1].add(a, 32, kFewHeadsChunks);
     }
   }
-  attend<FewHeads<16>>(ctx, few[0][0], attend_few_heads<16>, false, FewHeads<16>::kThreads);
-  attend<FewHeads<32>>(ctx, few[0][1], attend_few_heads<32>, false, FewHeads<32>::kThreads);
-  attend<FewCodes<16>>(ctx, few[1][0], attend_few_codes<16>, true, FewCodes<16>::kThreads);
-  attend<FewCodes<32>>(ctx, few[1][1], attend_few_codes<32>, true, FewCodes<32>::kThreads);
-  attend<ManyHeads>(ctx, many[0], attend_many_heads<false>, false, ManyHeadsThreads<false>::kAll, dev("LMP", 1));
-  if (dev("LMC", 1) != 0) {
-    attend<ManyCodes>(ctx, many[1], attend_many_codes, true, ManyCodes::kThreads);
-  } else {
-    attend<ManyHeads>(ctx, many[1], attend_many_heads<true>, true, ManyHeadsThreads<true>::kAll, dev("LMP", 1));
-  }
+  attend<FewHeads<16>>(ctx, few[0][0], attend_few_heads<16>);
+  attend<FewHeads<32>>(ctx, few[0][1], attend_few_heads<32>);
+  attend<FewCodes<16>>(ctx, few[1][0], attend_few_codes<16>);
+  attend<FewCodes<32>>(ctx, few[1][1], attend_few_codes<32>);
+  attend<ManyHeads>(ctx, many[0], attend_many_heads);
+  attend<ManyCodes>(ctx, many[1], attend_many_codes);
   for (auto& [shape, plan] : generic) attend_generic(ctx, plan, shape);
 }
 

@@ -13,8 +13,7 @@ namespace {
 class CudaLatentAttentionTest : public CudaTest {
  protected:
   LatentCase make(const LatentShape& s, LatentFormat format, Precision precision,
-                  std::uint64_t seed = 1, float size = 1, std::size_t gap = 0,
-                  float row_size = 1) {
+                  std::uint64_t seed = 1, float size = 1, std::size_t gap = 0, float row_size = 1) {
     LatentCase c;
     c.shape = s;
     c.precision = precision;
@@ -89,9 +88,8 @@ class CudaLatentAttentionTest : public CudaTest {
     const std::string what =
         cat("T=", s.queries, " S=", s.rows, " H=", s.heads, " L=", s.latent, " R=", s.rope, " ",
             name(format), precision == Precision::kBF16 ? " bf16 products" : " f32 products");
-    LatentCase c =
-        make(s, format, precision, static_cast<std::uint64_t>(s.rows * 7 + s.heads), size, 0,
-             row_size);
+    LatentCase c = make(s, format, precision, static_cast<std::uint64_t>(s.rows * 7 + s.heads),
+                        size, 0, row_size);
     const LatentAttention problem = c.problem();
     run({&problem, 1});
     expect_right(c, bound, what);

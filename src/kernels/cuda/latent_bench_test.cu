@@ -7,7 +7,6 @@
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/stream.cuh"
 
-namespace cachalot::cuda { void print_latent_clocks(double pairs); }
 namespace cachalot::cuda::testing {
 namespace {
 
@@ -53,13 +52,7 @@ class CudaLatentBench : public CudaTest {
     if (pool_ != nullptr) device_->release(pool_);
   }
 
-  static int dev(const char* name, int otherwise) {
-    const char* text = std::getenv(name);
-    return text != nullptr ? std::atoi(text) : otherwise;
-  }
   void bench(int batch, int context, int heads, int queries, LatentFormat format) {
-    if (dev("LB_HEADS", heads) != heads || dev("LB_BATCH", batch) != batch || dev("LB_CONTEXT", context) != context || (dev("LB_FP8", -1) >= 0 && dev("LB_FP8", 0) != (format == LatentFormat::kFp8))) return;
-    if (dev("LB_QUERIES", queries) != queries) return;
     const LatentLayout layout{format, 512, 64};
     const int per_sequence = (context + 63) / 64;
     if (static_cast<std::size_t>(batch) * per_sequence * layout.block_bytes() > bytes_) return;
@@ -112,10 +105,6 @@ class CudaLatentBench : public CudaTest {
         batch, context, heads, queries, std::string(name(format)).c_str(), us,
         tokens * layout.row_bytes() / us / 1e3, tokens * heads * queries * 2.0 * 1088 / us / 1e6,
         host_us);
-    if (dev("LB_CLOCKS", 0) != 0) {
-      cuda::latent_attention(ctx, problems); device_->wait(); print_latent_clocks(1);
-      cuda::latent_attention(ctx, problems); device_->wait(); print_latent_clocks(double(batch) * (context / 128) * (heads / 64) * queries);
-    }
     std::fflush(stdout);
   }
   std::byte* pool_ = nullptr;

@@ -99,20 +99,6 @@ __device__ inline float load_float(std::uint32_t address) {
 __device__ inline void store_float(std::uint32_t address, float x) {
   asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory");
 }
-// Where the program says: a load that moves up takes registers.
-__device__ inline uint4 load_global_piece(const void* from) {
-  uint4 x;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-               : "l"(from));
-  return x;
-}
-__device__ inline float load_global_float(const void* from) {
-  float x;
-  asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(x) : "l"(from));
-  return x;
-}
-
 __device__ inline uint4 load_piece(std::uint32_t address) {
   uint4 x;
   asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -131,10 +117,9 @@ __device__ inline void store_piece(std::uint32_t address, uint4 x) {
 // row i of matrix j.
 __device__ inline void store_matrices(std::uint32_t address, std::uint32_t a, std::uint32_t b,
                                       std::uint32_t c, std::uint32_t d) {
-  asm volatile(
-      "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a),
-      "r"(b), "r"(c), "r"(d)
-      : "memory");
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+               "r"(a), "r"(b), "r"(c), "r"(d)
+               : "memory");
 }
 // The same, each matrix transposed.
 __device__ inline void store_transposed(std::uint32_t address, std::uint32_t a, std::uint32_t b,
@@ -199,92 +184,6 @@ __device__ inline std::uint32_t two_of_codes(std::uint32_t bytes, const CodeScal
 inline constexpr std::uint32_t kLowCodes = 0x9180, kHighCodes = 0xB3A2;  // of a word
 // Code `c` of a word and of another one.
 inline constexpr std::uint32_t codes_across(std::uint32_t c) { return 0xC480u + 0x1111u * c; }
-
-// Where a thread's 16 columns lie, two pieces: columns 16 `piece` on of a token's four column
-// blocks from `first_column` on. Threads have the pieces of a token in order; those of neighbouring
-// column blocks store theirs in opposite orders: no two of the eight that store at once meet in a
-// bank.
-struct PieceStore {
-  std::uint32_t at, next;
-  bool odd;
-  template <int kTokens>
-  static __device__ PieceStore of(std::uint32_t tile, int token, int first_column, int piece) {
-    const bool odd = piece / 4 % 2 != 0;
-    const std::uint32_t at =
-        tile + piece_at<kTokens>(token, first_column + piece / 4, piece % 4 * 2 + odd);
-    return {at, at ^ 16, odd};
-  }
-};
-template <bool kLarge>
-__device__ inline void expand_piece(uint4 codes, float scale, const PieceStore& to, int offset) {
-  const CodeScale by(scale, kLarge);
-  const auto low = [&](std::uint32_t word) {
-    return two_of_codes<kLarge>(two_bytes<kLowCodes>(word, 0), by);
-  };
-  const auto high = [&](std::uint32_t word) {
-    return two_of_codes<kLarge>(two_bytes<kHighCodes>(word, 0), by);
-  };
-  const uint2 first = to.odd ? uint2{codes.z, codes.w} : uint2{codes.x, codes.y};
-  const uint2 second = to.odd ? uint2{codes.x, codes.y} : uint2{codes.z, codes.w};
-  store_piece(to.at + offset, {low(first.x), high(first.x), low(first.y), high(first.y)});
-  store_piece(to.next + offset, {low(second.x), high(second.x), low(second.y), high(second.y)});
-}
-
-// Four column blocks of a tile from `first_column` on, and the rope if asked for, out of global
-// memory: read into registers, then, once `room` says so, expanded. By `kThreads`.
-template <int kTokens, int kThreads, class Room>
-__device__ inline void expand_half(const std::byte* block, int valid, std::uint32_t tile,
-                                   int first_column, bool rope, Room&& room, int thread) {
-  constexpr int kPerRow = 16, kRowsAtOnce = kThreads / kPerRow;
-  constexpr int kSteps = kTokens / kRowsAtOnce, kRopeSteps = kTokens * 8 / kThreads;
-  const int piece = thread % kPerRow, first_row = thread / kPerRow;
-  const std::byte* row = block + first_row * kFp8RowBytes;
-  const std::byte* codes_at = row + first_column * 64 + piece * 16;
-  const std::byte* scale_at = row + kFp8ScalesAt + (first_column / 2 + piece / 8) * 4;
-  const PieceStore to = PieceStore::of<kTokens>(tile, first_row, first_column, piece);
-  uint4 codes[kSteps];
-  float scales[kSteps];
-  bool large = false;
-#pragma unroll
-  for (int i = 0; i < kSteps; ++i) {
-    codes[i] = {0, 0, 0, 0};
-    scales[i] = 1;
-    if (first_row + i * kRowsAtOnce < valid) {
-      codes[i] = load_global_piece(codes_at + i * kRowsAtOnce * kFp8RowBytes);
-      scales[i] = load_global_float(scale_at + i * kRowsAtOnce * kFp8RowBytes);
-    }
-  }
-  room();
-#pragma unroll
-  for (int i = 0; i < kSteps; ++i) large |= is_large_scale(scales[i]);
-  large = __any_sync(0xFFFFFFFFu, large);
-  uint4 ropes[kRopeSteps];
-  const auto expand = [&](auto is_large) {
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i) {
-      if (rope && i == kSteps / 2) {  // into registers that are free by now
-#pragma unroll
-        for (int j = 0; j < kRopeSteps; ++j) {
-          const int t = (thread + j * kThreads) / 8;
-          ropes[j] = {0, 0, 0, 0};
-          if (t < valid) {
-            ropes[j] = load_global_piece(block + t * kFp8RowBytes + kFp8RopeAt + thread % 8 * 16);
-          }
-        }
-      }
-      expand_piece<is_large.value>(codes[i], scales[i], to, i * kRowsAtOnce * 128);
-    }
-  };
-  if (large) {
-    expand(std::true_type{});
-  } else {
-    expand(std::false_type{});
-  }
-  if (!rope) return;
-  const std::uint32_t rope_to = tile + piece_at<kTokens>(thread / 8, kColumnBlocks - 1, thread % 8);
-#pragma unroll
-  for (int j = 0; j < kRopeSteps; ++j) store_piece(rope_to + j * (kThreads / 8) * 128, ropes[j]);
-}
 
 // Tokens from `valid` on become zeros: what a block holds behind its last row may be NaN, and a
 // weight of zero would not silence that.

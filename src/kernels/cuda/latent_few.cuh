@@ -3,8 +3,8 @@
 // With so few rows they are the narrow side of the products: scores are [tokens, rows], with tokens
 // as the 64 of wgmma, and sums [columns, rows], with 64 value columns, read down the tile, as the
 // 64. Each of two lanes (latent_few_lane.cuh) has a buffer of one tile: one computes while the
-// other's tile is on its way. Weights go to shared memory where the tile's rope keys were. A tile is
-// asked for, and becomes free, in two halves of columns.
+// other's tile is on its way. Weights go to shared memory where the tile's rope keys were. A tile
+// is asked for, and becomes free, in two halves of columns.
 #pragma once
 
 #include "kernels/cuda/latent_few_lane.cuh"
@@ -13,6 +13,7 @@ namespace cachalot::cuda {
 
 template <int kN>
 struct FewHeads {
+  static constexpr bool kCodes = false;  // rows of FP8
   static constexpr int kTokens = 64, kRows = kN, kLanes = 2;
   static constexpr int kWorkers = 256;
   static constexpr int kThreads = kWorkers + 128;  // a warp asks for the tiles of each lane
@@ -67,47 +68,47 @@ struct FewHeadsWorker : FewHeadsLane<kN> {
     if (Lane::thread % 32 == 0) ptx::barrier_arrive(empty + 8 * half);
   }
   __device__ void attend(int pos) {
-      float s[kN / 2];
-      wait(full, parity);
-      if (pos + F::kTokens > Lane::cached) {
+    float s[kN / 2];
+    wait(full, parity);
+    if (pos + F::kTokens > Lane::cached) {
+      wait(full + 8, parity);
+      clear_tokens<F::kTokens, 128>(tile, Lane::cached - pos, Lane::thread);
+      fence_async();
+      sync_threads(Lane::name(), 128);
+    }
+    begin_products();
+#pragma unroll
+    for (int c = 0; c < kColumnBlocks; ++c) {
+      if (c == 4) {
+        commit_products();
         wait(full + 8, parity);
-        clear_tokens<F::kTokens, 128>(tile, Lane::cached - pos, Lane::thread);
-        fence_async();
-        sync_threads(Lane::name(), 128);
+        begin_products();
       }
-      begin_products();
+      const std::uint64_t a = operand_along_rows(tile + c * F::kColumnBytes);
+      const std::uint64_t b = operand_along_rows(query + c * F::kQueryColumn);
 #pragma unroll
-      for (int c = 0; c < kColumnBlocks; ++c) {
-        if (c == 4) {
-          commit_products();
-          wait(full + 8, parity);
-          begin_products();
-        }
-        const std::uint64_t a = operand_along_rows(tile + c * F::kColumnBytes);
-        const std::uint64_t b = operand_along_rows(query + c * F::kQueryColumn);
+      for (int k = 0; k < 4; ++k) multiply_narrow<0, kN>(s, a + 2 * k, b + 2 * k, c + k > 0);
+    }
+    commit_products();
+    wait_products<0>();
+    Lane::hide(pos, s);
+    Lane::raise_references(s);
+    Lane::soften(s);
+    begin_products();
 #pragma unroll
-        for (int k = 0; k < 4; ++k) multiply_narrow<0, kN>(s, a + 2 * k, b + 2 * k, c + k > 0);
-      }
-      commit_products();
-      wait_products<0>();
-      Lane::hide(pos, s);
-      Lane::raise_references(s);
-      Lane::soften(s);
-      begin_products();
+    for (int c = 0; c < 8; ++c) {
+      const std::uint64_t a = operand_down_rows(tile + c * F::kColumnBytes, F::kColumnBytes);
+      const std::uint64_t b = operand_along_rows(Lane::weights);
 #pragma unroll
-      for (int c = 0; c < 8; ++c) {
-        const std::uint64_t a = operand_down_rows(tile + c * F::kColumnBytes, F::kColumnBytes);
-        const std::uint64_t b = operand_along_rows(Lane::weights);
-#pragma unroll
-        for (int k = 0; k < 4; ++k) multiply_narrow<1, kN>(Lane::out[c], a + 128 * k, b + 2 * k, 1);
-        if (c == 3) commit_products();
-      }
-      commit_products();
-      wait_products<1>();
-      freed(0);
-      wait_products<0>();
-      freed(1);
-      parity ^= 1;
+      for (int k = 0; k < 4; ++k) multiply_narrow<1, kN>(Lane::out[c], a + 128 * k, b + 2 * k, 1);
+      if (c == 3) commit_products();
+    }
+    commit_products();
+    wait_products<1>();
+    freed(0);
+    wait_products<0>();
+    freed(1);
+    parity ^= 1;
   }
 };
 

@@ -1,12 +1,12 @@
-// Latent attention for few heads over FP8 rows: codes become bf16 in the registers of the warps that
-// multiply them.
+// Latent attention for few heads over FP8 rows: codes become bf16 in the registers of the warps
+// that multiply them.
 //
-// As in latent_few.cuh rows are the narrow side of the products, so the cache is the side that wgmma
-// takes from registers: scores are [tokens, rows], sums [columns, rows]. Tiles of 64 tokens come as
-// they lie in the cache; each code is read and expanded twice, as a key and as a value, and never
-// goes back to shared memory. Products do not mind in which order columns are summed and tokens and
-// columns stand, so a thread takes 16 codes that follow each other, and queries, weights and partials
-// lie in the order that follows from that.
+// As in latent_few.cuh rows are the narrow side of the products, so the cache is the side that
+// wgmma takes from registers: scores are [tokens, rows], sums [columns, rows]. Tiles of 64 tokens
+// come as they lie in the cache; each code is read and expanded twice, as a key and as a value, and
+// never goes back to shared memory. Products do not mind in which order columns are summed and
+// tokens and columns stand, so a thread takes 16 codes that follow each other, and queries, weights
+// and partials lie in the order that follows from that.
 #pragma once
 
 #include "kernels/cuda/latent_codes.cuh"
@@ -16,6 +16,7 @@ namespace cachalot::cuda {
 
 template <int kN>
 struct FewCodes {
+  static constexpr bool kCodes = true;  // rows of FP8
   static constexpr int kTokens = 64, kRows = kN, kLanes = 2;
   static constexpr int kWorkers = 256, kThreads = kWorkers + 128;
   static constexpr int kTileBytes = kTokens * kFp8RowBytes, kTiles = 4;

@@ -1,9 +1,9 @@
-// Latent attention for few heads: what a thread of a lane holds, softmax of a tile's scores, and what
-// becomes of a chunk's sums.
+// Latent attention for few heads: what a thread of a lane holds, softmax of a tile's scores, and
+// what becomes of a chunk's sums.
 //
 // Scores are [tokens, rows], sums [columns, rows]: rows are the narrow side of the products. Two
-// lanes, each of four warps, take every other tile of a chunk and have sums of their own, which only
-// the merge brings together: they never wait for each other.
+// lanes, each of four warps, take every other tile of a chunk and have sums of their own, which
+// only the merge brings together: they never wait for each other.
 #pragma once
 
 #include "kernels/cuda/latent_walk.cuh"

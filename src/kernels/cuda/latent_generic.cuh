@@ -150,8 +150,8 @@ constexpr int kAnySeries = 8, kAnyThreads = 128;  // threads of a series, with 4
 // chunks go to eight series in turn (those past the last eight may be left out), each sums in
 // order; then the series in order.
 __global__ void __launch_bounds__(kAnySeries* kAnyThreads)
-    merge_any(DevicePlan plan, int rows_per_group, int latent,
-                 const float* partial_out, const float2* partial_rows) {
+    merge_any(DevicePlan plan, int rows_per_group, int latent, const float* partial_out,
+              const float2* partial_rows) {
   const RowGroup& g = plan.groups[blockIdx.x];
   const int row = static_cast<int>(blockIdx.y), pieces = g.pieces;
   if (pieces == 1 || row >= g.rows) return;
@@ -176,22 +176,22 @@ __global__ void __launch_bounds__(kAnySeries* kAnyThreads)
 #pragma unroll 4
     for (int p = begin; p < end; ++p) {
       const std::int64_t at = first + static_cast<std::int64_t>(p) * rows_per_group;
-        const float2 of = partial_rows[at];
-        const float weight = exp2_of(of.x - zero_at);
-        const float* from = partial_out + at * latent + column;
-        float4 x = {0, 0, 0, 0};
-        if (whole) {
-          x = *reinterpret_cast<const float4*>(from);
-        } else {
-          if (column < latent) x.x = from[0];
-          if (column + 1 < latent) x.y = from[1];
-          if (column + 2 < latent) x.z = from[2];
-          if (column + 3 < latent) x.w = from[3];
-        }
-        sum[0] = __fmaf_rn(x.x, weight, sum[0]);
-        sum[1] = __fmaf_rn(x.y, weight, sum[1]);
-        sum[2] = __fmaf_rn(x.z, weight, sum[2]);
-        sum[3] = __fmaf_rn(x.w, weight, sum[3]);
+      const float2 of = partial_rows[at];
+      const float weight = exp2_of(of.x - zero_at);
+      const float* from = partial_out + at * latent + column;
+      float4 x = {0, 0, 0, 0};
+      if (whole) {
+        x = *reinterpret_cast<const float4*>(from);
+      } else {
+        if (column < latent) x.x = from[0];
+        if (column + 1 < latent) x.y = from[1];
+        if (column + 2 < latent) x.z = from[2];
+        if (column + 3 < latent) x.w = from[3];
+      }
+      sum[0] = __fmaf_rn(x.x, weight, sum[0]);
+      sum[1] = __fmaf_rn(x.y, weight, sum[1]);
+      sum[2] = __fmaf_rn(x.z, weight, sum[2]);
+      sum[3] = __fmaf_rn(x.w, weight, sum[3]);
       sum[4] = __fmaf_rn(of.y, weight, sum[4]);
     }
     for (int i = 0; i < 5; ++i) total[i] += sum[i];

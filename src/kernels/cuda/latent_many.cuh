@@ -8,7 +8,7 @@
 // A's own weights are operands from registers; for the other group they go to shared memory, where
 // the tile's rope keys were, which nobody needs after the scores. Half a tile is asked for again as
 // soon as both of its uses are over: the left of a after A's first product, the right of b after
-// B's. More warps ask for tiles, or read FP8 and expand it.
+// B's. One more thread asks for tiles. FP8 rows: latent_many_codes.cuh.
 // Idea of the two groups and their order: FlashMLA's report on its kernel (DeepSeek, 2025).
 #pragma once
 
@@ -17,19 +17,17 @@
 
 namespace cachalot::cuda {
 
-template <bool kFp8>
-__global__ void __launch_bounds__(ManyHeadsThreads<kFp8>::kAll, 1)
+__global__ void __launch_bounds__(ManyHeads::kThreads, 1)
     attend_many_heads(const __grid_constant__ CUtensorMap map, const std::byte* map_base,
-                      DevicePlan plan, float* partial_out, float2* partial_rows, int ahead_pairs) {
+                      DevicePlan plan, float* partial_out, float2* partial_rows) {
   using F = ManyHeads;
-  using T = ManyHeadsThreads<kFp8>;
   extern __shared__ std::byte shared_memory[];
   const std::uint32_t base = (ptx::shared_address(shared_memory) + 1023) / 1024 * 1024;
   const std::uint32_t full = base + F::kBarriersAt, empty = full + 32;  // [tile][half]
   const int thread = static_cast<int>(threadIdx.x);
   if (thread == 0) {
     for (int i = 0; i < 4; ++i) {
-      ptx::barrier_init(full + 8 * i, kFp8 ? T::kHelpers : 1);
+      ptx::barrier_init(full + 8 * i, 1);
       ptx::barrier_init(empty + 8 * i, 4);
     }
     fence_barrier_init();
@@ -39,12 +37,12 @@ __global__ void __launch_bounds__(ManyHeadsThreads<kFp8>::kAll, 1)
   allow_next_kernel();
   const PieceRange range = pieces_of_block(plan);
   if (thread >= F::kWorkers) {
-    give_registers<T::kHelperRegisters>();
-    fetch_many_heads<kFp8>(&map, map_base, plan, range, base, thread - F::kWorkers, ahead_pairs);
+    give_registers<40>();
+    if (thread == F::kWorkers) fetch_many_heads(&map, map_base, plan, range, base);
     return;
   }
-  take_registers<T::kWorkerRegisters>();
-  ManyHeadsWorker<kFp8> worker(base);
+  take_registers<232>();
+  ManyHeadsWorker worker(base);
   int group = -1;
   for (int i = range.first; i < range.last; ++i) {
     const Piece piece = plan.pieces[i];
@@ -57,9 +55,6 @@ __global__ void __launch_bounds__(ManyHeadsThreads<kFp8>::kAll, 1)
       const int end = g.end(piece.first_chunk + chunk);
       worker.sum[0] = worker.sum[1] = 0;
       worker.out.clear();
-#ifdef LATENT_CLOCKS
-      worker.clocks.mark(14);
-#endif
       if (worker.is_b) {
         for (int pos = begin; pos < end; pos += 2 * F::kTokens) {
           worker.attend_as_b(pos, pos + F::kTokens < end);
@@ -70,14 +65,8 @@ __global__ void __launch_bounds__(ManyHeadsThreads<kFp8>::kAll, 1)
         }
       }
       worker.end_chunk(piece, chunk == 0, chunk + 1 == piece.chunks, partial_out, partial_rows);
-#ifdef LATENT_CLOCKS
-      worker.clocks.mark(13);
-#endif
     }
   }
-#ifdef LATENT_CLOCKS
-  worker.clocks.done(worker.is_b);
-#endif
 }
 
 }  // namespace cachalot::cuda

@@ -1,8 +1,8 @@
 // Latent attention for many heads over FP8 rows: 64 rows against tiles of 64 tokens, whose codes
 // become bf16 in the registers of the warps that multiply them (latent_codes.cuh).
 //
-// Rows are the narrow side of the products: scores are [tokens, rows], sums [columns, rows]. Each of
-// two groups of four warps makes the scores of one of two tiles, and has the sums of half of the
+// Rows are the narrow side of the products: scores are [tokens, rows], sums [columns, rows]. Each
+// of two groups of four warps makes the scores of one of two tiles, and has the sums of half of the
 // columns, of both tiles. References of softmax are common to both, and lie in shared memory; they
 // change seldom (kReferenceSlack). One warp asks for tiles, three of which are there.
 #pragma once
@@ -12,6 +12,7 @@
 namespace cachalot::cuda {
 
 struct ManyCodes {
+  static constexpr bool kCodes = true;  // rows of FP8
   static constexpr int kTokens = 64, kRows = 64, kLanes = 1;
   static constexpr int kWorkers = 256, kThreads = kWorkers + 128, kWarps = kWorkers / 32;
   static constexpr int kTileBytes = kTokens * kFp8RowBytes, kTiles = 3;
@@ -189,7 +190,8 @@ struct ManyCodesWorker {
     for (int n = 0; n < 8; ++n) {
       float2 most = {-INFINITY, -INFINITY};
       if (scored) most = largest(s, n);
-      if (eighth == 0) store_pair(pair_at(F::kOfWarpsAt + (group * 4 + warp) * F::kRowBytes, n), most);
+      if (eighth == 0)
+        store_pair(pair_at(F::kOfWarpsAt + (group * 4 + warp) * F::kRowBytes, n), most);
     }
     sync_all();
     float2 own = {1, 1};
@@ -313,7 +315,8 @@ struct ManyCodesWorker {
   }
 
   // The sums of weights of the chunk, by the first 64 threads; `first` and `last` of the piece.
-  __device__ void add_sums(std::int64_t partial, bool first, bool last, float2* partial_rows) const {
+  __device__ void add_sums(std::int64_t partial, bool first, bool last,
+                           float2* partial_rows) const {
     if (thread_of_all() >= F::kRows) return;
     float total = 0;
 #pragma unroll
@@ -336,7 +339,8 @@ struct ManyCodesWorker {
     const Deposit how = deposit_of(g, first, last);
     const bool result = how == Deposit::kResult || how == Deposit::kLastResult;
     const std::int64_t partial = static_cast<std::int64_t>(piece.partial) * F::kRows;
-    store_pair(pair_at(F::kOfWarpsAt + (group * 4 + warp) * F::kRowBytes, eighth), {sum[0], sum[1]});
+    store_pair(pair_at(F::kOfWarpsAt + (group * 4 + warp) * F::kRowBytes, eighth),
+               {sum[0], sum[1]});
     if (thread_of_all() < F::kRows) {  // for the next chunk
       store_float(base + F::kPartialReferencesAt + (turn ^ 1) * F::kRowBytes + 4 * thread,
                   load_float(base + F::kReferencesAt + 4 * thread));

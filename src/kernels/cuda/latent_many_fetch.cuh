@@ -6,18 +6,18 @@
 
 namespace cachalot::cuda {
 
-// Rows of tokens into the second-level cache: `tokens` of a block.
-__device__ inline void prefetch_rows(const std::byte* block, int tokens, int row_bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(block), "r"(tokens * row_bytes)
+// A block's rows of tokens into the second-level cache.
+__device__ inline void prefetch_rows(const std::byte* block, int tokens) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(block),
+               "r"(tokens * kBf16RowBytes)
                : "memory");
 }
 
-template <bool kFp8>
+// By one thread.
 __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte* map_base,
                                         const DevicePlan& plan, PieceRange range,
-                                        std::uint32_t base, int helper, int ahead_pairs) {
+                                        std::uint32_t base) {
   using F = ManyHeads;
-  if (!kFp8 && helper != 0) return;
   const std::uint32_t full = base + F::kBarriersAt, empty = full + 32;  // [tile][half]
   std::uint32_t parity = 3;                                             // of both tiles
   for (int i = range.first; i < range.last; ++i) {
@@ -27,13 +27,10 @@ __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte*
     const int end = g.end(piece.first_chunk + piece.chunks - 1), cached = g.cached;
     for (int pos = g.lengths.begin(piece.first_chunk); pos < end; pos += 2 * F::kTokens) {
       const bool has_b = pos + F::kTokens < end;
-      if (helper == 0) {
-        for (int t = 2 * ahead_pairs; t < 2 * ahead_pairs + 2; ++t) {
-          const int ahead = pos + t * F::kTokens;
-          if (ahead >= end || ahead_pairs == 0) break;
-          prefetch_rows(blocks[ahead / kLatentBlock], min(F::kTokens, cached - ahead),
-                        kFp8 ? kFp8RowBytes : kBf16RowBytes);
-        }
+      for (int t = 2; t < 4; ++t) {
+        const int ahead = pos + t * F::kTokens;
+        if (ahead >= end) break;
+        prefetch_rows(blocks[ahead / kLatentBlock], min(F::kTokens, cached - ahead));
       }
 #pragma unroll 1
       for (int half = 0; half < 2; ++half) {
@@ -44,21 +41,13 @@ __device__ inline void fetch_many_heads(const CUtensorMap* map, const std::byte*
           const std::uint32_t tile = base + F::kTilesAt + t * F::kTileBytes;
           const std::uint32_t bar = 8 * (2 * t + half);
           const int first = F::first_column(t, half);
-          if constexpr (!kFp8) {
-            wait(empty + bar, parity >> t & 1);
-            ptx::barrier_arrive_expect(full + bar, (4 + half) * F::kColumnBytes);
-            const auto y = static_cast<int>((block - map_base) / kCopyGrain);
-            for (int c = first; c < first + 4; ++c) {
-              copy_box(tile + c * F::kColumnBytes, map, full + bar, 0, y + c, 0);
-            }
-            if (half == 1) copy_box(tile + 8 * F::kColumnBytes, map, full + bar, 0, y + 8, 0);
-          } else {
-            expand_half<F::kTokens, ManyHeadsThreads<true>::kHelpers>(
-                block, cached - pos - t * F::kTokens, tile, first, half == 1,
-                [&] { wait(empty + bar, parity >> t & 1); }, helper);
-            fence_async();
-            ptx::barrier_arrive(full + bar);
+          wait(empty + bar, parity >> t & 1);
+          ptx::barrier_arrive_expect(full + bar, (4 + half) * F::kColumnBytes);
+          const auto y = static_cast<int>((block - map_base) / kCopyGrain);
+          for (int c = first; c < first + 4; ++c) {
+            copy_box(tile + c * F::kColumnBytes, map, full + bar, 0, y + c, 0);
           }
+          if (half == 1) copy_box(tile + 8 * F::kColumnBytes, map, full + bar, 0, y + 8, 0);
         }
       }
       parity ^= has_b ? 3 : 1;

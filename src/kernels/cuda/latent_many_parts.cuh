@@ -1,16 +1,16 @@
-// Latent attention for many heads: what a thread of its two groups holds, scores and sums of values,
-// and where operands lie in shared memory.
+// Latent attention for many heads: what a thread of its two groups holds, scores and sums of
+// values, and where operands lie in shared memory.
 #pragma once
 
-#include "kernels/cuda/latent_clocks.cuh"
 #include "kernels/cuda/latent_walk.cuh"
 #include "kernels/cuda/latent_wgmma.cuh"
 
 namespace cachalot::cuda {
 
 struct ManyHeads {
+  static constexpr bool kCodes = false;  // rows of FP8
   static constexpr int kTokens = 64, kRows = 64, kLanes = 1;
-  static constexpr int kWorkers = 256;
+  static constexpr int kWorkers = 256, kThreads = kWorkers + 128;
   static constexpr int kColumnBytes = kTokens * 128;  // of 64 columns of a tile
   static constexpr int kTileBytes = kColumnBlocks * kColumnBytes;
   static constexpr int kQueryAt = 0, kTilesAt = kTileBytes;
@@ -18,7 +18,7 @@ struct ManyHeads {
   // the partial.
   static constexpr int kRowsAt = kTilesAt + 2 * kTileBytes, kRowBytes = kRows * 4;
   static constexpr int kBarriersAt = kRowsAt + 7 * kRowBytes;
-  static constexpr int kBytes = kBarriersAt + 8 * 8 + 1024 + 256;  // DEV
+  static constexpr int kBytes = kBarriersAt + 8 * 8 + 1024;
   static_assert(kBytes <= 232448);
 
   // Half 0 of a tile is the one needed first: left columns for A, right ones for B. The rope is in
@@ -26,13 +26,6 @@ struct ManyHeads {
   static __host__ __device__ constexpr int first_column(int tile, int half) {
     return tile == half ? 0 : 4;
   }
-};
-
-// Helpers: one thread asks for copies of bf16, or four warps expand codes.
-template <bool kFp8>
-struct ManyHeadsThreads {
-  static constexpr int kHelpers = 128, kAll = ManyHeads::kWorkers + kHelpers;
-  static constexpr int kWorkerRegisters = kFp8 ? 208 : 232, kHelperRegisters = kFp8 ? 88 : 40;
 };
 
 // Barriers among the workers: threads that arrive and threads that wait.

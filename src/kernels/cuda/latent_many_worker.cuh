@@ -6,7 +6,6 @@
 
 namespace cachalot::cuda {
 
-template <bool kFp8>
 struct ManyHeadsWorker {
   using F = ManyHeads;
 
@@ -16,9 +15,6 @@ struct ManyHeadsWorker {
   bool is_b;
   std::uint32_t parity_a = 0, parity_b = 0;  // of the tiles' barriers
   std::uint32_t turn = 0;                    // of chunks
-#ifdef LATENT_CLOCKS
-  Clocks clocks{base + F::kBarriersAt + 64, is_b, thread == 0};
-#endif
 
   // Of the group of rows:
   const RowGroup* group = nullptr;
@@ -37,7 +33,8 @@ struct ManyHeadsWorker {
         thread(static_cast<int>(threadIdx.x) % 128),
         lane(static_cast<int>(threadIdx.x) % 32),
         row(thread / 32 * 16 + lane / 4),
-        // Through a shuffle, for the compiler to see that it is one value: products may not diverge.
+        // Through a shuffle, for the compiler to see that it is one value: products may not
+        // diverge.
         is_b(__shfl_sync(0xFFFFFFFFu, threadIdx.x / 128, 0) == 1) {}
 
   __device__ std::uint32_t full(int tile, int half) const {
@@ -103,23 +100,18 @@ struct ManyHeadsWorker {
   // Tokens from `pos` on; `has_b`: more than 64.
   __device__ void attend_as_a(int pos, bool has_b) {
     ScoreTile scores;
-    CLOCK(8);
     wait(full(0, 0), parity_a);
-    CLOCK(1);
-    if (!kFp8 && pos + F::kTokens > cached) {
+    if (pos + F::kTokens > cached) {
       wait(full(0, 1), parity_a);
       clear_tail(tile_a(), pos, kOfA);
     }
     begin_products();
     scores.multiply(query(), tile_a(), 0, 4, false);
-    CLOCK(2);
     wait(full(0, 1), parity_a);
-    CLOCK(3);
     begin_products();
     scores.multiply(query(), tile_a(), 4, 5, true);
     commit_products();
     wait_products<0>();
-    CLOCK(4);
     hide(scores, pos);
     float factor[2];
 #pragma unroll
@@ -138,15 +130,12 @@ struct ManyHeadsWorker {
     share_weights(weights, weights_of_a(), row - lane / 4, lane);
     fence_async();
     arrive_threads(kWeightsOfA, F::kWorkers);
-    CLOCK(5);
     out.scale(factor);
     begin_products();
     out.add(weights, tile_a());
     commit_products();
     if (has_b) sync_threads(kWeightsOfB, F::kWorkers);
-    CLOCK(6);
     wait_products<0>();
-    CLOCK(7);
     freed(0, 0);
     if (has_b) {
       follow(references_of_b());
@@ -157,7 +146,6 @@ struct ManyHeadsWorker {
       commit_products();
       wait_products<0>();
       freed(1, 1);
-      CLOCK(9);
     }
     parity_a ^= 1;
   }
@@ -183,31 +171,24 @@ struct ManyHeadsWorker {
   // queued.
   __device__ void attend_own_as_b(int own) {
     ScoreTile scores;
-    CLOCK(8);
     wait(full(1, 0), parity_b);
-    CLOCK(1);
-    if (!kFp8 && own + F::kTokens > cached) {
+    if (own + F::kTokens > cached) {
       wait(full(1, 1), parity_b);
       clear_tail(tile_b(), own, kOfB);
     }
     begin_products();
     scores.multiply(query(), tile_b(), 4, 4, false);
-    CLOCK(2);
     wait(full(1, 1), parity_b);
-    CLOCK(3);
     begin_products();
     scores.multiply(query(), tile_b(), 0, 4, true);
     scores.multiply(query(), tile_b(), 8, 1, true);
     commit_products();
     wait_products<0>();
-    CLOCK(4);
     hide(scores, own);
     float largest[2], factor[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) largest[i] = __fmul_rn(scores.largest(i), scale_log2);
-    CLOCK(10);
     sync_threads(kReferencesOfA, F::kWorkers);
-    CLOCK(11);
     bool lower = false;
     std::uint32_t weights[16];
 #pragma unroll
@@ -227,13 +208,11 @@ struct ManyHeadsWorker {
     share_weights(weights, weights_of_b(), row - lane / 4, lane);
     fence_async();
     arrive_threads(kWeightsOfB, F::kWorkers);
-    CLOCK(5);
     out.scale(factor);
     begin_products();
     out.add(weights, tile_b() + 4 * F::kColumnBytes);
     commit_products();
     sync_threads(kWeightsOfA, F::kWorkers);
-    CLOCK(6);
     if (any_of_threads(kOfB, 128, lower)) lower_weights_of_a();
     parity_b ^= 1;
   }
@@ -250,17 +229,14 @@ struct ManyHeadsWorker {
     begin_products();
     out.add(weights_of_a(), tile_a() + 4 * F::kColumnBytes);
     commit_products();
-    CLOCK(12);
     if (has_b) {
       wait_products<1>();
       freed(1, 0);
     }
-    CLOCK(7);
     // Freed at once, not after the next scores are queued: their tile's other half is asked for
     // only when this one is free.
     wait_products<0>();
     freed(0, 1);
-    CLOCK(9);
   }
 
   // The sums of a chunk's weights. Both groups need them for a result; for a partial B alone, which
@@ -270,7 +246,8 @@ struct ManyHeadsWorker {
     for (int i = 0; i < 2; ++i) {
       sum[i] += __shfl_xor_sync(0xFFFFFFFFu, sum[i], 1);
       sum[i] += __shfl_xor_sync(0xFFFFFFFFu, sum[i], 2);
-      if (lane % 4 == 0) store_float((is_b ? sums_of_b() : sums_of_a()) + 4 * (row + 8 * i), sum[i]);
+      if (lane % 4 == 0)
+        store_float((is_b ? sums_of_b() : sums_of_a()) + 4 * (row + 8 * i), sum[i]);
     }
     if (result) {
       sync_threads(kAll, F::kWorkers);
@@ -340,9 +317,8 @@ struct ManyHeadsWorker {
       const float by = 1 / total[i];
 #pragma unroll
       for (int n = 0; n < 32; ++n) {  // + 0: no -0, which no sum of partials is
-        *reinterpret_cast<float2*>(to + 8 * n) = {
-            __fmaf_rn(out.o[4 * n + 2 * i], by, 0.0f),
-            __fmaf_rn(out.o[4 * n + 2 * i + 1], by, 0.0f)};
+        *reinterpret_cast<float2*>(to + 8 * n) = {__fmaf_rn(out.o[4 * n + 2 * i], by, 0.0f),
+                                                  __fmaf_rn(out.o[4 * n + 2 * i + 1], by, 0.0f)};
       }
     }
   }

@@ -1,5 +1,5 @@
-// What pieces of a row's context left, brought together: for the fast kernels, whose partials lie as
-// their threads have them.
+// What pieces of a row's context left, brought together: for the fast kernels, whose partials lie
+// as their threads have them.
 #pragma once
 
 #include "kernels/cuda/latent_few.cuh"
@@ -87,7 +87,8 @@ __global__ void __launch_bounds__(32 * kMergeWarps)
   for (int task = series; task < tasks; task += kMergeSeries) {
     const int eight = g.first_eight + task / kLanes;
     const int begin = plan.eights[eight], count = plan.eights[eight + 1] - begin;
-    const std::int64_t first = (g.partial + begin) * kLanes + task % kLanes;  // then every kLanes-th
+    const std::int64_t first =
+        (g.partial + begin) * kLanes + task % kLanes;  // then every kLanes-th
     float2 rows[kChunksTogether][2];
     float4 x[kChunksTogether];
 #pragma unroll
@@ -96,7 +97,8 @@ __global__ void __launch_bounds__(32 * kMergeWarps)
       x[p] = {0, 0, 0, 0};
       if (p >= count || !there) continue;
       const std::int64_t partial = (first + p * kLanes) * kRows;
-      x[p] = reinterpret_cast<const float4*>(partial_out + partial * kLatentWidth)[line * 32 + lane];
+      x[p] =
+          reinterpret_cast<const float4*>(partial_out + partial * kLatentWidth)[line * 32 + lane];
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         if (at.row[i] < g.rows) rows[p][i] = partial_rows[partial + at.row[i]];
@@ -131,7 +133,8 @@ __global__ void __launch_bounds__(32 * kMergeWarps)
     parts[warp][lane] = total;
     __syncthreads();
     if (series > 0) return;
-    for (int s = 1; s < min(series_count, tasks); ++s) total.add<kMany>(parts[s * lines + warp][lane]);
+    for (int s = 1; s < min(series_count, tasks); ++s)
+      total.add<kMany>(parts[s * lines + warp][lane]);
   }
 #pragma unroll
   for (int i = 0; i < 2; ++i) {

@@ -17,8 +17,8 @@ namespace cachalot::cuda {
 
 inline constexpr int kChunksTogether = 8;
 
-// Tokens of chunks: `first` of each up to chunk `alike`, then twice as many whenever the context has
-// doubled: a long context leaves fewer sums to add, and can still be shared out evenly.
+// Tokens of chunks: `first` of each up to chunk `alike`, then twice as many whenever the context
+// has doubled: a long context leaves fewer sums to add, and can still be shared out evenly.
 struct ChunkLengths {
   int first, alike;  // `alike` is even
 
@@ -44,11 +44,11 @@ struct RowGroup {
   int first_block;                    // of the problem, in the list of blocks
   int first_row, rows;
   int heads;
-  int first_seen;     // by query 0; each later one sees one row more
-  int cached;         // rows of the cache: what lies behind them is not to be used
+  int first_seen;  // by query 0; each later one sees one row more
+  int cached;      // rows of the cache: what lies behind them is not to be used
   ChunkLengths lengths;
   int chunks;
-  int partial;        // its first: one for each of its pieces
+  int partial;  // its first: one for each of its pieces
   int pieces;
   int first_eight;   // in the list of eights
   float scale_log2;  // to powers of two

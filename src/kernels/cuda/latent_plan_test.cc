@@ -104,11 +104,12 @@ TEST(CudaLatentPlanTest, ChunksFollowEachOther) {
     EXPECT_EQ(lengths.begin(0), 0);
     for (int c = 0; c < 300; ++c) {
       const int begin = lengths.begin(c), end = lengths.begin(c + 1);
-      const int expected = lengths.first << (begin >= lengths.first * lengths.alike
-                                                 ? 1 + std::countr_zero(std::bit_floor(
-                                                           static_cast<unsigned>(begin)) /
-                                                       (lengths.first * lengths.alike))
-                                                 : 0);
+      const int expected = lengths.first
+                           << (begin >= lengths.first * lengths.alike
+                                   ? 1 + std::countr_zero(
+                                             std::bit_floor(static_cast<unsigned>(begin)) /
+                                             (lengths.first * lengths.alike))
+                                   : 0);
       EXPECT_EQ(end - begin, expected) << c;
       EXPECT_EQ(lengths.chunks(end), c + 1);
       EXPECT_EQ(lengths.chunks(begin + 1), c + 1);
