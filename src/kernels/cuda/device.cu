@@ -22,6 +22,7 @@ constexpr std::size_t kMostPayload = 30 << 10;  // a launch takes arguments of 3
 template <int kBytes>
 __global__ void __launch_bounds__(256)
     write_payload(const __grid_constant__ Payload<kBytes> payload, std::byte* to, int bytes) {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");  // those that wait by themselves
   const int thread = static_cast<int>(threadIdx.x), whole = bytes / 16;
   for (int i = thread; i < whole; i += 256) {
     reinterpret_cast<uint4*>(to)[i] = reinterpret_cast<const uint4*>(payload.bytes)[i];

@@ -12,8 +12,10 @@
 #include <cstring>
 
 #include "kernels/cuda/latent_few.cuh"
+#include "kernels/cuda/latent_few_codes.cuh"
 #include "kernels/cuda/latent_generic.cuh"
 #include "kernels/cuda/latent_many.cuh"
+#include "kernels/cuda/latent_merge.cuh"
 #include "kernels/cuda/latent_plan.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/stream.cuh"
@@ -25,9 +27,12 @@ namespace {
 constexpr int kSharedLimit = 232448;  // bytes a block of threads may have
 constexpr int kFewHeads = 32;
 
-// Tokens. For few heads a chunk's sums are small beside its cache rows; for many heads, storing
-// them costs about as much as 64 tokens. Generic: pieces are chunks.
-constexpr int kGenericChunk = 256, kFewHeadsChunk = 512, kManyHeadsChunk = 512;
+// Tokens. Storing a chunk's sums of many heads takes as long as some hundred tokens: on an H200
+// chunks of 1024 were faster than 512 from the shortest contexts on (500 against 467 TFLOPS at 16 x
+// 128K, 473 against 410 at 128 x 4K). Of few heads 512 give 3330 GB/s at 16 x 32K, 256 3150; only
+// one sequence of 4K is slower (19 against 15 us). Generic: pieces are chunks.
+constexpr ChunkLengths kGenericChunks{256, 1 << 20}, kFewHeadsChunks{512, 128},
+    kManyHeadsChunks{1024, 64};
 
 // What the launches for a plan depend on.
 struct Launches {
@@ -51,14 +56,17 @@ Partials partials_of(const Context& ctx, int partials, int rows, int latent) {
   return {p, reinterpret_cast<float2*>(p + count * static_cast<std::size_t>(latent))};
 }
 
-void merge(const Context& ctx, const Launches& l, int rows, int latent, int lanes,
-           const Partials& partials) {
+// `F`: FewHeads, FewCodes, ManyHeads or ManyCodes.
+template <class F>
+void merge(const Context& ctx, const Launches& l, const Partials& partials) {
   if (!l.merged) return;
-  const dim3 grid(static_cast<unsigned>(l.groups), static_cast<unsigned>(rows),
-                  static_cast<unsigned>(ceil_div(latent, 4 * kMergeThreads)));
-  launch_early(ctx, "latent_attention merge", merge_pieces, grid,
-               dim3(static_cast<unsigned>(std::min(l.eights, kMergeSeries) * kMergeThreads)), 0,
-               l.plan, rows, latent, lanes, partials.out, partials.rows);
+  constexpr int kLines = F::kRows * kLatentWidth / 128;
+  const int series = std::min(l.eights * F::kLanes, kMergeSeries);
+  const int lines = series <= kMergeWarps / 4 ? 4 : 1;  // of a block of threads
+  launch_early(ctx, "latent_attention merge", merge_lines<F>,
+               dim3(static_cast<unsigned>(l.groups), static_cast<unsigned>(kLines / lines)),
+               dim3(static_cast<unsigned>(32 * series * lines)), 0, l.plan, series, partials.out,
+               partials.rows);
 }
 
 GenericShape generic_shape(const LatentAttention& a) {
@@ -86,7 +94,12 @@ void launch_generic(const Context& ctx, const Launches& l, const GenericShape& s
         "latent_attention");
   launch_early(ctx, "latent_attention", attend_any, dim3(static_cast<unsigned>(l.blocks)),
                dim3(256), shape.bytes(), shape, l.plan, partials.out, partials.rows);
-  merge(ctx, l, shape.rows, latent, 1, partials);
+  if (!l.merged) return;
+  launch_early(ctx, "latent_attention merge", merge_any,
+               dim3(static_cast<unsigned>(l.groups), static_cast<unsigned>(shape.rows),
+                    static_cast<unsigned>(ceil_div(latent, 4 * kAnyThreads))),
+               dim3(static_cast<unsigned>(std::min(l.eights, kAnySeries) * kAnyThreads)), 0, l.plan,
+               shape.rows, latent, partials.out, partials.rows);
 }
 
 // Memory as lines of 128 bytes, of which a token takes every ninth: a box of it is 64 columns of
@@ -119,16 +132,15 @@ CUtensorMap tile_map(const std::byte* base, int tokens) {
   return map;
 }
 
-// `F`: FewHeads or ManyHeads.
 template <class F, class Kernel>
-void launch(const Context& ctx, const Launches& l, Kernel* kernel, bool fp8) {
+void launch(const Context& ctx, const Launches& l, Kernel* kernel) {
   const Partials partials = partials_of(ctx, l.partials, F::kRows * F::kLanes, kLatentWidth);
-  const CUtensorMap map = fp8 ? CUtensorMap{} : tile_map(l.base, F::kTokens);
+  const CUtensorMap map = F::kCodes ? CUtensorMap{} : tile_map(l.base, F::kTokens);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, F::kBytes),
         "latent_attention");
   launch_early(ctx, "latent_attention", kernel, dim3(static_cast<unsigned>(l.blocks)),
                dim3(F::kThreads), F::kBytes, map, l.base, l.plan, partials.out, partials.rows);
-  merge(ctx, l, F::kRows, kLatentWidth, F::kLanes, partials);
+  merge<F>(ctx, l, partials);
 }
 
 bool is_fast(const LatentAttention& a) {
@@ -160,9 +172,21 @@ struct Part {
     return kind == k && (k != Kind::kGeneric || generic == shape);
   }
   int lanes() const {
-    return kind == Kind::kGeneric                          ? 1
-           : kind == Kind::kMany || kind == Kind::kManyFp8 ? ManyHeads::kLanes
-                                                           : FewHeads<false, 16>::kLanes;
+    switch (kind) {
+      case Kind::kFew16:
+      case Kind::kFew32:
+        return FewHeads<16>::kLanes;
+      case Kind::kFew16Fp8:
+      case Kind::kFew32Fp8:
+        return FewCodes<16>::kLanes;
+      case Kind::kMany:
+        return ManyHeads::kLanes;
+      case Kind::kManyFp8:
+        return ManyCodes::kLanes;
+      case Kind::kGeneric:
+        break;
+    }
+    return 1;
   }
 };
 
@@ -186,15 +210,15 @@ std::vector<Part> parts_of(const Context& ctx, std::span<const LatentAttention> 
     if (part == parts.end()) part = parts.insert(part, {kind, shape, {}});
     switch (kind) {
       case Kind::kGeneric:
-        part->plan.add(a, shape.rows, kGenericChunk);
+        part->plan.add(a, shape.rows, kGenericChunks);
         break;
       case Kind::kMany:
       case Kind::kManyFp8:
-        part->plan.add(a, ManyHeads::kRows, kManyHeadsChunk);
+        part->plan.add(a, ManyHeads::kRows, kManyHeadsChunks);
         break;
       default:
         part->plan.add(a, kind == Kind::kFew16 || kind == Kind::kFew16Fp8 ? 16 : 32,
-                       kFewHeadsChunk);
+                       kFewHeadsChunks);
     }
   }
   for (Part& part : parts) {
@@ -223,17 +247,17 @@ Launches launches_of(const Part& part, const DevicePlan& on_device) {
 void launch(const Context& ctx, Kind kind, const GenericShape& generic, const Launches& l) {
   switch (kind) {
     case Kind::kFew16:
-      return launch<FewHeads<false, 16>>(ctx, l, attend_few_heads<false, 16>, false);
+      return launch<FewHeads<16>>(ctx, l, attend_few_heads<16>);
     case Kind::kFew32:
-      return launch<FewHeads<false, 32>>(ctx, l, attend_few_heads<false, 32>, false);
+      return launch<FewHeads<32>>(ctx, l, attend_few_heads<32>);
     case Kind::kFew16Fp8:
-      return launch<FewHeads<true, 16>>(ctx, l, attend_few_heads<true, 16>, true);
+      return launch<FewCodes<16>>(ctx, l, attend_few_codes<16>);
     case Kind::kFew32Fp8:
-      return launch<FewHeads<true, 32>>(ctx, l, attend_few_heads<true, 32>, true);
+      return launch<FewCodes<32>>(ctx, l, attend_few_codes<32>);
     case Kind::kMany:
-      return launch<ManyHeads>(ctx, l, attend_many_heads<false>, false);
+      return launch<ManyHeads>(ctx, l, attend_many_heads);
     case Kind::kManyFp8:
-      return launch<ManyHeads>(ctx, l, attend_many_heads<true>, true);
+      return launch<ManyCodes>(ctx, l, attend_many_codes);
     case Kind::kGeneric:
       return launch_generic(ctx, l, generic);
   }

@@ -13,7 +13,7 @@ namespace {
 class CudaLatentAttentionTest : public CudaTest {
  protected:
   LatentCase make(const LatentShape& s, LatentFormat format, Precision precision,
-                  std::uint64_t seed = 1, float size = 1, std::size_t gap = 0) {
+                  std::uint64_t seed = 1, float size = 1, std::size_t gap = 0, float row_size = 1) {
     LatentCase c;
     c.shape = s;
     c.precision = precision;
@@ -21,7 +21,7 @@ class CudaLatentAttentionTest : public CudaTest {
     c.q = random_mat(s.queries, s.heads * width, seed, size);
     c.q_device = up(c.q);
     c.out_device = room<float>(s.queries, s.heads * s.latent);
-    const Mat<float> rows = random_mat(s.rows, width, seed + 1);
+    const Mat<float> rows = random_mat(s.rows, width, seed + 1, row_size);
     c.caches = std::make_unique<TwoCaches>(host, *device_, LatentLayout{format, s.latent, s.rope},
                                            rows.cview(), gap);
     c.scale = static_cast<float>(1 / std::sqrt(s.latent / 4.0 + s.rope + 1));
@@ -84,12 +84,12 @@ class CudaLatentAttentionTest : public CudaTest {
   }
 
   void check(const LatentShape& s, LatentFormat format, Precision precision, double bound,
-             float size = 1) {
+             float size = 1, float row_size = 1) {
     const std::string what =
         cat("T=", s.queries, " S=", s.rows, " H=", s.heads, " L=", s.latent, " R=", s.rope, " ",
             name(format), precision == Precision::kBF16 ? " bf16 products" : " f32 products");
-    LatentCase c =
-        make(s, format, precision, static_cast<std::uint64_t>(s.rows * 7 + s.heads), size);
+    LatentCase c = make(s, format, precision, static_cast<std::uint64_t>(s.rows * 7 + s.heads),
+                        size, 0, row_size);
     const LatentAttention problem = c.problem();
     run({&problem, 1});
     expect_right(c, bound, what);
@@ -122,6 +122,25 @@ TEST_F(CudaLatentAttentionTest, FastShapesAgree) {
                                                          {1, 20000, 64}}) {
       check(s, format, Precision::kBF16, 1e-2);
     }
+  }
+}
+
+// Scales past 2^7, and of several sizes in a tile.
+TEST_F(CudaLatentAttentionTest, LargeScalesOfCodes) {
+  for (const int heads : {16, 24, 128}) {
+    for (const float size : {4e4F, 1e20F, 1e-20F}) {
+      check({1, 500, heads}, LatentFormat::kFp8, Precision::kBF16, 1e-2, 1 / size, size);
+      check({3, 1500, heads}, LatentFormat::kFp8, Precision::kBF16, 1e-2, 1 / size, size);
+    }
+  }
+}
+
+// Many pieces of a row, whose chunks grow.
+TEST_F(CudaLatentAttentionTest, LongContextsAgree) {
+  for (const LatentFormat format : {LatentFormat::kBF16, LatentFormat::kFp8}) {
+    check({1, 36001, 16}, format, Precision::kBF16, 1e-2);
+    check({2, 36001, 24}, format, Precision::kBF16, 1e-2);
+    check({1, 36001, 128}, format, Precision::kBF16, 1e-2);
   }
 }
 

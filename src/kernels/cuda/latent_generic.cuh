@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(256)
     sums[i] = 0;
   }
   const int end = g.end(piece.first_chunk);
-  for (int pos = piece.first_chunk * g.chunk; pos < end; pos += s.tokens) {
+  for (int pos = g.lengths.begin(piece.first_chunk); pos < end; pos += s.tokens) {
     const int tokens = min(s.tokens, end - pos);
     __syncthreads();
     for (int t = warp; t < tokens; t += warps) {
@@ -148,65 +148,62 @@ __global__ void __launch_bounds__(256)
   for (int r = thread; r < g.rows; r += threads) partial_rows[partial + r] = {maxima[r], sums[r]};
 }
 
-constexpr int kMergeSeries = 8, kMergeThreads = 128;  // threads of a series, with 4 columns each
+constexpr int kAnySeries = 8, kAnyThreads = 128;  // threads of a series, with 4 columns each
 
 // Pieces of a row -> its result: 512 columns of a row per block of threads. The eights of its
 // chunks go to eight series in turn (those past the last eight may be left out), each sums in
-// order; then the series in order. A partial may have two lanes, which are sums of different
-// tokens.
-__global__ void __launch_bounds__(kMergeSeries* kMergeThreads)
-    merge_pieces(DevicePlan plan, int rows_per_group, int latent, int lanes,
-                 const float* partial_out, const float2* partial_rows) {
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+// order; then the series in order.
+__global__ void __launch_bounds__(kAnySeries* kAnyThreads)
+    merge_any(DevicePlan plan, int rows_per_group, int latent, const float* partial_out,
+              const float2* partial_rows) {
+  allow_next_kernel();
   const RowGroup& g = plan.groups[blockIdx.x];
   const int row = static_cast<int>(blockIdx.y), pieces = g.pieces;
-  if ((pieces == 1 && lanes == 1) || row >= g.rows) return;
-  const int thread = static_cast<int>(threadIdx.x), series = thread / kMergeThreads;
-  const int count = static_cast<int>(blockDim.x) / kMergeThreads;
-  const int column = static_cast<int>(blockIdx.z) * 4 * kMergeThreads + thread % kMergeThreads * 4;
+  if (pieces == 1 || row >= g.rows) return;
+  const int thread = static_cast<int>(threadIdx.x), series = thread / kAnyThreads;
+  const int count = static_cast<int>(blockDim.x) / kAnyThreads;
+  const int column = static_cast<int>(blockIdx.z) * 4 * kAnyThreads + thread % kAnyThreads * 4;
   const int eights = (g.chunks + kChunksTogether - 1) / kChunksTogether;
-  const std::int64_t first = static_cast<std::int64_t>(g.partial) * lanes * rows_per_group + row;
+  const std::int64_t first = static_cast<std::int64_t>(g.partial) * rows_per_group + row;
   const bool whole = latent % 4 == 0 && column < latent;
-  asm volatile("griddepcontrol.wait;" ::: "memory");  // the partials are there
+  wait_for_those_before();  // the partials are there
 
   float most = -INFINITY;
-  for (int p = thread % 32; p < pieces * lanes; p += 32) {
+  for (int p = thread % 32; p < pieces; p += 32) {
     most = fmaxf(most, partial_rows[first + static_cast<std::int64_t>(p) * rows_per_group].x);
   }
   for (int i = 1; i < 32; i *= 2) most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, i));
   const float zero_at = most == -INFINITY ? 0 : most;  // all NaN
   float total[5] = {};                                 // of columns, and of weights
-  for (int e = series; e < eights; e += kMergeSeries) {
+  for (int e = series; e < eights; e += kAnySeries) {
     const int begin = plan.eights[g.first_eight + e], end = plan.eights[g.first_eight + e + 1];
-    for (int l = 0; l < lanes; ++l) {
-      float sum[5] = {};
+    float sum[5] = {};
 #pragma unroll 4
-      for (int p = begin; p < end; ++p) {
-        const std::int64_t at = first + (static_cast<std::int64_t>(p) * lanes + l) * rows_per_group;
-        const float2 of = partial_rows[at];
-        const float weight = exp2_of(of.x - zero_at);
-        const float* from = partial_out + at * latent + column;
-        float4 x = {0, 0, 0, 0};
-        if (whole) {
-          x = *reinterpret_cast<const float4*>(from);
-        } else {
-          if (column < latent) x.x = from[0];
-          if (column + 1 < latent) x.y = from[1];
-          if (column + 2 < latent) x.z = from[2];
-          if (column + 3 < latent) x.w = from[3];
-        }
-        sum[0] = __fmaf_rn(x.x, weight, sum[0]);
-        sum[1] = __fmaf_rn(x.y, weight, sum[1]);
-        sum[2] = __fmaf_rn(x.z, weight, sum[2]);
-        sum[3] = __fmaf_rn(x.w, weight, sum[3]);
-        sum[4] = __fmaf_rn(of.y, weight, sum[4]);
+    for (int p = begin; p < end; ++p) {
+      const std::int64_t at = first + static_cast<std::int64_t>(p) * rows_per_group;
+      const float2 of = partial_rows[at];
+      const float weight = exp2_of(of.x - zero_at);
+      const float* from = partial_out + at * latent + column;
+      float4 x = {0, 0, 0, 0};
+      if (whole) {
+        x = *reinterpret_cast<const float4*>(from);
+      } else {
+        if (column < latent) x.x = from[0];
+        if (column + 1 < latent) x.y = from[1];
+        if (column + 2 < latent) x.z = from[2];
+        if (column + 3 < latent) x.w = from[3];
       }
-      for (int i = 0; i < 5; ++i) total[i] += sum[i];
+      sum[0] = __fmaf_rn(x.x, weight, sum[0]);
+      sum[1] = __fmaf_rn(x.y, weight, sum[1]);
+      sum[2] = __fmaf_rn(x.z, weight, sum[2]);
+      sum[3] = __fmaf_rn(x.w, weight, sum[3]);
+      sum[4] = __fmaf_rn(of.y, weight, sum[4]);
     }
+    for (int i = 0; i < 5; ++i) total[i] += sum[i];
   }
-  __shared__ float parts[kMergeSeries][5][kMergeThreads];
+  __shared__ float parts[kAnySeries][5][kAnyThreads];
   if (count > 1) {
-    for (int i = 0; i < 5; ++i) parts[series][i][thread % kMergeThreads] = total[i];
+    for (int i = 0; i < 5; ++i) parts[series][i][thread % kAnyThreads] = total[i];
     __syncthreads();
     if (series > 0) return;
     for (int s = 1; s < count; ++s) {

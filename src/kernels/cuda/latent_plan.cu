@@ -9,7 +9,7 @@
 
 namespace cachalot::cuda {
 
-void LatentPlan::add(const LatentAttention& a, int rows_per_group, int chunk) {
+void LatentPlan::add(const LatentAttention& a, int rows_per_group, ChunkLengths lengths) {
   const int first_block = static_cast<int>(blocks.size());
   const int used = ceil_div(a.cache.rows, kLatentBlock);
   for (int b = 0; b < used; ++b) {
@@ -28,8 +28,8 @@ void LatentPlan::add(const LatentAttention& a, int rows_per_group, int chunk) {
     g.heads = a.heads;
     g.first_seen = a.cache.rows - a.q.rows + 1;
     g.cached = a.cache.rows;
-    g.chunk = chunk;
-    g.chunks = ceil_div(g.seen(g.rows - 1), chunk);
+    g.lengths = lengths;
+    g.chunks = lengths.chunks(g.seen(g.rows - 1));
     g.scale_log2 = a.scale * std::numbers::log2e_v<float>;
     groups.push_back(g);
   }
@@ -85,67 +85,109 @@ Cuts fill(const std::vector<Chunk>& chunks, int capacity) {
 
 }  // namespace
 
-void LatentPlan::share(int workers, bool partial_always) {
-  std::vector<Chunk> list;
-  std::int64_t total = 0;
-  int largest = 0;
-  for (const RowGroup& g : groups) {
-    for (int c = 0; c < g.chunks; ++c) {
-      const int cost = ceil_div(g.end(c) - c * g.chunk, kLatentBlock) + 1;
-      list.push_back({cost, c % kChunksTogether == 0});
-      total += cost;
-      largest = std::max(largest, cost);
+namespace {
+
+// Groups in twos that see the same rows of the same sequence.
+bool all_twins(const std::vector<RowGroup>& groups) {
+  if (groups.size() % 2 != 0) return false;
+  for (std::size_t i = 0; i < groups.size(); i += 2) {
+    const RowGroup &a = groups[i], &b = groups[i + 1];
+    if (a.first_block != b.first_block || a.seen(0) != b.seen(0) || a.rows != b.rows ||
+        a.seen(a.rows - 1) != b.seen(b.rows - 1)) {
+      return false;
     }
   }
+  return true;
+}
+
+// Where to cut the list of chunks: chunks before each block of threads, and all of them.
+std::vector<int> cut(const std::vector<Chunk>& list, int workers) {
   const auto chunks = static_cast<int>(list.size());
   std::vector<int> cuts;
   if (chunks <= workers) {
-    for (int c = 0; c < chunks; ++c) cuts.push_back(c);
-  } else {
-    // The least capacity that suffices, and some larger ones that may fit the eights better.
-    const int least = std::max(largest, ceil_div(total, workers));
-    Cuts best;
-    int tried = 0, capacity = least;
-    while (tried < (chunks > 8192 ? 1 : 4) || best.before.empty()) {
-      Cuts some = fill(list, capacity);
-      if (static_cast<int>(some.before.size()) <= workers) {
-        ++tried;
-        if (best.before.empty() || some.cost < best.cost) best = std::move(some);
-      }
-      capacity += std::max(1, least / 24);
-    }
-    cuts = std::move(best.before);
+    for (int c = 0; c <= chunks; ++c) cuts.push_back(c);
+    return cuts;
   }
+  std::int64_t total = 0;
+  int largest = 0;
+  for (const Chunk& c : list) {
+    total += c.cost;
+    largest = std::max(largest, c.cost);
+  }
+  // The least capacity that suffices, and some larger ones that may fit the eights better.
+  const int least = std::max(largest, ceil_div(total, workers));
+  Cuts best;
+  int tried = 0, capacity = least;
+  while (tried < (chunks > 8192 ? 1 : 4) || best.before.empty()) {
+    Cuts some = fill(list, capacity);
+    if (static_cast<int>(some.before.size()) <= workers) {
+      ++tried;
+      if (best.before.empty() || some.cost < best.cost) best = std::move(some);
+    }
+    capacity += std::max(1, least / 24);
+  }
+  cuts = std::move(best.before);
   cuts.push_back(chunks);
+  return cuts;
+}
 
+}  // namespace
+
+void LatentPlan::share(int workers, bool partial_always) {
+  const std::size_t twins = workers > 1 && all_twins(groups) ? 2 : 1;
+  std::vector<Chunk> list;
+  for (std::size_t i = 0; i < groups.size(); i += twins) {
+    const RowGroup& g = groups[i];
+    for (int c = 0; c < g.chunks; ++c) {
+      const int cost = ceil_div(g.end(c) - g.lengths.begin(c), kLatentBlock) + 1;
+      list.push_back({cost, c % kChunksTogether == 0});
+    }
+  }
+  const std::vector<int> cuts = cut(list, workers / static_cast<int>(twins));
+
+  std::vector<Piece> shared;      // of the first twins; `partial` counts from the group's first
+  std::vector<int> first_shared;  // of each two blocks of threads
   int chunk = 0;
-  std::size_t cut = 0;
-  begins.clear();
-  for (std::size_t i = 0; i < groups.size(); ++i) {
+  for (std::size_t i = 0; i < groups.size(); i += twins) {
     RowGroup& g = groups[i];
-    g.partial = partials;
-    g.first_eight = static_cast<int>(eights.size());
-    const std::size_t first_piece = pieces.size();
+    const auto first_eight = static_cast<int>(eights.size());
+    const std::size_t first_piece = shared.size();
     for (int c = 0; c < g.chunks; ++c, ++chunk) {
-      const bool cut_here = chunk == cuts[cut];
-      if (cut_here) {
-        begins.push_back(static_cast<int>(pieces.size()));
-        ++cut;
-      }
+      const bool cut_here = chunk == cuts[first_shared.size()];
+      if (cut_here) first_shared.push_back(static_cast<int>(shared.size()));
       const bool eight = c % kChunksTogether == 0;
-      const int number = static_cast<int>(pieces.size() - first_piece);
+      const int number = static_cast<int>(shared.size() - first_piece);
       if (eight) eights.push_back(number);
       const bool continues =
-          c > 0 && !eight && !cut_here && pieces.back().first_chunk % kChunksTogether == 0;
+          c > 0 && !eight && !cut_here && shared.back().first_chunk % kChunksTogether == 0;
       if (continues) {
-        ++pieces.back().chunks;
+        ++shared.back().chunks;
       } else {
-        pieces.push_back({static_cast<int>(i), c, 1, g.partial + number});
+        shared.push_back({static_cast<int>(i), c, 1, number});
       }
     }
-    g.pieces = static_cast<int>(pieces.size() - first_piece);
-    eights.push_back(g.pieces);
-    if (g.chunks > 1 || partial_always) partials += g.pieces;
+    eights.push_back(static_cast<int>(shared.size() - first_piece));
+    for (std::size_t t = 0; t < twins; ++t) {
+      RowGroup& twin = groups[i + t];
+      twin.partial = partials;
+      twin.pieces = eights.back();
+      twin.first_eight = first_eight;
+      if (g.chunks > 1 || partial_always) partials += twin.pieces;
+    }
+  }
+  first_shared.push_back(static_cast<int>(shared.size()));
+
+  begins.clear();
+  for (std::size_t b = 0; b + 1 < first_shared.size(); ++b) {
+    for (std::size_t t = 0; t < twins; ++t) {
+      begins.push_back(static_cast<int>(pieces.size()));
+      for (int i = first_shared[b]; i < first_shared[b + 1]; ++i) {
+        Piece piece = shared[static_cast<std::size_t>(i)];
+        piece.group += static_cast<int>(t);
+        piece.partial += groups[static_cast<std::size_t>(piece.group)].partial;
+        pieces.push_back(piece);
+      }
+    }
   }
   begins.push_back(static_cast<int>(pieces.size()));
 }

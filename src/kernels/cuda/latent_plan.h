@@ -17,6 +17,26 @@ namespace cachalot::cuda {
 
 inline constexpr int kChunksTogether = 8;
 
+// Tokens of chunks: `first` of each up to chunk `alike`, then twice as many whenever the context
+// has doubled: a long context leaves fewer sums to add, and can still be shared out evenly.
+struct ChunkLengths {
+  int first, alike;  // `alike` is even
+
+#ifdef __CUDACC__
+  __host__ __device__
+#endif
+      int
+      begin(int c) const {
+    const int doublings = c < alike ? 0 : c / (alike / 2) - 1;
+    return (first << doublings) * (c - alike / 2 * doublings);
+  }
+  int chunks(int tokens) const {
+    int doublings = 0;
+    while (tokens > (first * alike) << doublings) ++doublings;
+    return alike / 2 * doublings + (tokens + (first << doublings) - 1) / (first << doublings);
+  }
+};
+
 struct RowGroup {
   const float* q;                     // of the problem's first row
   float* out;                         // likewise
@@ -24,10 +44,11 @@ struct RowGroup {
   int first_block;                    // of the problem, in the list of blocks
   int first_row, rows;
   int heads;
-  int first_seen;     // by query 0; each later one sees one row more
-  int cached;         // rows of the cache: what lies behind them is not to be used
-  int chunk, chunks;  // tokens of a chunk
-  int partial;        // its first: one for each of its pieces
+  int first_seen;  // by query 0; each later one sees one row more
+  int cached;      // rows of the cache: what lies behind them is not to be used
+  ChunkLengths lengths;
+  int chunks;
+  int partial;  // its first: one for each of its pieces
   int pieces;
   int first_eight;   // in the list of eights
   float scale_log2;  // to powers of two
@@ -51,7 +72,7 @@ struct RowGroup {
 #endif
       int
       end(int c) const {  // of a chunk, as far as any row of the group sees
-    const int most = seen(rows - 1), full = (c + 1) * chunk;
+    const int most = seen(rows - 1), full = lengths.begin(c + 1);
     return full < most ? full : most;
   }
 };
@@ -69,9 +90,10 @@ struct LatentPlan {
   std::vector<int> eights;  // of each group: the first piece of every eight chunks, and their end
   int partials = 0;
 
-  void add(const LatentAttention& a, int rows_per_group, int chunk);
+  void add(const LatentAttention& a, int rows_per_group, ChunkLengths lengths);
   // Among up to `workers` blocks of threads, to each about as many tokens. `partial_always`: also
-  // for groups of one chunk.
+  // for groups of one chunk. Where groups come in twos that see the same rows (halves of 128
+  // heads), so do blocks of threads: both read the same rows at the same time, from memory once.
   void share(int workers, bool partial_always);
   bool empty() const noexcept { return groups.empty(); }
 };

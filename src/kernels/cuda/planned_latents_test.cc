@@ -29,9 +29,8 @@ class PlannedLatentsTest : public CudaTest {
     plain_out_ = room<float>(most_rows, heads * layout.latent);
     const int tokens = kBlocks * kLatentBlock * kLayers;
     const auto bytes = static_cast<std::size_t>(layout.block_bytes()) * kLayers * kBlocks;
-    const MemoryScope scope(device_.get());
-    planned_pool_.resize(1, static_cast<int>(bytes));
-    plain_pool_.resize(1, static_cast<int>(bytes));
+    planned_pool_ = room<std::byte>(1, static_cast<int>(bytes));
+    plain_pool_ = room<std::byte>(1, static_cast<int>(bytes));
     // Numbers in every row, through the plain op.
     const Mat<float> latent = up(random_mat(kLatentBlock, layout.latent, 4));
     const Mat<float> rope = up(random_mat(kLatentBlock, layout.rope, 5));
