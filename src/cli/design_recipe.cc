@@ -69,7 +69,6 @@ void set_details(const plan::Design& d, const plan::TrainPlan& plan, double uniq
   recipe.data.validation_fraction = kHeldOut;
   recipe.optimizer.beta2 = beta2_for(step_tokens);
   recipe.optimizer.weight_decay = weight_decay_for(epochs, recipe.optimizer.lr, d.steps);
-  recipe.model.init_std = 0.02;
   const bool one_machine = plan.layout.devices == 1;
   // On one machine the schedule is fitted to the clock, which can only shorten it.
   const double steps = one_machine ? 1.5 * d.steps : d.steps;

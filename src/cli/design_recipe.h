@@ -27,8 +27,8 @@ struct Corpus {
 // `vocabulary` of a byte-pair vocabulary; 0: by the size of the text.
 Corpus look_at_corpus(const std::vector<std::string>& files, TokenKind kind, int vocabulary = 0);
 
-// A recipe made by hand (its sizes, tokens, sequence, batch and learning rate), judged by the law
-// that chose the design, on the same text and for the same budget.
+// A recipe made by hand (its sizes, initial weights, tokens, sequence, batch and learning rate),
+// judged by the law that chose the design, on the same text and for the same budget.
 struct HandMade {
   std::string name;  // of the recipe's file
   train::Recipe recipe;

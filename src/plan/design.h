@@ -79,6 +79,10 @@ TimedDesign evaluate_design(const HardwareProfile& hardware, const DesignRequest
 
 // Whether a machine has matrix units that want wide products (accelerators), or is one of CPUs.
 bool is_large(const HardwareProfile& hardware) noexcept;
+// Standard deviation of a design's initial weights: DeepSeek-V3's 0.006 at its width of 7168 (V3
+// report 4.2), by the inverse root of the width (Yang et al. 2022, arXiv 2203.03466), so that what
+// a product gives is as large at every width.
+double initial_deviation(int width);
 // The shapes that are tried.
 std::vector<model::Config> design_shapes(const DesignRequest& request, bool large_machine);
 

@@ -75,6 +75,12 @@ void set_experts(model::Config& c, bool large, int topk, int ratio) {
 
 }  // namespace
 
+double initial_deviation(int width) {
+  constexpr double kDeviation = 0.006, kWidth = 7168;
+  // Four decimals say it: a recipe is read by people.
+  return std::round(1e4 * kDeviation * std::sqrt(kWidth / width)) / 1e4;
+}
+
 std::vector<model::Config> design_shapes(const DesignRequest& r, bool large) {
   std::vector<model::Config> out;
   // Half and twice the proportions of common models, 32 to 128 columns per layer.
@@ -95,7 +101,7 @@ std::vector<model::Config> design_shapes(const DesignRequest& r, bool large) {
           set_widest_attention(c, large, r.kv_bytes);
           set_experts(c, large, topk, ratio);
           c.rope.dim = c.qk_rope_head_dim;
-          c.initializer_range = 0.02;
+          c.initializer_range = initial_deviation(width);
           out.push_back(std::move(c));
         }
       }

@@ -44,6 +44,15 @@ TEST(DesignTest, TheBudgetIsSpentAndMoreOfItHelps) {
   EXPECT_GT(eight.best.total, one.best.total);
 }
 
+TEST(DesignTest, InitialWeightsAreV3sAtItsWidthAndLargerInNarrowerModels) {
+  EXPECT_EQ(initial_deviation(7168), 0.006);
+  EXPECT_EQ(initial_deviation(4 * 7168), 0.003);
+  EXPECT_EQ(initial_deviation(256), 0.0317);
+  for (const model::Config& c : design_shapes(an_hour(), false)) {
+    EXPECT_EQ(c.initializer_range, initial_deviation(c.hidden_size)) << c.hidden_size;
+  }
+}
+
 TEST(DesignTest, TheAnswerIsTheSameEveryTime) {
   const DesignResult a = search_designs(two_cores(), an_hour());
   const DesignResult b = search_designs(two_cores(), an_hour());
