@@ -165,10 +165,11 @@ def details_table(told):
         r = told.recipe(arm)
         rows.append([arm, f"{r['regularization']['dropout']:g}", f"{r['optimizer']['weight_decay']:.3g}",
                      f"{r['optimizer']['beta2']:g}", f"{r['schedule']['warmup_steps']}", f"{r['schedule']['min_lr_ratio']:g}",
-                     f"{r['model']['init_std']:g}", r["run"]["precision"], f"{r['data']['seq_len']}",
+                     f"{r['model']['init_std']:g}", f"{r['model'].get('init_embedding_mean', 0):g}", r["run"]["precision"],
+                     f"{r['data']['seq_len']}",
                      "bytes" if r["data"]["train_bpe"] == 256 else f"BPE {r['data']['train_bpe']}"])
-    return table(["", "dropout", "weight decay", "beta2", "warm-up steps", "final rate", "initial weights", "products", "sequence",
-                  "tokens"], rows)
+    return table(["", "dropout", "weight decay", "beta2", "warm-up steps", "final rate", "initial weights", "embedding's mean",
+                  "products", "sequence", "tokens"], rows)
 
 
 def law_table(told, finished):

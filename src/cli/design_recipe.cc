@@ -41,6 +41,8 @@ train::ModelRecipe model_recipe(const model::Config& c, const Corpus& corpus) {
   m.num_nextn_predict_layers = c.num_nextn_predict_layers;
   m.max_position_embeddings = c.max_position_embeddings;
   m.init_std = c.initializer_range;
+  // As large as a row's own part: twice as much made no difference (docs/training.md).
+  m.init_embedding_mean = c.initializer_range;
   return m;
 }
 

@@ -226,7 +226,8 @@ void Parameters::refresh(const Context& ctx, const nn::Numerics& num) {
   rounded_version_ = version_;
 }
 
-void Parameters::initialise(const Context& ctx, double std, std::uint64_t seed) {
+void Parameters::initialise(const Context& ctx, double std, std::uint64_t seed,
+                            double embedding_mean) {
   std::vector<float> values;
   for (const Parameter& p : list_) {
     values.assign(static_cast<std::size_t>(p.size()), 1.0F);
@@ -236,6 +237,13 @@ void Parameters::initialise(const Context& ctx, double std, std::uint64_t seed) 
         const auto at = static_cast<std::size_t>(i);
         values[at] = static_cast<float>(std * rng.normal(at));
       });
+    }
+    if (p.name == "model.embed_tokens.weight" && embedding_mean != 0) {
+      const Rng rng(seed, stream_of(p.name + " mean"));
+      for (std::size_t at = 0; at < values.size(); ++at) {
+        const std::uint64_t column = at % static_cast<std::size_t>(p.cols);
+        values[at] += static_cast<float>(embedding_mean * rng.normal(column));
+      }
     }
     set(p, values);
   }

@@ -44,10 +44,14 @@ class Parameters {
  public:
   explicit Parameters(const Config& config, Device* device = nullptr);  // zeroed
 
-  // Matrices N(0, std), norm weights 1, biases 0. A tensor's values depend on the seed and its own
-  // name only.
+  // Matrices N(0, std), norm weights 1, biases 0; to every row of the embedding the same vector
+  // of N(0, embedding_mean) is added. A tensor's values depend on the seed and its own name only.
+  //
+  // The common vector is what attention tells positions by in the first layer: a rotated query
+  // and a rotated key say how far apart two tokens are where neither depends on the token. Later
+  // layers get such a part from the ones before; the first would have to learn it.
   void initialise(double std, std::uint64_t seed) { initialise(Context{}, std, seed); }
-  void initialise(const Context& ctx, double std, std::uint64_t seed);
+  void initialise(const Context& ctx, double std, std::uint64_t seed, double embedding_mean = 0);
   // From a checkpoint of the same shape: F32, BF16, F16, or F8_E4M3 with weight_scale_inv. Copies
   // of embedding and head in the MTP layer are ignored: training shares them.
   void load(const io::Safetensors& file) { load(file, config_); }

@@ -30,7 +30,7 @@ void make_absolute(Recipe& recipe, const std::filesystem::path& folder) {
 
 bool is_inline_size(std::string_view path) {
   return path.starts_with("model.") && path != "model.config" && path != "model.init_from" &&
-         path != "model.init_std";
+         path != "model.init_std" && path != "model.init_embedding_mean";
 }
 
 // Sizes beside `config` or `init_from` would be ignored, so they are refused.
@@ -61,6 +61,8 @@ void ModelRecipe::fields(FieldVisitor& f) {
   f("config", config, "config.json whose sizes are trained from scratch");
   f("init_from", init_from, "Hugging Face folder to continue from: sizes, weights, tokenizer");
   f("init_std", init_std, 0.0, 1.0, "standard deviation of the initial weights");
+  f("init_embedding_mean", init_embedding_mean, 0.0, 1.0,
+    "standard deviation of a vector that all rows of the embedding begin with in common; 0: none");
   f("vocab_size", vocab_size, 0, 1 << 24, "rows of embedding and head; 0: the tokenizer's");
   f("hidden_size", hidden_size, 1, kWidest, "width of the residual stream");
   f("num_hidden_layers", num_hidden_layers, 1, 1000, "layers, without the MTP layer");

@@ -29,6 +29,7 @@ struct ModelRecipe {
   std::string config;
   std::string init_from;
   double init_std = 0.006;
+  double init_embedding_mean = 0.0;
 
   int vocab_size = 0;  // 0: the tokenizer's
   int hidden_size = 256;

@@ -156,6 +156,7 @@ TEST(Recipe, ContradictionsAreRefused) {
            {"schedule.micro_batch=5"},
            {"run.eval_stride=257"},  // past the window's end
            {"model.init_from=m", "data.train_bpe=0", "model.init_std=0.02"},
+           {"model.init_from=m", "data.train_bpe=0", "model.init_embedding_mean=0.02"},
            {"data.corpus=", "data.train_bpe=0", "data.tokens=t", "data.tokenizer=tok",
             "data.validation_fraction=0.2"},
            {"data.corpus=", "data.train_bpe=0", "data.tokens=t", "data.tokenizer=tok",

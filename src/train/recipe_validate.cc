@@ -21,6 +21,9 @@ void check_model(const ModelRecipe& m, const Checker& check) {
              "model.config and model.init_from are both given; give one");
   check.need(m.init_from.empty() || m.init_std == ModelRecipe{}.init_std,
              "model.init_std draws weights, and model.init_from gives them; remove one of the two");
+  check.need(m.init_from.empty() || m.init_embedding_mean == 0,
+             "model.init_embedding_mean draws weights, and model.init_from gives them; remove one "
+             "of the two");
   if (!m.has_inline_sizes()) return;
   check.need(m.qk_rope_head_dim % 2 == 0, "model.qk_rope_head_dim = ", m.qk_rope_head_dim,
              "; rotary pairs need an even number");

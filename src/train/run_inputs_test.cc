@@ -120,6 +120,35 @@ TEST_F(RunInputs, AFolderWithoutItsMtpLayerIsGoneOnWithWithout) {
   EXPECT_EQ(model::load_config(trained).num_nextn_predict_layers, 0);
 }
 
+TEST_F(RunInputs, TheEmbeddingBeginsWithTheMeanThatIsAskedFor) {
+  const auto drawn = [&](double mean) {
+    Recipe r = recipe();
+    r.model.init_embedding_mean = mean;
+    model::Parameters parameters(model_config(r, {.vocab_size = 300}));
+    initialise(Context{}, r, parameters);
+    return parameters;
+  };
+  model::Parameters without = drawn(0), with = drawn(0.1);
+  double squares = 0;
+  for (std::size_t i = 0; i < with.list().size(); ++i) {
+    const model::Parameter& p = with.list()[i];
+    const std::span<const float> a = without.value(without.list()[i]), b = with.value(p);
+    if (p.name != "model.embed_tokens.weight") {
+      EXPECT_TRUE(std::ranges::equal(a, b)) << p.name;
+      continue;
+    }
+    // The same vector on top of every row.
+    for (std::size_t j = 0; j < a.size(); ++j) {
+      const std::size_t column = j % static_cast<std::size_t>(p.cols);
+      ASSERT_NEAR(b[j] - a[j], b[column] - a[column], 1e-6) << j;
+      squares += (b[j] - a[j]) * (b[j] - a[j]);
+    }
+    // 32 numbers: their deviation is known to an eighth.
+    EXPECT_NEAR(std::sqrt(squares / static_cast<double>(a.size())), 0.1, 0.05);
+  }
+  EXPECT_GT(squares, 0);
+}
+
 TEST_F(RunInputs, SequencesLongerThanTheContextAreRefused) {
   model::Config config = model::load_config(run(recipe({"schedule.steps=2"}), "a").checkpoint);
   config.max_position_embeddings = 23;  // data.seq_len is 24

@@ -82,7 +82,8 @@ model::Config model_config(const Recipe& recipe, const TokenizerFacts& tokenizer
 
 void initialise(const Context& ctx, const Recipe& recipe, model::Parameters& parameters) {
   if (recipe.model.init_from.empty()) {
-    parameters.initialise(ctx, recipe.model.init_std, static_cast<std::uint64_t>(recipe.run.seed));
+    parameters.initialise(ctx, recipe.model.init_std, static_cast<std::uint64_t>(recipe.run.seed),
+                          recipe.model.init_embedding_mean);
     return;
   }
   const model::Config source = model::load_config(recipe.model.init_from);

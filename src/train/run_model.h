@@ -22,7 +22,8 @@ struct TokenizerFacts {
 // than the model's context.
 model::Config model_config(const Recipe& recipe, const TokenizerFacts& tokenizer);
 
-// Fresh weights: from `model.init_from`, or drawn with the recipe's seed and init_std.
+// Fresh weights: from `model.init_from`, or drawn with the recipe's seed, init_std and
+// init_embedding_mean.
 void initialise(const Context& ctx, const Recipe& recipe, model::Parameters& parameters);
 
 }  // namespace cachalot::train
