@@ -15,6 +15,7 @@ import parity_numbers as numbers  # noqa: E402
 
 RECIPE = """[model]
 init_std = 0.02
+init_embedding_mean = 0.0
 [data]
 train_bpe = 256
 seq_len = 512

@@ -165,7 +165,7 @@ def details_table(told):
         r = told.recipe(arm)
         rows.append([arm, f"{r['regularization']['dropout']:g}", f"{r['optimizer']['weight_decay']:.3g}",
                      f"{r['optimizer']['beta2']:g}", f"{r['schedule']['warmup_steps']}", f"{r['schedule']['min_lr_ratio']:g}",
-                     f"{r['model']['init_std']:g}", f"{r['model'].get('init_embedding_mean', 0):g}", r["run"]["precision"],
+                     f"{r['model']['init_std']:g}", f"{r['model']['init_embedding_mean']:g}", r["run"]["precision"],
                      f"{r['data']['seq_len']}",
                      "bytes" if r["data"]["train_bpe"] == 256 else f"BPE {r['data']['train_bpe']}"])
     return table(["", "dropout", "weight decay", "beta2", "warm-up steps", "final rate", "initial weights", "embedding's mean",

@@ -240,10 +240,11 @@ void Parameters::initialise(const Context& ctx, double std, std::uint64_t seed,
     }
     if (p.name == "model.embed_tokens.weight" && embedding_mean != 0) {
       const Rng rng(seed, stream_of(p.name + " mean"));
-      for (std::size_t at = 0; at < values.size(); ++at) {
-        const std::uint64_t column = at % static_cast<std::size_t>(p.cols);
-        values[at] += static_cast<float>(embedding_mean * rng.normal(column));
+      std::vector<float> common(static_cast<std::size_t>(p.cols));
+      for (std::size_t column = 0; column < common.size(); ++column) {
+        common[column] = static_cast<float>(embedding_mean * rng.normal(column));
       }
+      for (std::size_t at = 0; at < values.size(); ++at) values[at] += common[at % common.size()];
     }
     set(p, values);
   }
