@@ -19,6 +19,7 @@
 #include "kernels/permute.h"
 #include "kernels/planned_latents.h"
 #include "kernels/quant_linear.h"
+#include "kernels/quantize_groups.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/route.h"
@@ -39,6 +40,7 @@ struct KernelTable {
   void (*quantize_fp8)(const Context&, std::span<const QuantizeFp8>) = quantize_fp8_ref;
   void (*requantize_fp8)(const Context&, std::span<const RequantizeFp8>) = requantize_fp8_ref;
   void (*dequantize_fp8)(const Context&, const DequantizeFp8&) = dequantize_fp8_ref;
+  bool (*quantize_groups)(const Context&, const QuantizeGroups&) = quantize_groups_ref;
   void (*rms_norm_fp8)(const Context&, const RmsNormFp8&) = rms_norm_fp8_ref;
   void (*swiglu_fp8)(const Context&, std::span<const SwigluFp8>) = swiglu_fp8_ref;
   void (*swiglu_backward_fp8)(const Context&,

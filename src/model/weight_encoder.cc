@@ -1,14 +1,14 @@
 #include "model/weight_encoder.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <utility>
 
 #include "base/error.h"
 #include "kernels/fp8.h"
+#include "kernels/quantize_groups.h"
 #include "model/packed_weights.h"
-#include "numeric/group_quant.h"
+#include "numeric/quantize.h"
 
 namespace cachalot::model {
 
@@ -163,29 +163,13 @@ void WeightEncoder::pack(const Part& part) {
   const std::span<const float> floats = source_(part.weight, part.shape);
   const int rows = static_cast<int>(part.shape[0]), cols = static_cast<int>(part.shape[1]);
   const PackedConfig::Form form = stored_form(packed_, part.weight);
-  const int groups = numeric::blocks_of(cols, form.group);
-  const int row_bytes = numeric::blocks_of(cols * form.bits, 32) * 4;
-  codes_.assign(static_cast<std::size_t>(rows) * static_cast<std::size_t>(row_bytes), 0);
+  QuantizeGroups job{{floats.data(), rows, cols, cols}, form.bits, form.group, {}, {}};
+  const int row_bytes = job.row_bytes(), groups = job.groups();
+  codes_.resize(static_cast<std::size_t>(rows) * static_cast<std::size_t>(row_bytes));
   bf16_.resize(static_cast<std::size_t>(rows) * static_cast<std::size_t>(groups));
-  std::atomic<bool> finite{true};
-  ctx_.for_each(rows, 4, [&](std::int64_t row) {
-    const float* x = floats.data() + row * cols;
-    std::uint8_t* to = codes_.data() + row * row_bytes;
-    std::uint8_t group[128];
-    for (int g = 0; g < groups; ++g) {
-      const int begin = g * form.group, n = std::min(form.group, cols - begin);
-      if (!numeric::quantize_group({x + begin, static_cast<std::size_t>(n)}, form.bits, group,
-                                   bf16_[static_cast<std::size_t>(row * groups + g)])) {
-        finite = false;
-        return;
-      }
-      for (int j = 0; j < n; ++j) {
-        const int bit = (begin + j) * form.bits;
-        to[bit / 8] = static_cast<std::uint8_t>(to[bit / 8] | group[j] << bit % 8);
-      }
-    }
-  });
-  if (!finite) refuse(part.weight);
+  job.codes = {codes_.data(), rows, row_bytes, row_bytes};
+  job.scales = {bf16_.data(), rows, groups, groups};
+  if (!quantize_groups(ctx_, job)) refuse(part.weight);
 }
 
 }  // namespace cachalot::model

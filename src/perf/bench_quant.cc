@@ -1,11 +1,14 @@
 // Products with weights in 8 and 4 bits: few rows beside the machine's read ceiling, many rows
-// beside its peak and the same product with bf16 weights.
+// beside its peak and the same product with bf16 weights; and how long making such weights takes.
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
 #include "base/rng.h"
 #include "kernels/gemm.h"
 #include "kernels/quant_linear.h"
+#include "kernels/quantize_groups.h"
+#include "kernels/table.h"
 #include "numeric/group_quant.h"
 #include "perf/bench_cases.h"
 #include "perf/bench_fill.h"
@@ -173,6 +176,46 @@ ReadyCase prepare(const Shape& shape, const Kind& kind, const BenchEnvironment& 
   return ready;
 }
 
+// Floats to integers, beside the definition. It tries scales: ten in 4 bits and two in 8, each
+// twice, with 13 operations per number. Six of them are in double, where a vector holds half as
+// many, so the peak of floats is out of reach.
+constexpr int kRows = 1024, kCols = 2048;
+constexpr double fits(int bits) { return bits == 4 ? 20 : 4; }
+constexpr double kOperations = 13;
+
+struct Made {
+  Mat<std::uint8_t> codes;
+  Mat<Bf16> scales;
+  QuantizeGroups job;
+
+  Made(const Mat<float>& x, int bits, int group) : job{x.cview(), bits, group, {}, {}} {
+    codes.resize(kRows, job.row_bytes());
+    scales.resize(kRows, job.groups());
+    job.codes = codes.view();
+    job.scales = scales.view();
+  }
+};
+
+ReadyCase prepare_making(int bits, int group, const BenchEnvironment& env) {
+  const Context& ctx = env.ctx;
+  const auto x = std::make_shared<Mat<float>>(filled(kRows, kCols, 1));
+  const auto got = std::make_shared<Made>(*x, bits, group);
+  const auto want = std::make_shared<Made>(*x, bits, group);
+  const Context defined{&kReferenceTable, ctx.pool};
+  ReadyCase ready;
+  ready.contestants.push_back({"cachalot", [&ctx, x, got] { quantize_groups(ctx, got->job); }});
+  ready.contestants.push_back(
+      {"definition", [defined, x, want] { quantize_groups(defined, want->job); }});
+  for (const Contestant& c : ready.contestants) c.run();
+  if (!std::ranges::equal(got->codes.span(), want->codes.span()) ||
+      !std::ranges::equal(got->scales.span(), want->scales.span(), {}, &Bf16::bits, &Bf16::bits)) {
+    throw Error(Code::kNumeric,
+                "bench: quantize_groups differs from its definition; its speed means nothing");
+  }
+  ready.ceiling = register_peak(ctx, Precision::kF32);
+  return ready;
+}
+
 // Bytes of w per element, scales included.
 double width_of(const Kind& k) {
   if (k.code == QuantCode::kE4m3) return 1.0 + 4.0 / (128 * 128);
@@ -195,6 +238,20 @@ std::vector<BenchCase> quant_cases() {
       c.prepare = [&s, &k](const BenchEnvironment& env) { return prepare(s, k, env); };
       cases.push_back(std::move(c));
     }
+  }
+  for (const Kind& k : kKinds) {
+    if (k.code == QuantCode::kE4m3 || k.activations == kBytes) continue;
+    const int bits = k.code == QuantCode::kInt4 ? 4 : 8, group = bits == 4 ? 32 : 128;
+    BenchCase c;
+    c.group = "quantize_groups";
+    c.name = cat("1024x2048 in groups of ", group);
+    c.precision = k.name;
+    c.flops = 1.0 * kRows * kCols * kOperations * fits(bits);
+    c.bytes = 1.0 * kRows * kCols * (4 + width_of({k.name, k.code, group, k.activations}));
+    c.prepare = [bits, group](const BenchEnvironment& env) {
+      return prepare_making(bits, group, env);
+    };
+    cases.push_back(std::move(c));
   }
   return cases;
 }

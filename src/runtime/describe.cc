@@ -47,6 +47,7 @@ std::vector<SlotInfo> slots_of(const KernelTable& t) {
       {"quantize_fp8", t.quantize_fp8 != r.quantize_fp8},
       {"requantize_fp8", t.requantize_fp8 != r.requantize_fp8},
       {"dequantize_fp8", t.dequantize_fp8 != r.dequantize_fp8},
+      {"quantize_groups", t.quantize_groups != r.quantize_groups},
       {"rms_norm_fp8", t.rms_norm_fp8 != r.rms_norm_fp8},
       {"swiglu_fp8", t.swiglu_fp8 != r.swiglu_fp8},
       {"swiglu_backward_fp8", t.swiglu_backward_fp8 != r.swiglu_backward_fp8},

@@ -13,6 +13,7 @@ void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems);
 void quantize_fp8(const Context& ctx, std::span<const QuantizeFp8> jobs);
 void requantize_fp8(const Context& ctx, std::span<const RequantizeFp8> jobs);
 void dequantize_fp8(const Context& ctx, const DequantizeFp8& a);
+bool quantize_groups(const Context& ctx, const QuantizeGroups& a);
 void rms_norm_fp8(const Context& ctx, const RmsNormFp8& a);
 void swiglu_fp8(const Context& ctx, std::span<const SwigluFp8> jobs);
 void swiglu_backward_fp8(const Context& ctx, std::span<const SwigluBackwardFp8> jobs);
@@ -58,6 +59,7 @@ constexpr void add_avx2(KernelTable& table) {
   table.quantize_fp8 = avx2::quantize_fp8;
   table.requantize_fp8 = avx2::requantize_fp8;
   table.dequantize_fp8 = avx2::dequantize_fp8;
+  table.quantize_groups = avx2::quantize_groups;
   table.rms_norm_fp8 = avx2::rms_norm_fp8;
   table.swiglu_fp8 = avx2::swiglu_fp8;
   table.swiglu_backward_fp8 = avx2::swiglu_backward_fp8;

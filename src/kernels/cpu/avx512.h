@@ -18,6 +18,7 @@ void pack_quant(const Context& ctx, std::span<const PackQuant> jobs);
 void quantize_fp8(const Context& ctx, std::span<const QuantizeFp8> jobs);
 void requantize_fp8(const Context& ctx, std::span<const RequantizeFp8> jobs);
 void dequantize_fp8(const Context& ctx, const DequantizeFp8& a);
+bool quantize_groups(const Context& ctx, const QuantizeGroups& a);
 void rms_norm_fp8(const Context& ctx, const RmsNormFp8& a);
 void swiglu_fp8(const Context& ctx, std::span<const SwigluFp8> jobs);
 void swiglu_backward_fp8(const Context& ctx, std::span<const SwigluBackwardFp8> jobs);
@@ -67,6 +68,7 @@ constexpr void add_avx512(KernelTable& table) {
   table.quantize_fp8 = avx512::quantize_fp8;
   table.requantize_fp8 = avx512::requantize_fp8;
   table.dequantize_fp8 = avx512::dequantize_fp8;
+  table.quantize_groups = avx512::quantize_groups;
   table.rms_norm_fp8 = avx512::rms_norm_fp8;
   table.swiglu_fp8 = avx512::swiglu_fp8;
   table.swiglu_backward_fp8 = avx512::swiglu_backward_fp8;
