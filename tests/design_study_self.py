@@ -157,6 +157,8 @@ class Page(unittest.TestCase):
         self.assertIn("**2 of 3 runs are finished**", text)
         self.assertIn("Met so far.", text)
         self.assertIn("Missing: design-seed2.", text)
+        text = self.page(finished(design=[1.80], small=[1.90, 1.91]), ("small", 1.9))
+        self.assertIn("One run of the design: how far seeds", text)
 
     def test_speeds_and_texts_read_are_by_hand(self):
         text = self.page(finished(design=[1.8], small=[1.9]), ("small", 1.9))

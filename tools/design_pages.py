@@ -80,7 +80,8 @@ def verdict(told, finished):
         line = (f"- {'Better' if better else '**Worse**' if gap < 0 else '**Not better**'} than {arm}: {mean(own):.4f} against "
                 f"{mean(other):.4f} bits per byte, {100 * (mean(own) / mean(other) - 1):+.2f} %.")
         if min(len(own), len(other)) == 1:
-            line += " One run each: how far seeds lie apart is not known from them."
+            who = "One run each" if len(own) == len(other) else f"One run of {'the design' if len(own) == 1 else 'the other'}"
+            line += f" {who}: how far seeds lie apart is not known from that."
         elif max(own) < min(other):
             line += " Every run of the design is below every run of the other."
         elif max(other) < min(own):
