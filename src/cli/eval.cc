@@ -122,6 +122,7 @@ void run(const Options& o, const Globals& globals) {
     throw Error(Code::kUsage, cat("--text: ", o.text, " is empty; a text to score is needed"));
   }
   require_utf8(text, o.text);
+  if (o.routing.asked()) check_routing_file(o.routing);
   const Session session(o.model, o.precision, globals.threads);
   const text::Tokenizer& tokenizer = session.need_tokenizer("eval", "");
 
@@ -143,6 +144,7 @@ void run(const Options& o, const Globals& globals) {
   std::optional<RoutingWriter> routing;
   if (o.routing.asked()) {
     options.routing_layer = session.model.config().moe_layer_or_first(o.routing.layer);
+    check_routing_tokens(o.routing, std::ssize(tokens));
     routing.emplace(o.routing, session.model.config().route.experts);
     options.on_routing = [&](MatView<const std::int32_t> chosen) { routing->append(chosen); };
   }
@@ -151,13 +153,13 @@ void run(const Options& o, const Globals& globals) {
   scores.sum = o.learn > 0 ? evaluate_learning(o, session.context(), tokens, terminal, scores.steps)
                            : infer::evaluate(session.context(), session.model, tokens, options);
   scores.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (routing) routing->write();
   scores.bytes = text.size() - (begun ? 0 : tokenizer.decode_bytes({tokens.data(), 1}).size());
   if (globals.json) {
     print_json(to_json(scores));
   } else {
     print_text(scores);
   }
+  if (routing) routing->write();
 }
 
 }  // namespace

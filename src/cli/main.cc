@@ -48,7 +48,12 @@ void add_shared_flags(CLI::App& app, Globals& globals) {
   app.add_flag("--json", globals.json, "Print one JSON object instead of text");
 }
 
-int report(const std::string& text, int status) {
+// What a message quotes of a file may hold anything: no escape sequence reaches the terminal.
+int report(std::string text, int status) {
+  for (char& c : text) {
+    const auto code = static_cast<unsigned char>(c);
+    if ((code < 0x20 && c != '\n' && c != '\t') || code == 0x7F) c = '?';
+  }
   std::fprintf(stderr, "cachalot: %s\n", text.c_str());
   return status;
 }

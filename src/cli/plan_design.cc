@@ -144,6 +144,10 @@ void run(const Options& o, const Globals& globals) {
     r = request(o, hardware, corpus);
     result = search(o, hardware, r);
   }
+  if (result.best.steps < 1) {
+    throw Error(Code::kUsage, cat("--budget ", o.budget, " pays for ", result.best.tokens,
+                                  " tokens, less than a step of the best design; give more."));
+  }
   std::vector<HandMade> by_hand;
   for (const std::string& file : o.beside) {
     by_hand.push_back(judge(file, hardware, r, result.best.precision, corpus));
@@ -216,8 +220,8 @@ void add_plan_design(CLI::App& plan, Globals& globals) {
   command
       ->add_option(
           "--law", o->law,
-          "ludziejewski2025, besiroglu2024+clark2022, or auto: the former from 10^8 tokens "
-          "on")
+          "ludziejewski2025, besiroglu2024+clark2022, or auto: the former, unless its best "
+          "design reads fewer than 10^8 tokens")
       ->type_name("LAW");
   command
       ->add_option("--precision", o->precision,

@@ -1,5 +1,7 @@
 #include "cli/routing_writer.h"
 
+#include <filesystem>
+
 #include "base/atomic_file.h"
 #include "base/error.h"
 
@@ -21,6 +23,22 @@ void add_routing_flags(CLI::App& command, RoutingOptions& options) {
                   "GPUs that the tokens of --routing-trace are laid on, in equal runs")
       ->check(CLI::Range(1, network::kMostRanks))
       ->type_name("N");
+}
+
+void check_routing_file(const RoutingOptions& options) {
+  const std::filesystem::path folder =
+      std::filesystem::absolute(options.file).lexically_normal().parent_path();
+  std::error_code ignored;
+  if (std::filesystem::is_directory(folder, ignored)) return;
+  throw Error(Code::kIo, cat("--routing-trace: there is no folder ", folder.string(), " for ",
+                             options.file, "; make it first, or name another file"));
+}
+
+void check_routing_tokens(const RoutingOptions& options, std::int64_t tokens) {
+  if (tokens >= options.ranks) return;
+  throw Error(Code::kUsage, cat("--routing-trace: ", tokens, " tokens were routed, ",
+                                options.ranks - tokens, " fewer than --routing-ranks ",
+                                options.ranks, ". Use fewer ranks or more text."));
 }
 
 RoutingWriter::RoutingWriter(const RoutingOptions& options, int experts) : options_(options) {
@@ -47,11 +65,7 @@ void RoutingWriter::write() {
   const std::size_t tokens =
       trace_.topk > 0 ? trace_.chosen.size() / static_cast<std::size_t>(trace_.topk) : 0;
   const auto ranks = static_cast<std::size_t>(trace_.ranks);
-  if (tokens < ranks) {
-    throw Error(Code::kUsage,
-                cat("--routing-trace: ", tokens, " tokens were routed, ", ranks - tokens,
-                    " fewer than --routing-ranks ", ranks, ". Use fewer ranks or more text."));
-  }
+  check_routing_tokens(options_, static_cast<std::int64_t>(tokens));
   trace_.rank_of.resize(tokens);
   for (std::size_t t = 0; t < tokens; ++t) {
     trace_.rank_of[t] = static_cast<std::uint16_t>(t * ranks / tokens);

@@ -8,6 +8,7 @@
 // Errors:  kUsage where there are fewer tokens than ranks; kIo where the file cannot be written.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "cli/command.h"
@@ -23,6 +24,10 @@ struct RoutingOptions {
   bool asked() const noexcept { return !file.empty(); }
 };
 void add_routing_flags(CLI::App& command, RoutingOptions& options);
+// Before the work: throws kIo where the file's folder is not there, kUsage where so many tokens are
+// too few for the ranks.
+void check_routing_file(const RoutingOptions& options);
+void check_routing_tokens(const RoutingOptions& options, std::int64_t tokens);
 
 class RoutingWriter {
  public:
@@ -30,6 +35,7 @@ class RoutingWriter {
   // The choices of further tokens, [n, k].
   void append(MatView<const std::int32_t> chosen);
   void clear();
+  bool empty() const noexcept { return trace_.chosen.empty(); }
   void write();
 
  private:

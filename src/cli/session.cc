@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include <spdlog/spdlog.h>
@@ -11,6 +12,7 @@
 #include "base/error.h"
 #include "cli/inputs.h"
 #include "infer/place_weights.h"
+#include "io/json_object.h"
 
 namespace cachalot::cli {
 
@@ -25,7 +27,9 @@ constexpr double kProgressSeconds = 3;  // between two lines
 std::vector<std::int32_t> generation_eos(const fs::path& file) {
   std::error_code ignored;
   if (!fs::exists(file, ignored)) return {};
-  const auto json = nlohmann::json::parse(read_file(file, 1 << 20), nullptr, false);
+  const std::string text = read_file(file, 1 << 20);
+  io::refuse_deep_json(text, file.string());
+  const auto json = nlohmann::json::parse(text, nullptr, false);
   if (!json.is_object()) {
     throw Error(Code::kFormat,
                 cat(file.string(), ": not a JSON object; repair it, or take the file away"));
@@ -34,7 +38,8 @@ std::vector<std::int32_t> generation_eos(const fs::path& file) {
   if (found == json.end() || found->is_null()) return {};
   std::vector<std::int32_t> ids;
   for (const auto& id : found->is_array() ? *found : nlohmann::json::array({*found})) {
-    if (!id.is_number_integer()) {
+    constexpr auto kMost = std::numeric_limits<std::int32_t>::max();
+    if (!id.is_number_integer() || id < 0 || id > kMost) {
       throw Error(Code::kFormat, cat(file.string(), ": eos_token_id has ", id.dump(),
                                      ", but token ids are needed"));
     }

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <atomic>
+#include <cmath>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
@@ -85,7 +86,7 @@ Json to_json(const train::TrainResult& r, const std::string& run_dir) {
           {"seconds", r.seconds},
           {"tokens_per_s", r.tokens_per_s},
           {"mfu", r.mfu},
-          {"loss", r.loss},
+          {"loss", std::isfinite(r.loss) ? Json(r.loss) : Json(nullptr)},
           {"parameters", r.parameters},
           {"optimizer_bytes_per_parameter", r.optimizer_bytes_per_parameter},
           {"validation", to_json(r.validation)},
@@ -95,13 +96,15 @@ Json to_json(const train::TrainResult& r, const std::string& run_dir) {
 }
 
 void print_text(const train::TrainResult& r, const std::string& run_dir) {
-  print_line(fmt::format("{}: {} steps, {} tokens in {}, {:.0f} tokens/s, MFU {:.1f}%",
-                         name(r.ended), r.step, human_count(static_cast<double>(r.tokens)),
-                         clock_text(r.seconds), r.tokens_per_s, 100 * r.mfu));
+  const std::string speed =
+      r.tokens_per_s > 0 ? fmt::format("{:.0f} tokens/s, MFU {:.1f}%", r.tokens_per_s, 100 * r.mfu)
+                         : "no step was taken now";
+  print_line(fmt::format("{}: {} steps, {} tokens in {}, {}", name(r.ended), r.step,
+                         human_count(static_cast<double>(r.tokens)), clock_text(r.seconds), speed));
   print_line(fmt::format("parameters  {}", human_count(static_cast<double>(r.parameters))));
   print_line(fmt::format("optimizer   {:.2f} bytes per parameter: FP32 master weights and moments",
                          r.optimizer_bytes_per_parameter));
-  print_line(fmt::format("loss        {:.4f} nats per token", r.loss));
+  if (!std::isnan(r.loss)) print_line(fmt::format("loss        {:.4f} nats per token", r.loss));
   if (r.validation.tokens > 0) print_line("held out    " + eval_line(r.validation));
   if (r.average.tokens > 0) print_line("            " + eval_line(r.average));
   if (r.skipped_steps > 0) print_line(fmt::format("skipped     {} steps", r.skipped_steps));
@@ -146,6 +149,8 @@ void train_on_ranks(const Options& o, const Globals& globals, const train::Recip
 
   std::optional<RoutingWriter> routing;
   if (o.routing.asked()) {
+    check_routing_file(o.routing);
+    check_routing_tokens(o.routing, std::int64_t{recipe.schedule.batch} * recipe.data.seq_len);
     hooks.on_model = [&](const model::Config& config) {
       routing.emplace(o.routing, config.route.experts);
     };
@@ -160,11 +165,17 @@ void train_on_ranks(const Options& o, const Globals& globals, const train::Recip
   std::signal(SIGTERM, on_signal);
   const train::TrainResult result = train::train(recipe, options, rt, hooks);
   if (!started.first()) return;
-  if (routing) routing->write();
   if (globals.json) {
     print_json(to_json(result, options.run_dir.string()));
   } else {
     print_text(result, options.run_dir.string());
+  }
+  if (!routing) return;
+  if (routing->empty()) {
+    progress.message("--routing-trace: no step was taken, so " + o.routing.file +
+                     " was not written");
+  } else {
+    routing->write();
   }
 }
 

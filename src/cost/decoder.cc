@@ -61,6 +61,16 @@ std::string_view name(Attention attention) noexcept {
   return "?";
 }
 
+RouteConfig ExpertLayers::route() const {
+  RouteConfig r;
+  r.experts = experts;
+  r.topk = topk;
+  r.groups = groups;
+  r.topk_groups = topk_groups;
+  r.method = method;
+  return r;
+}
+
 Decoder decoder_of(const model::Config& c, std::string name) {
   Decoder d;
   d.name = std::move(name);
@@ -90,6 +100,7 @@ Decoder decoder_of(const model::Config& c, std::string name) {
     d.experts.parameters = 3 * std::int64_t{c.hidden_size} * c.moe_intermediate_size;
     d.experts.groups = c.route.groups;
     d.experts.topk_groups = c.route.topk_groups;
+    d.experts.method = c.route.method;
   }
   return d;
 }

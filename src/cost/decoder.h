@@ -15,6 +15,7 @@
 #include "base/embedded_file.h"
 #include "cost/cost.h"
 #include "cost/dense.h"
+#include "kernels/route.h"
 #include "model/config.h"
 
 namespace cachalot::cost {
@@ -31,6 +32,8 @@ struct ExpertLayers {
   std::int64_t parameters = 0;  // of one expert
   int groups = 1;               // of experts,
   int topk_groups = 1;          // of which a token may use so many: at most as many nodes
+  TopkMethod method = TopkMethod::kNoauxTc;
+  RouteConfig route() const;  // what decides where a token goes
 };
 
 struct Decoder {

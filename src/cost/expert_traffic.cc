@@ -1,7 +1,8 @@
 #include "cost/expert_traffic.h"
 
 #include <algorithm>
-#include <cmath>
+
+#include "cost/routed_places.h"
 
 namespace cachalot::cost {
 
@@ -18,39 +19,6 @@ double bound_per_output_token(double tokens, double destinations, double hidden,
          all_to_all_seconds(tokens, destinations, hidden, message, bytes_per_second);
 }
 
-namespace {
-
-// The chance that `drawn` of `all` things hold exactly `wanted` of the `marked` ones.
-double hypergeometric(int all, int marked, int drawn, int wanted) {
-  if (wanted > marked || drawn - wanted > all - marked) return 0;
-  const auto log_choose = [](int n, int k) {
-    return std::lgamma(n + 1.0) - std::lgamma(k + 1.0) - std::lgamma(n - k + 1.0);
-  };
-  return std::exp(log_choose(marked, wanted) + log_choose(all - marked, drawn - wanted) -
-                  log_choose(all, drawn));
-}
-
-// How many of `nodes` hold one of a token's experts, on average.
-double nodes_of_a_token(const ExpertLayers& e, int nodes) {
-  const double all = nodes;
-  const auto distinct = [&](double candidates) {
-    return candidates * (1 - std::pow(1 - 1 / candidates, e.topk));
-  };
-  if (e.groups <= 1 || e.topk_groups >= e.groups) return distinct(all);
-  // A group over several nodes: those of the token's groups are all as likely.
-  if (nodes >= e.groups) return distinct(all * e.topk_groups / e.groups);
-  // Several groups on a node: it is missed if no expert falls into those that the token may use.
-  const int here = std::max(1, e.groups / nodes);
-  double missed = 0;
-  for (int c = 0; c <= std::min(here, e.topk_groups); ++c) {
-    missed += hypergeometric(e.groups, here, e.topk_groups, c) *
-              std::pow(1 - static_cast<double>(c) / e.topk_groups, e.topk);
-  }
-  return all * (1 - missed);
-}
-
-}  // namespace
-
 ExpertPaths expert_paths(const Decoder& d, int nodes, int per_node) {
   ExpertPaths paths;
   if (d.expert_layers() == 0) return paths;
@@ -58,7 +26,7 @@ ExpertPaths expert_paths(const Decoder& d, int nodes, int per_node) {
   const double elsewhere = 1 - 1.0 / nodes, beside = 1 - 1.0 / per_node;
   paths.network_copies = topk * elsewhere;
   paths.own_node_copies = topk * (1 - elsewhere) * beside;
-  paths.nodes = nodes_of_a_token(d.experts, nodes) * elsewhere;
+  paths.nodes = routed_places(d.experts.route(), nodes) * elsewhere;
   paths.link_copies = topk * beside;
   return paths;
 }

@@ -38,7 +38,7 @@ struct ExpertPaths {
   double nodes = 0;        // others that hold one of the token's experts
   double link_copies = 0;  // handed on inside a node
 };
-// Experts are taken as equally likely, within the groups a token may use.
+// All scores are taken as equally likely (routed_places.h).
 ExpertPaths expert_paths(const Decoder& decoder, int nodes, int per_node);
 
 // Seconds of dispatch and combine of `tokens` of each device in one layer, latencies included.

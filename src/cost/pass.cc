@@ -150,7 +150,8 @@ PassCost pass_cost(const Decoder& d, const WeightBytes& weights, const PassShape
 
   // Row i of a sequence's chunk sees the context, the rows before it and itself.
   const double pairs = s.sequences * (each * s.context + each * (each + 1) / 2);
-  cost.attention_rows = each * d.heads / s.tensor_devices / std::max(1, d.kv_heads);
+  cost.attention_rows = each * d.heads / s.tensor_devices /
+                        std::max(1.0, static_cast<double>(d.kv_heads) / s.tensor_devices);
   cost.attention_flops =
       part(d.layers * pairs * (s.absorbed ? d.cached_pair_flops : d.pair_flops), s.tensor_devices);
   cost.useful_flops = cost.product_flops + part(d.layers * pairs * d.pair_flops, s.tensor_devices);

@@ -120,6 +120,19 @@ TEST(PassCostTest, KeysAndValuesAreSharedOutButALatentIsNot) {
   EXPECT_DOUBLE_EQ(cache("deepseek-v3"), 100);
 }
 
+// Rows that share a cached one: heads of a key's group where heads and keys are shared out alike.
+TEST(PassCostTest, SharedOutHeadsHaveTheirKeysToThemselves) {
+  const auto rows = [](const char* name, double devices) {
+    return pass_cost(load_decoder(name), {}, {.context = 99, .tensor_devices = devices})
+        .attention_rows;
+  };
+  EXPECT_DOUBLE_EQ(rows("qwen2.5-72b", 1), 8);  // 64 heads, 8 keys
+  EXPECT_DOUBLE_EQ(rows("qwen2.5-72b", 8), 8);
+  EXPECT_DOUBLE_EQ(rows("qwen2.5-72b", 16), 4);
+  EXPECT_DOUBLE_EQ(rows("deepseek-v3", 1), 128);
+  EXPECT_DOUBLE_EQ(rows("deepseek-v3", 8), 16);
+}
+
 TEST(RateCurveTest, PointsAreMetAndEndsAreHeld) {
   const RateCurve c{{1, 8, 64}, {10, 80, 100}};
   EXPECT_DOUBLE_EQ(c.at(0.5), 5);  // the weights are read all the same

@@ -112,13 +112,30 @@ double sum(const std::vector<KeptBytes>& kept) {
   return total;
 }
 
+// How many matrices of the vocabulary a pipeline rank holds. Where it has both ends, a tied one is
+// the same matrix, and the MTP layer shares what is there; where it has the last stages alone, the
+// MTP layer brings an embedding of its own.
+static double tables_on(const model::Config& c, std::span<const Stage> stages,
+                        const Schedule& schedule, int rank) {
+  bool embedding = false, head = false, mtp = false;
+  for (const int number : schedule.stages_of(rank)) {
+    const Stage& stage = stages[static_cast<std::size_t>(number)];
+    embedding = embedding || stage.embedding;
+    head = head || stage.head;
+    mtp = mtp || stage.mtp_layers > 0;
+    if (stages.size() == 1) break;
+  }
+  if (c.tie_word_embeddings) return embedding || head || mtp ? 1 : 0;
+  return (embedding || mtp ? 1 : 0) + (head ? 1 : 0);
+}
+
 DeviceParameters device_parameters(const model::Config& c, const Layout& l,
                                    std::span<const Stage> stages, const Schedule& schedule,
                                    int rank) {
   const LayerSizes s = layer_sizes(c);
   const double copies = copies_of_weights(l.schedule);
   DeviceParameters out;
-  bool table = false;
+  out.replicated += tables_on(c, stages, schedule, rank) * s.table;
   for (const int number : schedule.stages_of(rank)) {
     const Stage& stage = stages[static_cast<std::size_t>(number)];
     const LayerKinds layers = layer_kinds(c, stage);
@@ -126,11 +143,6 @@ DeviceParameters device_parameters(const model::Config& c, const Layout& l,
     out.replicated += (moe + dense) * (s.attention + s.norms) + dense * s.dense_ffn +
                       moe * (s.shared + s.router) + stage.mtp_layers * s.projection;
     out.experts += moe * s.expert * c.route.experts / l.expert;
-    // Tied, or the pair of a rank that holds both ends: the MTP layer shares them either way.
-    const bool own = !(c.tie_word_embeddings && table);
-    if (stage.embedding) out.replicated += s.table;
-    if (stage.head && own) out.replicated += s.table;
-    table = table || stage.embedding;
     if (stages.size() == 1) break;  // one stage: both entries of a pair are it
   }
   out.replicated /= l.tensor;
@@ -147,11 +159,11 @@ TrainMemory train_memory(const model::Config& c, const Layout& l, std::span<cons
   const LayerSizes s = layer_sizes(c);
   const double tokens = l.tokens_per_micro_batch();
   const double dense = sum(kept_per_token(c, l, false)), moe = sum(kept_per_token(c, l, true));
-  double tables = 0, heaviest = 0, logits = 0;
+  const double tables = tables_on(c, stages, schedule, rank) * s.table;
+  double heaviest = 0, logits = 0;
   for (const int number : schedule.stages_of(rank)) {
     const Stage& stage = stages[static_cast<std::size_t>(number)];
     const LayerKinds layers = layer_kinds(c, stage);
-    tables += (stage.embedding ? s.table : 0) + (stage.head ? s.table : 0);
     heaviest = std::max(heaviest, layers.dense * dense + layers.moe * moe);
     if (stage.head) logits = tokens * c.vocab_size * (l.precision == TrainPrecision::kF32 ? 4 : 2);
   }

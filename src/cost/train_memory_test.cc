@@ -4,7 +4,9 @@
 
 #include <algorithm>
 
+#include "cost/cost.h"
 #include "cost/cost_case_test.h"
+#include "cost/train_traffic.h"
 
 namespace cachalot::cost {
 namespace {
@@ -70,6 +72,71 @@ TEST(TrainMemoryTest, ADenseMtpLayerKeepsWhatADenseLayerKeeps) {
   c.num_nextn_predict_layers = 1;  // layer 4
   EXPECT_NEAR((memory(c, l).activations - sparse) / l.sequence, sum(kept_per_token(c, l, false)),
               1e-6);
+}
+
+// Matrices of the vocabulary: one where it is tied, and one more for an MTP layer that lies apart
+// from the embedding.
+TEST(TrainMemoryTest, TablesOfTheVocabulary) {
+  constexpr double kTable = 1000.0 * 64;
+  model::Config c = config();
+  const auto alone = [&] { return parameters_of(c, layout(1, TrainPrecision::kBf16)); };
+  const double apart = alone();
+  c.tie_word_embeddings = true;
+  EXPECT_DOUBLE_EQ(apart - alone(), kTable);
+  c.num_nextn_predict_layers = 1;
+  const double tied_mtp = alone();
+  c.tie_word_embeddings = false;
+  EXPECT_DOUBLE_EQ(alone() - tied_mtp, kTable);
+  // The norm before the head is in no stage.
+  EXPECT_DOUBLE_EQ(alone() + 64,
+                   static_cast<double>(parameters(c).total + parameters(c).mtp.total));
+
+  Layout l = layout(2, TrainPrecision::kBf16);
+  l.pipeline = 2;
+  const auto last = [&](ScheduleKind kind) {
+    l.schedule = kind;
+    const Schedule outline{kind, l.stages(), l.micro_batches(), {}};
+    const auto stages = split_stages(c, l, {});
+    return device_parameters(c, l, stages, outline, 1).sum() +
+           device_parameters(c, l, stages, outline, 0).sum();
+  };
+  // 1F1B: the last rank has the head and the MTP layer, and needs an embedding beside them.
+  EXPECT_DOUBLE_EQ(last(ScheduleKind::k1F1B), alone() + kTable);
+}
+
+TEST(TrainTrafficTest, TwoRanksOfAPipelineHaveOneNeighbourEach) {
+  const model::Config c = config();
+  Layout l = layout(4, TrainPrecision::kBf16);
+  l.batch = 8;
+  const auto sent = [&](int pipeline) {
+    l.pipeline = pipeline;
+    const Schedule outline = make_schedule(l.schedule, l.stages(), l.micro_batches());
+    for (const Traffic& t : train_traffic(c, l, split_stages(c, l, {}), outline)) {
+      if (t.purpose.starts_with("pipeline")) return t.bytes / l.micro_batches();
+    }
+    return 0.0;
+  };
+  EXPECT_DOUBLE_EQ(sent(2), 4096.0 * 64 * 2);
+  EXPECT_DOUBLE_EQ(sent(4), 2 * 4096.0 * 64 * 2);  // of one in the middle
+}
+
+TEST(TrainTrafficTest, WhatIsComputedAgainIsSentAgain) {
+  const model::Config c = config();
+  Layout l = layout(4, TrainPrecision::kBf16);
+  l.expert = l.tensor = 4;
+  const auto sent = [&](Recompute recompute, std::string_view purpose) {
+    l.recompute = recompute;
+    const Schedule outline = make_schedule(l.schedule, l.stages(), l.micro_batches());
+    double bytes = 0;
+    for (const Traffic& t : train_traffic(c, l, split_stages(c, l, {}), outline)) {
+      if (t.purpose.starts_with(purpose)) bytes += t.bytes;
+    }
+    return bytes;
+  };
+  for (const char* purpose : {"experts:", "tensor groups"}) {
+    EXPECT_GT(sent(Recompute::kSelective, purpose), 0) << purpose;
+    EXPECT_DOUBLE_EQ(sent(Recompute::kFull, purpose), 1.5 * sent(Recompute::kSelective, purpose));
+  }
 }
 
 // Whatever the pipeline: the fullest rank of any of them has as much.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cost/routed_places.h"
+
 namespace cachalot::cost {
 
 namespace {
@@ -32,14 +34,8 @@ ExpertCopies expert_copies(const model::Config& c, const Layout& l) {
   out.bytes_there = hidden * (fp8 ? 1 + 4.0 / 128 : value);
   out.bytes_back = hidden * value;
   const double nodes = l.expert_nodes();
-  const double per_node = std::min(l.expert, l.devices_per_node);
-  // Groups limit the nodes only where each node holds whole groups; one of them: exactly.
-  const int groups = c.route.groups;
-  double most = nodes;
-  if (groups > 1 && groups % l.expert_nodes() == 0) {
-    most = groups == l.expert_nodes() ? c.route.topk_groups : boxes_hit(nodes, c.route.topk_groups);
-  }
-  const double places = boxes_hit(nodes > 1 ? most : per_node, topk);
+  const int per_node = std::min(l.expert, l.devices_per_node);
+  const double places = routed_places(c.route, nodes > 1 ? l.expert_nodes() : per_node);
   out.places = places;
   if (nodes > 1) {
     out.network = places * (nodes - 1) / nodes;
@@ -74,21 +70,25 @@ std::vector<Traffic> train_traffic(const model::Config& c, const Layout& l,
   const ExpertCopies copies = expert_copies(c, l);
   const double bytes = copies.bytes_there + copies.bytes_back;
   std::vector<Traffic> out;
-  // Forward dispatch and combine, and the same for the gradients.
+  // Forward, the gradients, and the forward once more where all of it is computed again.
+  const double directions = l.recompute == Recompute::kFull ? 3 : 2;
   add(out, "experts: dispatch and combine", Link::kNetwork,
-      2 * moe * tokens * copies.network * bytes);
-  add(out, "experts: dispatch and combine", Link::kNode, 2 * moe * tokens * copies.node * bytes);
+      directions * moe * tokens * copies.network * bytes);
+  add(out, "experts: dispatch and combine", Link::kNode,
+      directions * moe * tokens * copies.node * bytes);
   const double value = l.precision == TrainPrecision::kF32 ? 4 : 2;
   if (l.tensor > 1) {
     // Two pairs of gather and scatter per layer and direction (sequence parallelism between them).
     add(out, "tensor groups", Link::kNode,
-        2 * layers * 4 * tokens * c.hidden_size * value * (l.tensor - 1));
+        directions * layers * 4 * tokens * c.hidden_size * value * (l.tensor - 1));
   }
   if (l.pipeline > 1) {
     const double hops = static_cast<double>(l.stages()) / l.pipeline;
+    // Activations one way and gradients the other; of two ranks each has one neighbour.
+    const double sent = l.pipeline == 2 ? 1 : 2;
     add(out, "pipeline: activations and gradients",
         link_of(static_cast<double>(l.data()) * l.tensor * l.pipeline, l),
-        2 * hops * tokens * c.hidden_size * value);
+        sent * hops * tokens * c.hidden_size * value);
   }
   // Gradients scattered in float, weights gathered as products read them.
   constexpr double kGradient = 4;

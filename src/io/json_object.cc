@@ -45,4 +45,26 @@ std::map<std::string, std::string> parse_string_map(const simdjson::dom::element
   return map;
 }
 
+void refuse_deep_json(std::string_view text, const std::string& where) {
+  constexpr int kMostDepth = 64;
+  int depth = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      if (c == '"') in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '[' || c == '{') {
+      if (++depth > kMostDepth) {
+        throw Error(Code::kFormat, cat(where, ": lists and objects lie more than ", kMostDepth,
+                                       " deep in each other; nothing that is read here does."));
+      }
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+}
+
 }  // namespace cachalot::io

@@ -23,4 +23,8 @@ std::map<std::string, std::string> parse_string_map(const simdjson::dom::element
 // an escape sequence reach a terminal.
 std::string printable(std::string_view text);
 
+// Throws kFormat where lists and objects lie more than 64 deep in each other: copies and texts of a
+// nlohmann::json are made by recursion, so a file of brackets would overflow the stack.
+void refuse_deep_json(std::string_view text, const std::string& where);
+
 }  // namespace cachalot::io

@@ -14,12 +14,18 @@ namespace {
 
 int line_of(const toml::node& node) { return static_cast<int>(node.source().begin.line); }
 
-// Each dot of a dotted key is one table inside another, and the library walks (and frees) those by
-// recursion. Keys cannot span lines, so a bound per line bounds the depth.
+// Each dot of a dotted key is one table inside another, as is each brace, and the library walks
+// (and frees) those by recursion. Keys cannot span lines and few tables may be open at once, so a
+// bound per line bounds the depth. Braces in texts and comments count too: they close as they open.
 void check_depth(std::string_view text, const std::string& file_name) {
-  constexpr int kMostDots = 1000;
-  int line = 1, dots = 0;
+  constexpr int kMostDots = 1000, kMostOpen = 64;
+  int line = 1, dots = 0, open = 0;
   for (const char c : text) {
+    if (c == '}') open = std::max(0, open - 1);
+    if (c == '{' && ++open > kMostOpen) {
+      throw Error(Code::kFormat, cat(file_name, ":", line, ": more than ", kMostOpen,
+                                     " braces are open; tables do not lie in each other here."));
+    }
     if (c == '\n') {
       ++line;
       dots = 0;

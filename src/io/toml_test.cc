@@ -70,6 +70,11 @@ TEST(Toml, AbsurdDepthIsRefusedNotRecursedInto) {
   EXPECT_EQ(Code::kFormat, error_of(deep + " = 1").code());
   EXPECT_EQ(Code::kFormat, error_of("[" + deep + "]\n").code());
   EXPECT_EQ(Code::kFormat, error_of("a = " + std::string(100000, '[')).code());
+  // Keys of many dots inside tables inside lists, a line each.
+  std::string lists = "x = ", dotted = "a";
+  for (int i = 0; i < 900; ++i) dotted += ".a";
+  for (int i = 0; i < 200; ++i) lists += "[\n{" + dotted + " = ";
+  EXPECT_EQ(Code::kFormat, error_of(lists).code());
   std::string tables;
   for (int i = 0; i < 100000; ++i) tables += "{a=";
   EXPECT_EQ(Code::kFormat, error_of("a = " + tables).code());

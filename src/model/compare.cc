@@ -114,7 +114,9 @@ void measure(const Context& ctx, const std::vector<double>& a, const std::vector
     all.sum_a += part.sum_a;
   }
   out.max_abs_error = all.max_error;
-  out.max_rel_error = all.max_error == 0 ? 0 : all.max_error / all.max_a;
+  out.max_rel_error = all.max_error == 0          ? 0
+                      : std::isinf(all.max_error) ? all.max_error
+                                                  : all.max_error / all.max_a;
   if (n > 0) {
     out.rms_error = std::sqrt(all.sum_error / static_cast<double>(n));
     out.rms_a = std::sqrt(all.sum_a / static_cast<double>(n));

@@ -114,8 +114,8 @@ class Converter {
 bool is_copied(const std::string& name) {
   static constexpr std::array<std::string_view, 4> kOwn{"config.json", "trainer.json",
                                                         "checksums.json", "recipe.toml"};
-  static constexpr std::array<std::string_view, 6> kWeights{".safetensors", ".index.json", ".bin",
-                                                            ".pt",          ".pth",        ".gguf"};
+  static constexpr std::array<std::string_view, 9> kWeights{
+      ".safetensors", ".index.json", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"};
   if (name.starts_with(".") || std::find(kOwn.begin(), kOwn.end(), name) != kOwn.end()) {
     return false;
   }
@@ -123,7 +123,7 @@ bool is_copied(const std::string& name) {
                       [&](std::string_view suffix) { return name.ends_with(suffix); });
 }
 
-std::vector<std::string> copy_other_files(const fs::path& source, const fs::path& target) {
+std::vector<std::string> other_files(const fs::path& source) {
   std::vector<std::string> names;
   std::error_code error;
   for (fs::directory_iterator it(source, error), end; !error && it != end; it.increment(error)) {
@@ -135,7 +135,6 @@ std::vector<std::string> copy_other_files(const fs::path& source, const fs::path
     throw Error(Code::kIo, cat("cannot list ", source.string(), ": ", error.message(), "."));
   }
   std::sort(names.begin(), names.end());
-  for (const std::string& name : names) copy_small_file(source / name, target / name);
   return names;
 }
 
@@ -151,9 +150,14 @@ ConvertReport convert_model(const Context& ctx, const fs::path& source, const fs
   const fs::path final_path = NewFolder::checked(target);
   Converter converter(ctx, source, options);
   ConvertReport report = converter.report();
-  NewFolder folder(final_path, report.bytes);
+  report.copied_files = other_files(source);
+  std::uint64_t bytes = report.bytes;
+  for (const std::string& name : report.copied_files) bytes += fs::file_size(source / name);
+  NewFolder folder(final_path, bytes);
   converter.write(folder.path());
-  report.copied_files = copy_other_files(source, folder.path());
+  for (const std::string& name : report.copied_files) {
+    copy_whole_file(source / name, folder.path() / name);
+  }
   constexpr std::uint64_t kMostBytes = 16 << 20;
   const fs::path config = source / "config.json";
   folder.commit(stored_config(read_file(config, kMostBytes), config.string(), options.format,

@@ -118,7 +118,7 @@ InitReport init_model(const Context& ctx, const Config& config, std::string_view
   const InitReport report = random.report();
   NewFolder folder(final_path, report.bytes);
   random.write(folder.path());
-  for (const fs::path& file : options.files) copy_small_file(file, folder.path() / file.filename());
+  for (const fs::path& file : options.files) copy_whole_file(file, folder.path() / file.filename());
   folder.commit(stored_config(config_json, "config.json", options.format, random.packed()));
   return report;
 }

@@ -1,7 +1,10 @@
 #include "model/new_folder.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <system_error>
 
 #include "base/atomic_file.h"
@@ -34,6 +37,15 @@ fs::path NewFolder::checked(const fs::path& target) {
   fs::path clean = fs::absolute(target, error).lexically_normal();
   if (!clean.has_filename()) clean = clean.parent_path();
   if (!fs::exists(clean, error)) return clean;
+  // A link is followed: the folder is made beside what it names, and replaces that.
+  if (const fs::path real = fs::canonical(clean, error); !error) clean = real;
+  struct stat own = {}, above = {};
+  if (::stat(clean.c_str(), &own) == 0 && ::stat(clean.parent_path().c_str(), &above) == 0 &&
+      own.st_dev != above.st_dev) {
+    throw Error(Code::kUsage, cat(clean.string(),
+                                  " is where a disk is mounted, which a finished folder cannot "
+                                  "replace. Name a folder inside it."));
+  }
   const bool empty = fs::is_directory(clean, error) && fs::is_empty(clean, error);
   if (!empty || error) {
     throw Error(Code::kUsage, cat(clean.string(),
@@ -72,9 +84,14 @@ void NewFolder::commit(std::string_view config_json) {
   sync_folder(target_.parent_path());
 }
 
-void copy_small_file(const fs::path& from, const fs::path& to) {
-  constexpr std::uint64_t kMostBytes = 1ull << 30;
-  write_file_atomically(to, read_file(from, kMostBytes));
+void copy_whole_file(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  if (!fs::copy_file(from, to, error)) fail("copy a file to", to, error);
+  const int fd = ::open(to.c_str(), O_RDONLY | O_CLOEXEC);
+  const bool synced = fd >= 0 && ::fsync(fd) == 0;
+  if (!synced) error = {errno, std::generic_category()};
+  if (fd >= 0) ::close(fd);
+  if (!synced) fail("write", to, error);
 }
 
 }  // namespace cachalot::model

@@ -36,7 +36,7 @@ class NewFolder {
   std::filesystem::path path_;
 };
 
-// `to` is written atomically, of at most 1 GiB.
-void copy_small_file(const std::filesystem::path& from, const std::filesystem::path& to);
+// On the disk when it returns. `to` must not be there.
+void copy_whole_file(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace cachalot::model

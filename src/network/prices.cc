@@ -1,5 +1,7 @@
 #include "network/prices.h"
 
+#include <set>
+
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "io/toml.h"
@@ -20,8 +22,21 @@ void Prices::fields(FieldVisitor& f) {
 Prices parse_prices(std::string_view text, const std::string& file_name) {
   Prices prices;
   const auto fields = fields_of(prices);
+  std::set<std::string> given;
   for (const io::TomlEntry& entry : io::parse_toml(text, file_name)) {
     assign(fields, entry.path, entry.value, cat(file_name, ":", entry.line), Code::kConfig);
+    given.insert(entry.path);
+  }
+  std::string missing;
+  for (const Field& field : fields) {
+    if (!given.contains(field.path)) missing += cat(missing.empty() ? "" : ", ", field.path);
+  }
+  if (!missing.empty()) {
+    throw Error(Code::kConfig,
+                cat(file_name, ": ", missing, missing.find(',') == missing.npos ? " is" : " are",
+                    " missing; a file of prices says all of them, and where they come from, since "
+                    "prices of several sources say nothing in sum (hardware/prices/network.toml is "
+                    "one)."));
   }
   return prices;
 }

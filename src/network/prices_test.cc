@@ -70,6 +70,9 @@ TEST(Prices, UnknownKeysAndBadValuesAreErrors) {
   EXPECT_THAT(error("switch_usdd = 5.0"), ::testing::HasSubstr("switch_usd"));
   EXPECT_THAT(error("switch_usd = -1.0"), ::testing::HasSubstr("p.toml:1"));
   EXPECT_THAT(error("switch_usd = \"much\""), ::testing::HasSubstr("p.toml:1"));
+  // Prices of one's own beside built-in ones would be a sum of nothing.
+  EXPECT_THAT(error("switch_usd = 5.0\ntrunk_link_usd = 1.0"),
+              ::testing::HasSubstr("source, local_link_usd, endpoint_link_usd are missing"));
 }
 
 }  // namespace

@@ -12,7 +12,10 @@
 //        ft3        one fat tree of three layers: pods of leaves and spines, cores above
 //        dragonfly  groups of fully meshed switches; a = 2p = 2h (Kim et al., ISCA'08)
 //        slimfly    the MMS graph of diameter 2 (Besta & Hoefler, SC'14); q must be a prime power
-// Fewer endpoints than fit give a smaller network of the same kind, still non-blocking (fat trees).
+// Fewer endpoints than fit give a smaller network of the same kind: of fat trees as few spines and
+// cores as have a port for every link up. Where their number divides that of a leaf's links up,
+// each leaf has as many to each, and the tree is non-blocking; else some pairs of leaves share
+// fewer ways than they have links.
 //
 // Owns:    its vectors.
 // Threads: plain values; functions are pure.

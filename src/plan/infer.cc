@@ -47,7 +47,8 @@ class Planner {
     if (d.expert_layers() > 0 && layout.nodes > 1 && links_.network <= 0) {
       lacks(h, "network.gbps and network.nics_per_node", "experts on several nodes need a network");
     }
-    if (layout.devices > 1 && links_.link <= 0 && (layout.tensor > 1 || d.expert_layers() > 0)) {
+    if (h.device.per_node > 1 && layout.devices > 1 && links_.link <= 0 &&
+        (layout.tensor > 1 || d.expert_layers() > 0)) {
       lacks(h, "link.gbps", "devices of a node that share a model need a link");
     }
   }

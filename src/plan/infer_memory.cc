@@ -155,8 +155,10 @@ MemoryFit memory_fit(const Decoder& d, const HardwareProfile& h, const InferOpti
   m.dense = (cost::stored_bytes(d, o.weights) - all) / layout.tensor;
   m.experts = each * d.expert_layers() * layout.experts_per_device;
   m.available = 1e9 * h.device.memory_gb * (1 - o.reserve);
-  m.cache_per_token = static_cast<double>(cost::cache_bytes_per_token(d, o.cache)) /
-                      std::max(1, std::min(layout.tensor, d.kv_heads));
+  // The MTP layer keeps rows too where it drafts.
+  const double layers = d.layers + (o.drafts > 0 ? d.mtp_layers : 0);
+  m.cache_per_token = static_cast<double>(cost::cache_bytes_per_token(d, o.cache)) * layers /
+                      d.layers / std::max(1, std::min(layout.tensor, d.kv_heads));
   return m;
 }
 

@@ -92,6 +92,15 @@ TEST(InferMemoryTest, AnFp8CacheIsTheEnginesOwn) {
   EXPECT_EQ(p.memory.cache_per_token, 40016);
 }
 
+TEST(InferMemoryTest, AnMtpLayerThatDraftsKeepsRows) {
+  InferOptions o;
+  o.nodes = 18;
+  o.drafts = 1;
+  o.acceptance = 0.85;
+  const InferPlan p = plan_infer(cost::load_decoder("deepseek-v3"), box(), o);
+  EXPECT_DOUBLE_EQ(p.memory.cache_per_token, 70272.0 * 62 / 61);
+}
+
 // V3 with experts in every second layer: 29 of them, and the MTP layer is dense.
 TEST(InferMemoryTest, ADenseMtpLayerHoldsNoExperts) {
   std::string json(cost::embedded_model("deepseek-v3"));

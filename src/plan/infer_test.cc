@@ -158,6 +158,12 @@ TEST(InferPlanTest, AMissingFigureIsNamed) {
   h.network = {};
   EXPECT_THAT(error_of(d, h, o, Code::kConfig), HasSubstr("network.gbps"));
   h = box();
+  h.link = {};
+  EXPECT_THAT(error_of(d, h, o, Code::kConfig), HasSubstr("link.gbps"));
+  h.device.per_node = 1;  // then there is nothing that a link would join
+  h.device.memory_gb = 8 * box().device.memory_gb;
+  EXPECT_GT(plan_infer(d, h, o).decode[0].tpot, 0);
+  h = box();
   h.device.memory_gbps = 0;
   EXPECT_THAT(error_of(d, h, o, Code::kConfig), HasSubstr("device.memory_gbps"));
   h = box();

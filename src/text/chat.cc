@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "io/json_object.h"
 
 namespace cachalot::text {
 
@@ -31,6 +32,7 @@ static std::string content_of(const nlohmann::json& message, std::size_t index) 
 }
 
 std::vector<ChatMessage> parse_messages(std::string_view json) {
+  io::refuse_deep_json(json, "messages");
   const auto list = nlohmann::json::parse(json.begin(), json.end(), nullptr, false);
   if (!list.is_array()) {
     throw Error(Code::kUsage,

@@ -34,7 +34,9 @@ static void isolate(const Regex& regex, std::string_view piece, RegexScratch& sc
                     std::vector<std::string_view>& out) {
   std::size_t done = 0, begin = 0, end = 0;
   for (std::size_t from = 0; from < piece.size() && regex.find(piece, from, scratch, begin, end);) {
-    if (begin == end) {  // an empty match splits nothing
+    if (begin == end) {  // takes nothing, but parts what lies before it from what lies behind
+      if (begin > done) out.push_back(piece.substr(done, begin - done));
+      done = begin;
       if (end >= piece.size()) break;
       std::size_t next = end;
       next_code_point(piece.data(), next);

@@ -96,8 +96,25 @@ TEST(PreTokenizerTest, WhiteSpaceIsTheUnicodeProperty) {
             (Pieces{"a", "\u0085\u00a0\u2009", "b\u180ec\ufeffd"}));
 }
 
+// As the library whose format this is does it.
+TEST(PreTokenizerTest, AnEmptyMatchPartsWhatLiesAroundIt) {
+  EXPECT_EQ(split(PreTokenizer({"(?=[A-Z])"}), "fooBarBaz"), (Pieces{"foo", "Bar", "Baz"}));
+  EXPECT_EQ(split(PreTokenizer({"(?=(?:\\p{N}{3})+(?!\\p{N}))"}), "x1234567"),
+            (Pieces{"x1", "234", "567"}));
+  EXPECT_EQ(split(PreTokenizer({"$"}), "a"), Pieces{"a"});
+}
+
+// A script is its own characters, without those that it shares: U+3002 is of no script by itself.
+TEST(PreTokenizerTest, ScriptsAreNotScriptExtensions) {
+  const std::string text = "\u4f60\u597d\u3002\u4e16";
+  EXPECT_EQ(split(PreTokenizer({"\\p{Han}+"}), text), (Pieces{"\u4f60\u597d", "\u3002", "\u4e16"}));
+  EXPECT_EQ(split(PreTokenizer({"\\P{Han}+"}), text), (Pieces{"\u4f60\u597d", "\u3002", "\u4e16"}));
+}
+
 TEST(PreTokenizerTest, RefusesWhatTheEnginesReadDifferently) {
-  for (const char* pattern : {"\\h+", "[a-z&&[^b]]", "[[:alpha:]]", "(*SKIP)a", "[\\S]", "a\\"}) {
+  for (const char* pattern :
+       {"\\h+", "[a-z&&[^b]]", "[[:alpha:]]", "(*SKIP)a", "[\\S]", "a\\", "\\p{N}{1,3}+", "a{,2}",
+        "xa{2}?", "(?m:a.b)", "(?im)a", "\\v", "\\pL"}) {
     try {
       const PreTokenizer pre(std::vector<std::string>{pattern});
       ADD_FAILURE() << pattern << " was accepted";
@@ -106,6 +123,11 @@ TEST(PreTokenizerTest, RefusesWhatTheEnginesReadDifferently) {
     }
   }
   EXPECT_THROW(PreTokenizer(std::vector<std::string>{"(a"}), Error);
+  for (const char* pattern :
+       {"a{2,3}?", "a{2}", "a{2,}", "a{x}", "a{,}", "[{,2}]+", "(?i:'s)|(?=b)", "(?<!a)b", "(?:a)",
+        "a++", "\\p{^L}", "\\p{Lu}", "\\p{Alphabetic}"}) {
+    EXPECT_NO_THROW(PreTokenizer(std::vector<std::string>{pattern})) << pattern;
+  }
 }
 
 }  // namespace

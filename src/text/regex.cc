@@ -17,6 +17,63 @@ static constexpr std::string_view kWhiteSpace =
                   ", which regex libraries read differently. Rewrite the pattern without it."));
 }
 
+static bool compiles(const std::string& pattern) {
+  int error = 0;
+  PCRE2_SIZE where = 0;
+  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                                   PCRE2_UTF | PCRE2_UCP, &error, &where, nullptr);
+  pcre2_code_free(code);
+  return code != nullptr;
+}
+
+// \p{...}. The name of a script stands for the script itself, where PCRE2 by itself would take the
+// characters that the script shares with others too.
+static std::size_t copy_property(std::string_view pattern, std::size_t i, std::string& out) {
+  const std::size_t close = pattern.find('}', i);
+  if (i + 2 >= pattern.size() || pattern[i + 2] != '{' || close == std::string_view::npos) {
+    unsupported(pattern, "a property without braces");
+  }
+  std::string name(pattern.substr(i + 3, close - i - 3));
+  const bool inverted = name.starts_with('^');
+  const std::string script = cat("sc:", name.substr(inverted ? 1 : 0));
+  if (name.size() > 2 && compiles(cat("\\p{", script, "}"))) name = (inverted ? "^" : "") + script;
+  out += cat('\\', pattern[i + 1], '{', name, '}');
+  return close + 1;
+}
+
+// Refuses what stands at pattern[i] == '{' where libraries differ: {,n}, {n}? and {n,m}+.
+static void check_repeat(std::string_view pattern, std::size_t i) {
+  std::size_t end = i + 1;
+  const auto digits = [&] {
+    const std::size_t first = end;
+    while (end < pattern.size() && pattern[end] >= '0' && pattern[end] <= '9') ++end;
+    return end - first;
+  };
+  const std::size_t low = digits();
+  bool comma = false;
+  if (end < pattern.size() && pattern[end] == ',') {
+    comma = true;
+    ++end;
+    if (low == 0 && digits() == 0) return;  // {,} is text everywhere
+    digits();
+  }
+  if (end >= pattern.size() || pattern[end] != '}' || (low == 0 && !comma)) return;
+  const char behind = end + 1 < pattern.size() ? pattern[end + 1] : ' ';
+  if (low == 0) unsupported(pattern, "a repetition without its lower bound");
+  if (behind == '+') unsupported(pattern, "a '+' behind a repetition in braces");
+  if (behind == '?' && !comma) unsupported(pattern, "a '?' behind a count in braces");
+}
+
+// Refuses flags other than i at pattern[i] == '(' of "(?flags)" or "(?flags:".
+static void check_flags(std::string_view pattern, std::size_t i) {
+  for (std::size_t at = i + 2; at < pattern.size(); ++at) {
+    const char c = pattern[at];
+    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    if (!letter && c != '-') return;
+    if (c != 'i' && c != '-') unsupported(pattern, cat("the flag ", c));
+  }
+}
+
 // Copies one escape at pattern[i] == '\\' and returns the index behind it.
 static std::size_t copy_escape(std::string_view pattern, std::size_t i, bool in_class,
                                std::string& out) {
@@ -32,7 +89,8 @@ static std::size_t copy_escape(std::string_view pattern, std::size_t i, bool in_
     return i + 2;
   }
   const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-  constexpr std::string_view kSame = "pPdntrfvxAz";
+  if (c == 'p' || c == 'P') return copy_property(pattern, i, out);
+  constexpr std::string_view kSame = "dntrfxAz";
   if (letter && kSame.find(c) == std::string_view::npos) {
     unsupported(pattern, cat("the escape \\", c));
   }
@@ -56,6 +114,10 @@ std::string to_pcre2(std::string_view pattern) {
       if (c == ']') in_class = false;
     } else if (pattern.substr(i, 2) == "(*" || pattern.substr(i, 3) == "(?C") {
       unsupported(pattern, "a verb or a callout");
+    } else if (pattern.substr(i, 2) == "(?") {
+      check_flags(pattern, i);
+    } else if (c == '{') {
+      check_repeat(pattern, i);
     } else if (c == '[') {
       in_class = true;
       out += c;

@@ -21,6 +21,7 @@ TokenTables::TokenTables(const TokenizerSpec& spec, const std::string& file) : f
   for (const AddedToken& token : spec.added) count(token.id);
   bytes.resize(size);
   special.assign(size, 0);
+  in_vocabulary.assign(size, 0);
   ids.reserve(spec.vocab.size() + spec.added.size());
   add_vocab(spec);
   add_merges(spec);  // before the added tokens: only the vocabulary can be merged
@@ -36,6 +37,7 @@ void TokenTables::add_vocab(const TokenizerSpec& spec) {
     }
     // A token outside the byte alphabet can only be an added one: it stands for its own text.
     bytes[id] = from_byte_level(token).value_or(token);
+    in_vocabulary[id] = 1;
   }
   const auto& alphabet = byte_alphabet();
   for (int b = 0; b < 256; ++b) {

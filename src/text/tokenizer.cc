@@ -82,8 +82,10 @@ struct Tokenizer::State {
     encoder.cache.get(piece, out, [&](std::string_view p, std::vector<std::int32_t>& to) {
       if (ignore_merges) {
         const auto found = tables.ids.find(to_byte_level(p));
-        // An added token written like this piece's bytes stands for something else.
-        if (found != tables.ids.end() && tables.bytes[found->second] == p) {
+        // An added token written like this piece's bytes stands for something else, and one that is
+        // not in the vocabulary is only found by itself.
+        if (found != tables.ids.end() && tables.in_vocabulary[found->second] != 0 &&
+            tables.bytes[found->second] == p) {
           to.push_back(found->second);
           return;
         }

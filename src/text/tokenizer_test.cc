@@ -71,6 +71,17 @@ TEST(TokenizerTest, IgnoreMergesTakesAWholePiece) {
   EXPECT_EQ(open(file).encode("hexe"), Ids{259});
 }
 
+// One that is found only as a word of its own is no piece of the vocabulary.
+TEST(TokenizerTest, IgnoreMergesTakesNoAddedToken) {
+  json file = small();
+  add(file, "ab", 300, {{"single_word", true}});
+  file["model"]["ignore_merges"] = true;
+  const Tokenizer t = open(file);
+  EXPECT_EQ(t.encode("ab1"), (Ids{'a', 'b', '1'}));
+  EXPECT_EQ(t.encode("ab"), Ids{300});
+  EXPECT_EQ(t.encode_plain("ab"), (Ids{'a', 'b'}));
+}
+
 TEST(TokenizerTest, AddedTokensAreCutOutFirst) {
   json file = small();
   add(file, "<a>", 300);

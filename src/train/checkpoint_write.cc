@@ -48,6 +48,10 @@ void replace_folder(const fs::path& fresh, const fs::path& target) {
     rename_checked(fresh, target);
     return;
   }
+  if (std::error_code ignored; !fs::exists(target, ignored)) {
+    rename_checked(fresh, target);  // a system that refuses exchanges before it looks at paths
+    return;
+  }
   const fs::path old = fresh.string() + "-old";
   rename_checked(target, old);
   rename_checked(fresh, target);

@@ -44,7 +44,7 @@ std::vector<EvalWindow> eval_windows(std::int64_t tokens, std::int64_t seq_len, 
 }
 
 EvalReport evaluate(model::TrainGraph& graph, model::Parameters& parameters, const Recipe& recipe,
-                    const std::filesystem::path& token_file, std::int64_t step) {
+                    const std::filesystem::path& token_file, std::int64_t step, int in_a_pass) {
   const text::TokenFile file(token_file);
   const std::int64_t seq_len = recipe.data.seq_len;
   const std::int64_t stride =
@@ -57,7 +57,7 @@ EvalReport evaluate(model::TrainGraph& graph, model::Parameters& parameters, con
   for (std::size_t at = 0; at < windows.size();) {
     const EvalWindow& first = windows[at];
     int n = 1;
-    while (n < batch && at + n < windows.size() && same_form(first, windows[at + n])) ++n;
+    while (n < in_a_pass && at + n < windows.size() && same_form(first, windows[at + n])) ++n;
     const auto length = static_cast<int>(first.end - first.begin) + 1;
     tokens.resize(n, length);
     for (int i = 0; i < n; ++i) {

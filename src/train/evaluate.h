@@ -25,8 +25,8 @@ struct EvalWindow {
 std::vector<EvalWindow> eval_windows(std::int64_t tokens, std::int64_t seq_len, std::int64_t stride,
                                      std::int64_t most);
 
-// `step` is for the report.
+// `step` is for the report; at most `in_a_pass` windows are computed at a time, one at least.
 EvalReport evaluate(model::TrainGraph& graph, model::Parameters& parameters, const Recipe& recipe,
-                    const std::filesystem::path& token_file, std::int64_t step);
+                    const std::filesystem::path& token_file, std::int64_t step, int in_a_pass);
 
 }  // namespace cachalot::train

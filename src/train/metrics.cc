@@ -26,9 +26,12 @@ std::string json_number(double value) {
   return std::isfinite(value) ? field_text({value}) : std::string("null");
 }
 
+nlohmann::json parsed(const std::string& line) {
+  return nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+}
+
 // -1: not a line of this file.
-std::int64_t step_of(const std::string& line) {
-  const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+std::int64_t step_of(const nlohmann::json& json) {
   if (!json.is_object()) return -1;
   const auto step = json.find("step");
   if (step == json.end() || !step->is_number_unsigned()) return -1;
@@ -69,7 +72,7 @@ MetricsLine& MetricsLine::add(std::string_view name, std::span<const double> val
 }
 
 MetricsFile::MetricsFile(std::filesystem::path path, std::int64_t last_step)
-    : path_(std::move(path)) {
+    : path_(std::move(path)), last_step_(last_step) {
   keep_lines(last_step);
   fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   if (fd_ < 0) fail("open", path_, errno);
@@ -91,8 +94,12 @@ void MetricsFile::keep_lines(std::int64_t last_step) {
   std::string line;
   while (std::getline(in, line)) {
     const bool whole = !in.eof();  // the last character was a newline
-    const std::int64_t step = whole ? step_of(line) : -1;
+    const nlohmann::json json = whole ? parsed(line) : nlohmann::json();
+    const std::int64_t step = step_of(json);
     if (step >= 0 && step <= last_step) {
+      if (step == last_step) {
+        for (const auto& [key, value] : json.items()) keys_of_last_step_.insert(key);
+      }
       kept.write(line += '\n');
     } else {
       ++dropped_;
@@ -100,6 +107,10 @@ void MetricsFile::keep_lines(std::int64_t last_step) {
   }
   if (in.bad()) fail("read", path_, EIO);
   if (dropped_ > 0) kept.commit();
+}
+
+bool MetricsFile::kept(std::int64_t step, const std::string& key) const {
+  return step == last_step_ && keys_of_last_step_.contains(key);
 }
 
 void MetricsFile::append(const MetricsLine& line) {

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -47,12 +48,16 @@ class MetricsFile {
 
   void append(const MetricsLine& line);  // in the file when it returns
   std::int64_t dropped_lines() const noexcept { return dropped_; }
+  // Whether the file, as it was continued, has a line of its last step with that key.
+  bool kept(std::int64_t step, const std::string& key) const;
 
  private:
   void keep_lines(std::int64_t last_step);
   std::filesystem::path path_;
   int fd_ = -1;
   std::int64_t dropped_ = 0;
+  std::int64_t last_step_ = -1;
+  std::set<std::string> keys_of_last_step_;
 };
 
 }  // namespace cachalot::train

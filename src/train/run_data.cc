@@ -149,7 +149,7 @@ RunData from_random_tokens(const Recipe& recipe, const fs::path& run_dir) {
 std::vector<fs::path> RunData::tokenizer_files() const {
   std::vector<fs::path> files;
   if (tokenizer.empty()) return files;
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json"}) {
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}) {
     if (fs::exists(tokenizer / name)) files.push_back(tokenizer / name);
   }
   return files;

@@ -4,6 +4,7 @@
 
 #include "io/safetensors.h"
 #include "kernels/context.h"
+#include "kernels/table.h"
 #include "model/convert.h"
 #include "text/token_file.h"
 #include "train/checkpoint.h"
@@ -89,7 +90,7 @@ TEST_F(RunInputs, AFolderOfIntegersIsGoneOnWithInFloats) {
   const fs::path packed = dir_.path() / "int8";
   model::ConvertOptions options;
   options.format = model::WeightFormat::kInt8;
-  model::convert_model(Context{}, whole, packed, options);
+  model::convert_model(Context{&kReferenceTable}, whole, packed, options);
   ASSERT_TRUE(model::load_config(packed).packed.enabled);
   Recipe r = sizes_from(recipe({"schedule.steps=2"}), {}, packed);
   r.data.train_bpe = 0;

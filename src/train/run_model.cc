@@ -53,6 +53,12 @@ model::Config model_config(const Recipe& recipe, const TokenizerFacts& tokenizer
   } else {
     c = inline_config(m);
     c.vocab_size = m.vocab_size > 0 ? m.vocab_size : tokenizer.vocab_size;
+    if (c.vocab_size == 0) {
+      throw Error(Code::kConfig,
+                  "the recipe's [model] takes its vocab_size from a tokenizer, and there is none: "
+                  "give one (cachalot init: --tokenizer PATH), or set model.vocab_size in the "
+                  "recipe");
+    }
   }
   // A folder that is trained on with its own tokenizer knows best where its texts end.
   const bool own_tokenizer = !m.init_from.empty() && recipe.data.tokenizer.empty();

@@ -1,10 +1,12 @@
 #include "train/run_state.h"
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "base/atomic_file.h"
 #include "perf/peaks.h"
+#include "text/tokenizer.h"
 
 namespace cachalot::train {
 
@@ -49,13 +51,55 @@ bool has_checkpoints(const fs::path& run_dir) {
   return fs::exists(folder) && !fs::is_empty(folder);
 }
 
+bool lies_in(const fs::path& file, const fs::path& folder) {
+  std::error_code ignored;
+  const fs::path inner = fs::weakly_canonical(file, ignored);
+  const fs::path outer = fs::weakly_canonical(folder, ignored);
+  return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
+}
+
 // A run that never saved anything (a typing error in the recipe, an empty corpus) is begun anew;
-// what it prepared may come from another corpus.
-void begin_anew(const Recipe& recipe, const fs::path& run_dir) {
-  fs::remove_all(run_dir / "tokenizer");
-  fs::remove(run_dir / "data" / "train.tokens");
-  fs::remove(run_dir / "data" / "validation.tokens");
+// what it prepared may come from another corpus. Only what a run made goes: its recipe is the first
+// thing that it writes, so without one what lies there is somebody's.
+void begin_anew(const Recipe& recipe, const fs::path& run_dir, bool has_run) {
+  const std::array<fs::path, 3> prepared{run_dir / "tokenizer", run_dir / "data" / "train.tokens",
+                                         run_dir / "data" / "validation.tokens"};
+  std::vector<std::string> inputs = recipe.data.tokens;
+  inputs.insert(inputs.end(), {recipe.data.tokenizer, recipe.model.init_from});
+  for (const fs::path& own : prepared) {
+    for (const std::string& input : inputs) {
+      if (input.empty() || !lies_in(input, own)) continue;
+      throw Error(Code::kUsage,
+                  cat("the recipe reads ", input, ", where a run in ", run_dir.string(),
+                      " keeps what it prepares itself: choose another folder with "
+                      "--run, or move that file"));
+    }
+    if (!has_run && fs::exists(own)) {
+      throw Error(Code::kUsage, cat(own.string(), " is there already, and ", run_dir.string(),
+                                    " has no recipe.toml, so no run made it: choose another folder "
+                                    "with --run, or move what is there"));
+    }
+  }
+  if (!has_run && fs::exists(run_dir / "metrics.jsonl")) {
+    throw Error(Code::kUsage, cat((run_dir / "metrics.jsonl").string(),
+                                  " is there already, but no recipe.toml beside it: choose another "
+                                  "folder with --run, or move that file"));
+  }
+  for (const fs::path& own : prepared) fs::remove_all(own);
   write_file_atomically(run_dir / "recipe.toml", to_toml(recipe));
+}
+
+// Names of a config that are in both files with different values.
+std::string differing_names(const json& before, const json& now) {
+  std::string names;
+  if (!before.is_object()) return names;
+  for (const auto& [name, value] : before.items()) {
+    if (const auto other = now.find(name); other != now.end() && *other != value) {
+      names +=
+          cat(names.empty() ? "" : ", ", name, " (", value.dump(), ", now ", other->dump(), ")");
+    }
+  }
+  return names;
 }
 
 }  // namespace
@@ -70,12 +114,19 @@ FoundCheckpoint begin_run_folder(const Recipe& recipe, const TrainOptions& optio
                                     " already holds a run: continue it with --resume, or choose "
                                     "another folder with --run"));
     }
-    begin_anew(recipe, options.run_dir);
+    begin_anew(recipe, options.run_dir, has_run);
     return {};
   }
   if (!has_run) {
+    if (has_checkpoints(options.run_dir)) {
+      throw Error(Code::kUsage,
+                  cat(options.run_dir.string(),
+                      " has checkpoints but no recipe.toml, so what they "
+                      "were trained by is not known: copy the recipe.toml that the newest of its "
+                      "checkpoints holds there, or choose another folder with --run"));
+    }
     message("nothing to resume in " + options.run_dir.string() + ": starting from the beginning");
-    begin_anew(recipe, options.run_dir);
+    begin_anew(recipe, options.run_dir, has_run);
     return {};
   }
   const Recipe before =
@@ -125,6 +176,29 @@ fs::path save_state(const StateToSave& s) {
   content.other_files["recipe.toml"] = to_toml(s.recipe);
   content.copied_files = s.tokenizer_files;
   return write_checkpoint(s.run_dir, s.state.step, content, s.recipe.run.keep_last);
+}
+
+void check_same_model(const fs::path& checkpoint, const model::Config& config,
+                      const fs::path& tokenizer) {
+  const fs::path file = checkpoint / "config.json";
+  const json before = json::parse(read_file(file, kMostJson), nullptr, /*allow_exceptions=*/false);
+  const std::string names = differing_names(before, json::parse(model::to_json(config)));
+  if (!names.empty()) {
+    throw Error(Code::kUsage,
+                cat(file.string(), " differs from the model that the recipe asks for in ", names,
+                    ". Give model.config the contents that the run began with, or start a new run "
+                    "(model.init_from takes the weights alone)"));
+  }
+  if (tokenizer.empty() || !fs::exists(checkpoint / "tokenizer.json")) return;
+  if (text::Tokenizer::load(checkpoint).fingerprint() ==
+      text::Tokenizer::load(tokenizer).fingerprint()) {
+    return;
+  }
+  throw Error(
+      Code::kUsage,
+      cat("the tokenizer in ", tokenizer.string(), " is not the one that ", checkpoint.string(),
+          " was trained with: put that one back (the checkpoint holds it), or start a new "
+          "run"));
 }
 
 void load_state(const fs::path& checkpoint, model::Parameters& parameters,

@@ -45,6 +45,10 @@ struct StateToSave {
 };
 // Writes the checkpoint and points RUN/model at it.
 std::filesystem::path save_state(const StateToSave& s);
+// Throws kUsage where the checkpoint is of another model.config or another tokenizer (its folder,
+// or none) than the run is resumed with: files that a recipe names can change behind it.
+void check_same_model(const std::filesystem::path& checkpoint, const model::Config& config,
+                      const std::filesystem::path& tokenizer);
 void load_state(const std::filesystem::path& checkpoint, model::Parameters& parameters,
                 model::Optimizer& optimizer, RunState& state);
 

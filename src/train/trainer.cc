@@ -13,6 +13,7 @@
 #include "model/train_graph.h"
 #include "text/dataset.h"
 #include "train/checkpoint.h"
+#include "train/checkpoint_files.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
 #include "train/ranks.h"
@@ -90,6 +91,7 @@ class Run {
     if (hooks_.on_model) hooks_.on_model(config_);
     if (hooks_.on_routing) routing_layer_ = config_.moe_layer_or_first(hooks_.routing_layer);
     if (resumed_.path) {
+      check_same_model(*resumed_.path, config_, data_.tokenizer);
       load_state(*resumed_.path, parameters_, optimizer_, state_);
       if (state_.fitted_steps > 0) recipe_.schedule.steps = state_.fitted_steps;
     } else {
@@ -278,8 +280,13 @@ void Run::fit_steps(TokenTimes& times) {
       std::max(state_.step, recipe_.schedule.warmup_steps + recipe_.schedule.constant_steps) + 1;
   state_.fitted_steps = std::min(std::max(state_.step + more, least), recipe_.schedule.steps);
   recipe_.schedule.steps = state_.fitted_steps;
-  message(cat("schedule.steps is ", state_.fitted_steps, " to end within ", recipe_.run.fit_minutes,
-              " minutes"));
+  const bool fits = state_.fitted_steps <= state_.step + more;
+  message(fits ? cat("schedule.steps is ", state_.fitted_steps, " to end within ",
+                     recipe_.run.fit_minutes, " minutes")
+               : cat("schedule.steps is ", state_.fitted_steps, ", the fewest behind ",
+                     recipe_.schedule.warmup_steps, " of warm-up and ",
+                     recipe_.schedule.constant_steps, " at the full rate: run.fit_minutes = ",
+                     recipe_.run.fit_minutes, " is too short for them"));
 }
 
 void Run::write_metrics(const StepReport& r) {
@@ -309,14 +316,17 @@ void Run::skip_or_stop(const StepReport& r, const fs::path& checkpoint) const {
   const std::string stands = checkpoint.empty()
                                  ? "no checkpoint was written yet"
                                  : cat("the newest good checkpoint is ", checkpoint.string());
-  throw Error(Code::kNumeric,
-              cat("step ", r.step, ": loss or gradient was not finite ", row,
-                  " steps in a row; none of them changed the weights, and ", stands,
-                  ". Lower optimizer.lr, or use run.precision = \"f32\" to find the cause"));
+  throw Error(Code::kNumeric, cat("step ", r.step, ": loss or gradient was not finite ", row,
+                                  " steps in a row; none of them changed the weights, and ", stands,
+                                  ". Lower optimizer.lr",
+                                  recipe_.run.precision == RecipePrecision::kF32
+                                      ? ""
+                                      : ", or use run.precision = \"f32\" to find the cause"));
 }
 
 EvalReport Run::evaluate_weights(std::int64_t step, bool of_average) {
-  EvalReport e = train::evaluate(graph_, parameters_, recipe_, data_.validation, step);
+  const int in_a_pass = ranks_.micro_batch(recipe_, recipe_.schedule.steps - 1);
+  EvalReport e = train::evaluate(graph_, parameters_, recipe_, data_.validation, step, in_a_pass);
   e.of_average = of_average;
   const std::string prefix = of_average ? "ema_" : "";
   MetricsLine line(step);
@@ -325,7 +335,8 @@ EvalReport Run::evaluate_weights(std::int64_t step, bool of_average) {
       .add(prefix + "validation_mtp_loss", e.mtp_loss)
       .add(prefix + "mtp_acceptance", e.mtp_acceptance)
       .add(prefix + "validation_tokens", e.tokens);
-  metrics_->append(line);
+  // A run that is resumed at its end may have this line already.
+  if (!metrics_->kept(step, prefix + "validation_loss")) metrics_->append(line);
   if (hooks_.on_eval) hooks_.on_eval(e);
   return e;
 }
@@ -345,7 +356,7 @@ void Run::evaluate(std::int64_t step, TrainResult& result) {
 }
 
 fs::path Run::save() {
-  if (!ranks_.first()) return {};
+  if (!ranks_.first()) return dir_ / kCheckpointsFolder / step_folder(state_.step);
   const fs::path saved = save_state(
       {dir_, recipe_, config_, parameters_, optimizer_, state_, data_.tokenizer_files()});
   message("saved " + saved.string());

@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -85,10 +86,10 @@ struct TrainResult {
   std::int64_t step = 0;
   std::int64_t tokens = 0;  // seen in all
   std::int64_t skipped_steps = 0;
-  double seconds = 0;       // training, over all resumes
-  double tokens_per_s = 0;  // median of this call's steps
-  double mfu = 0;           // likewise
-  double loss = 0;          // of the last step
+  double seconds = 0;                                      // training, over all resumes
+  double tokens_per_s = 0;                                 // median of this call's steps
+  double mfu = 0;                                          // likewise
+  double loss = std::numeric_limits<double>::quiet_NaN();  // of the last step; NaN: none was left
   std::int64_t parameters = 0;
   // FP32 master weights and both moments; gradients and the mean of the weights are not in it.
   double optimizer_bytes_per_parameter = 0;
