@@ -76,10 +76,16 @@ class Conversation {
   }
 
  private:
+  // What the model can read, and what the cache has pages for.
+  int context() {
+    const auto& pool = engine_->pool();
+    return static_cast<int>(
+        std::min<std::int64_t>(pool.max_tokens(), std::int64_t{pool.pages()} * kLatentBlock));
+  }
   // The conversation as the model reads it. Where the context has no room for it and an answer, the
   // oldest turns are left out.
   std::vector<std::int32_t> prompt() {
-    const int context = engine_->pool().max_tokens();
+    const int context = this->context();
     const int room = std::min(o_.max_tokens, context / 4);
     const auto system = static_cast<std::ptrdiff_t>(o_.system.empty() ? 0 : 1);
     for (;;) {
@@ -98,7 +104,7 @@ class Conversation {
     request.prompt = prompt();
     if (forgotten_ > before) {
       spdlog::warn("the context of {} tokens is full: the {} oldest messages are not read any more",
-                   engine_->pool().max_tokens(), forgotten_);
+                   context(), forgotten_);
     }
     request.sampling = o_.sampling;
     request.stream = turns_.size();
@@ -113,6 +119,12 @@ class Conversation {
       return true;
     };
     const infer::Result result = engine_->run(request);
+    using enum infer::Finish;
+    if (result.finish() == kCacheFull || result.finish() == kContext) {
+      spdlog::warn("no room for more of this answer: {} tokens are all that the {} holds{}",
+                   context(), result.finish() == kContext ? "model's context" : "cache",
+                   result.finish() == kContext ? "" : "; raise --kv-memory");
+    }
     if (!globals_.json) print(result.choices.front().untold());
     messages_.push_back({"assistant", result.choices.front().text});
     turns_.push_back({{"finish", infer::name(result.finish())},
@@ -139,28 +151,32 @@ class Conversation {
 void run(const Options& o, const Globals& globals) {
   infer::validate(o.sampling);
   require_utf8(o.system, "--system");
+  for (const std::string& stop : o.stop) require_utf8(stop, "--stop");
   const Session session(o.model, o.precision, globals.threads, ModelUse::kLong);
   Conversation conversation(o, globals, session);
   const bool terminal = ::isatty(STDIN_FILENO) != 0;
   if (terminal) fmt::print(stderr, "One line is one message. /reset begins anew, /exit ends.\n");
   std::optional<Error> first;
-  for (std::string line;;) {
-    if (terminal) fmt::print(stderr, "> ");
-    if (!std::getline(std::cin, line) || line == "/exit") break;
-    if (line.empty()) continue;
-    if (line == "/reset") {
-      conversation.reset();
-      continue;
+  const bool heard = printed([&] {
+    for (std::string line;;) {
+      if (terminal) fmt::print(stderr, "> ");
+      if (!std::getline(std::cin, line) || line == "/exit") break;
+      if (line.empty()) continue;
+      if (line == "/reset") {
+        conversation.reset();
+        continue;
+      }
+      try {
+        conversation.turn(line);
+      } catch (const Error& e) {
+        if (terminal) spdlog::error("{}", e.what());
+        if (!terminal && !first) first = e;
+      }
     }
-    try {
-      conversation.turn(line);
-    } catch (const Error& e) {
-      if (terminal) spdlog::error("{}", e.what());
-      if (!terminal && !first) first = e;
-    }
-  }
-  if (globals.json) print_json(conversation.to_json());
+    if (globals.json) print_json(conversation.to_json());
+  });
   conversation.finish();
+  if (!heard) throw ClosedPipe{};
   if (first) throw Error(*first);  // the exit code, after all that could be answered was
 }
 

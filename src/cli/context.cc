@@ -1,6 +1,7 @@
 // cachalot context: prompts kept under a name in a prefix store, until they expire or are deleted.
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <cmath>
 #include <ctime>
@@ -58,15 +59,32 @@ void save(const Options& o, const Globals& globals, const Session& session, Loca
   infer::Request request;
   request.prompt = prompt_of(o, session);
   request.max_tokens = 0;  // read, not continued
-  const infer::Result read = engine->run(request);
+  infer::check_context_name(o.name);
   infer::PrefixStore& store = need_store(engine);
-  store.flush();
+  const infer::Result read = engine->run(request);
+  if (read.finish() != infer::Finish::kLength) {
+    throw Error(Code::kUnsupported,
+                cat("the prompt of ", request.prompt.size(), " tokens was not read to its end (",
+                    infer::name(read.finish()), "): the cache has ", engine->pool().pages(),
+                    " pages of ", kLatentBlock, " tokens; raise --kv-memory. Nothing was saved"));
+  }
+  if (!store.flush()) {
+    throw Error(Code::kIo,
+                "the prefix store could not write the prompt's blocks; nothing was saved");
+  }
   // Upwards: only an exact 0 means for ever, or without bound.
   const infer::ContextLife life{
       .ttl_seconds = static_cast<std::int64_t>(std::ceil(o.ttl_hours * 3600)),
       .quota_bytes = static_cast<std::int64_t>(std::ceil(o.quota_gib * 0x1p30))};
   const infer::SavedContext saved = store.save_context(o.name, request.prompt, life);
   if (saved.outcome != infer::SavedContext::Outcome::kSaved) throw Error(Code::kUsage, saved.text);
+  const std::size_t whole = request.prompt.size() / kLatentBlock * kLatentBlock;
+  if (static_cast<std::size_t>(saved.tokens) < whole) {
+    spdlog::warn(
+        "only the first {} of {} tokens are kept: the store had no room for more at a time; "
+        "raise --prefix-memory and save it again",
+        saved.tokens, whole);
+  }
   if (globals.json) {
     print_json({{"name", o.name},
                 {"tokens", saved.tokens},

@@ -27,38 +27,9 @@ struct Options {
   EngineOptions engine;
 };
 
-void run(const Options& o, const Globals& globals) {
-  require_prompt(o.prompt, "generate");
-  infer::validate(o.sampling);
-  const Session session(o.model, o.precision, globals.threads);
-  if (!o.stop.empty()) session.need_tokenizer("--stop", ", or leave --stop out");
-
-  infer::Request request;
-  request.prompt = prompt_tokens(o.prompt, session);
-  request.sampling = o.sampling;
-  request.max_tokens = o.max_tokens;
-  request.stop = o.stop;
-  request.n = o.choices;
-  request.logprobs = o.logprobs;
-  if (o.context_end == "slide") request.context_end = infer::ContextEnd::kSlide;
-  if (!o.ignore_eos) request.eos = session.eos();
+void show(const Options& o, const Globals& globals, const Session& session,
+          const infer::Result& result) {
   const bool has_text = session.tokenizer.has_value();
-  // One answer is shown as it comes, several one after the other.
-  if (!globals.json && o.choices == 1) {
-    request.on_token = [has_text, first = true](const infer::NewToken& token) mutable {
-      if (has_text) {
-        print(token.text);
-      } else {
-        print((first ? "" : ",") + std::to_string(token.token));
-      }
-      first = false;
-      flush_output();
-      return true;
-    };
-  }
-  LocalEngine engine(session, o.engine, request.n);
-  const infer::Result result = engine->run(request);
-
   if (globals.json) {
     Json json = choice_json(result.choices.front(), has_text);
     if (o.choices > 1) {
@@ -70,7 +41,6 @@ void run(const Options& o, const Globals& globals) {
     json["timings"] = timings_json(result, session.load_seconds);
     json["mtp"] = mtp_json(result.mtp());
     print_json(json);
-    engine.finish();
     return;
   }
   if (o.choices > 1) {
@@ -86,7 +56,61 @@ void run(const Options& o, const Globals& globals) {
   }
   flush_output();
   spdlog::info("{}", summary(result));
+}
+
+// The engine ends a text that its cache cannot hold; that is for who asked to know.
+void require_room(const infer::Result& result, const infer::Engine& engine) {
+  for (const infer::Choice& choice : result.choices) {
+    if (choice.finish != infer::Finish::kCacheFull) continue;
+    const std::string text =
+        cat("the cache has ", engine.pool().pages(), " pages of ", kLatentBlock,
+            " tokens, too few for the prompt's ", result.timings.prompt_tokens, " tokens and ",
+            choice.tokens.size(), " new ones: raise --kv-memory, or ask for less");
+    if (choice.tokens.empty()) throw Error(Code::kUnsupported, text);
+    spdlog::warn("{}", text);
+  }
+}
+
+void run(const Options& o, const Globals& globals) {
+  require_prompt(o.prompt, "generate");
+  for (const std::string& stop : o.stop) require_utf8(stop, "--stop");
+  infer::validate(o.sampling);
+  const Session session(o.model, o.precision, globals.threads);
+  if (!o.stop.empty()) session.need_tokenizer("--stop", ", or leave --stop out");
+
+  infer::Request request;
+  request.prompt = prompt_tokens(o.prompt, session);
+  request.sampling = o.sampling;
+  request.max_tokens = o.max_tokens;
+  request.stop = o.stop;
+  request.n = o.choices;
+  request.logprobs = o.logprobs;
+  if (o.context_end == "slide") request.context_end = infer::ContextEnd::kSlide;
+  if (!o.ignore_eos) request.eos = session.eos();
+  const bool has_text = session.tokenizer.has_value();
+  // One answer is shown as it comes, several one after the other.
+  bool gone = false;  // who reads it
+  if (!globals.json && o.choices == 1) {
+    const bool to_the_end = o.engine.routing.asked();
+    request.on_token = [&, to_the_end, first = true](const infer::NewToken& token) mutable {
+      gone = gone || !printed([&] {
+               if (has_text) {
+                 print(token.text);
+               } else {
+                 print((first ? "" : ",") + std::to_string(token.token));
+               }
+               first = false;
+               flush_output();
+             });
+      return !gone || to_the_end;
+    };
+  }
+  LocalEngine engine(session, o.engine, request.n);
+  const infer::Result result = engine->run(request);
+  require_room(result, *engine);
+  if (!gone) gone = !printed([&] { show(o, globals, session, result); });
   engine.finish();
+  if (gone) throw ClosedPipe{};
 }
 
 }  // namespace

@@ -14,6 +14,16 @@ namespace cachalot::cli {
 using Json = nlohmann::ordered_json;
 
 struct ClosedPipe {};
+// Calls print(); false where the reader went away. What a command writes beside is not his to end.
+template <class Print>
+bool printed(Print&& print) {
+  try {
+    print();
+    return true;
+  } catch (const ClosedPipe&) {
+    return false;
+  }
+}
 
 void print(std::string_view text);  // as it is, no newline added
 void print_line(std::string_view text);

@@ -15,7 +15,6 @@
 #include "base/embedded_file.h"
 #include "cost/cost.h"
 #include "cost/dense.h"
-#include "kernels/route.h"
 #include "model/config.h"
 
 namespace cachalot::cost {

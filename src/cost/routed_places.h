@@ -7,7 +7,7 @@
 //          scores), V2 report 2.2.2 (the groups with the best scores).
 #pragma once
 
-#include "kernels/route.h"
+#include "model/config.h"
 
 namespace cachalot::cost {
 

@@ -191,9 +191,10 @@ void Engine::settle(Job& job) {
   t.prefill_seconds = seconds_between(started, first);
   t.first_token_seconds = seconds_between(job.submitted, first);
   t.decode_seconds = job.first_token ? seconds_between(first, job.last_token) : 0;
-  t.new_tokens = 0;
+  t.new_tokens = t.first_tokens = 0;
   for (const Choice& choice : job.result.choices) {
     t.new_tokens += static_cast<int>(choice.tokens.size());
+    t.first_tokens += choice.tokens.empty() ? 0 : 1;
   }
   if (!job.started) {
     const std::lock_guard lock(mutex_);

@@ -1,6 +1,7 @@
 #include "infer/evaluate.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "base/error.h"
@@ -89,7 +90,15 @@ class Evaluator {
     best_.resize(rows);
     download<double>(op_loss_, loss_);
     download<std::int32_t>(op_best_, best_);
-    for (const double nats : loss_) sum.nats += nats;
+    for (std::size_t i = 0; i < rows; ++i) {
+      if (!std::isfinite(loss_[i])) {
+        throw Error(Code::kNumeric,
+                    cat("token ", begin + at + static_cast<std::int64_t>(i) + 1,
+                        " has no finite loss: the weights hold a NaN or an infinity, or the "
+                        "precision cannot hold what they make; try --precision f32"));
+      }
+      sum.nats += loss_[i];
+    }
     sum.tokens += n;
     if (!mtp_) return;
     // MTP row i guesses what main row i + 1 guesses; the first row of a window has no row before.

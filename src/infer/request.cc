@@ -38,7 +38,7 @@ double Timings::prefill_tokens_per_s() const noexcept {
   return rate(prompt_tokens - reused_tokens, prefill_seconds);
 }
 double Timings::decode_tokens_per_s() const noexcept {
-  return new_tokens > 1 ? rate(new_tokens - 1, decode_seconds) : 0;
+  return new_tokens > first_tokens ? rate(new_tokens - first_tokens, decode_seconds) : 0;
 }
 
 double MtpStats::acceptance() const noexcept {

@@ -56,6 +56,7 @@ struct Timings {
   int prompt_tokens = 0;
   int reused_tokens = 0;           // of the prompt, found in pages or in the store: not computed
   int new_tokens = 0;              // of all choices
+  int first_tokens = 0;            // choices that have a token
   double queue_seconds = 0;        // until it was first given pages
   double prefill_seconds = 0;      // from then to the first token
   double first_token_seconds = 0;  // from submit to the first token
