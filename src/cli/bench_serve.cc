@@ -73,6 +73,30 @@ void print_serve(const infer::ServeBenchResult& r) {
        r.page_bytes * static_cast<std::size_t>(r.late_pages));
 }
 
+Json serve_json(const infer::ServeBenchResult& r) {
+  return {{"requests", r.requests},
+          {"cancelled", r.cancelled},
+          {"refused", r.refused},
+          {"wrong", r.wrong},
+          {"failed", r.failed},
+          {"seconds", r.seconds},
+          {"new_tokens", r.new_tokens},
+          {"new_tokens_per_s", static_cast<double>(r.new_tokens) / r.seconds},
+          {"alone_tokens_per_s", r.alone_tokens_per_s},
+          {"prompt_tokens", r.prompt_tokens},
+          {"reused_tokens", r.reused_tokens},
+          {"first_token_s", to_json(r.first_token)},
+          {"longest_gap_s", to_json(r.gap)},
+          {"passes", r.engine.passes},
+          {"rows", r.engine.rows},
+          {"longest_pass_s", r.engine.longest_pass_seconds},
+          {"preemptions", r.engine.preemptions},
+          {"evictions", r.engine.evictions},
+          {"memory",
+           {{"early", to_json(r.early, static_cast<std::size_t>(r.early_pages) * r.page_bytes)},
+            {"late", to_json(r.late, static_cast<std::size_t>(r.late_pages) * r.page_bytes)}}}};
+}
+
 void serve(const ServeOptions& o, const Globals& globals) {
   const Session session(o.model, o.precision, globals.threads, ModelUse::kLong);
   infer::ServeBenchOptions bench = o.bench;
@@ -94,39 +118,18 @@ void serve(const ServeOptions& o, const Globals& globals) {
   if (terminal) fmt::print(stderr, "\n");
   const bool heard = printed([&] {
     if (globals.json) {
-      print_json(
-          {{"requests", r.requests},
-           {"cancelled", r.cancelled},
-           {"refused", r.refused},
-           {"wrong", r.wrong},
-           {"failed", r.failed},
-           {"seconds", r.seconds},
-           {"new_tokens", r.new_tokens},
-           {"new_tokens_per_s", static_cast<double>(r.new_tokens) / r.seconds},
-           {"alone_tokens_per_s", r.alone_tokens_per_s},
-           {"prompt_tokens", r.prompt_tokens},
-           {"reused_tokens", r.reused_tokens},
-           {"first_token_s", to_json(r.first_token)},
-           {"longest_gap_s", to_json(r.gap)},
-           {"passes", r.engine.passes},
-           {"rows", r.engine.rows},
-           {"longest_pass_s", r.engine.longest_pass_seconds},
-           {"preemptions", r.engine.preemptions},
-           {"evictions", r.engine.evictions},
-           {"memory",
-            {{"early", to_json(r.early, static_cast<std::size_t>(r.early_pages) * r.page_bytes)},
-             {"late", to_json(r.late, static_cast<std::size_t>(r.late_pages) * r.page_bytes)}}}});
+      print_json(serve_json(r));
     } else {
       print_serve(r);
     }
   });
   if (recorder != nullptr) recorder->write();
-  if (!heard) throw ClosedPipe{};
   if (r.wrong > 0 || r.failed > 0) {
     throw Error(Code::kInternal,
                 cat(r.wrong, " answers differ from those of the same requests alone, ", r.failed,
                     " requests ended by an error or a full cache"));
   }
+  if (!heard) throw ClosedPipe{};
 }
 
 struct LoadOptions {
