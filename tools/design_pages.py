@@ -247,7 +247,8 @@ Asked: a lower mean than each of the others. {mark[0].upper() + mark[1:] if mark
   wherever it goes on and whatever runs beside it. Validations and checkpoints are not counted.
 - Machine: {machine['cpu']}, {machine['cores']} cores, kernels {machine['level']}; {side_by_side(finished)}.
 - Parameters: all that are trained, with the MTP layer; active ones are those in products that a token uses, without it.
-- A recipe's own are its sizes, initial weights, tokens, sequence, tokens of a step and learning rate. What no part of a design says follows the same rules in all
+- A recipe's own are its sizes, initial weights, tokens, sequence, tokens of a step and learning rate, so a lead may be of any of these, not of the sizes alone
+  ([what it is of](../planning-training.md#what-small-runs-say-of-the-laws)). What no part of a design says follows the same rules in all
   recipes (`cachalot plan design --beside`): dropout and weight decay by how often the text is read, beta2 by the tokens of a step, warm-up a
   fiftieth of the steps, decay by a cosine:
 
