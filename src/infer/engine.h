@@ -144,6 +144,7 @@ class Engine {
   void preempt(Stream& stream);
   Stream* most_junior() const;
   void keep(Stream& stream);
+  void store_blocks(Stream& stream);
 
   // engine_pass.cc: what a pass does
   struct Drafting {  // a text in a run of the MTP layer

@@ -72,7 +72,9 @@ void Engine::start(Stream& s) {
   if (from != kept_.end()) kept_.splice(kept_.begin(), kept_, from);
   int blocks = s.read.length() / kLatentBlock;
   if (config_.store != nullptr) {
-    blocks = std::max(blocks, restore_blocks(*config_.store, tokens, mtp_, s.read));
+    const RestoredBlocks restored = restore_blocks(*config_.store, tokens, mtp_, s.read);
+    blocks = std::max(blocks, restored.held);
+    s.stored_blocks = restored.stored;
   }
   s.read.tokens = std::move(tokens);
   Job& job = s.job();
@@ -122,9 +124,10 @@ Stream* Engine::most_junior() const {
 void Engine::preempt(Stream& s) {
   const auto at = std::find_if(running_.begin(), running_.end(),
                                [&](const StreamPtr& p) { return p.get() == &s; });
-  if (config_.store != nullptr) keep_blocks(*config_.store, mtp_, s.read);
+  store_blocks(s);
   s.read.truncate(0);
   s.read.lag.clear();
+  s.stored_blocks = 0;
   s.drafts.clear();
   s.running = false;
   ++s.job().result.preemptions;
@@ -138,13 +141,20 @@ void Engine::preempt(Stream& s) {
 // What an ended text has read stays, for the next turn of a conversation or a like request.
 void Engine::keep(Stream& s) {
   if (s.read.length() == 0) return;
-  if (config_.store != nullptr) keep_blocks(*config_.store, mtp_, s.read);
+  store_blocks(s);
   if (config_.kept_texts == 0) {
     s.read.truncate(0);
     return;
   }
   kept_.push_front(std::move(s.read));
   while (static_cast<int>(kept_.size()) > config_.kept_texts) kept_.pop_back();
+}
+
+// Whole blocks go to the store as they are read: all of a long prompt at once is more than it has
+// room for on the way to the disk.
+void Engine::store_blocks(Stream& s) {
+  if (config_.store == nullptr) return;
+  s.stored_blocks = keep_blocks(*config_.store, mtp_, s.read, s.stored_blocks);
 }
 
 }  // namespace cachalot::infer

@@ -3,7 +3,6 @@
 
 #include "base/error.h"
 #include "infer/engine.h"
-#include "infer/prefix_blocks.h"
 #include "kernels/elementwise.h"
 #include "kernels/permute.h"
 
@@ -149,8 +148,8 @@ void Engine::pass(std::span<const Slice> slices) {
   for (const StreamPtr& text : texts) {
     if (text->done()) {
       finish(*text);
-    } else if (config_.store != nullptr && text->choice().tokens.size() == 1) {
-      keep_blocks(*config_.store, mtp_, text->read);  // a prompt that was just read
+    } else if (text->unread() > 1 || text->choice().tokens.size() == 1) {
+      store_blocks(*text);  // of a text that is being read, or a prompt that has just been
     }
   }
   stats_.draft_seconds += seconds_between(begin, Clock::now()) - seconds;
@@ -229,6 +228,7 @@ void Engine::fork_choices(Stream& lead, int logits) {
     const int choice = lead.request().n - lead.forks;
     auto other = std::make_shared<Stream>(lead.shared_job(), choice, pool_, tokenizer_);
     other->read = lead.read.fork({rows, lead.read.cache.mtp_length()});
+    other->stored_blocks = lead.stored_blocks;
     other->running = true;
     running_.push_back(other);
     forked_.push_back(std::move(other));

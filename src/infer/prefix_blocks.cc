@@ -83,11 +83,11 @@ PrefixIdentity prefix_identity(const fs::path& folder, const Context& ctx,
           shape.page_bytes()};
 }
 
-int restore_blocks(PrefixStore& store, std::span<const std::int32_t> wanted, bool mtp,
-                   ReadText& read) {
+RestoredBlocks restore_blocks(PrefixStore& store, std::span<const std::int32_t> wanted, bool mtp,
+                              ReadText& read) {
   const int usable = static_cast<int>(wanted.size()) - 1;
   const int have = blocks_of(read, mtp);
-  if (have >= usable / kLatentBlock) return have;
+  if (have >= usable / kLatentBlock) return {have, 0};
   bool cut = false;  // to whole blocks, as soon as there is something to append
   const auto use = [&](int block, std::span<const std::byte> payload) {
     if (block < have) return true;
@@ -101,20 +101,22 @@ int restore_blocks(PrefixStore& store, std::span<const std::int32_t> wanted, boo
     read.tokens.assign(wanted.begin(), wanted.begin() + end);
     return true;
   };
-  store.lookup(wanted, use, static_cast<std::size_t>(usable));
+  const PrefixLookup found = store.lookup(wanted, use, static_cast<std::size_t>(usable));
   const int blocks = cut ? read.length() / kLatentBlock : have;
   // The MTP row of the last token needs that token's hidden row, so it is read again.
   if (cut && mtp) read.truncate(std::min(read.length(), read.cache.mtp_length()));
-  return blocks;
+  return {blocks, static_cast<int>(found.hit_tokens / kLatentBlock)};
 }
 
-void keep_blocks(PrefixStore& store, bool mtp, const ReadText& read) {
+int keep_blocks(PrefixStore& store, bool mtp, const ReadText& read, int first) {
   const int blocks = blocks_of(read, mtp);
-  if (blocks == 0) return;
+  if (blocks <= first) return first;
   const std::span<const std::int32_t> tokens(read.tokens);
-  store.insert(
-      tokens.first(static_cast<std::size_t>(blocks) * kLatentBlock), 0,
-      [&](int block, std::span<std::byte> payload) { read.cache.copy_block(block, mtp, payload); });
+  const auto fill = [&](int block, std::span<std::byte> payload) {
+    read.cache.copy_block(block, mtp, payload);
+  };
+  return store.insert(tokens.first(static_cast<std::size_t>(blocks) * kLatentBlock), first, fill)
+      .next;
 }
 
 }  // namespace cachalot::infer

@@ -21,13 +21,18 @@ PrefixIdentity prefix_identity(const std::filesystem::path& folder, const Contex
                                const model::Model& model, const model::CacheShape& shape,
                                model::AttentionMode attention, bool mtp);
 
+struct RestoredBlocks {
+  int held = 0;    // whole blocks of `wanted` that `read` holds now
+  int stored = 0;  // those that the store was seen to have; 0 where it was not asked
+};
 // Appends to `read`, which holds whole blocks or less of `wanted`, the blocks that the store has of
-// it, and says how many whole blocks of `wanted` it then holds. The last token of `wanted` is never
-// among its rows, and the last row has an MTP row, or room for one to be made.
-int restore_blocks(PrefixStore& store, std::span<const std::int32_t> wanted, bool mtp,
-                   ReadText& read);
+// it. The last token of `wanted` is never among its rows, and the last row has an MTP row, or room
+// for one to be made.
+RestoredBlocks restore_blocks(PrefixStore& store, std::span<const std::int32_t> wanted, bool mtp,
+                              ReadText& read);
 
-// Hands the store the blocks of `read` that it has not.
-void keep_blocks(PrefixStore& store, bool mtp, const ReadText& read);
+// Hands the store the whole blocks of `read` from `first` on, and returns where to go on when there
+// are more: blocks that it had no room for are offered again, in their order.
+int keep_blocks(PrefixStore& store, bool mtp, const ReadText& read, int first);
 
 }  // namespace cachalot::infer

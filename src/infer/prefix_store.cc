@@ -51,7 +51,7 @@ struct PrefixStore::State {
   State(const PrefixStoreConfig& config, const PrefixIdentity& identity, PrefixHooks hooks);
 
   BlockPtr fetch(const BlockPlace& place);
-  void keep_young(const BlockPtr& block, std::uint64_t stamp);
+  bool keep_young(const BlockPtr& block, std::uint64_t stamp);
   bool enqueue(const BlockPtr& block);
   void write(std::span<const BlockPtr> blocks);
   DiskBlock counted(DiskBlock found);
@@ -122,11 +122,11 @@ BlockPtr PrefixStore::State::fetch(const BlockPlace& place) {
 }
 
 // A block that is used stays on disk: written again before FIFO comes to it, or where it never got
-// there.
-void PrefixStore::State::keep_young(const BlockPtr& block, std::uint64_t stamp) {
-  if (!on_disk || stamp == kOnItsWay || on_disk->disk.fresh(stamp)) return;
-  if (on_disk->contexts->holds(block->place.key)) return;
-  enqueue(block);
+// there. False where it is not there, nor on its way.
+bool PrefixStore::State::keep_young(const BlockPtr& block, std::uint64_t stamp) {
+  if (!on_disk || stamp == kOnItsWay || on_disk->disk.fresh(stamp)) return true;
+  if (on_disk->contexts->holds(block->place.key)) return true;
+  return enqueue(block) || stamp != kNotOnDisk;
 }
 
 bool PrefixStore::State::enqueue(const BlockPtr& block) {
@@ -203,10 +203,16 @@ PrefixInsert PrefixStore::insert(std::span<const int> tokens, int first_block, c
   State& s = *state_;
   const auto places = s.chain->places(tokens);
   PrefixInsert result;
+  bool whole = true;  // all before is, or will be, where it stays
+  const auto note = [&](bool stays) {
+    whole = whole && stays;
+    result.next += whole ? 1 : 0;
+  };
+  result.next = std::max(first_block, 0);
   s.tree.touch(places);  // so that what is above the new blocks is not the first to go
-  for (auto i = static_cast<std::size_t>(std::max(first_block, 0)); i < places.size(); ++i) {
+  for (auto i = static_cast<std::size_t>(result.next); i < places.size(); ++i) {
     if (const auto found = s.tree.find(places[i]); found.block) {
-      s.keep_young(found.block, found.on_disk);
+      note(s.keep_young(found.block, found.on_disk));
       ++result.present;
       continue;
     }
@@ -216,13 +222,14 @@ PrefixInsert PrefixStore::insert(std::span<const int> tokens, int first_block, c
     fill(static_cast<int>(i), {memory.get(), bytes});
     const auto block =
         std::make_shared<const Block>(Block{places[i], {memory.get(), bytes}, memory});
-    const auto in_ram = s.tree.insert(block, kNotOnDisk);
+    const auto in_tree = s.tree.insert(block, kNotOnDisk);  // another thread's may be there by now
+    const bool in_ram =
+        in_tree == PrefixTree::Insert::kInserted || in_tree == PrefixTree::Insert::kPresent;
+    const bool stays = s.on_disk ? s.enqueue(block) : in_ram;
+    note(stays);
     ++result.inserted;
-    if (!s.on_disk) {
-      if (in_ram != PrefixTree::Insert::kInserted) ++result.dropped;
-    } else if (!s.enqueue(block)) {
-      ++result.dropped;
-    }
+    result.dropped += stays ? 0 : 1;
+    if (!stays && !in_ram) break;
   }
   s.counts.inserted += static_cast<std::uint64_t>(result.inserted);
   return result;

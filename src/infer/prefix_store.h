@@ -70,6 +70,9 @@ struct PrefixInsert {
   int present = 0;   // blocks that were there
   // Of the inserted ones, those for which the queue (or RAM, without a folder) had no room.
   int dropped = 0;
+  // Where to go on: the first block that is neither on disk nor on its way there (without a folder:
+  // not in RAM), else the one after the last.
+  int next = 0;
 };
 
 struct PrefixCounters {
@@ -106,8 +109,9 @@ class PrefixStore {
   PrefixLookup lookup(std::span<const int> tokens, const Use& use,
                       std::size_t usable = ~std::size_t{0});
 
-  // Takes in the whole blocks of `tokens` from `first_block` on that are not in RAM. `fill` writes
-  // a block's payload.
+  // Takes in the whole blocks of `tokens` from `first_block` on that are not in RAM, up to one that
+  // neither RAM nor the queue has room for: without it those behind it would not be found. `fill`
+  // writes a block's payload.
   using Fill = std::function<void(int block, std::span<std::byte> payload)>;
   PrefixInsert insert(std::span<const int> tokens, int first_block, const Fill& fill);
 

@@ -196,6 +196,44 @@ TEST(PrefixStoreTest, AFullQueueDropsAndCounts) {
   EXPECT_EQ(lookup(store, tokens).miss_tokens, 0);
 }
 
+// Whoever comes back with what there was no room for gets it in, block after block.
+TEST(PrefixStoreTest, SaysWhereToGoOn) {
+  const TemporaryFolder folder;
+  auto config = config_of(folder, /*ram_blocks=*/0);
+  config.queue_bytes = 0;  // one block at a time
+  PrefixStore store(config, kIdentity);
+  std::vector<int> choices;
+  for (int i = 0; i < 60; ++i) choices.push_back(i);
+  const auto tokens = sequence(choices);
+  int inserted = 0;
+  for (int next = 0; next < 60;) {
+    const PrefixInsert put = insert(store, tokens, next);
+    ASSERT_GT(put.next, next);  // an empty queue takes one in any case
+    EXPECT_EQ(put.inserted, put.next - next + put.dropped);
+    EXPECT_LE(put.dropped, 1);  // nothing behind it was tried
+    inserted += put.inserted - put.dropped;
+    next = put.next;
+    EXPECT_TRUE(store.flush());
+  }
+  EXPECT_EQ(inserted, 60);
+  EXPECT_EQ(store.counters().written, 60u);
+  EXPECT_EQ(lookup(store, tokens).miss_tokens, 0);
+
+  // Without a folder RAM has the last word: here two blocks fit, and then those that take their
+  // place.
+  config = config_of(folder, /*ram_blocks=*/2);
+  config.folder.clear();
+  PrefixStore in_ram(config, kIdentity);
+  const auto four = sequence(std::vector<int>{1, 2, 3, 4});
+  for (const int first : {0, 2}) {
+    const PrefixInsert put = insert(in_ram, four, first);
+    EXPECT_EQ(put.next, 2);
+    EXPECT_EQ(put.dropped, 1);
+  }
+  EXPECT_EQ(insert(in_ram, sequence(std::vector<int>{1, 2})).next, 2);
+  EXPECT_EQ(lookup(in_ram, four).hit_tokens, 128);
+}
+
 TEST(PrefixStoreTest, UsedBlocksOutliveTheBound) {
   const TemporaryFolder folder;
   auto config = config_of(folder, /*ram_blocks=*/20);

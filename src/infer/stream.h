@@ -125,6 +125,8 @@ class Stream {
   std::vector<std::int32_t> drafts;  // guesses at the tokens after the text's end
   DraftState draft_state;
   int forks = 0;  // further choices that begin where its prompt ends
+  // Of what is read of this text, blocks from its beginning that the prefix store was given.
+  int stored_blocks = 0;
   bool running = false;
 
  private:
