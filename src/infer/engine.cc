@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "base/error.h"
 #include "runtime/memory.h"
@@ -162,7 +163,7 @@ void Engine::finish(Stream& stream) {
   }
   stats_.mtp.add(stream.choice().mtp);
   keep(stream);
-  if (--job.unfinished == 0) settle(job);
+  if (--job.unfinished == 0) settle(stream.shared_job());
 }
 
 void Engine::fail(Stream& stream, std::exception_ptr error) {
@@ -181,8 +182,9 @@ void Engine::fail(Stream& stream, std::exception_ptr error) {
   }
 }
 
-// Of a request whose choices have all ended.
-void Engine::settle(Job& job) {
+// Of a request whose choices have all ended. It is told when nothing is half done (tell_done).
+void Engine::settle(const std::shared_ptr<Job>& ended) {
+  Job& job = *ended;
   Timings& t = job.result.timings;
   const Clock::time_point now = Clock::now();
   const Clock::time_point started = job.started.value_or(now);
@@ -201,7 +203,25 @@ void Engine::settle(Job& job) {
     --queued_;
   }
   ++stats_.finished;
-  if (job.request.on_done) job.request.on_done(job.result);
+  settled_.push_back(ended);
+}
+
+// Between passes: a callback that throws finds every text where it belongs, and keeps nobody else
+// from being told.
+void Engine::tell_done() {
+  while (!settled_.empty()) {
+    const std::shared_ptr<Job> job = std::move(settled_.front());
+    settled_.pop_front();
+    try {
+      if (job->request.on_done) job->request.on_done(job->result);
+    } catch (...) {
+      if (!thrown_) thrown_ = std::current_exception();
+    }
+  }
+}
+
+void Engine::throw_from_callback() {
+  if (thrown_) std::rethrow_exception(std::exchange(thrown_, nullptr));
 }
 
 void Engine::publish() {
@@ -220,20 +240,29 @@ EngineStats Engine::stats() const {
   return shown_;
 }
 
-bool Engine::step() {
+bool Engine::advance() {
   take_inbox();
   admit();
   const std::vector<Slice> slices = with_pages(plan());
+  tell_done();  // of those that got no pass: they need not wait for it
   if (!slices.empty()) pass(slices);
+  tell_done();
   publish();
   // A callback, or another thread, may have brought something while the pass ran.
   const std::lock_guard lock(mutex_);
   return !running_.empty() || !waiting_.empty() || !inbox_.empty();
 }
 
+bool Engine::step() {
+  const bool more = advance();
+  throw_from_callback();
+  return more;
+}
+
 void Engine::run() {
-  while (step()) {
+  while (advance()) {
   }
+  throw_from_callback();
 }
 
 void Engine::serve(const std::stop_token& stop) {
@@ -242,7 +271,7 @@ void Engine::serve(const std::stop_token& stop) {
     arrived_.notify_all();
   });
   while (!stop.stop_requested()) {
-    if (step()) continue;
+    if (advance()) continue;
     std::unique_lock lock(mutex_);
     arrived_.wait(lock,
                   [&] { return stop.stop_requested() || !inbox_.empty() || !cancelled_.empty(); });
@@ -254,7 +283,9 @@ void Engine::serve(const std::stop_token& stop) {
     stream->end(Finish::kCancelled);
     finish(*stream);
   }
+  tell_done();
   publish();
+  throw_from_callback();
 }
 
 std::vector<Result> Engine::run(std::span<const Request> requests) {
@@ -274,11 +305,12 @@ std::vector<Result> Engine::run(std::span<const Request> requests) {
       if (on_done) on_done(result);
     };
     // More requests than may wait: those before them go first.
-    while (queued() >= config_.max_waiting) step();
+    while (queued() >= config_.max_waiting) advance();
     submit(std::move(request));
   }
-  while (answers->done < requests.size() && step()) {
+  while (answers->done < requests.size() && advance()) {
   }
+  throw_from_callback();
   for (const Result& result : answers->results) {
     if (result.error) std::rethrow_exception(result.error);
   }

@@ -16,12 +16,16 @@
 // Threads: submit, cancel and stats: any. step, run and serve: one at a time, which is the engine's
 //          thread; callbacks run on it.
 // Errors:  submit: kUsage (request.h), kBusy where max_waiting requests wait. A row of logits with
-//          NaN, or an on_token that throws, ends that request (Finish::kError, Result::error).
+//          NaN, or an on_token that throws, ends that request (Finish::kError, Result::error). An
+//          on_done that throws has nobody to tell: all others are told first, then step() throws
+//          it; run() and serve() go on and throw the first one at their end.
 // Paper:   V3 report 2.1.1, 2.2, 3.4, 5.4.3.
 #pragma once
 
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
+#include <exception>
 #include <functional>
 #include <list>
 #include <memory>
@@ -108,7 +112,8 @@ class Engine {
   // Steps, and waits for requests, until asked to stop; what is then unfinished is cancelled.
   void serve(const std::stop_token& stop);
 
-  // Submits, runs until these are done, and throws what ended one of them with kError.
+  // Submits, runs until these are done, and throws what ended one of them with kError, or what an
+  // on_done threw meanwhile.
   std::vector<Result> run(std::span<const Request> requests);
   Result run(const Request& request);
 
@@ -130,9 +135,12 @@ class Engine {
   void check_request(const Request& request) const;
   int queued() const;
   void take_inbox();
+  bool advance();
   void finish(Stream& stream);
   void fail(Stream& stream, std::exception_ptr error);
-  void settle(Job& job);
+  void settle(const std::shared_ptr<Job>& job);
+  void tell_done();
+  void throw_from_callback();
   void publish();
 
   // engine_memory.cc: who has pages
@@ -180,9 +188,11 @@ class Engine {
   std::int64_t pass_ = 0;              // the one under way
 
   std::vector<StreamPtr> running_, waiting_;
-  std::list<ReadText> kept_;                // the last used one first
-  std::vector<StreamPtr> forked_;           // in this pass
-  Mat<float> last_rows_, picked_, joined_;  // where the model runs
+  std::deque<std::shared_ptr<Job>> settled_;  // requests that have ended and were not told yet
+  std::exception_ptr thrown_;                 // by an on_done, the first
+  std::list<ReadText> kept_;                  // the last used one first
+  std::vector<StreamPtr> forked_;             // in this pass
+  Mat<float> last_rows_, picked_, joined_;    // where the model runs
   Mat<std::int32_t> picked_index_;
   Mat<float> logits_, device_logits_;  // the host's, and where a device wrote them
   EngineStats stats_;

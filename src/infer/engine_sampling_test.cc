@@ -113,6 +113,81 @@ TEST(EngineTest, AThrowingCallbackEndsItsRequestAlone) {
   EXPECT_THROW(engine.run(bad), Error);
 }
 
+// Four requests that end in one pass, one of them told by a callback that throws: each is told,
+// once, and the error comes to whoever runs the engine.
+TEST(EngineTest, AnOnDoneThatThrowsHarmsNobodyElse) {
+  const Fixture f;
+  std::vector<int> told(4, 0);
+  const auto bring = [&](Engine& engine, int max_tokens) {
+    std::vector<RequestId> ids;
+    for (std::size_t i = 0; i < told.size(); ++i) {
+      told[i] = 0;
+      Request r = f.request(5, max_tokens, i);
+      r.on_done = [&told, i](const Result&) {
+        ++told[i];
+        if (i == 0) throw Error(Code::kIo, "the reader went away");
+      };
+      ids.push_back(engine.submit(r));
+    }
+    return ids;
+  };
+  const std::vector<int> all(told.size(), 1);
+  const auto expect_whole = [&](const Engine& engine) {
+    EXPECT_EQ(told, all);
+    EXPECT_EQ(engine.stats().running + engine.stats().waiting, 0);
+    EXPECT_EQ(engine.stats().finished, static_cast<std::int64_t>(told.size()));
+  };
+  {  // at the end of a pass
+    Engine engine(f.rt.context(), f.model, {.mtp = MtpMode::kOff});
+    bring(engine, 2);
+    EXPECT_TRUE(engine.step());
+    EXPECT_THROW(engine.step(), Error);
+    expect_whole(engine);
+    EXPECT_FALSE(engine.step());  // it is thrown once
+    EXPECT_EQ(engine.run(f.request(6, 4, 9)).tokens(), f.alone(f.request(6, 4, 9)).tokens());
+  }
+  {  // before one
+    Engine engine(f.rt.context(), f.model, {.mtp = MtpMode::kOff});
+    const auto ids = bring(engine, 40);
+    EXPECT_TRUE(engine.step());
+    for (const RequestId id : ids) engine.cancel(id);
+    EXPECT_THROW(engine.step(), Error);
+    expect_whole(engine);
+  }
+  {  // run() and serve() go on with the others
+    Engine engine(f.rt.context(), f.model);
+    Request longer = f.request(7, 12, 2);
+    Result got;
+    std::stop_source stop;
+    longer.on_done = [&](const Result& r) {
+      got = r;
+      stop.request_stop();
+    };
+    engine.submit(longer);
+    bring(engine, 2);
+    EXPECT_THROW(engine.run(), Error);
+    EXPECT_EQ(told, all);
+    EXPECT_EQ(got.tokens(), f.alone(longer).tokens());
+    got = {};
+    stop = {};
+    engine.submit(longer);
+    bring(engine, 2);
+    EXPECT_THROW(engine.serve(stop.get_token()), Error);
+    EXPECT_EQ(told, all);
+    EXPECT_EQ(got.tokens(), f.alone(longer).tokens());
+  }
+  {  // and so does run(requests)
+    Engine engine(f.rt.context(), f.model);
+    Request other = f.request(7, 9, 2);
+    int ends = 0;
+    other.on_done = [&](const Result&) { ++ends; };
+    Request bad = f.request(5, 2, 1);
+    bad.on_done = [](const Result&) { throw Error(Code::kIo, "the reader went away"); };
+    EXPECT_THROW(engine.run(std::vector<Request>{bad, other, other}), Error);
+    EXPECT_EQ(ends, 2);
+  }
+}
+
 // The distribution of what is sampled with drafts is the model's: two tokens after a prompt, drawn
 // often, by the remainders of their ids, against the exact probabilities.
 TEST(EngineTest, SamplingWithDraftsFollowsTheTargetDistribution) {

@@ -2,7 +2,8 @@
 //
 // Owns:    plain values; the callbacks run on the engine's thread and must not call the engine's
 //          step(), run() or serve() (submit and cancel are fine).
-// Errors:  validate: kUsage, naming what was met and what is needed.
+// Errors:  validate: kUsage, naming what was met and what is needed. What a callback throws harms
+//          no other request (engine.h).
 #pragma once
 
 #include <array>
