@@ -60,7 +60,7 @@ struct EngineConfig {
   double max_gap_seconds = 0.5;            // a pass that others wait for takes about this at most
   std::optional<LatentFormat> cache = {};  // none: what the model's precision asks for
   std::size_t cache_bytes = 0;             // of the pool; 0: default_cache_bytes
-  int max_running = 64;                    // texts in a pass
+  int max_running = 64;                    // texts in a pass, choices yet to begin included
   int max_waiting = 1024;                  // requests; submit refuses further ones
   int kept_texts = 16;                     // that have ended, for texts that begin alike
   PrefixStore* store = nullptr;
@@ -146,6 +146,7 @@ class Engine {
   // engine_memory.cc: who has pages
   void admit();
   bool admit_one(const StreamPtr& stream);
+  int running_with_forks() const;
   void start(Stream& stream);
   bool reserve(Stream& stream, int rows);
   bool evict_kept();

@@ -22,6 +22,13 @@ void Engine::admit() {
   }
 }
 
+// Texts that run, and the choices that will where the prompts of these end.
+int Engine::running_with_forks() const {
+  int texts = 0;
+  for (const StreamPtr& s : running_) texts += 1 + s->forks;
+  return texts;
+}
+
 bool Engine::admit_one(const StreamPtr& stream) {
   Stream& s = *stream;
   if (pages_of(s.size()) > pool_.pages()) {
@@ -30,10 +37,9 @@ bool Engine::admit_one(const StreamPtr& stream) {
     return true;
   }
   // Its text, and a page for each text that is on its way already.
-  const int pages = pages_of(s.size() + 1) + s.forks + static_cast<int>(running_.size());
+  const int pages = pages_of(s.size() + 1) + s.forks + running_with_forks();
   const auto fits = [&] {
-    return static_cast<int>(running_.size()) + 1 + s.forks <= config_.max_running &&
-           pool_.free_pages() >= pages;
+    return running_with_forks() + 1 + s.forks <= config_.max_running && pool_.free_pages() >= pages;
   };
   while (!running_.empty() && !fits()) {
     // A text that begins like a kept one takes less, but that is not counted on.

@@ -99,6 +99,32 @@ TEST(EngineTest, MoreChoicesThanRunAtOnceAreRefused) {
   EXPECT_EQ(engine.run(request).choices.size(), 3U);
 }
 
+// Choices that begin where a prompt ends have their places while it is read.
+TEST(EngineTest, ChoicesYetToBeginCountAmongThoseThatRun) {
+  const Fixture f;
+  Engine engine(f.rt.context(), f.model, {.prefill_chunk = 16, .max_running = 4});
+  std::vector<Request> requests{f.request(60, 12, 1), f.request(5, 20, 2), f.request(6, 20, 3)};
+  requests[0].n = 3;
+  std::vector<Result> results(requests.size());
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    requests[i].on_done = [&, i](const Result& r) { results[i] = r; };
+    engine.submit(requests[i]);
+  }
+  engine.step();
+  EXPECT_EQ(engine.stats().running, 2);  // the prompt of three choices, and one text more
+  EXPECT_EQ(engine.stats().waiting, 1);
+  while (engine.step()) {
+    EXPECT_LE(engine.stats().running, 4);
+  }
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    const Result want = f.alone(requests[i]);
+    for (std::size_t c = 0; c < want.choices.size(); ++c) {
+      EXPECT_EQ(results[i].choices[c].tokens, want.choices[c].tokens) << i << " choice " << c;
+    }
+    EXPECT_EQ(results[i].preemptions, 0);
+  }
+}
+
 TEST(EngineTest, RunsWhatItsCallbacksBring) {
   const Fixture f;
   Engine engine(f.rt.context(), f.model);
