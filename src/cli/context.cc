@@ -77,6 +77,10 @@ void save(const Options& o, const Globals& globals, const Session& session, Loca
       .ttl_seconds = static_cast<std::int64_t>(std::ceil(o.ttl_hours * 3600)),
       .quota_bytes = static_cast<std::int64_t>(std::ceil(o.quota_gib * 0x1p30))};
   const infer::SavedContext saved = store.save_context(o.name, request.prompt, life);
+  if (saved.outcome == infer::SavedContext::Outcome::kFull) {
+    throw Error(Code::kUsage,
+                cat(saved.text, " `cachalot context delete` and --prefix-contexts do that."));
+  }
   if (saved.outcome != infer::SavedContext::Outcome::kSaved) throw Error(Code::kUsage, saved.text);
   const std::size_t whole = request.prompt.size() / kLatentBlock * kLatentBlock;
   if (static_cast<std::size_t>(saved.tokens) < whole) {

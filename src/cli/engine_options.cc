@@ -56,6 +56,11 @@ void add_store(CLI::App* app, StoreOptions& o) {
       ->check(finite_range(0, 1048576))
       ->type_name("GIB")
       ->group(kStoreGroup);
+  app->add_option("--prefix-contexts", o.contexts_gib,
+                  "GiB on disk for all named contexts (`cachalot context`), beside --prefix-disk")
+      ->check(finite_range(0, 1048576))
+      ->type_name("GIB")
+      ->group(kStoreGroup);
 }
 
 void add_engine(CLI::App* app, EngineOptions& o) {
@@ -90,8 +95,10 @@ std::unique_ptr<infer::PrefixStore> open_store(const StoreOptions& o, const Sess
       session.model.config(),
       config.cache.value_or(model::default_cache_format(session.model.precision())));
   const bool mtp = runs_mtp(session, config);
-  const infer::PrefixStoreConfig store{
-      .folder = folder, .ram_bytes = bytes_of(o.memory_gib), .disk_bytes = bytes_of(o.disk_gib)};
+  const infer::PrefixStoreConfig store{.folder = folder,
+                                       .ram_bytes = bytes_of(o.memory_gib),
+                                       .disk_bytes = bytes_of(o.disk_gib),
+                                       .context_bytes = bytes_of(o.contexts_gib)};
   infer::PrefixHooks hooks;
   hooks.report = [](std::string_view text) { spdlog::warn("prefix store: {}", text); };
   return std::make_unique<infer::PrefixStore>(

@@ -20,6 +20,7 @@ struct StoreOptions {
   std::string folder;  // empty: $CACHALOT_PREFIX_STORE, else no store
   double memory_gib = 1;
   double disk_gib = 32;
+  double contexts_gib = 8;
 };
 
 struct EngineOptions {
@@ -31,8 +32,8 @@ struct EngineOptions {
 };
 
 void add_mtp(CLI::App* app, EngineOptions& options);  // --mtp, --draft-length
-void add_store(CLI::App* app,
-               StoreOptions& options);  // --prefix-store, --prefix-memory, --prefix-disk
+// --prefix-store, --prefix-memory, --prefix-disk, --prefix-contexts
+void add_store(CLI::App* app, StoreOptions& options);
 void add_engine(CLI::App* app, EngineOptions& options);  // all of them, and those of the cache
 
 infer::EngineConfig engine_config(const EngineOptions& options);
