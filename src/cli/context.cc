@@ -119,7 +119,8 @@ void list(const Globals& globals, infer::PrefixStore& store) {
                    {"usable", c.usable}});
     if (globals.json) continue;
     std::string notes = c.pinned ? "pinned" : "";
-    if (!c.usable) notes += notes.empty() ? "of another model" : ", of another model";
+    if (!c.usable)
+      notes += fmt::format("{}of another model, build or setting", notes.empty() ? "" : ", ");
     if (c.missing > 0) notes += fmt::format(" {} tokens damaged: save it again", c.missing);
     print_line(fmt::format("{:<24} {:>8} {:>10} {:>17} {:>17} {}", c.name, c.tokens,
                            human_bytes(static_cast<double>(c.bytes)), when(c.saved),

@@ -8,6 +8,7 @@
 
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "infer/computing_code.h"
 #include "io/checksum.h"
 #include "kernels/table.h"
 
@@ -52,7 +53,7 @@ std::string of_numerics(const Context& ctx, const model::Model& model, LatentFor
   return cat("level=", ctx.ops().name, " products=", static_cast<int>(n.products), " fp8=", n.fp8,
              " activations=", static_cast<int>(n.quant_activations),
              " code_bytes=", model.code_bytes(), " cache=", name(format),
-             " attention=", static_cast<int>(attention), " mtp=", mtp);
+             " attention=", static_cast<int>(attention), " mtp=", mtp, " code=", computing_code());
 }
 
 // Whole blocks, with their MTP rows where those count.

@@ -15,8 +15,8 @@ namespace cachalot::infer {
 
 // Whose rows a store holds: config.json and the weight files (of up to 1 GiB all of them, else
 // sizes, times, headers and samples of their contents), and all that changes a bit of a row: the
-// cache's format, products and activations, the kernels' level, the kind of attention, and whether
-// rows of the MTP layer are in it.
+// cache's format, products and activations, the kernels' level and the code they are made of
+// (computing_code.h), the kind of attention, and whether rows of the MTP layer are in it.
 PrefixIdentity prefix_identity(const std::filesystem::path& folder, const Context& ctx,
                                const model::Model& model, const model::CacheShape& shape,
                                model::AttentionMode attention, bool mtp);

@@ -37,7 +37,7 @@ struct ContextInfo {
   std::int64_t saved = 0;    // seconds since 1970
   std::int64_t expires = 0;  // 0: never
   bool pinned = false;
-  bool usable = false;  // saved by the model and numerics that have the store open now
+  bool usable = false;  // saved by the model, numerics and code that have the store open now
 };
 
 void check_context_name(std::string_view name);  // kUsage
