@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "cli/output_file.h"
 #include "cli/progress.h"
 #include "cli/routing_writer.h"
 #include "cli/started_ranks.h"
@@ -156,7 +157,7 @@ void train_on_ranks(const Options& o, const Globals& globals, const train::Recip
 
   std::optional<RoutingWriter> routing;
   if (o.routing.asked()) {
-    check_routing_file(o.routing);
+    if (started.first()) check_output_file("--routing-trace", o.routing.file);  // who writes it
     check_routing_tokens(o.routing, std::int64_t{recipe.schedule.batch} * recipe.data.seq_len);
     hooks.on_model = [&](const model::Config& config) {
       routing.emplace(o.routing, config.route.experts);
