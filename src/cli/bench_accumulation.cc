@@ -5,6 +5,7 @@
 #include "base/atomic_file.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "cli/output_file.h"
 #include "perf/bench_accumulation.h"
 #include "runtime/describe.h"
 #include "runtime/runtime.h"
@@ -76,6 +77,7 @@ void print_table(const Cases& cases, perf::RandomInputs inputs, bool largest) {
 }
 
 void run(const Options& options, const Globals& globals) {
+  check_output_file("--svg", options.svg);
   const runtime::Runtime rt({.threads = globals.threads, .cpu = {}});
   const Cases cases = perf::bench_accumulation(
       rt.context(), options.bench, [](const std::string& what) { spdlog::info("{}", what); });
@@ -117,8 +119,7 @@ void add_bench_accumulation(CLI::App& bench, Globals& globals) {
       ->check(CLI::Range(1, 4096))
       ->type_name("N");
   command->add_option("--seed", options->bench.seed, "Seed of the operands")->type_name("N");
-  command->add_option("--svg", options->svg, "Also writes a picture of the largest errors")
-      ->type_name("FILE");
+  add_output_file(*command, "--svg", options->svg, "Also writes a picture of the largest errors");
   on_run(command, globals, options, run);
 }
 

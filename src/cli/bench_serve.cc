@@ -11,6 +11,7 @@
 #include "cli/finite.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
+#include "cli/output_file.h"
 #include "cli/prompt.h"
 #include "infer/bench_serve.h"
 #include "runtime/memory.h"
@@ -98,6 +99,7 @@ Json serve_json(const infer::ServeBenchResult& r) {
 }
 
 void serve(const ServeOptions& o, const Globals& globals) {
+  check_output_file("--routing-trace", o.engine.routing.file);
   const Session session(o.model, o.precision, globals.threads, ModelUse::kLong);
   infer::ServeBenchOptions bench = o.bench;
   bench.engine = engine_config(o.engine);

@@ -13,6 +13,7 @@
 #include "cli/engine_options.h"
 #include "cli/generation_output.h"
 #include "cli/inputs.h"
+#include "cli/output_file.h"
 #include "cli/session.h"
 #include "text/chat.h"
 
@@ -152,6 +153,7 @@ void run(const Options& o, const Globals& globals) {
   infer::validate(o.sampling);
   require_utf8(o.system, "--system");
   for (const std::string& stop : o.stop) require_utf8(stop, "--stop");
+  check_output_file("--routing-trace", o.engine.routing.file);
   const Session session(o.model, o.precision, globals.threads, ModelUse::kLong);
   Conversation conversation(o, globals, session);
   const bool terminal = ::isatty(STDIN_FILENO) != 0;

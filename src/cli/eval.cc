@@ -14,6 +14,7 @@
 #include "cli/finite.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
+#include "cli/output_file.h"
 #include "cli/routing_writer.h"
 #include "cli/session.h"
 #include "infer/evaluate.h"
@@ -122,7 +123,7 @@ void run(const Options& o, const Globals& globals) {
     throw Error(Code::kUsage, cat("--text: ", o.text, " is empty; a text to score is needed"));
   }
   require_utf8(text, o.text);
-  if (o.routing.asked()) check_routing_file(o.routing);
+  check_output_file("--routing-trace", o.routing.file);
   const Session session(o.model, o.precision, globals.threads);
   const text::Tokenizer& tokenizer = session.need_tokenizer("eval", "");
 

@@ -6,6 +6,7 @@
 #include "cli/command.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
+#include "cli/output_file.h"
 #include "cli/session.h"
 #include "io/safetensors.h"
 #include "kernels/elementwise.h"
@@ -87,6 +88,7 @@ Mat<float> logits_of(const Context& ctx, int rows, int vocab, F&& compute) {
 }
 
 void run(const Options& o, const Globals& globals) {
+  check_output_file("--out", o.out);
   const std::vector<std::int32_t> tokens = parse_tokens(o.tokens);
   const model::AttentionMode attention = parse_attention(o.attention);
   const runtime::Runtime rt({.threads = globals.threads, .cpu = {}, .on_device = true});
@@ -149,7 +151,9 @@ void add_forward(CLI::App& root, Globals& globals) {
   command->add_option("--tokens", o->tokens, "Token ids, as they are: LIST or @FILE")
       ->required()
       ->type_name("1,2,3");
-  command->add_option("--out", o->out, "File to write")->required()->type_name("FILE.safetensors");
+  add_output_file(*command, "--out", o->out, "File to write")
+      ->required()
+      ->type_name("FILE.safetensors");
   add_precision(command, o->precision);
   add_kv_cache(command, o->cache);
   command

@@ -6,6 +6,7 @@
 #include "cli/engine_options.h"
 #include "cli/generation_output.h"
 #include "cli/inputs.h"
+#include "cli/output_file.h"
 #include "cli/prompt.h"
 #include "cli/session.h"
 
@@ -75,6 +76,7 @@ void run(const Options& o, const Globals& globals) {
   require_prompt(o.prompt, "generate");
   for (const std::string& stop : o.stop) require_utf8(stop, "--stop");
   infer::validate(o.sampling);
+  check_output_file("--routing-trace", o.engine.routing.file);
   const Session session(o.model, o.precision, globals.threads);
   if (!o.stop.empty()) session.need_tokenizer("--stop", ", or leave --stop out");
 

@@ -1,6 +1,7 @@
 // The flag --html of the commands that can show their result as a page, and the page's way to disk.
 //
-// Errors: kIo naming the path that cannot be written, before the work begins; kUsage for no name.
+// Errors: kUsage for no name; kIo where the page cannot be written, which check_output_file
+//         (output_file.h) says before the work begins.
 #pragma once
 
 #include <string>
@@ -12,8 +13,6 @@ namespace cachalot::cli {
 
 void add_html_flag(CLI::App& command, std::string& file);
 
-// Throws where `file` could not be written; leaves nothing behind. Empty: no page is wanted.
-void check_html(const std::string& file);
 // With the command line and the version filled in; written whole or not at all.
 void write_html(const std::string& file, report::Page page, const Globals& globals);
 

@@ -11,6 +11,7 @@
 #include "cli/html_page.h"
 #include "cli/network_options.h"
 #include "cli/network_page.h"
+#include "cli/output_file.h"
 #include "network/drawing.h"
 #include "report/text.h"
 
@@ -289,7 +290,8 @@ report::Page page_of(const FaultOptions& options, const Globals& globals, const 
 }
 
 void run_faults(const FaultOptions& options, const Globals& globals) {
-  check_html(options.html);
+  check_output_file("--svg", options.svg);
+  check_output_file("--html", options.html);
   const Json rows = rows_of(options, globals);
   if (!options.svg.empty()) {
     write_file_atomically(options.svg, network::draw_bars(bars_of(options, rows)));
@@ -333,8 +335,7 @@ void add_network_faults(CLI::App& group, Globals& globals) {
   add_job_flags(*command, options->job);
   add_route_flags(*command, options->route);
   add_rate_flags(*command, options->rates);
-  command->add_option("--svg", options->svg, "Draw the table as bars into this file")
-      ->type_name("FILE");
+  add_output_file(*command, "--svg", options->svg, "Draw the table as bars into this file");
   add_html_flag(*command, options->html);
   add_html_planes_flag(*command, options->html_planes);
   on_run(command, globals, options, run_faults);

@@ -12,6 +12,7 @@
 #include "cli/network_measured_report.h"
 #include "cli/network_options.h"
 #include "cli/network_page.h"
+#include "cli/output_file.h"
 #include "cli/progress.h"
 #include "network/published.h"
 #include "report/text.h"
@@ -196,7 +197,8 @@ report::WhatIf what_if(MeasuredOptions options, const Globals& globals, const Js
 }
 
 void run_measured(const MeasuredOptions& options, const Globals& globals) {
-  check_html(options.html);
+  check_output_file("--svg", options.svg);
+  check_output_file("--html", options.html);
   const Json result = {{"endpoints", options.endpoints},
                        {"placement", options.placement},
                        {"cases", normal_rows(options, globals)},
@@ -241,8 +243,7 @@ void add_network_measured(CLI::App& group, Globals& globals) {
       ->type_name("N");
   add_route_flags(*command, options->route);
   add_rate_flags(*command, options->rates);
-  command->add_option("--svg", options->svg, "Draw the table as bars into this file")
-      ->type_name("FILE");
+  add_output_file(*command, "--svg", options->svg, "Draw the table as bars into this file");
   add_html_flag(*command, options->html);
   command
       ->add_option("--html-nic-gbs", options->html_nic_gbs,

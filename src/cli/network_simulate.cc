@@ -14,6 +14,7 @@
 #include "cli/network_page.h"
 #include "cli/network_passes.h"
 #include "cli/network_simulate_report.h"
+#include "cli/output_file.h"
 #include "network/drawing.h"
 #include "report/text.h"
 
@@ -129,7 +130,8 @@ report::Page page_of(const network::Topology& topology, network::SimulateSpec sp
 }
 
 void run(const Options& options, const Globals& globals) {
-  check_html(options.html);
+  check_output_file("--svg", options.svg);
+  check_output_file("--html", options.html);
   network::SimulateSpec spec =
       simulate_spec(options.network, options.rates, options.job, options.route, globals.threads);
   spec.faults = network::parse_faults(options.fail);
@@ -197,8 +199,8 @@ void add_network_simulate(CLI::App& group, Globals& globals) {
           "What is down: plane, leaf, spine, core, links, nic or port, with a number or a share, "
           "as in plane:1 or leaf:1,links:1%")
       ->type_name("LIST");
-  command->add_option("--svg", options->svg, "Draw the network into this file, its links by load")
-      ->type_name("FILE");
+  add_output_file(*command, "--svg", options->svg,
+                  "Draw the network into this file, its links by load");
   add_html_flag(*command, options->html);
   add_html_planes_flag(*command, options->html_planes);
   on_run(command, globals, options, run);

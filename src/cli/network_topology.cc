@@ -6,6 +6,7 @@
 #include "cli/html_page.h"
 #include "cli/network_options.h"
 #include "cli/network_page.h"
+#include "cli/output_file.h"
 #include "network/drawing.h"
 #include "network/graph_metrics.h"
 #include "network/published.h"
@@ -106,7 +107,8 @@ report::Page page_of(const network::Topology& topology, const Json& result,
 }
 
 void run_topology(const TopologyOptions& options, const Globals& globals) {
-  check_html(options.html);
+  check_output_file("--svg", options.svg);
+  check_output_file("--html", options.html);
   const network::Topology topology = network::build(options.network.spec());
   const network::Prices prices = prices_of(options.prices);
   const Json result = to_json(topology, prices);
@@ -198,7 +200,7 @@ report::Page compared_page(const Json& rows, const network::Prices& prices) {
 }
 
 void run_compare(const CompareOptions& options, const Globals& globals) {
-  check_html(options.html);
+  check_output_file("--html", options.html);
   const network::Prices prices = prices_of(options.prices);
   Json rows = Json::array();
   for (const network::ComparedNetwork& row : network::compare_table3(prices)) {
@@ -243,7 +245,7 @@ void add_network_topology(CLI::App& group, Globals& globals) {
   command
       ->add_option("--prices", options->prices, "Unit prices (TOML) instead of the built-in ones")
       ->type_name("FILE");
-  command->add_option("--svg", options->svg, "Draw the network into this file")->type_name("FILE");
+  add_output_file(*command, "--svg", options->svg, "Draw the network into this file");
   add_html_flag(*command, options->html);
   on_run(command, globals, options, run_topology);
 }

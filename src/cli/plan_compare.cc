@@ -8,6 +8,7 @@
 #include "cli/command.h"
 #include "cli/html_page.h"
 #include "cli/output.h"
+#include "cli/output_file.h"
 #include "cost/decoder.h"
 #include "cost/pass.h"
 #include "plan/published.h"
@@ -176,7 +177,7 @@ report::Page page_of(const std::vector<Row>& rows, const std::vector<plan::Claim
 }
 
 void run(const Options& o, const Globals& globals) {
-  check_html(o.html);
+  check_output_file("--html", o.html);
   std::vector<std::string> models = o.models;
   if (models.empty()) {
     for (const char* name : {"deepseek-v3", "deepseek-v2", "deepseek-v2-lite", "moonlight-16b-a3b",

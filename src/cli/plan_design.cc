@@ -10,6 +10,7 @@
 #include "cli/finite.h"
 #include "cli/html_page.h"
 #include "cli/output.h"
+#include "cli/output_file.h"
 #include "cli/plan_design_report.h"
 #include "plan/design.h"
 
@@ -131,7 +132,8 @@ void run(const Options& o, const Globals& globals) {
   // A model that reads a text often learns it by heart, the sooner the larger the pieces it sees;
   // one that hardly gets through it once learns more from larger pieces.
   constexpr double kOften = 4;
-  check_html(o.html);
+  check_output_folder("--out", o.out);
+  check_output_file("--html", o.html);
   if (!o.beside.empty() && o.corpus.empty()) {
     throw Error(Code::kUsage, "--beside compares recipes on one text; name it with --corpus FILE.");
   }

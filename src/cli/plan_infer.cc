@@ -4,6 +4,7 @@
 #include "cli/finite.h"
 #include "cli/html_page.h"
 #include "cli/output.h"
+#include "cli/output_file.h"
 #include "cli/plan_infer_report.h"
 
 namespace cachalot::cli {
@@ -18,7 +19,7 @@ struct Options {
 
 void run(const Options& options, const Globals& globals) {
   Options o = options;
-  check_html(o.html);
+  check_output_file("--html", o.html);
   o.infer.weights = model::parse_weight_format(o.weights);
   o.infer.cache = o.cache == "fp8" ? cost::CacheFormat::kFp8 : cost::CacheFormat::kBf16;
   if (o.infer.acceptance > 0 && o.infer.drafts == 0) o.infer.drafts = 1;

@@ -13,6 +13,7 @@
 #include "cli/command.h"
 #include "cli/finite.h"
 #include "cli/output.h"
+#include "cli/output_file.h"
 #include "comm/world.h"
 #include "infer/probe_pass.h"
 #include "kernels/quant_linear.h"
@@ -242,6 +243,7 @@ void run(const Options& o, const Globals& globals) {
   plan::HardwareProfile p;
   const std::string date = fmt::format("measured {:%Y-%m-%d}", fmt::gmtime(std::time(nullptr)));
   if (!probe_messages(p, date)) return;
+  check_output_file("--out", o.out);
   const runtime::Runtime rt({.threads = globals.threads, .cpu = {}});
   const runtime::Description d = runtime::describe(rt);
   if (comm::launched_ranks() > 1 && d.topology.is_restricted()) {
@@ -278,8 +280,8 @@ void add_plan_probe(CLI::App& plan, Globals& globals) {
                                   "threads, rates of products, overhead, disk; under mpirun "
                                   "messages between ranks as well");
   auto o = std::make_shared<Options>();
-  command->add_option("--out", o->out, "File to write; without it the profile goes to stdout")
-      ->type_name("FILE");
+  add_output_file(*command, "--out", o->out,
+                  "File to write; without it the profile goes to stdout");
   command->add_option("--disk", o->disk, "Folder on the disk to measure")->type_name("DIR");
   command->add_option("--disk-mib", o->disk_mib, "Size of the file that measures it; 0: do not")
       ->check(CLI::Range(0, 1 << 20))

@@ -9,6 +9,7 @@
 #include "cli/command.h"
 #include "cli/finite.h"
 #include "cli/output.h"
+#include "cli/output_file.h"
 #include "cost/schedule_simulate.h"
 #include "plan/schedule_picture.h"
 
@@ -112,6 +113,7 @@ void print_table(const cost::Schedule& s, const cost::Simulation& sim, const cos
 }
 
 void run(const Options& o, const Globals& globals) {
+  check_output_file("--svg", o.svg);
   const cost::Schedule schedule =
       cost::make_schedule(cost::parse_schedule_kind(o.kind), o.stages, o.micro_batches);
   cost::check(schedule);
@@ -153,7 +155,7 @@ void add_plan_schedule(CLI::App& plan, Globals& globals) {
       ->check(time)
       ->type_name("T");
   command->add_option("--send", o->send, "From one rank to the next")->check(time)->type_name("T");
-  command->add_option("--svg", o->svg, "Write a picture of it")->type_name("FILE");
+  add_output_file(*command, "--svg", o->svg, "Write a picture of it");
   on_run(command, globals, o, run);
 }
 

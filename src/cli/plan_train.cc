@@ -8,6 +8,7 @@
 #include "cli/finite.h"
 #include "cli/html_page.h"
 #include "cli/output.h"
+#include "cli/output_file.h"
 #include "cli/plan_train_report.h"
 #include "cost/cost.h"
 #include "cost/decoder.h"
@@ -149,7 +150,7 @@ std::vector<plan::TrainPlan> plans(const model::Config& config,
 }
 
 void run(const Options& o, const Globals& globals) {
-  check_html(o.html);
+  check_output_file("--html", o.html);
   const model::Config config = cost::load_latent_config(o.model);
   const plan::HardwareProfile hardware = plan::load_hardware(o.hardware);
   cost::Layout base;

@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "base/error.h"
+#include "cli/output_file.h"
 
 namespace cachalot::cli {
 
@@ -31,11 +32,9 @@ int layer_of(const std::string& text, const model::Config& config, bool mtp) {
 }  // namespace
 
 void add_record_flags(CLI::App& command, RecordOptions& options) {
-  command
-      .add_option("--routing-trace", options.file,
+  add_output_file(command, "--routing-trace", options.file,
                   "Write which experts each row of each pass chose, for `cachalot network simulate "
                   "--trace`: rows of prompts, of generated tokens, and of all drafts")
-      ->type_name("FILE")
       ->group(kGroup);
   command
       .add_option("--routing-layer", options.layer,

@@ -1,18 +1,15 @@
 #include "cli/routing_writer.h"
 
-#include <filesystem>
-
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "cli/output_file.h"
 
 namespace cachalot::cli {
 
 void add_routing_flags(CLI::App& command, RoutingOptions& options) {
-  command
-      .add_option("--routing-trace", options.file,
+  add_output_file(command, "--routing-trace", options.file,
                   "Write which experts each token chose, for `cachalot network simulate --trace`; "
-                  "of a training run its last step's tokens")
-      ->type_name("FILE");
+                  "of a training run its last step's tokens");
   command
       .add_option("--routing-layer", options.layer,
                   "Layer whose choices --routing-trace writes, from 0; -1: the first with experts")
@@ -23,15 +20,6 @@ void add_routing_flags(CLI::App& command, RoutingOptions& options) {
                   "GPUs that the tokens of --routing-trace are laid on, in equal runs")
       ->check(CLI::Range(1, network::kMostRanks))
       ->type_name("N");
-}
-
-void check_routing_file(const RoutingOptions& options) {
-  const std::filesystem::path folder =
-      std::filesystem::absolute(options.file).lexically_normal().parent_path();
-  std::error_code ignored;
-  if (std::filesystem::is_directory(folder, ignored)) return;
-  throw Error(Code::kIo, cat("--routing-trace: there is no folder ", folder.string(), " for ",
-                             options.file, "; make it first, or name another file"));
 }
 
 void check_routing_tokens(const RoutingOptions& options, std::int64_t tokens) {

@@ -24,9 +24,8 @@ struct RoutingOptions {
   bool asked() const noexcept { return !file.empty(); }
 };
 void add_routing_flags(CLI::App& command, RoutingOptions& options);
-// Before the work: throws kIo where the file's folder is not there, kUsage where so many tokens are
-// too few for the ranks.
-void check_routing_file(const RoutingOptions& options);
+// Before the work: throws kUsage where so many tokens are too few for the ranks. (That the file can
+// be written: check_output_file.)
 void check_routing_tokens(const RoutingOptions& options, std::int64_t tokens);
 
 class RoutingWriter {

@@ -11,9 +11,11 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "cli/output_file.h"
 #include "cli/progress.h"
 #include "cli/routing_writer.h"
 #include "cli/started_ranks.h"
+#include "cli/stop_time.h"
 #include "train/trainer.h"
 
 namespace cachalot::cli {
@@ -141,15 +143,21 @@ void train_on_ranks(const Options& o, const Globals& globals, const train::Recip
             total > 0 ? 100.0 * static_cast<double>(done) / static_cast<double>(total) : 100.0),
         done >= total);
   };
+  StopTime stop_time(comm::kill_delay());
+  const auto say = [&](const std::string& text) {
+    if (!text.empty()) progress.message(text);
+  };
   hooks.on_step = [&](const train::StepReport& r) {
+    stop_time.step(r.seconds);
     progress.show(step_line(r), r.step == r.steps);
   };
   hooks.on_eval = [&](const train::EvalReport& r) { progress.message(eval_line(r)); };
-  hooks.on_message = [&](const std::string& text) { progress.message(text); };
+  hooks.on_message = say;
+  hooks.on_save = [&](double seconds) { say(stop_time.saved(seconds)); };
 
   std::optional<RoutingWriter> routing;
   if (o.routing.asked()) {
-    check_routing_file(o.routing);
+    if (started.first()) check_output_file("--routing-trace", o.routing.file);  // who writes it
     check_routing_tokens(o.routing, std::int64_t{recipe.schedule.batch} * recipe.data.seq_len);
     hooks.on_model = [&](const model::Config& config) {
       routing.emplace(o.routing, config.route.experts);
@@ -161,6 +169,7 @@ void train_on_ranks(const Options& o, const Globals& globals, const train::Recip
     };
   }
 
+  if (started.first()) say(stop_time.advice());
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
   const train::TrainResult result = train::train(recipe, options, rt, hooks);

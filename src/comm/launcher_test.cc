@@ -40,5 +40,24 @@ TEST_F(LaunchedRanks, WhatIsNoNumberIsNoLauncher) {
   }
 }
 
+TEST_F(LaunchedRanks, OpenMpiSaysWhenItKills) {
+  constexpr const char* kName = "OMPI_MCA_odls_base_sigkill_timeout";
+  setenv(kName, "60", 1);  // set for a later mpirun
+  EXPECT_FALSE(kill_delay());
+  setenv("OMPI_COMM_WORLD_SIZE", "1", 1);
+  EXPECT_TRUE(kill_delay()->asked);
+  EXPECT_EQ(kill_delay()->seconds, 60);
+  for (const char* const text : {"", "soon", "-1"}) {
+    setenv(kName, text, 1);
+    EXPECT_FALSE(kill_delay()->asked) << text;
+    EXPECT_EQ(kill_delay()->seconds, 1) << text;
+  }
+  unsetenv(kName);
+  EXPECT_FALSE(kill_delay()->asked);
+  unsetenv("OMPI_COMM_WORLD_SIZE");
+  setenv("PMI_SIZE", "2", 1);  // another launcher's way is not known
+  EXPECT_FALSE(kill_delay());
+}
+
 }  // namespace
 }  // namespace cachalot::comm

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,6 +21,16 @@ namespace cachalot::comm {
 // How many ranks the launcher says it started, from the environment; 1 where there was none. Asks
 // no MPI, so a process that runs alone never begins it.
 int launched_ranks() noexcept;
+
+// Told to end (Ctrl-C, SIGTERM), Open MPI's mpirun passes that on as SIGTERM, and kills its ranks
+// some seconds later: as many as its MCA parameter odls_base_sigkill_timeout says, which it hands
+// to them in their environment where it was given; else one.
+struct KillDelay {
+  int seconds = 1;
+  bool asked = false;  // the parameter was given
+};
+// Nothing where no such mpirun started this process.
+std::optional<KillDelay> kill_delay() noexcept;
 
 // The MPI library of this build ("Open MPI v4.1.4"); empty: none.
 std::string mpi_version();

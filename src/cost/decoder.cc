@@ -88,6 +88,7 @@ Decoder decoder_of(const model::Config& c, std::string name) {
   d.cached_pair_flops = 2 * heads * (2.0 * c.kv_lora_rank + c.qk_rope_head_dim);
   d.absorbed =
       std::int64_t{c.kv_lora_rank} * c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim);
+  d.latent_inputs = std::int64_t{c.hidden_size} * (c.q_lora_rank + c.cache_row_width());
   for (int layer = 0; layer < c.num_hidden_layers; ++layer) {
     d.experts.layers += c.is_moe_layer(layer) ? 1 : 0;
   }

@@ -53,6 +53,7 @@ struct Decoder {
   // Per layer, of attention's parameters: those that absorbed attention reads along both
   // directions and that therefore stay multiplied out (kv_b_proj).
   std::int64_t absorbed = 0;
+  std::int64_t latent_inputs = 0;  // and those of the projections to the latents
   ExpertLayers experts;
   int mtp_layers = 0;
   bool mtp_moe = false;  // they have experts, as those of `experts`

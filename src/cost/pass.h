@@ -12,29 +12,10 @@
 #include <vector>
 
 #include "cost/decoder.h"
+#include "cost/weight_bytes.h"
 #include "model/config.h"
-#include "model/weight_format.h"
-#include "model/weights.h"
 
 namespace cachalot::cost {
-
-// Bytes of the weights as a loaded model multiplies them, codes and scales.
-struct WeightBytes {
-  double dense = 0;   // of every pass: all but routed experts, head and embedding
-  double expert = 0;  // one routed expert, mean over the layers that have some
-  int moe_layers = 0;
-  double head = 0;
-  double mtp_dense = 0;  // of the MTP layer, its head apart
-  double mtp_head = 0;
-};
-WeightBytes weight_bytes(const model::Model& model);
-// The same from the sizes alone, for a folder written in `format`: projections in that format,
-// router and head in bf16 (f32 in f32), absorbed projections multiplied out.
-WeightBytes weight_bytes(const Decoder& d, model::WeightFormat format);
-// Bytes of one projection weight in `format`, its share of the scales included.
-double bytes_per_weight(model::WeightFormat format) noexcept;
-// Everything that is stored: main model, embedding and norms included, and the MTP layers.
-double stored_bytes(const Decoder& d, model::WeightFormat format);
 
 // What a pass reads: `rows` tokens in all, of `sequences` sequences that have `context` tokens in
 // the cache each.

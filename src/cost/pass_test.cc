@@ -54,35 +54,6 @@ TEST(PassCostTest, TheSlowerOfMemoryAndArithmeticCounts) {
   EXPECT_DOUBLE_EQ(predicted_seconds(cost, {.read_gbps = 10, .product_gflops = 100}), 0.2 + 0.3);
 }
 
-TEST(PassCostTest, SizesAloneGiveTheBytesOfAFolder) {
-  const Decoder d = load_decoder("deepseek-v3");
-  const WeightBytes w = weight_bytes(d, model::WeightFormat::kBf16);
-  EXPECT_DOUBLE_EQ(w.expert, 2.0 * 44040192);
-  EXPECT_EQ(w.moe_layers, 58);
-  EXPECT_DOUBLE_EQ(w.head, 2.0 * 129280 * 7168);
-  // All but embedding and norms, once.
-  const double norms = 61.0 * (2 * 7168 + 512 + 1536) + 7168;
-  EXPECT_NEAR(w.dense + w.head + 58 * 256 * w.expert,
-              2 * (static_cast<double>(d.parameters.total) - 129280.0 * 7168 - norms), 1.0);
-  const double fp8 = 1 + 4.0 / (128 * 128);
-  EXPECT_DOUBLE_EQ(weight_bytes(d, model::WeightFormat::kFp8).expert, fp8 * 44040192);
-  EXPECT_NEAR(stored_bytes(d, model::WeightFormat::kBf16),
-              2.0 * static_cast<double>(d.parameters.total + d.parameters.mtp.total), 1.0);
-}
-
-// Every second layer has experts, and the MTP layer is not one of them.
-TEST(PassCostTest, ADenseMtpLayerHasNoRoutedExperts) {
-  model::Config c = config();
-  c.num_nextn_predict_layers = 1;
-  c.moe_layer_freq = 2;  // layers 2 and 4, the MTP layer is number 3
-  const Decoder d = decoder_of(c, "half");
-  const WeightBytes w = weight_bytes(d, model::WeightFormat::kBf16);
-  const double attention = static_cast<double>(parameters(c).parts[1].matmul) / 3;
-  EXPECT_DOUBLE_EQ(w.mtp_dense, 2 * (attention + 3 * 64 * 128 + 2 * 64 * 64));
-  EXPECT_NEAR(stored_bytes(d, model::WeightFormat::kBf16),
-              2.0 * static_cast<double>(d.parameters.total + d.parameters.mtp.total), 1e-6);
-}
-
 TEST(PassCostTest, OneLayersExpertsAreTheirShareOfAPass) {
   const Decoder d = load_decoder("deepseek-v3");
   const WeightBytes w = weight_bytes(d, model::WeightFormat::kFp8);

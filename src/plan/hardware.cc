@@ -85,7 +85,7 @@ void OverheadProfile::fields(FieldVisitor& f) {
 }
 
 void HostProfile::fields(FieldVisitor& f) {
-  f("name", name, "the node's CPUs");
+  f("name", name, "the node's CPUs; the device's name where they are what computes");
   f("sockets", sockets, 0, 1 << 10, "sockets of a node");
   f("cores", cores, 0, 1 << 20, "physical cores of a node");
   f("memory_gb", memory_gb, 0.0, kMost, "memory of a node");

@@ -163,6 +163,8 @@ struct HardwareProfile {
   TrainingProfile training;
   void fields(FieldVisitor& f);
 
+  // Its CPUs are the device: [host] has the device's name.
+  bool is_host() const noexcept { return !host.name.empty() && host.name == device.name; }
   // Peak in FLOP/s (INT8: operations per second); 0: not known.
   double peak(Arithmetic arithmetic) const noexcept;
   // What large products reach in it, FLOP/s: peak times the achieved share (1 where that is not

@@ -145,6 +145,14 @@ void check_tensor(const Decoder& d, const HardwareProfile& h, int tensor) {
                                 "; take ", cost::divisors_near(most, tensor), "."));
 }
 
+// A host packs its weights where two thirds of its memory hold them (as `placement` of
+// cli/inputs.cc decides), and then has kv_b_proj twice.
+double held_bytes(const Decoder& d, const HardwareProfile& h, model::WeightFormat format) {
+  const double once = cost::held_bytes(d, format);
+  const bool packed = h.is_host() && once < 1e9 * h.device.memory_gb / 3 * 2;
+  return packed ? cost::held_bytes(d, format, true) : once;
+}
+
 }  // namespace
 
 MemoryFit memory_fit(const Decoder& d, const HardwareProfile& h, const InferOptions& o,
@@ -152,7 +160,7 @@ MemoryFit memory_fit(const Decoder& d, const HardwareProfile& h, const InferOpti
   MemoryFit m;
   const double each = routed_bytes(d, o.weights);
   const double all = each * d.expert_layers() * d.experts.experts;
-  m.dense = (cost::stored_bytes(d, o.weights) - all) / layout.tensor;
+  m.dense = (held_bytes(d, h, o.weights) - all) / layout.tensor;
   m.experts = each * d.expert_layers() * layout.experts_per_device;
   m.available = 1e9 * h.device.memory_gb * (1 - o.reserve);
   // The MTP layer keeps rows too where it drafts.

@@ -114,8 +114,28 @@ TEST(InferMemoryTest, ADenseMtpLayerHoldsNoExperts) {
   const InferPlan p = plan_infer(d, box(), o);
   const double expert = cost::bytes_per_weight(o.weights) * 44040192;
   EXPECT_NEAR(p.memory.experts, 29 * 8 * expert, 1);
-  EXPECT_NEAR(p.memory.dense, cost::stored_bytes(d, o.weights) - 29 * 256 * expert, 1e3);
+  EXPECT_NEAR(p.memory.dense, cost::held_bytes(d, o.weights) - 29 * 256 * expert, 1e3);
   EXPECT_GT(p.decode[0].mtp_gain, 0);
+}
+
+// 61 and one layers of 512 x 32768, which absorbed attention reads along both directions.
+TEST(InferMemoryTest, WhatIsMultipliedOutIsCountedSo) {
+  const cost::Decoder d = cost::load_decoder("deepseek-v3");
+  InferOptions o;
+  o.nodes = 18;
+  const auto dense = [&](const HardwareProfile& h) { return plan_infer(d, h, o).memory.dense; };
+  const double up = 62.0 * 512 * 32768;
+  const double experts = 59 * 256 * cost::bytes_per_weight(o.weights) * 44040192;
+  EXPECT_NEAR(dense(box()), cost::held_bytes(d, o.weights) - experts, 1e3);
+  // A host with room lays weights out anew, and has these twice then.
+  HardwareProfile host = server();
+  host.host.name = host.device.name;
+  o.nodes = 1;
+  o.weights = model::WeightFormat::kInt4;
+  host.device.memory_gb = 500;
+  const double mapped = dense(host);
+  host.device.memory_gb = 800;
+  EXPECT_NEAR(dense(host) - mapped, 2 * up, 1e3);
 }
 
 TEST(InferMemoryTest, DevicesOfManyNodesAreCountedOrRefused) {

@@ -357,9 +357,11 @@ void Run::evaluate(std::int64_t step, TrainResult& result) {
 
 fs::path Run::save() {
   if (!ranks_.first()) return dir_ / kCheckpointsFolder / step_folder(state_.step);
+  const double begin = now_s();
   const fs::path saved = save_state(
       {dir_, recipe_, config_, parameters_, optimizer_, state_, data_.tokenizer_files()});
   message("saved " + saved.string());
+  if (hooks_.on_save) hooks_.on_save(now_s() - begin);
   return saved;
 }
 

@@ -71,6 +71,7 @@ struct TrainHooks {
   std::function<void(const StepReport&)> on_step;
   std::function<void(const EvalReport&)> on_eval;
   std::function<void(const std::string&)> on_message;  // resumed, saved, skipped a checkpoint, ...
+  std::function<void(double seconds)> on_save;         // after each checkpoint
   // Where set, after each forward and backward of a step (0 for its first tokens, then how many
   // came before): the experts that layer `routing_layer` chose for its tokens, [n, k]; -1 is the
   // first MoE layer. kUsage before the first step where that layer is none.

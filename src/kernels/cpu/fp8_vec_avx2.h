@@ -12,7 +12,6 @@
 CACHALOT_BEGIN_TARGET(CACHALOT_AVX2)
 namespace cachalot::cpu::avx2 {
 
-inline Vec magnitude(Vec x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
 // The larger of two magnitudes; as integers, so that NaN is the largest of all.
 inline Vec larger_size(Vec a, Vec b) {
   return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));

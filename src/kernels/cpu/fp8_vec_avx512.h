@@ -11,10 +11,6 @@
 CACHALOT_BEGIN_TARGET(CACHALOT_AVX512)
 namespace cachalot::cpu::avx512 {
 
-inline Vec magnitude(Vec x) {
-  return _mm512_castsi512_ps(
-      _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7FFFFFFF)));
-}
 // The larger of two magnitudes; as integers, so that NaN is the largest of all.
 inline Vec larger_size(Vec a, Vec b) {
   return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));

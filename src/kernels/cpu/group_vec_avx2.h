@@ -21,7 +21,6 @@ inline Mask differ(Vec a, Vec b) { return {_mm256_castps_si256(_mm256_cmp_ps(a, 
 inline Vec select(Mask which, Vec then, Vec other) {
   return _mm256_blendv_ps(other, then, _mm256_castsi256_ps(which.lanes));
 }
-inline Vec size_of(Vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 
 // A double per lane.
 struct Doubles {

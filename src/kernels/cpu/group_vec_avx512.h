@@ -19,7 +19,6 @@ inline Mask differ(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ);
 inline Vec select(Mask which, Vec then, Vec other) {
   return _mm512_mask_blend_ps(which, other, then);
 }
-inline Vec size_of(Vec a) { return _mm512_abs_ps(a); }
 
 // A double per lane.
 struct Doubles {

@@ -1,4 +1,4 @@
-// How far the vector exp and sigmoid are from the truth, by level.
+// How far the vector exp and sigmoid are from the truth, and what magnitude leaves, by level.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -24,6 +24,11 @@ void exp_avx2(const float* x, float* y, std::ptrdiff_t n, bool sigmoid) {
     store(y + j, sigmoid ? avx2::sigmoid(v) : exp(v), All{});
   }
 }
+void magnitude_avx2(const float* x, float* y, std::ptrdiff_t n) {
+  for (std::ptrdiff_t j = 0; j < n; j += avx2::kLanes) {
+    avx2::store(y + j, avx2::magnitude(avx2::load(x + j, avx2::All{})), avx2::All{});
+  }
+}
 CACHALOT_END_TARGET
 CACHALOT_BEGIN_TARGET(CACHALOT_AVX512)
 void exp_avx512(const float* x, float* y, std::ptrdiff_t n, bool sigmoid) {
@@ -33,12 +38,18 @@ void exp_avx512(const float* x, float* y, std::ptrdiff_t n, bool sigmoid) {
     store(y + j, sigmoid ? avx512::sigmoid(v) : exp(v), All{});
   }
 }
+void magnitude_avx512(const float* x, float* y, std::ptrdiff_t n) {
+  for (std::ptrdiff_t j = 0; j < n; j += avx512::kLanes) {
+    avx512::store(y + j, avx512::magnitude(avx512::load(x + j, avx512::All{})), avx512::All{});
+  }
+}
 CACHALOT_END_TARGET
 
 struct Named {
   const char* name;
   Level level;
   void (*run)(const float*, float*, std::ptrdiff_t, bool);
+  void (*magnitude)(const float*, float*, std::ptrdiff_t);
 };
 
 class VecExpTest : public ::testing::TestWithParam<Named> {
@@ -59,8 +70,9 @@ class VecExpTest : public ::testing::TestWithParam<Named> {
   }
 };
 INSTANTIATE_TEST_SUITE_P(EveryLevel, VecExpTest,
-                         ::testing::Values(Named{"avx2", Level::kAvx2, exp_avx2},
-                                           Named{"avx512", Level::kAvx512, exp_avx512}),
+                         ::testing::Values(Named{"avx2", Level::kAvx2, exp_avx2, magnitude_avx2},
+                                           Named{"avx512", Level::kAvx512, exp_avx512,
+                                                 magnitude_avx512}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 // Every 1009th float of either sign up to 105: 2.2 million arguments of all magnitudes.
@@ -117,6 +129,22 @@ TEST_P(VecExpTest, Ends) {
   EXPECT_EQ(y[6], 0.0f);
   EXPECT_EQ(y[7], 0.0f);
   EXPECT_TRUE(std::isnan(y[8]));
+}
+
+// Of every kind of number: the sign goes, all other bits stay.
+TEST_P(VecExpTest, MagnitudeIsAllBitsButTheSign) {
+  std::vector<std::uint32_t> bits;
+  for (const std::uint32_t b : {0x00000000U, 0x00000001U, 0x007FFFFFU, 0x00800000U, 0x3F800001U,
+                                0x7F7FFFFFU, 0x7F800000U, 0x7FC00123U}) {
+    bits.push_back(b);
+    bits.push_back(b | 0x80000000U);
+  }
+  std::vector<float> x, y(bits.size());
+  for (const std::uint32_t b : bits) x.push_back(std::bit_cast<float>(b));
+  GetParam().magnitude(x.data(), y.data(), static_cast<std::ptrdiff_t>(x.size()));
+  for (std::size_t i = 0; i < bits.size(); ++i) {
+    EXPECT_EQ(std::bit_cast<std::uint32_t>(y[i]), bits[i] & 0x7FFFFFFFU) << std::hex << bits[i];
+  }
 }
 
 TEST(VecExpTest2, LevelsAgreeBitForBit) {
