@@ -164,6 +164,8 @@ void pack_b_ref(const Context& ctx, Precision precision, std::span<const PackB> 
   }
 }
 
+bool packs_bf16_in_pairs(const Context& ctx) noexcept { return ctx.ops().packs_bf16_in_pairs(); }
+
 void pack_b(const Context& ctx, Precision precision, std::span<const PackB> jobs) {
   for (const PackB& job : jobs) {
     check_shapes(job);

@@ -75,9 +75,13 @@ void gemm_ref(const Context& ctx, Precision precision, std::span<const Gemm> pro
 
 void check_shapes(const PackB& job);
 void pack_b_ref(const Context& ctx, Precision precision, std::span<const PackB> jobs);
+inline bool packs_floats_only() noexcept { return false; }
 // Checks shapes, then lets the table's level pack; memory of `out` is used again where it is
 // enough.
 void pack_b(const Context& ctx, Precision precision, std::span<const PackB> jobs);
+// Whether the level packs bf16 in two bytes per number. Others pack floats, and then products of
+// few rows, which are bound by reading, are faster with B where it lies.
+bool packs_bf16_in_pairs(const Context& ctx) noexcept;
 
 // The same product in double, for tests of gradients and of error bounds: C = op(A) op(B).
 void gemm_f64(MatView<const double> a, MatView<const double> b, MatView<double> c, bool trans_a,

@@ -32,6 +32,7 @@ struct KernelTable {
   const char* name = "ref";
   void (*gemm)(const Context&, Precision, std::span<const Gemm>) = gemm_ref;
   void (*pack_b)(const Context&, Precision, std::span<const PackB>) = pack_b_ref;
+  bool (*packs_bf16_in_pairs)() noexcept = packs_floats_only;
   void (*gemm_fp8)(const Context&, std::span<const Fp8Gemm>) = gemm_fp8_ref;
   void (*quant_linear)(const Context&, QuantActivations,
                        std::span<const QuantLinear>) = quant_linear_ref;

@@ -135,14 +135,19 @@ struct Model::State {
   }
   // Matrices that only products read, one way.
   bool is_packed(const std::string& name, const Shape& shape) const {
-    return in_panels() && options.precision == Precision::kBF16 &&
+    return packs_pairs() &&
            (is_projection(name, shape) || is_head(name) || name.ends_with("eh_proj.weight"));
   }
   bool packs_heads(const std::string& name) const {
-    return in_panels() && options.precision == Precision::kBF16 &&
-           name.ends_with("kv_b_proj.weight");
+    return packs_pairs() && name.ends_with("kv_b_proj.weight");
   }
   bool in_panels() const { return options.placement == LoadOptions::Placement::kPacked; }
+  // Where a level would pack bf16 as floats, few rows are multiplied faster with what is not
+  // packed.
+  bool packs_pairs() const {
+    return in_panels() && options.precision == Precision::kBF16 &&
+           packs_bf16_in_pairs(*options.context);
+  }
   nn::WeightRef panels(const QuantView& view) {
     codes += view.bytes();
     return nn::WeightRef(resident.reserve_panels(view));

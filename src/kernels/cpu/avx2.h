@@ -10,6 +10,9 @@ namespace avx2 {
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems);
 void pack_b(const Context& ctx, Precision precision, std::span<const PackB> jobs);
 void gemm_fp8(const Context& ctx, std::span<const Fp8Gemm> problems);
+void quant_linear(const Context& ctx, QuantActivations activations,
+                  std::span<const QuantLinear> problems);
+void pack_quant(const Context& ctx, std::span<const PackQuant> jobs);
 void quantize_fp8(const Context& ctx, std::span<const QuantizeFp8> jobs);
 void requantize_fp8(const Context& ctx, std::span<const RequantizeFp8> jobs);
 void dequantize_fp8(const Context& ctx, const DequantizeFp8& a);
@@ -56,6 +59,8 @@ constexpr void add_avx2(KernelTable& table) {
   table.gemm = avx2::gemm;
   table.pack_b = avx2::pack_b;
   table.gemm_fp8 = avx2::gemm_fp8;
+  table.quant_linear = avx2::quant_linear;
+  table.pack_quant = avx2::pack_quant;
   table.quantize_fp8 = avx2::quantize_fp8;
   table.requantize_fp8 = avx2::requantize_fp8;
   table.dequantize_fp8 = avx2::dequantize_fp8;

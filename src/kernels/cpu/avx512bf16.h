@@ -11,7 +11,7 @@ namespace avx512bf16 {
 
 // vdpbf16ps does two products per lane, but not every core starts as many of them per cycle as
 // FMAs. Both ways give the same bits, so the faster one may be chosen by trying, once.
-bool pairs_are_faster();
+bool pairs_are_faster() noexcept;
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems);
 void pack_b(const Context& ctx, Precision precision, std::span<const PackB> jobs);
@@ -33,6 +33,7 @@ constexpr void add_avx512bf16(KernelTable& table) {
   add_avx512(table);
   table.gemm = avx512bf16::gemm;
   table.pack_b = avx512bf16::pack_b;
+  table.packs_bf16_in_pairs = avx512bf16::pairs_are_faster;
   table.gemm_fp8 = avx512bf16::gemm_fp8;
   table.swiglu_bf16 = avx512bf16::swiglu_bf16;
   table.swiglu_backward_bf16 = avx512bf16::swiglu_backward_bf16;

@@ -4,8 +4,9 @@
 #include <utility>
 
 #include "kernels/cpu/avx2.h"
-#include "kernels/cpu/gemm_driver.h"
+#include "kernels/cpu/gemm_avx2.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/transpose_avx2.h"
 #include "numeric/small_float.h"
 
 #ifdef CACHALOT_X86
@@ -15,7 +16,6 @@ namespace cachalot::cpu::avx2 {
 namespace {
 
 constexpr int kLanes = 8;
-constexpr int kRows = 6;  // x 2 vectors: 12 accumulators, 2 vectors of B, 1 broadcast of A
 constexpr int kVecs = 2;
 constexpr int kAhead = 8 * 16;  // floats of B fetched ahead, from L2 to L1
 
@@ -110,24 +110,17 @@ constexpr std::array<TileFn, sizeof...(kI)> scaled_tiles(std::index_sequence<kI.
 }
 
 void tile(const TileJob& job) {
-  static constexpr auto kOne = tiles<1>(std::make_index_sequence<kRows>());
-  static constexpr auto kTwo = tiles<2>(std::make_index_sequence<kRows>());
+  static constexpr auto kOne = tiles<1>(std::make_index_sequence<kGemmRows>());
+  static constexpr auto kTwo = tiles<2>(std::make_index_sequence<kGemmRows>());
   const auto row = static_cast<std::size_t>(job.rows - 1);
   (job.vecs == 1 ? kOne : kTwo)[row](job);
 }
 
 void scaled_tile(const TileJob& job) {
-  static constexpr auto kOne = scaled_tiles<1>(std::make_index_sequence<kRows>());
-  static constexpr auto kTwo = scaled_tiles<2>(std::make_index_sequence<kRows>());
+  static constexpr auto kOne = scaled_tiles<1>(std::make_index_sequence<kGemmRows>());
+  static constexpr auto kTwo = scaled_tiles<2>(std::make_index_sequence<kGemmRows>());
   const auto row = static_cast<std::size_t>(job.rows - 1);
   (job.vecs == 1 ? kOne : kTwo)[row](job);
-}
-
-void store(const float* sums, std::ptrdiff_t stride, int rows, int cols, bool accumulate, float* c,
-           std::ptrdiff_t c_stride) {
-  for (int i = 0; i < rows; ++i, sums += stride, c += c_stride) {
-    for (int j = 0; j < cols; ++j) c[j] = accumulate ? c[j] + sums[j] : sums[j];
-  }
 }
 
 // 8 consecutive elements as floats, rounded to bf16 where the steps want it.
@@ -171,28 +164,6 @@ inline float load1(const Bf16* p) {
 template <bool kRound>
 inline float load1(const std::uint8_t* p) {
   return numeric::decode_e4m3(*p);
-}
-
-inline void transpose_8x8(__m256 (&v)[8]) {
-  __m256 t[8];
-  CACHALOT_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    t[2 * i] = _mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]);
-    t[2 * i + 1] = _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]);
-  }
-  CACHALOT_UNROLL
-  for (int q = 0; q < 2; ++q) {
-    v[4 * q + 0] = _mm256_shuffle_ps(t[4 * q], t[4 * q + 2], 0x44);
-    v[4 * q + 1] = _mm256_shuffle_ps(t[4 * q], t[4 * q + 2], 0xEE);
-    v[4 * q + 2] = _mm256_shuffle_ps(t[4 * q + 1], t[4 * q + 3], 0x44);
-    v[4 * q + 3] = _mm256_shuffle_ps(t[4 * q + 1], t[4 * q + 3], 0xEE);
-  }
-  CACHALOT_UNROLL
-  for (int c = 0; c < 4; ++c) {
-    t[c] = _mm256_permute2f128_ps(v[c], v[4 + c], 0x20);
-    t[4 + c] = _mm256_permute2f128_ps(v[c], v[4 + c], 0x31);
-  }
-  std::memcpy(v, t, sizeof(t));
 }
 
 // Step s of a bf16 panel holds element s ^ 1 of k.
@@ -246,7 +217,9 @@ void pack_as(const PackJob& job) {
   pack_lines<kRound, T>(job, line, job.lines, 0, k);
 }
 
-void pack(const PackJob& job) {
+}  // namespace
+
+void gemm_pack(const PackJob& job) {
   if (job.dtype == DType::kF8E4M3) return pack_as<true, std::uint8_t>(job);
   if (job.steps == Steps::kFloat) {
     return job.dtype == DType::kBF16 ? pack_as<false, Bf16>(job) : pack_as<false, float>(job);
@@ -254,19 +227,24 @@ void pack(const PackJob& job) {
   return job.dtype == DType::kBF16 ? pack_as<true, Bf16>(job) : pack_as<true, float>(job);
 }
 
-}  // namespace
+void gemm_store(const float* sums, std::ptrdiff_t stride, int rows, int cols, bool accumulate,
+                float* c, std::ptrdiff_t c_stride) {
+  for (int i = 0; i < rows; ++i, sums += stride, c += c_stride) {
+    for (int j = 0; j < cols; ++j) c[j] = accumulate ? c[j] + sums[j] : sums[j];
+  }
+}
 
 static constexpr GemmIsa kIsa = {.lanes = kLanes,
-                                 .max_rows = kRows,
+                                 .max_rows = kGemmRows,
                                  .max_vecs = kVecs,
-                                 .direct_rows = 0,
+                                 .direct_rows = kGemmRows,
                                  .bf16 = Steps::kWide,
                                  .flush_denormals_in_bf16 = false,
-                                 .pack = pack,
+                                 .pack = gemm_pack,
                                  .tile = tile,
                                  .scaled_tile = scaled_tile,
-                                 .direct = nullptr,
-                                 .store = store,
+                                 .direct = gemm_direct,
+                                 .store = gemm_store,
                                  .store_bf16 = gemm_store_bf16};
 
 void gemm(const Context& ctx, Precision precision, std::span<const Gemm> problems) {

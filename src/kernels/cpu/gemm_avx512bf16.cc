@@ -56,7 +56,7 @@ double rate() {
 
 }  // namespace
 
-bool pairs_are_faster() {
+bool pairs_are_faster() noexcept {
   static const bool faster = [] {
     double pairs = 0;
     double floats = 0;

@@ -357,6 +357,15 @@ TEST_P(EveryLevel, BatchesOfPackedProblems) {
   }
 }
 
+// Whole tiles of every level, so that nothing is padded.
+TEST_P(EveryLevel, PackedBytesAreThoseThatTheLevelSays) {
+  const Mat<float> b(448, 256);
+  PackedB packed;
+  const PackB job{b.cview(), true, &packed};
+  pack_b(context(), Precision::kBF16, std::span<const PackB>(&job, 1));
+  EXPECT_EQ(packed.bytes(), b.size() * (packs_bf16_in_pairs(context()) ? 2 : 4));
+}
+
 TEST_P(EveryLevel, WithinTheErrorBoundOfTheExactProduct) {
   const Case c{33, 65, 1000, false, true, false, false, false, 0};
   const Data d(c);

@@ -3,6 +3,13 @@
 
 #include "kernels/cpu/quant_driver.h"
 
+namespace cachalot::cpu {
+
+inline constexpr int kQuantRows = 14;       // rows of a register tile: 28 accumulators
+inline constexpr int kQuantFreshRows = 12;  // taller ones leave no registers to expand W
+
+}  // namespace cachalot::cpu
+
 namespace cachalot::cpu::avx512 {
 
 // A panel of x rounded to bf16, in Steps::kWide or kPair; zeros behind K.

@@ -5,6 +5,7 @@
 #ifdef CACHALOT_X86
 #include <algorithm>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/scratch.h"
@@ -115,7 +116,7 @@ class Run {
     part.rows = rows;
     part.tiles = tiles_of(q);
     part.direct = is_direct(q);
-    part.panels = (rows + kQuantRows - 1) / kQuantRows;
+    part.panels = (rows + isa_.rows - 1) / isa_.rows;
     std::vector<Part>& parts = store().parts;
     part.same_x = !parts.empty() && row == 0 && rows == q.m() && same_words(*parts.back().q, q);
     if (!part.same_x) words_ += row_words(q) * rows;
@@ -209,7 +210,7 @@ class Run {
       const Part& part = s.parts[i];
       if (part.direct) continue;
       const int n = part.q->n();
-      const int height = std::max(1, std::min(part.panels, kTaskRows / kQuantRows));
+      const int height = std::max(1, std::min(part.panels, kTaskRows / isa_.rows));
       for (int p = 0; p < part.panels; p += height) {
         for (int col = 0; col < n; col += columns) {
           s.tasks.push_back({static_cast<int>(i), p, std::min(height, part.panels - p), col,
@@ -339,8 +340,8 @@ class Run {
     const std::ptrdiff_t sums_stride = straight ? q.y.stride : pitch;
     bool load = false;
     const auto expands = [&](int p, int col) {
-      return p == task.panel && part.tiles > 0 &&
-             quant_can_expand(q.w, width_of(task.cols - col) / kQuantLanes, panel(part, p).rows);
+      return p == task.panel && part.tiles > 0 && q.w.panels && task.cols - col > kQuantLanes &&
+             panel(part, p).rows <= isa_.fresh_rows;
     };
     // K may be 0: y is still written.
     for (int tile = 0; tile < part.tiles || !load; tile += block_tiles(), load = true) {
@@ -408,11 +409,44 @@ class Run {
   std::int64_t words_ = 0;
 };
 
+// Of 16 rows, side by side; of rows that there are not the last one's, behind K zeros.
+void pack_scales(const PackQuant& job, int block) {
+  const QuantView &from = job.from, &to = job.to;
+  const int line = block * kQuantLanes, lines = std::min(kQuantLanes, from.rows - line);
+  const int groups = static_cast<int>(to.scale_stride / kQuantLanes);
+  auto* scales = const_cast<Bf16*>(static_cast<const Bf16*>(to.scales)) + block * to.scale_stride;
+  for (int g = 0; g < groups; ++g) {
+    for (int r = 0; r < kQuantLanes; ++r) {
+      const int row = line + std::min(r, lines - 1);
+      scales[g * kQuantLanes + r] =
+          g < from.groups() ? static_cast<const Bf16*>(from.scales)[row * from.scale_stride + g]
+                            : Bf16{};
+    }
+  }
+}
+
 }  // namespace
 
 void run_quant_linear(const QuantIsa& isa, const Context& ctx,
                       std::span<const QuantLinear> problems) {
   Run(isa, ctx).all(problems);
+}
+
+void run_pack_quant(const Context& ctx, std::span<const PackQuant> jobs,
+                    void (*codes)(const PackQuant& job, int block)) {
+  constexpr int kRows = QuantView::kPanelRows;
+  std::vector<std::pair<const PackQuant*, int>> blocks;
+  for (const PackQuant& job : jobs) {
+    for (int b = 0; b * kRows < job.from.rows; ++b) blocks.emplace_back(&job, b);
+  }
+  const auto n = static_cast<std::int64_t>(blocks.size());
+  ctx.for_range(n, 8, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const auto& [job, block] = blocks[static_cast<std::size_t>(i)];
+      codes(*job, block);
+      if (job->from.code != QuantCode::kE4m3) pack_scales(*job, block);
+    }
+  });
 }
 
 }  // namespace cachalot::cpu

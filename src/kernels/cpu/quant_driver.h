@@ -7,8 +7,8 @@
 // memory (it gives more to one long stream than to 16 short ones), a line with each line it uses.
 // Weights in panels (tensor/quantized.h) are one stream as they are.
 //
-// A word is what one instruction takes of 16 outputs, 32 bits each: a float, a pair of bf16, or
-// four bytes. K is padded with zeros to tiles of 128.
+// A word is what one instruction takes of an output, 32 bits: a float, a pair of bf16 or of 16
+// bits, or four bytes. K is padded with zeros to tiles of 128.
 //
 // Threads: tasks own disjoint parts of y; each element has one order of summation, so neither the
 //          split nor the number of rows changes a bit.
@@ -25,7 +25,6 @@ namespace cachalot::cpu {
 inline constexpr int kQuantTile = 128;  // elements of K
 inline constexpr int kQuantLanes = 16;  // outputs of a vector
 inline constexpr int kQuantVecs = 2;    // vectors of a register tile
-inline constexpr int kQuantRows = 14;   // rows of a register tile: 28 accumulators
 inline constexpr int kQuantWidth = kQuantLanes * kQuantVecs;
 
 // Rows of x as words, and what int8 activations need besides.
@@ -68,14 +67,10 @@ struct QuantTileJob {
   float* c = nullptr;
   std::ptrdiff_t c_stride = 0;
   Touch* touch = nullptr;
-  // Where W lies: this panel is the first to read the block, and expands it into `b` on its way.
+  // Where W lies (in panels, with vecs == kQuantVecs): this panel is the first to read the block,
+  // and expands it into `b` on its way.
   const QuantUnpackJob* fresh = nullptr;
 };
-// Panels that can do so: taller ones leave no registers for it.
-inline constexpr int kQuantFreshRows = 12;
-constexpr bool quant_can_expand(const QuantView& w, int vecs, int rows) {
-  return w.panels && vecs == kQuantVecs && rows <= kQuantFreshRows;
-}
 
 struct QuantDirectJob {
   QuantPanel a;
@@ -91,6 +86,8 @@ struct QuantDirectJob {
 
 struct QuantIsa {
   int tile_words = 0;            // per tile of K: 128 floats, 64 pairs or 32 times four bytes
+  int rows = 0;                  // of a panel of x, at most
+  int fresh_rows = 0;            // of a panel that can expand W on its way
   bool flush_denormals = false;  // as vdpbf16ps does
   bool integers = false;         // int8 activations
   void (*pack)(const QuantPackJob&) = nullptr;
@@ -120,5 +117,9 @@ inline Touch quant_direct_touch(const QuantView& w, int line, int lines) {
 
 void run_quant_linear(const QuantIsa& isa, const Context& ctx,
                       std::span<const QuantLinear> problems);
+
+// Panels from rows: `codes` fills those of a block of 16 rows; scales are the same for every level.
+void run_pack_quant(const Context& ctx, std::span<const PackQuant> jobs,
+                    void (*codes)(const PackQuant& job, int block));
 
 }  // namespace cachalot::cpu

@@ -79,6 +79,8 @@ struct Floats {
 void pack_floats(const QuantPackJob& job) { quant_pack_bf16(job, Steps::kWide); }
 
 constexpr QuantIsa kFloats = {.tile_words = Floats::kTileWords,
+                              .rows = kQuantRows,
+                              .fresh_rows = kQuantFreshRows,
                               .flush_denormals = false,
                               .integers = false,
                               .pack = pack_floats,
@@ -123,7 +125,9 @@ void quant_linear(const Context& ctx, QuantActivations activations,
   }
 }
 
-void pack_quant(const Context& ctx, std::span<const PackQuant> jobs) { pack_all_panels(ctx, jobs); }
+void pack_quant(const Context& ctx, std::span<const PackQuant> jobs) {
+  run_pack_quant(ctx, jobs, pack_codes);
+}
 
 }  // namespace cachalot::cpu::avx512
 CACHALOT_END_TARGET

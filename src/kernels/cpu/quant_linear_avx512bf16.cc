@@ -273,6 +273,8 @@ void pack_quads(const QuantPackJob& job) {
 }
 
 constexpr QuantIsa kPairs = {.tile_words = Pairs::kTileWords,
+                             .rows = kQuantRows,
+                             .fresh_rows = kQuantFreshRows,
                              .flush_denormals = true,
                              .integers = false,
                              .pack = pack_pairs,
@@ -281,6 +283,8 @@ constexpr QuantIsa kPairs = {.tile_words = Pairs::kTileWords,
                              .direct = direct<Pairs>,
                              .store = avx512::gemm_store};
 constexpr QuantIsa kQuads = {.tile_words = Quads::kTileWords,
+                             .rows = kQuantRows,
+                             .fresh_rows = kQuantFreshRows,
                              .flush_denormals = false,
                              .integers = true,
                              .pack = pack_quads,
