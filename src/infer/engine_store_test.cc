@@ -1,7 +1,7 @@
 // What the engine gives to the prefix store, and when.
 #include <gtest/gtest.h>
 
-#include <algorithm>
+#include <memory>
 
 #include "infer/engine_case_test.h"
 #include "infer/prefix_blocks.h"
@@ -113,7 +113,7 @@ TEST(EngineStoreTest, WhatTextsLeaveIsTheirs) {
     }
     Engine engine(
         f.rt.context(), f.model,
-        {.mtp = mtp, .cache_bytes = f.pages(6), .prefill_chunk = 70, .store = store.get()});
+        {.mtp = mtp, .prefill_chunk = 70, .cache_bytes = f.pages(6), .store = store.get()});
     std::vector<Request> requests;
     for (std::uint64_t i = 0; i < 8; ++i) {
       requests.push_back(f.request(90 + 40 * static_cast<int>(i % 3), 70, i % 4));
