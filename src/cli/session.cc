@@ -1,18 +1,14 @@
 #include "cli/session.h"
 
-#include <algorithm>
 #include <chrono>
 #include <filesystem>
-#include <limits>
-#include <nlohmann/json.hpp>
 
 #include <spdlog/spdlog.h>
 
-#include "base/atomic_file.h"
 #include "base/error.h"
 #include "cli/inputs.h"
 #include "infer/place_weights.h"
-#include "io/json_object.h"
+#include "model/end_tokens.h"
 
 namespace cachalot::cli {
 
@@ -21,32 +17,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr double kProgressSeconds = 3;  // between two lines
-
-// eos_token_id of generation_config.json: an id or a list; chat models name more there than in
-// config.json.
-std::vector<std::int32_t> generation_eos(const fs::path& file) {
-  std::error_code ignored;
-  if (!fs::exists(file, ignored)) return {};
-  const std::string text = read_file(file, 1 << 20);
-  io::refuse_deep_json(text, file.string());
-  const auto json = nlohmann::json::parse(text, nullptr, false);
-  if (!json.is_object()) {
-    throw Error(Code::kFormat,
-                cat(file.string(), ": not a JSON object; repair it, or take the file away"));
-  }
-  const auto found = json.find("eos_token_id");
-  if (found == json.end() || found->is_null()) return {};
-  std::vector<std::int32_t> ids;
-  for (const auto& id : found->is_array() ? *found : nlohmann::json::array({*found})) {
-    constexpr auto kMost = std::numeric_limits<std::int32_t>::max();
-    if (!id.is_number_integer() || id < 0 || id > kMost) {
-      throw Error(Code::kFormat, cat(file.string(), ": eos_token_id has ", id.dump(),
-                                     ", but token ids are needed"));
-    }
-    ids.push_back(id.get<std::int32_t>());
-  }
-  return ids;
-}
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -93,13 +63,6 @@ const text::Tokenizer& Session::need_tokenizer(const std::string& what,
   return *tokenizer;
 }
 
-std::vector<std::int32_t> Session::eos() const {
-  const auto& ids = model.config().eos_token_ids;
-  std::vector<std::int32_t> all(ids.begin(), ids.end());
-  for (const std::int32_t id : generation_eos(fs::path(folder) / "generation_config.json")) {
-    if (std::find(all.begin(), all.end(), id) == all.end()) all.push_back(id);
-  }
-  return all;
-}
+std::vector<std::int32_t> Session::eos() const { return model::end_tokens(model.config(), folder); }
 
 }  // namespace cachalot::cli

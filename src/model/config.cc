@@ -74,6 +74,7 @@ void check_route(const Config& c, const Checker& check) {
         "greedy or group_limited_greedy.");
   }
   check.real("routed_scaling_factor", r.routed_scaling, 0, 1e6, /*open=*/true);
+  if (r.method == TopkMethod::kGreedy) return;  // looks at no groups, so they may be of any size
   check.whole("n_group", r.groups, 1, r.experts);
   check.whole("topk_group", r.topk_groups, 1, r.groups);
   if (r.experts % r.groups != 0) {
@@ -85,7 +86,7 @@ void check_route(const Config& c, const Checker& check) {
     check.fail(cat("n_group is ", r.groups, " of ", r.experts,
                    " experts; noaux_tc ranks a group by its two best, so a group needs two."));
   }
-  if (r.method != TopkMethod::kGreedy && r.topk > group * r.topk_groups) {
+  if (r.topk > group * r.topk_groups) {
     check.fail(cat("num_experts_per_tok is ", r.topk, ", but topk_group = ", r.topk_groups,
                    " groups of ", group, " experts hold only ", group * r.topk_groups, "."));
   }

@@ -1,4 +1,5 @@
 // config.json as Hugging Face and DeepSeek write it -> Config.
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -219,7 +220,9 @@ Config parse_fields(const Fields& f, const Fields& outer) {
   if (c.route.experts != 0) {
     c.moe_intermediate_size = f.required_whole("moe_intermediate_size");
     c.n_shared_experts = f.whole_or_null("n_shared_experts");
-    c.first_k_dense_replace = f.whole("first_k_dense_replace").value_or(v2 ? 0 : 3);
+    // A model of fewer layers than the class's default is dense throughout.
+    const int dense = v2 ? 0 : std::min(3, c.num_hidden_layers);
+    c.first_k_dense_replace = f.whole("first_k_dense_replace").value_or(dense);
     c.moe_layer_freq = f.whole("moe_layer_freq").value_or(1);
   }
   c.num_nextn_predict_layers = f.whole("num_nextn_predict_layers").value_or(0);

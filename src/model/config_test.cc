@@ -301,12 +301,40 @@ TEST(Config, OutOfRange) {
     SCOPED_TRACE(c.change);
     EXPECT_THAT(error_of(Code::kConfig, with(v3(), c.change).dump()), HasSubstr(c.says));
   }
-  // Greedy does not look at groups when it chooses, but they must still be possible.
-  EXPECT_THAT(error_of(Code::kConfig, with(v2_lite(), R"({"topk_group": 2})").dump()),
-              HasSubstr("topk_group is 2"));
   Json ungrouped = v2();
   ungrouped.erase("n_group");
   EXPECT_THAT(error_of(Code::kConfig, ungrouped.dump()), HasSubstr("n_group is missing"));
+}
+
+TEST(Config, GreedyLooksAtNoGroups) {
+  for (const char* groups :
+       {R"({"n_group": 7, "topk_group": 9})", R"({"n_group": 512})",
+        R"({"n_group": 1, "topk_group": 2})", R"({"n_group": 0, "topk_group": 0})"}) {
+    SCOPED_TRACE(groups);
+    const Config c = parse(with(v2_lite(), groups));
+    EXPECT_EQ(c, parse_config(to_json(c), "again"));
+    EXPECT_THAT(
+        error_of(Code::kConfig, with(v2(), groups).dump()),  // a method that does look at them
+        ::testing::AnyOf(HasSubstr("n_group"), HasSubstr("topk_group")));
+  }
+  // The rest is checked as ever.
+  EXPECT_THAT(error_of(Code::kConfig, with(v2_lite(), R"({"num_experts_per_tok": 65})").dump()),
+              HasSubstr("num_experts_per_tok is 65"));
+}
+
+// The class's default of three dense layers is no demand for three layers.
+TEST(Config, AFewLayersMayLeaveOutHowManyAreDense) {
+  for (const int layers : {1, 2, 3, 4}) {
+    Json json = with(v3(), R"({"first_k_dense_replace": null})");
+    json["num_hidden_layers"] = layers;
+    const Config c = parse(json);
+    EXPECT_EQ(c.first_k_dense_replace, std::min(layers, 3));
+    EXPECT_EQ(c, parse_config(to_json(c), "again"));
+    json.erase("first_k_dense_replace");
+    EXPECT_EQ(parse(json), c);
+    json["first_k_dense_replace"] = layers + 1;
+    EXPECT_THAT(error_of(Code::kConfig, json.dump()), HasSubstr("first_k_dense_replace is"));
+  }
 }
 
 TEST(Config, Unsupported) {

@@ -30,13 +30,14 @@ class Converter {
         config_(load_config(source)),
         file_(io::Safetensors::open(source)),
         encoder_(ctx, options.format, options.packed.value_or(packed_config(options.format)),
-                 options.fp8_head, [this](const std::string& name, const Shape& shape) {
+                 {options.fp8_head, config_.fp8.ue8m0_scales},
+                 [this](const std::string& name, const Shape& shape) {
                    floats_ = read_floats(config_, file_, name, shape);
                    return std::span<const float>(floats_);
                  }) {
     for (const auto& [name, tensor] : file_.tensors()) plan(name, tensor);
   }
-  const PackedConfig& packed() const noexcept { return encoder_.packed(); }
+  const WeightEncoder& encoder() const noexcept { return encoder_; }
 
   void write(const fs::path& folder) {
     std::size_t done = 0;
@@ -69,7 +70,7 @@ class Converter {
     if (!is_real(t.dtype)) return encoder_.add_foreign(name, t.dtype, t.shape);
     const bool fp8 = encoder_.is_fp8(name, t.shape);
     if (fp8 && t.dtype == DType::kF8E4M3 && plan_fp8_source(name, t)) return;
-    const bool codes = fp8 || packed_form(packed(), name, t.shape).has_value();
+    const bool codes = fp8 || packed_form(encoder_.packed(), name, t.shape).has_value();
     if (!codes && t.dtype == encoder_.plain_type(name)) {
       return encoder_.add_foreign(name, t.dtype, t.shape);
     }
@@ -93,7 +94,7 @@ class Converter {
   // A weight whose source is packed integers.
   void plan_packed_source(const std::string& name) {
     const StoredPacked from = *find_packed(config_, file_, name);
-    const auto wanted = packed_form(packed(), name, from.shape);
+    const auto wanted = packed_form(encoder_.packed(), name, from.shape);
     if (!wanted || *wanted != stored_form(config_.packed, name)) {
       return encoder_.add(name, from.shape);
     }
@@ -161,7 +162,7 @@ ConvertReport convert_model(const Context& ctx, const fs::path& source, const fs
   constexpr std::uint64_t kMostBytes = 16 << 20;
   const fs::path config = source / "config.json";
   folder.commit(stored_config(read_file(config, kMostBytes), config.string(), options.format,
-                              converter.packed()));
+                              converter.encoder().packed(), converter.encoder().fp8()));
   return report;
 }
 

@@ -4,7 +4,7 @@
 // The new folder is written beside and renamed: it is whole or not there.
 //
 // Threads: one caller per Context; results do not depend on the number of threads.
-// Errors:  kUsage (the target is the source, or is there and not empty), kIo, and what reading a
+// Errors:  kUsage (the target is the source, or no place for a new folder), kIo, and what reading a
 //          model folder throws.
 // Format:  model/weight_format.h.
 #pragma once
@@ -41,7 +41,8 @@ struct ConvertReport {
 
 // Weights, config.json (quantization_config, torch_dtype; all other keys as they are) and the other
 // files of the folder: tokenizer, generation_config.json, licence. Weights that have the target's
-// form already, FP8 or integers of that width and group, are kept bit for bit.
+// form already, FP8 or integers of that width and group, are kept bit for bit. From FP8 to FP8,
+// scales that the source's config.json calls powers of two stay such.
 ConvertReport convert_model(const Context& ctx, const std::filesystem::path& source,
                             const std::filesystem::path& target, const ConvertOptions& options);
 

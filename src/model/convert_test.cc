@@ -85,6 +85,12 @@ class SmallModel {
         {"model.ids", DType::kI64, {3}, ids}};
     io::write_model_safetensors(path(), tensors);
   }
+  // With another key, or another value of one, in its config.json.
+  void set(const char* key, const nlohmann::json& value) const {
+    auto json = nlohmann::json::parse(content(path() / "config.json"));
+    json[key] = value;
+    std::ofstream(path() / "config.json") << json.dump();
+  }
   fs::path path() const { return folder_.path() / "model"; }
   fs::path other(const std::string& name) const { return folder_.path() / name; }
 
@@ -182,6 +188,40 @@ TEST(Convert, ToFp8AndBack) {
   // FP8 again from FP8: the codes are kept, not rounded a second time.
   convert(m.other("fp8"), m.other("again"), WeightFormat::kFp8);
   EXPECT_TRUE(all_identical(compare(m.other("fp8"), m.other("again"))));
+}
+
+bool is_power_of_two(float x) {
+  int exponent = 0;
+  return std::frexp(x, &exponent) == 0.5F;
+}
+
+// What config.json says of the scales decides how activations are quantised, so it goes along, and
+// weights that become FP8 beside those that are it already have such scales too.
+TEST(Convert, ScalesThatArePowersOfTwoStaySuch) {
+  SmallModel m;
+  m.set("quantization_config", {{"quant_method", "fp8"}, {"fmt", "e4m3"}, {"scale_fmt", "ue8m0"}});
+  const auto scales = [](const fs::path& folder) {
+    return io::Safetensors::open(folder)
+        .at("model.layers.0.self_attn.o_proj.weight_scale_inv")
+        .to_floats();
+  };
+  convert(m.path(), m.other("fp8"), WeightFormat::kFp8);
+  EXPECT_TRUE(load_config(m.other("fp8")).fp8.ue8m0_scales);
+  const auto powers = scales(m.other("fp8"));
+  EXPECT_EQ(6u, powers.size());
+  for (const float scale : powers) EXPECT_TRUE(is_power_of_two(scale)) << scale;
+
+  convert(m.other("fp8"), m.other("again"), WeightFormat::kFp8);
+  EXPECT_TRUE(load_config(m.other("again")).fp8.ue8m0_scales);
+  EXPECT_TRUE(all_identical(compare(m.other("fp8"), m.other("again"))));
+
+  // A folder without FP8 asks for nothing.
+  convert(m.other("fp8"), m.other("bf16"), WeightFormat::kBf16);
+  EXPECT_FALSE(load_config(m.other("bf16")).fp8.enabled);
+  convert(m.other("bf16"), m.other("plain"), WeightFormat::kFp8);
+  EXPECT_FALSE(load_config(m.other("plain")).fp8.ue8m0_scales);
+  const auto plain = scales(m.other("plain"));
+  EXPECT_FALSE(std::all_of(plain.begin(), plain.end(), is_power_of_two));
 }
 
 // A value in a group is off by at most half a step, and the step is at most what puts the largest
@@ -322,6 +362,16 @@ TEST(Convert, NothingIsWrittenOver) {
   std::ofstream(m.other("file")) << "mine";
   refused(m.other("file"));
   EXPECT_EQ("mine", content(m.other("file")));
+  // Links to nothing, found before any work: there is no source either.
+  for (const char* to : {"gone", "nowhere"}) {
+    fs::remove(m.other("nowhere"));
+    fs::create_symlink(to, m.other("nowhere"));
+    const Error e =
+        error_of([&] { convert(m.other("none"), m.other("nowhere") / "", WeightFormat::kBf16); });
+    EXPECT_EQ(Code::kUsage, e.code()) << e.what();
+    EXPECT_NE(std::string(e.what()).find(cat("nowhere is a link to ", to)), std::string::npos);
+    EXPECT_TRUE(fs::is_symlink(m.other("nowhere")));
+  }
   fs::create_directory(m.other("empty"));
   convert(m.path(), m.other("empty") / "", WeightFormat::kF32);  // an empty folder is taken
   EXPECT_TRUE(all_identical(compare(m.path(), m.other("empty"))));

@@ -21,10 +21,10 @@ class RandomModel {
       : ctx_(ctx),
         options_(options),
         std_(static_cast<float>(options.std > 0 ? options.std : config.initializer_range)),
-        encoder_(ctx, options.format, options.packed.value_or(packed_config(options.format)),
-                 options.fp8_head, [this](const std::string& name, const Shape& shape) {
-                   return draw(name, shape);
-                 }) {
+        encoder_(
+            ctx, options.format, options.packed.value_or(packed_config(options.format)),
+            {options.fp8_head, config.fp8.ue8m0_scales},
+            [this](const std::string& name, const Shape& shape) { return draw(name, shape); }) {
     bind<nn::WeightRef, nn::VecRef>(config, *this);
   }
 
@@ -61,7 +61,7 @@ class RandomModel {
     }
     return report;
   }
-  const PackedConfig& packed() const noexcept { return encoder_.packed(); }
+  const WeightEncoder& encoder() const noexcept { return encoder_; }
 
   void write(const fs::path& folder) {
     std::uint64_t done = 0;
@@ -119,7 +119,8 @@ InitReport init_model(const Context& ctx, const Config& config, std::string_view
   NewFolder folder(final_path, report.bytes);
   random.write(folder.path());
   for (const fs::path& file : options.files) copy_whole_file(file, folder.path() / file.filename());
-  folder.commit(stored_config(config_json, "config.json", options.format, random.packed()));
+  folder.commit(stored_config(config_json, "config.json", options.format, random.encoder().packed(),
+                              random.encoder().fp8()));
   return report;
 }
 

@@ -7,8 +7,9 @@
 // Values:  matrices N(0, std), norm weights 1 + N(0, std), router biases N(0, std) (small beside
 // the
 //          scores, which spread over a few tenths). They depend on the seed and the tensor's name
-//          alone: a format holds what converting the f32 folder to it would give. The MTP layer's
-//          copies of embedding and head are copies.
+//          alone: a format holds what converting the f32 folder to it would give, FP8 with scales
+//          that are powers of two where the config asks for such. The MTP layer's copies of
+//          embedding and head are copies.
 // Threads: one caller per Context; results do not depend on the number of threads.
 // Errors:  kUsage (the target is there and not empty), kIo.
 #pragma once

@@ -193,6 +193,28 @@ TEST(Init, AFormatHoldsWhatConvertingToItWouldGive) {
   }
 }
 
+TEST(Init, ScalesArePowersOfTwoWhereTheConfigAsksForSuch) {
+  const testing::TempDir dir;
+  const runtime::Runtime runtime({2, ""});
+  Config config = load_config(config_file());
+  config.fp8 = {.enabled = true, .ue8m0_scales = true};
+  InitOptions options;
+  options.format = format_of(config);
+  init_model(runtime.context(), config, to_json(config), dir.path() / "a", options);
+  EXPECT_EQ(load_config(dir.path() / "a").fp8, config.fp8);
+  int scales = 0;
+  const auto file = io::Safetensors::open(dir.path() / "a");
+  for (const auto& [name, tensor] : file.tensors()) {
+    if (!name.ends_with("_scale_inv")) continue;
+    for (const float scale : tensor.to_floats()) {
+      int exponent = 0;
+      EXPECT_EQ(std::frexp(scale, &exponent), 0.5F) << name;
+      ++scales;
+    }
+  }
+  EXPECT_GT(scales, 0);
+}
+
 std::vector<float> logits_of(const Context& ctx, const Model& model) {
   const std::vector<std::int32_t> tokens{1, 2, 3, 511, 0, 77};
   CachePool pool(

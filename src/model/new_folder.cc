@@ -36,7 +36,13 @@ fs::path NewFolder::checked(const fs::path& target) {
   std::error_code error;
   fs::path clean = fs::absolute(target, error).lexically_normal();
   if (!clean.has_filename()) clean = clean.parent_path();
-  if (!fs::exists(clean, error)) return clean;
+  if (!fs::exists(clean, error)) {
+    // Found now, for a folder cannot be renamed onto a link when all is written.
+    if (!fs::is_symlink(clean, error)) return clean;
+    throw Error(Code::kUsage,
+                cat(clean.string(), " is a link to ", fs::read_symlink(clean, error).string(),
+                    ", where there is nothing. Make that folder, or name another target."));
+  }
   // A link is followed: the folder is made beside what it names, and replaces that.
   if (const fs::path real = fs::canonical(clean, error); !error) clean = real;
   struct stat own = {}, above = {};

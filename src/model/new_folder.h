@@ -4,8 +4,9 @@
 // Owns:    the folder it grows in, removed unless committed. A process that is killed leaves it
 //          behind under its hidden name, ".NAME.tmp-PID", where nothing takes it for a model.
 // Threads: one caller.
-// Errors:  kUsage (the target is there and not an empty folder), kIo with the path and what the
-//          system said, also where the disk has less room than the folder is going to need.
+// Errors:  kUsage (the target is there and not an empty folder, or is a link that leads nowhere),
+//          kIo with the path and what the system said, also where the disk has less room than the
+//          folder is going to need.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +29,8 @@ class NewFolder {
   // The config.json, then everything to disk and under its name.
   void commit(std::string_view config_json);
 
-  // kUsage unless `target` is not there or an empty folder. Returns it with its name last.
+  // kUsage unless `target` is not there or an empty folder; a link to one is followed. Returns it
+  // with its name last.
   static std::filesystem::path checked(const std::filesystem::path& target);
 
  private:

@@ -24,16 +24,12 @@ std::int64_t blocks(std::int64_t size, std::int64_t block) { return (size + bloc
 }  // namespace
 
 WeightEncoder::WeightEncoder(const Context& ctx, WeightFormat format, const PackedConfig& packed,
-                             bool fp8_head, FloatSource source)
-    : ctx_(ctx),
-      format_(format),
-      packed_(packed),
-      fp8_head_(fp8_head),
-      source_(std::move(source)) {}
+                             const Fp8Form& fp8, FloatSource source)
+    : ctx_(ctx), format_(format), packed_(packed), fp8_(fp8), source_(std::move(source)) {}
 
 bool WeightEncoder::is_fp8(std::string_view name, const Shape& shape) const {
   return format_ == WeightFormat::kFp8 &&
-         (is_fp8_weight(name, shape) || (fp8_head_ && is_head(name)));
+         (is_fp8_weight(name, shape) || (fp8_.head && is_head(name)));
 }
 
 void WeightEncoder::put(const std::string& name, DType type, const Shape& shape, Part part) {
@@ -149,7 +145,7 @@ void WeightEncoder::quantise(const Part& part) {
   if (floats.empty()) return;
   QuantizeFp8 job;
   job.x = MatView<const float>{floats.data(), rows, cols, cols};
-  job.kind = numeric::ScaleKind::kPlain;
+  job.kind = fp8_.ue8m0_scales ? numeric::ScaleKind::kPow2 : numeric::ScaleKind::kPlain;
   job.out = {codes_.data(), rows, cols, cols, scales_.data(), scale_cols, ScaleTile::kBlock};
   quantize_fp8(ctx_, job);
   // A NaN or an infinity shows in the scale of its block.

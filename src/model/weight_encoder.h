@@ -4,7 +4,7 @@
 // Owns:    the list of tensors, buffers for one weight, and the scales of integers whose turn in
 //          the file comes after their codes (a sixteenth of a shard, at the most an eighth).
 // Threads: one caller; results do not depend on the threads of the Context.
-// Errors:  kNumeric for a NaN or an infinity that is to become an integer.
+// Errors:  kNumeric for a NaN or an infinity that is to become a scaled code.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +25,8 @@ using FloatSource = std::function<std::span<const float>(const std::string& name
 
 class WeightEncoder {
  public:
-  WeightEncoder(const Context& ctx, WeightFormat format, const PackedConfig& packed, bool fp8_head,
-                FloatSource source);
+  WeightEncoder(const Context& ctx, WeightFormat format, const PackedConfig& packed,
+                const Fp8Form& fp8, FloatSource source);
 
   // The tensors that weight `name` becomes in the format.
   void add(const std::string& name, const Shape& shape);
@@ -39,6 +39,7 @@ class WeightEncoder {
 
   const std::vector<io::TensorToWrite>& tensors() const noexcept { return tensors_; }
   const PackedConfig& packed() const noexcept { return packed_; }
+  const Fp8Form& fp8() const noexcept { return fp8_; }
   bool is_fp8(std::string_view name, const Shape& shape) const;  // becomes FP8 blocks
   DType plain_type(std::string_view name) const noexcept;        // of what has no codes
   std::uint64_t bytes() const;                                   // of all tensors
@@ -70,7 +71,7 @@ class WeightEncoder {
   const Context& ctx_;
   WeightFormat format_;
   PackedConfig packed_;
-  bool fp8_head_;
+  Fp8Form fp8_;
   FloatSource source_;
   std::vector<io::TensorToWrite> tensors_;
   std::map<std::string, Part> parts_;

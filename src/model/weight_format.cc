@@ -68,7 +68,7 @@ PackedConfig packed_config(WeightFormat format, int group, bool pack_head) {
 }
 
 std::string stored_config(std::string_view text, const std::string& file_name, WeightFormat format,
-                          const PackedConfig& packed) {
+                          const PackedConfig& packed, const Fp8Form& fp8) {
   auto json = nlohmann::ordered_json::parse(text, nullptr, false);
   if (!json.is_object()) throw Error(Code::kFormat, cat(file_name, ": not a JSON object."));
   const char* dtype = format == WeightFormat::kF32 ? "float32" : "bfloat16";
@@ -87,6 +87,7 @@ std::string stored_config(std::string_view text, const std::string& file_name, W
         {"fmt", "e4m3"},
         {"quant_method", "fp8"},
         {"weight_block_size", {numeric::kScaleBlock, numeric::kScaleBlock}}};
+    if (fp8.ue8m0_scales) json["quantization_config"]["scale_fmt"] = "ue8m0";
   }
   if (packed.enabled) json["quantization_config"] = quantization_json(packed);
   return json.dump(2) + "\n";

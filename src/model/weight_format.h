@@ -29,9 +29,17 @@ bool is_router_bias(std::string_view name);
 // head has 8 bits, or stays BF16. Not enabled for the other formats.
 PackedConfig packed_config(WeightFormat format, int group = 0, bool pack_head = true);
 
+// What may differ between two folders of FP8 blocks.
+struct Fp8Form {
+  bool head = false;  // the head too, which published models keep in BF16
+  // Scales are powers of two, and whoever runs the folder in FP8 is to quantise activations so:
+  // what a config.json says with "scale_fmt": "ue8m0".
+  bool ue8m0_scales = false;
+};
+
 // A config.json with the keys that say how weights are stored; every other key, also one this
 // program does not know, stays. `file_name` is for messages.
 std::string stored_config(std::string_view json, const std::string& file_name, WeightFormat format,
-                          const PackedConfig& packed);
+                          const PackedConfig& packed, const Fp8Form& fp8);
 
 }  // namespace cachalot::model

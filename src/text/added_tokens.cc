@@ -1,9 +1,10 @@
 #include "text/added_tokens.h"
 
-#include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "text/char_class.h"
+#include "text/regex.h"
 #include "text/utf8.h"
 
 namespace cachalot::text {
@@ -61,30 +62,46 @@ const AddedToken* AddedTokens::Pass::longest_at(std::string_view text, std::size
   return found;
 }
 
-static std::uint8_t class_before(std::string_view text, std::size_t& pos) {
+// Where the character that ends at `pos` > 0 begins.
+static std::size_t begin_before(std::string_view text, std::size_t pos) {
   do --pos;
   while ((static_cast<unsigned char>(text[pos]) & 0xC0) == 0x80);
-  std::size_t at = pos;
-  return CharClasses::instance().of(next_code_point(text.data(), at));
+  return pos;
 }
 
-static bool is_word(std::string_view text, std::size_t pos) {
-  if (text[pos] == '_') return true;
+static bool is_white_space_at(std::string_view text, std::size_t pos) {
   const auto bits = CharClasses::instance().of(next_code_point(text.data(), pos));
-  return (bits & (kLetter | kMark | kNumber)) != 0;
+  return (bits & (kSpace | kNewline)) != 0;
 }
 
-static bool stands_alone(std::string_view text, std::size_t begin, std::size_t end) {
-  if (begin > 0) {
-    std::size_t before = begin;
-    class_before(text, before);
-    if (is_word(text, before)) return false;
+namespace {
+
+// Whether no word character touches a match, a word character being what `\w` of the Rust crate
+// regex takes. It is spelt out: PCRE2's `\w` of 10.42 is letters, all numbers and the underscore,
+// so it takes the superscript two and leaves circled letters, marks, other connectors and joiners.
+class WholeWord {
+ public:
+  bool stands_alone(std::string_view text, std::size_t begin, std::size_t end) {
+    if (begin > 0 && is_word(text.substr(begin_before(text, begin)))) return false;
+    return end >= text.size() || !is_word(text.substr(end));
   }
-  return end >= text.size() || !is_word(text, end);
-}
+
+ private:
+  bool is_word(std::string_view text) {  // its first character
+    static const Regex kWord(R"([\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}])");
+    std::size_t bytes = 0, begin = 0, end = 0;
+    next_code_point(text.data(), bytes);
+    return kWord.find(text.substr(0, bytes), 0, scratch_, begin, end);
+  }
+
+  RegexScratch scratch_;
+};
+
+}  // namespace
 
 void AddedTokens::Pass::cut(std::string_view text, std::vector<TextPart>& out) const {
   std::size_t done = 0;
+  std::optional<WholeWord> words;  // few tokens ask for it
   for (std::size_t pos = 0; (pos = next_candidate(text, pos)) < text.size();) {
     const AddedToken* token = longest_at(text, pos);
     if (token == nullptr) {
@@ -92,24 +109,24 @@ void AddedTokens::Pass::cut(std::string_view text, std::vector<TextPart>& out) c
       continue;
     }
     std::size_t begin = pos, end = pos + token->content.size();
-    pos = end;  // matches do not overlap, also where one is rejected below
-    if (token->single_word && !stands_alone(text, begin, end)) continue;
-    if (begin < done) continue;  // the token before swallowed its beginning
+    // The search goes on here, whether the match is rejected or swallows more below: matches do not
+    // overlap, but one may begin in what the one before it swallowed.
+    pos = end;
+    if (token->single_word) {
+      if (!words) words.emplace();
+      if (!words->stands_alone(text, begin, end)) continue;
+    }
     while (token->lstrip && begin > done) {
-      std::size_t before = begin;
-      if ((class_before(text, before) & (kSpace | kNewline)) == 0) break;
+      const std::size_t before = begin_before(text, begin);
+      if (!is_white_space_at(text, before)) break;
       begin = before;
     }
-    while (token->rstrip && end < text.size()) {
-      std::size_t behind = end;
-      const auto bits = CharClasses::instance().of(next_code_point(text.data(), behind));
-      if ((bits & (kSpace | kNewline)) == 0) break;
-      end = behind;
+    while (token->rstrip && end < text.size() && is_white_space_at(text, end)) {
+      next_code_point(text.data(), end);
     }
     if (begin > done) out.push_back({text.substr(done, begin - done), -1});
     out.push_back({text.substr(begin, end - begin), token->id});
     done = end;
-    pos = std::max(pos, end);
   }
   if (done < text.size()) out.push_back({text.substr(done), -1});
 }

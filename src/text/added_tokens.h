@@ -22,7 +22,9 @@ class AddedTokens {
  public:
   explicit AddedTokens(const std::vector<AddedToken>& tokens);
 
-  // Cuts VALID UTF-8 into parts, none empty.
+  // Cuts VALID UTF-8 into parts, none empty. Where a token is found in the white space that the one
+  // before it swallowed, parts overlap, and what was swallowed behind it is text again: so the
+  // `tokenizers` library has it, and so the ids come out.
   std::vector<TextPart> cut(std::string_view text) const;
   // True where no token contains a newline or swallows white space: text may be cut after a
   // newline.

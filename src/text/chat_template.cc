@@ -177,7 +177,17 @@ std::optional<ChatFormat> TemplateReader::v3() {
   return format;
 }
 
+// Jinja drops one newline from the end of a source before it reads it (keep_trailing_newline is off
+// unless asked for), so what an editor puts there writes nothing.
+static std::string_view without_last_newline(std::string_view jinja) {
+  for (const std::string_view newline : {"\r\n", "\n", "\r"}) {
+    if (jinja.ends_with(newline)) return jinja.substr(0, jinja.size() - newline.size());
+  }
+  return jinja;
+}
+
 ChatFormat ChatFormat::recognise(std::string_view jinja, const std::string& source) {
+  jinja = without_last_newline(jinja);
   if (jinja == v3_chat_template()) return v3();
   if (const auto tags = tags_of(jinja)) {
     TemplateReader reader(*tags);

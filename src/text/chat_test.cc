@@ -99,6 +99,14 @@ TEST(ChatTemplateTest, RecognisesV2HoweverItIsSpaced) {
             ChatFormat::v2());
 }
 
+// Jinja takes one newline off the end of a source.
+TEST(ChatTemplateTest, ANewlineBehindATemplateWritesNothing) {
+  for (const char* newline : {"\n", "\r\n", "\r"}) {
+    EXPECT_EQ(ChatFormat::recognise(cat(kV2Template, newline), "t"), ChatFormat::v2());
+    EXPECT_EQ(ChatFormat::recognise(cat(v3_chat_template(), newline), "t"), ChatFormat::v3());
+  }
+}
+
 TEST(ChatTemplateTest, RefusesAnyOther) {
   const std::string bad[] = {
       "",
@@ -112,6 +120,8 @@ TEST(ChatTemplateTest, RefusesAnyOther) {
       replaced(kV2Template, "{% endfor %}", "x{% endfor %}"),
       std::string(kV2Template) + "{{ eos_token }}",
       v3_chat_template() + " ",
+      std::string(kV2Template) + "\n\n",  // one of them is written
+      "\n",
   };
   for (const std::string& jinja : bad) {
     error_of(Code::kUnsupported, [&] { ChatFormat::recognise(jinja, "t"); });
@@ -129,6 +139,7 @@ TEST(ChatTemplateFixtureTest, RecognisesTheTemplatesOfV3AndR1) {
   const std::string v3 = tokenizer->config().chat_template;
   EXPECT_EQ(ChatFormat::of(*tokenizer), ChatFormat::v3());
   EXPECT_EQ(ChatFormat::of(*tokenizer).name(), "v3");
+  EXPECT_EQ(ChatFormat::recognise(v3 + "\n", "t"), ChatFormat::v3());
 
   const std::string answer = "{{'<｜Assistant｜>' + message['content'] + '<｜end▁of▁sentence｜>'}}";
   const std::string thought =

@@ -132,6 +132,50 @@ TEST(TokenizerTest, FlagsOfAddedTokens) {
   EXPECT_EQ(t.encode("_who").back(), 'o');
 }
 
+// The `tokenizers` library looks for tokens in the whole text and lets them swallow white space
+// then: one may begin, and lie, in what the one before it swallowed, and the rest is text again.
+TEST(TokenizerTest, ATokenInWhatAnotherSwallowedIsFound) {
+  json file = small();
+  add(file, "<r>", 300, {{"rstrip", true}});
+  add(file, "\n", 301);
+  add(file, " b", 302);
+  add(file, " <l>", 303, {{"lstrip", true}});
+  add(file, "\t", 304, {{"lstrip", true}});
+  add(file, "\tn", 305, {{"normalized", true}});
+  const Tokenizer t = open(file);
+  EXPECT_EQ(t.encode("<r> b"), (Ids{300, 302}));
+  EXPECT_EQ(t.encode("<r>  bc"), (Ids{300, 302, 'c'}));
+  EXPECT_EQ(t.encode("<r> c"), (Ids{300, 'c'}));
+  EXPECT_EQ(t.encode("<r>\n\n"), (Ids{300, 301, 301}));
+  EXPECT_EQ(t.encode("a<r> \n x"), (Ids{'a', 300, 301, ' ', 'x'}));
+  EXPECT_EQ(t.encode("<r>  <l>\n<r>"), (Ids{300, 303, 301, 300}));
+  EXPECT_EQ(t.encode("<r> \t"), (Ids{300, 304}));
+}
+
+// A word character is `\w` of the Rust crate regex: Alphabetic, marks, decimal digits, connectors
+// and the two joiners.
+TEST(TokenizerTest, WholeWordsAreThoseOfTheRustCrate) {
+  json file = small();
+  add(file, "who", 300, {{"single_word", true}});
+  const Tokenizer t = open(file);
+  const auto found = [&](const std::string& text) {
+    const Ids ids = t.encode(text);
+    return std::find(ids.begin(), ids.end(), 300) != ids.end();
+  };
+  for (const char* word :
+       {"a", "7", "_", "\u00e9", "\u0663", "\u2167", "\u24d0", "\u0301", "\u20dd", "\u203f",
+        "\uff3f", "\u200c", "\u200d", "\U0001f170", "\u4e00"}) {
+    EXPECT_FALSE(found(cat(word, "who"))) << word;
+    EXPECT_FALSE(found(cat("who", word))) << word;
+  }
+  for (const char* other : {" ", "\n", "-", "\u00b2", "\u00bd", "\u2460", "\u200b", "\u00ad",
+                            "\u2019", "\u20ac", "\U0001f600"}) {
+    EXPECT_TRUE(found(cat(other, "who"))) << other;
+    EXPECT_TRUE(found(cat("who", other))) << other;
+  }
+  EXPECT_TRUE(found("awho \u00b2who\u00b2"));
+}
+
 TEST(TokenizerTest, StreamNeverEmitsHalfACharacter) {
   const Tokenizer t = open(small());
   const std::string text = "a\u00e9\u20ac\U0001F600z";

@@ -6,6 +6,7 @@
 #include "kernels/context.h"
 #include "kernels/table.h"
 #include "model/convert.h"
+#include "model/end_tokens.h"
 #include "text/token_file.h"
 #include "train/checkpoint.h"
 #include "train/run_model.h"
@@ -51,6 +52,29 @@ TEST_F(RunInputs, TextsEndWhereTheTokenizerSaysNotTheConfig) {
   Recipe on = sizes_from(recipe({"schedule.steps=2"}), {}, dir_.path() / "a/model");
   on.data.train_bpe = 0;
   EXPECT_EQ(model::load_config(run(on, "on").checkpoint).eos_token_ids, foreign.eos_token_ids);
+}
+
+// A chat model's answers end with tokens that its generation_config.json alone may name.
+TEST_F(RunInputs, AFolderThatIsGoneOnWithKeepsItsEndTokens) {
+  const fs::path source = run(recipe({"schedule.steps=2"}), "source").checkpoint;
+  write_text(source / "generation_config.json", R"({"eos_token_id": [7, 5]})");
+  const model::Config config = model::load_config(source);
+  ASSERT_EQ(config.eos_token_ids.size(), 1U);
+  const std::vector<std::int32_t> wanted{config.eos_token_ids[0], 7, 5};
+  Recipe on = sizes_from(recipe({"schedule.steps=2", "optimizer.ema_decay=0.9"}), {}, source);
+  on.data.train_bpe = 0;
+  const fs::path trained = run(on, "on").checkpoint;
+  for (const fs::path& folder : {trained, trained / "ema"}) {
+    const model::Config own = model::load_config(folder);
+    EXPECT_EQ(own.eos_token_ids, config.eos_token_ids);
+    EXPECT_EQ(model::end_tokens(own, folder), wanted);
+  }
+  // Under another tokenizer those numbers are other tokens.
+  Recipe other = on;
+  other.data.tokenizer = run(recipe({"schedule.steps=2", "data.train_bpe=256"}), "b").checkpoint;
+  const fs::path foreign = run(other, "foreign").checkpoint;
+  EXPECT_EQ(model::end_tokens(model::load_config(foreign), foreign),
+            std::vector<std::int32_t>{256});
 }
 
 TEST_F(RunInputs, TokenFilesBringTheirTokenizer) {

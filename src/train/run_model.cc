@@ -1,6 +1,7 @@
 #include "train/run_model.h"
 
 #include "io/safetensors.h"
+#include "model/end_tokens.h"
 #include "model/weights.h"
 
 namespace cachalot::train {
@@ -40,6 +41,11 @@ model::Config inline_config(const ModelRecipe& m) {
   return c;
 }
 
+// A folder that is trained on with its own tokenizer knows best where its texts end.
+bool keeps_tokenizer(const Recipe& recipe) {
+  return !recipe.model.init_from.empty() && recipe.data.tokenizer.empty();
+}
+
 }  // namespace
 
 model::Config model_config(const Recipe& recipe, const TokenizerFacts& tokenizer) {
@@ -60,9 +66,7 @@ model::Config model_config(const Recipe& recipe, const TokenizerFacts& tokenizer
                   "recipe");
     }
   }
-  // A folder that is trained on with its own tokenizer knows best where its texts end.
-  const bool own_tokenizer = !m.init_from.empty() && recipe.data.tokenizer.empty();
-  if (tokenizer.known && !own_tokenizer) {
+  if (tokenizer.known && !keeps_tokenizer(recipe)) {
     c.bos_token_id = tokenizer.bos;
     c.eos_token_ids.clear();
     if (tokenizer.eos >= 0) c.eos_token_ids = {tokenizer.eos};
@@ -84,6 +88,11 @@ model::Config model_config(const Recipe& recipe, const TokenizerFacts& tokenizer
                                    c.max_position_embeddings, ": lower data.seq_len"));
   }
   return c;
+}
+
+std::vector<std::int32_t> end_tokens(const Recipe& recipe, const model::Config& config) {
+  if (keeps_tokenizer(recipe)) return model::end_tokens(config, recipe.model.init_from);
+  return {config.eos_token_ids.begin(), config.eos_token_ids.end()};
 }
 
 void initialise(const Context& ctx, const Recipe& recipe, model::Parameters& parameters) {

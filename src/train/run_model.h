@@ -3,6 +3,9 @@
 // Errors:  kConfig / kFormat from a config.json or folder the recipe names.
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "model/config.h"
 #include "model/parameters.h"
 #include "train/recipe.h"
@@ -21,6 +24,10 @@ struct TokenizerFacts {
 // Of `init_from` an MTP layer that its files lack is left out. kConfig where sequences are longer
 // than the model's context.
 model::Config model_config(const Recipe& recipe, const TokenizerFacts& tokenizer);
+
+// The tokens that end a text of the model: those of its config, and of a model that goes on with
+// its own tokenizer also those that only the generation_config.json of `init_from` names.
+std::vector<std::int32_t> end_tokens(const Recipe& recipe, const model::Config& config);
 
 // Fresh weights: from `model.init_from`, or drawn with the recipe's seed, init_std and
 // init_embedding_mean.

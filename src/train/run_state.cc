@@ -17,11 +17,11 @@ namespace {
 
 constexpr std::uint64_t kMostJson = 1 << 20;
 
-std::string generation_config(const model::Config& c) {
+std::string generation_config(int bos, const std::vector<std::int32_t>& end_tokens) {
   json j;
-  if (c.bos_token_id >= 0) j["bos_token_id"] = c.bos_token_id;
-  if (c.eos_token_ids.size() == 1) j["eos_token_id"] = c.eos_token_ids[0];
-  if (c.eos_token_ids.size() > 1) j["eos_token_id"] = c.eos_token_ids;
+  if (bos >= 0) j["bos_token_id"] = bos;
+  if (end_tokens.size() == 1) j["eos_token_id"] = end_tokens[0];
+  if (end_tokens.size() > 1) j["eos_token_id"] = end_tokens;
   j["do_sample"] = true;
   j["temperature"] = 0.8;
   j["top_p"] = 0.95;
@@ -162,7 +162,7 @@ fs::path save_state(const StateToSave& s) {
   if (s.optimizer.has_average()) average = s.optimizer.average_tensors(s.parameters);
   content.ema = average;
   content.config_json = model::to_json(s.config);
-  content.generation_config_json = generation_config(s.config);
+  content.generation_config_json = generation_config(s.config.bos_token_id, s.end_tokens);
   json trainer;
   trainer["step"] = s.state.step;
   trainer["sequences"] = s.state.sequences;

@@ -42,6 +42,7 @@ struct StateToSave {
   model::Optimizer& optimizer;
   const RunState& state;
   std::vector<std::filesystem::path> tokenizer_files;
+  const std::vector<std::int32_t>& end_tokens;  // for generation_config.json
 };
 // Writes the checkpoint and points RUN/model at it.
 std::filesystem::path save_state(const StateToSave& s);

@@ -80,6 +80,7 @@ class Run {
         data_(ranks_.share(prepare())),
         config_(model_config(recipe,
                              {data_.vocab_size, data_.bos, data_.eos, !data_.tokenizer.empty()})),
+        end_tokens_(end_tokens(recipe, config_)),
         parameters_(config_, ctx_.device),
         optimizer_(parameters_, {recipe.moment_type(), recipe.optimizer.ema_decay}),
         graph_(ctx_, config_, recipe.resolved_numerics()),
@@ -158,6 +159,7 @@ class Run {
   FoundCheckpoint resumed_;
   RunData data_;
   model::Config config_;
+  std::vector<std::int32_t> end_tokens_;
   model::Parameters parameters_;
   model::Optimizer optimizer_;
   model::TrainGraph graph_;
@@ -358,8 +360,8 @@ void Run::evaluate(std::int64_t step, TrainResult& result) {
 fs::path Run::save() {
   if (!ranks_.first()) return dir_ / kCheckpointsFolder / step_folder(state_.step);
   const double begin = now_s();
-  const fs::path saved = save_state(
-      {dir_, recipe_, config_, parameters_, optimizer_, state_, data_.tokenizer_files()});
+  const fs::path saved = save_state({dir_, recipe_, config_, parameters_, optimizer_, state_,
+                                     data_.tokenizer_files(), end_tokens_});
   message("saved " + saved.string());
   if (hooks_.on_save) hooks_.on_save(now_s() - begin);
   return saved;
