@@ -34,7 +34,8 @@ double bytes_per_weight(model::WeightFormat format) noexcept;
 // What an engine holds in the memory of a device, or of a host: the main model and the MTP layers,
 // with their own copies of embedding and head, which published folders have and this program
 // writes. `packed`: a host that lays bf16 out as products read it (LoadOptions::kPacked, at a
-// level that packs pairs) has kv_b_proj a second time, head by head. Padding at the ends of rows is not counted.
+// level that packs pairs) has kv_b_proj a second time, head by head. Padding at the ends of rows is
+// not counted.
 double held_bytes(const Decoder& d, model::WeightFormat format, bool packed = false);
 
 }  // namespace cachalot::cost
