@@ -31,6 +31,11 @@ fs::path folder_of(const fs::path& path) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }
 
+// What the names of its temporary files begin with.
+std::string temporary_prefix(const fs::path& target) {
+  return cat(".", target.filename().string(), ".tmp-");
+}
+
 // Closes on every way out.
 struct Descriptor {
   int fd;
@@ -48,8 +53,8 @@ AtomicFile::AtomicFile(fs::path target) : target_(std::move(target)) {
   static std::atomic<std::uint64_t> serial{0};
   // A name left behind by a killed process with the same id is stepped over, never reused.
   for (int attempt = 0; attempt < 1000; ++attempt) {
-    temporary_ = folder_of(target_) / cat(".", target_.filename().string(), ".tmp-", ::getpid(),
-                                          "-", serial.fetch_add(1));
+    temporary_ =
+        folder_of(target_) / cat(temporary_prefix(target_), ::getpid(), "-", serial.fetch_add(1));
     fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd_ >= 0 || errno != EEXIST) break;
   }
@@ -89,6 +94,15 @@ void write_file_atomically(const fs::path& path, std::string_view bytes) {
   AtomicFile file(path);
   file.write(bytes);
   file.commit();
+}
+
+void remove_leftovers(const fs::path& target) {
+  const std::string prefix = temporary_prefix(target);
+  std::error_code ignored;  // what cannot be removed does no harm but takes its room
+  for (fs::directory_iterator it(folder_of(target), ignored), end; !ignored && it != end;
+       it.increment(ignored)) {
+    if (it->path().filename().string().starts_with(prefix)) ::unlink(it->path().c_str());
+  }
 }
 
 void sync_folder(const fs::path& folder) {

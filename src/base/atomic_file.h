@@ -34,6 +34,10 @@ class AtomicFile {
 
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
 
+// Removes what processes that were killed while they wrote `target` have left beside it. The caller
+// sees to it that nobody writes it now.
+void remove_leftovers(const std::filesystem::path& target);
+
 // Makes renames, creations and removals in `folder` survive a power loss.
 void sync_folder(const std::filesystem::path& folder);
 

@@ -1,11 +1,14 @@
 // The `cachalot` program: parses the command line, runs one command, turns errors into an exit
 // status: 0 done, 1 failed, 2 wrong usage.
+#include <fcntl.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <new>
 
 #include "base/error.h"
@@ -56,6 +59,23 @@ int report(std::string text, int status) {
   }
   std::fprintf(stderr, "cachalot: %s\n", text.c_str());
   return status;
+}
+
+// Where a standard stream was closed, the next file that is opened would have its number, and what
+// is printed would go into that file. The number is taken by one that can neither be read nor
+// written as the stream would be, so that a result that nobody can have is still an error.
+void occupy_closed_streams() {
+  for (;;) {
+    const int fd = ::open("/dev/null", O_WRONLY);
+    if (fd < 0) return;
+    if (fd > STDERR_FILENO) {
+      ::close(fd);
+      return;
+    }
+    if (fd == STDIN_FILENO) continue;
+    ::close(fd);
+    if (::open("/dev/null", O_RDONLY) != fd) return;
+  }
 }
 
 void set_up_log() {
@@ -137,6 +157,7 @@ CLI::App* add_command(CLI::App& parent, Globals& globals, const std::string& nam
 }
 
 int guarded_main(int argc, char** argv) {
+  occupy_closed_streams();
   // A reader that goes away must not kill a run that also writes files; print() sees EPIPE.
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);  // past a file size limit: an error with a text, not a death
@@ -150,6 +171,8 @@ int guarded_main(int argc, char** argv) {
   } catch (const std::bad_alloc&) {
     return report(
         "out of memory. Use a smaller model, context or batch, or a machine with more memory.", 1);
+  } catch (const std::filesystem::filesystem_error& e) {  // the system's doing, whoever asked
+    return report(cat(e.path1().string(), ": ", e.code().message(), " (", e.what(), ")."), 1);
   } catch (const std::exception& e) {
     return report(cat("internal error: ", e.what(), ". This is a defect; please report it."), 1);
   }

@@ -132,6 +132,12 @@ void train_on_ranks(const Options& o, const Globals& globals, const train::Recip
                              .device = started.number_here()});
   const std::unique_ptr<comm::Collectives> ranks = started.collectives(rt.context().device);
   options.ranks = ranks.get();
+  if (o.routing.asked() && ranks != nullptr && ranks->size() > 1) {
+    throw Error(
+        Code::kUnsupported,
+        cat("--routing-trace writes all tokens of the last step, and each of ", ranks->size(),
+            " ranks knows what its own chose: leave it out, or train on one rank"));
+  }
 
   Progress progress;
   train::TrainHooks hooks;

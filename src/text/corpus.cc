@@ -1,5 +1,6 @@
 #include "text/corpus.h"
 
+#include <cmath>
 #include <optional>
 
 #include "base/error.h"
@@ -56,9 +57,10 @@ Corpus::Corpus(const CorpusOptions& options) {
     std::string_view text = as_text(files_.back());
     if (!is_valid_utf8(text)) {
       if (!options.replace_invalid_utf8) {
-        throw Error(Code::kFormat,
-                    cat(path.string(), ": not UTF-8 at byte ", first_invalid_utf8(text),
-                        ". Convert it (iconv -t UTF-8), or ask for invalid bytes to be replaced."));
+        throw Error(
+            Code::kFormat,
+            cat(path.string(), ": not UTF-8 at byte ", first_invalid_utf8(text),
+                ". Convert it (iconv -t UTF-8; with -c what is no character is left out)."));
       }
       text = repaired_.emplace_back(replace_invalid_utf8(text));
     }
@@ -104,6 +106,16 @@ static std::size_t cut_point(std::string_view text, std::size_t at, bool at_line
   return at;
 }
 
+// In doubles 1 - 0.9 is a little less than a tenth: what would be a whole number but for that is
+// one.
+static std::uint64_t training_bytes(std::uint64_t total, double held_out) {
+  constexpr double kRounding = 4e-16;
+  const double bytes = static_cast<double>(total) * (1.0 - held_out);
+  const double whole = std::round(bytes);
+  const bool is_whole = std::abs(bytes - whole) <= kRounding * static_cast<double>(total);
+  return static_cast<std::uint64_t>(is_whole ? whole : bytes);
+}
+
 static CorpusSplit split_by_document(std::span<const std::string_view> documents,
                                      const SplitOptions& options) {
   CorpusSplit split;
@@ -123,9 +135,8 @@ CorpusSplit split_corpus(std::span<const std::string_view> documents, const Spli
   if (options.by_document) return split_by_document(documents, options);
   std::uint64_t total = 0;
   for (const std::string_view document : documents) total += document.size();
-  auto train_left =
-      static_cast<std::uint64_t>(static_cast<double>(total) * (1.0 - options.validation_fraction));
-  if (options.validation_fraction == 0) train_left = total;
+  std::uint64_t train_left =
+      options.validation_fraction == 0 ? total : training_bytes(total, options.validation_fraction);
   CorpusSplit split;
   for (const std::string_view document : documents) {
     const std::size_t cut = document.size() <= train_left

@@ -153,6 +153,7 @@ TokenFile& TokenFile::operator=(TokenFile&&) noexcept = default;
 TokenFile::~TokenFile() = default;
 
 const TokenFileInfo& TokenFile::info() const noexcept { return state_->foot.info; }
+std::uint64_t TokenFile::ids_hash() const noexcept { return state_->foot.ids_hash; }
 
 void TokenFile::read(std::uint64_t begin, std::span<std::int32_t> out) const {
   const std::uint64_t tokens = info().tokens;

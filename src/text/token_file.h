@@ -51,6 +51,7 @@ class TokenFile {
   ~TokenFile();
 
   const TokenFileInfo& info() const noexcept;
+  std::uint64_t ids_hash() const noexcept;  // as its foot has it: xxh64 of the ids
   // Copies ids [begin, begin + out.size()).
   void read(std::uint64_t begin, std::span<std::int32_t> out) const;
   // Reads all of it: checksum and every id.

@@ -7,6 +7,7 @@
 #include "text/byte_tokenizer.h"
 #include "text/corpus.h"
 #include "text/tokenizer_write.h"
+#include "train/checkpoint_files.h"
 
 namespace cachalot::train {
 
@@ -34,6 +35,11 @@ bool usable(const fs::path& file, const text::Tokenizer& tokenizer) {
   }
 }
 
+void create_folder(const fs::path& folder) {
+  checked("create the folder", folder,
+          [&](std::error_code& error) { fs::create_directories(folder, error); });
+}
+
 // The tokenizer's folder; trains one first where the recipe asks for that.
 fs::path tokenizer_folder(const Recipe& recipe, const fs::path& run_dir,
                           const text::CorpusSplit* split, ThreadPool& pool,
@@ -43,7 +49,7 @@ fs::path tokenizer_folder(const Recipe& recipe, const fs::path& run_dir,
   const fs::path folder = run_dir / "tokenizer";
   if (fs::exists(folder / "tokenizer.json") && fs::exists(folder / "tokenizer_config.json"))
     return folder;
-  fs::create_directories(folder);
+  create_folder(folder);
   if (recipe.byte_tokens()) {
     const bool eos = recipe.data.end_documents;
     text::write_tokenizer(folder, text::byte_tokenizer(eos), text::byte_tokenizer_config(eos));
@@ -126,7 +132,7 @@ RunData from_random_tokens(const Recipe& recipe, const fs::path& run_dir) {
   RunData data;
   data.vocab_size = recipe.model.vocab_size;
   data.train = run_dir / "data" / "train.tokens";
-  fs::create_directories(data.train.parent_path());
+  create_folder(data.train.parent_path());
   const Rng rng(static_cast<std::uint64_t>(recipe.run.seed), kStream);
   text::TokenFileWriter writer(data.train, data.vocab_size, /*tokenizer_fingerprint=*/0);
   std::vector<std::int32_t> piece;
@@ -170,7 +176,7 @@ RunData prepare_data(const Recipe& recipe, const fs::path& run_dir, ThreadPool& 
   const text::Tokenizer tokenizer = text::Tokenizer::load(data.tokenizer);
   describe(tokenizer, data);
 
-  fs::create_directories(run_dir / "data");
+  create_folder(run_dir / "data");
   data.train = run_dir / "data" / "train.tokens";
   if (!usable(data.train, tokenizer)) {
     text::encode_documents(

@@ -7,6 +7,7 @@
 #include "base/atomic_file.h"
 #include "perf/peaks.h"
 #include "text/tokenizer.h"
+#include "train/checkpoint_files.h"
 
 namespace cachalot::train {
 
@@ -58,10 +59,42 @@ bool lies_in(const fs::path& file, const fs::path& folder) {
   return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
 }
 
+// Whether a run wrote this file, rather than somebody who will want it back: to_toml has one text
+// for each recipe, and no comments.
+bool is_resolved_recipe(const fs::path& file, const fs::path& run_dir) {
+  try {
+    const std::string text = read_file(file, kMostJson);
+    return text == to_toml(parse_recipe(text, file.string(), {}, run_dir));
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+// RUN/model is a link that each checkpoint replaces; nothing else that has this name may go.
+void check_model_link(const fs::path& run_dir) {
+  const fs::path link = run_dir / "model";
+  std::error_code error;
+  const auto type = fs::symlink_status(link, error).type();
+  if (type == fs::file_type::not_found) return;
+  if (type == fs::file_type::symlink &&
+      fs::read_symlink(link, error).parent_path() == kCheckpointsFolder) {
+    return;
+  }
+  throw Error(Code::kUsage,
+              cat(link.string(),
+                  " is there already, and is no link to a checkpoint, which is what a "
+                  "run puts there: choose another folder with --run, or move it"));
+}
+
 // A run that never saved anything (a typing error in the recipe, an empty corpus) is begun anew;
 // what it prepared may come from another corpus. Only what a run made goes: its recipe is the first
 // thing that it writes, so without one what lies there is somebody's.
 void begin_anew(const Recipe& recipe, const fs::path& run_dir, bool has_run) {
+  if (has_run && !is_resolved_recipe(run_dir / "recipe.toml", run_dir)) {
+    throw Error(Code::kUsage, cat((run_dir / "recipe.toml").string(),
+                                  " is not as a run writes it, and would be written over: choose "
+                                  "another folder with --run, or move that file"));
+  }
   const std::array<fs::path, 3> prepared{run_dir / "tokenizer", run_dir / "data" / "train.tokens",
                                          run_dir / "data" / "validation.tokens"};
   std::vector<std::string> inputs = recipe.data.tokens;
@@ -107,7 +140,13 @@ std::string differing_names(const json& before, const json& now) {
 FoundCheckpoint begin_run_folder(const Recipe& recipe, const TrainOptions& options,
                                  const std::function<void(const std::string&)>& message) {
   const fs::path stored = options.run_dir / "recipe.toml";
+  check_model_link(options.run_dir);
   const bool has_run = fs::exists(stored);
+  for (const char* written :
+       {"recipe.toml", "metrics.jsonl", "data/train.tokens", "data/validation.tokens",
+        "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"}) {
+    remove_leftovers(options.run_dir / written);
+  }
   if (!options.resume) {
     if (has_checkpoints(options.run_dir)) {
       throw Error(Code::kUsage, cat(options.run_dir.string(),
@@ -172,6 +211,7 @@ fs::path save_state(const StateToSave& s) {
   trainer["seconds"] = s.state.seconds;
   trainer["fitted_steps"] = s.state.fitted_steps;
   trainer["seed"] = s.recipe.run.seed;
+  trainer["data_hash"] = s.data_hash;
   content.trainer_json = trainer.dump(2) + "\n";
   content.other_files["recipe.toml"] = to_toml(s.recipe);
   content.copied_files = s.tokenizer_files;
@@ -201,7 +241,7 @@ void check_same_model(const fs::path& checkpoint, const model::Config& config,
           "run"));
 }
 
-void load_state(const fs::path& checkpoint, model::Parameters& parameters,
+void load_state(const fs::path& checkpoint, std::uint64_t data_hash, model::Parameters& parameters,
                 model::Optimizer& optimizer, RunState& state) {
   if (optimizer.has_average()) {
     parameters.load(io::Safetensors::open(checkpoint / kAverageFolder));
@@ -224,6 +264,14 @@ void load_state(const fs::path& checkpoint, model::Parameters& parameters,
     state.seconds = trainer.at("seconds");
     state.fitted_steps = trainer.at("fitted_steps");
     optimizer.set_steps(trainer.at("optimizer_steps"));
+    // Checkpoints of older versions do not say.
+    if (trainer.value("data_hash", data_hash) != data_hash) {
+      throw Error(Code::kUsage,
+                  cat(checkpoint.string(),
+                      " was trained on other tokens than those that the run has now: put back the "
+                      "text or token files that it began with, or start a new run (model.init_from "
+                      "takes the weights alone)"));
+    }
   } catch (const json::exception& e) {
     throw Error(Code::kFormat, cat(file.string(), ": not what a trainer wrote: ", e.what()));
   }

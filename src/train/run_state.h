@@ -41,6 +41,7 @@ struct StateToSave {
   model::Parameters& parameters;
   model::Optimizer& optimizer;
   const RunState& state;
+  std::uint64_t data_hash;  // of the tokens that are trained on
   std::vector<std::filesystem::path> tokenizer_files;
   const std::vector<std::int32_t>& end_tokens;  // for generation_config.json
 };
@@ -50,8 +51,10 @@ std::filesystem::path save_state(const StateToSave& s);
 // or none) than the run is resumed with: files that a recipe names can change behind it.
 void check_same_model(const std::filesystem::path& checkpoint, const model::Config& config,
                       const std::filesystem::path& tokenizer);
-void load_state(const std::filesystem::path& checkpoint, model::Parameters& parameters,
-                model::Optimizer& optimizer, RunState& state);
+// Likewise kUsage where the checkpoint is of other tokens than `data_hash`: its position would be
+// one in another text.
+void load_state(const std::filesystem::path& checkpoint, std::uint64_t data_hash,
+                model::Parameters& parameters, model::Optimizer& optimizer, RunState& state);
 
 // Register peak on this context's threads in FLOP/s, of the faster instruction that the precision
 // may use: what MFU is measured against. Takes some milliseconds.

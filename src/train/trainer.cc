@@ -93,7 +93,7 @@ class Run {
     if (hooks_.on_routing) routing_layer_ = config_.moe_layer_or_first(hooks_.routing_layer);
     if (resumed_.path) {
       check_same_model(*resumed_.path, config_, data_.tokenizer);
-      load_state(*resumed_.path, parameters_, optimizer_, state_);
+      load_state(*resumed_.path, train_set_.file().ids_hash(), parameters_, optimizer_, state_);
       if (state_.fitted_steps > 0) recipe_.schedule.steps = state_.fitted_steps;
     } else {
       initialise(ctx_, recipe_, parameters_);
@@ -360,8 +360,9 @@ void Run::evaluate(std::int64_t step, TrainResult& result) {
 fs::path Run::save() {
   if (!ranks_.first()) return dir_ / kCheckpointsFolder / step_folder(state_.step);
   const double begin = now_s();
-  const fs::path saved = save_state({dir_, recipe_, config_, parameters_, optimizer_, state_,
-                                     data_.tokenizer_files(), end_tokens_});
+  const fs::path saved =
+      save_state({dir_, recipe_, config_, parameters_, optimizer_, state_,
+                  train_set_.file().ids_hash(), data_.tokenizer_files(), end_tokens_});
   message("saved " + saved.string());
   if (hooks_.on_save) hooks_.on_save(now_s() - begin);
   return saved;

@@ -128,6 +128,39 @@ TEST_F(TrainerTest, MomentsAreWrittenInTheirTypeAndResumeToTheSameBits) {
   EXPECT_EQ(recipe({"optimizer.moments=bf16"}).moment_type(), DType::kBF16);
 }
 
+TEST_F(TrainerTest, WhatSomebodyWroteInTheFolderStays) {
+  const Recipe r = recipe({"schedule.steps=2"});
+  const fs::path folder = dir_.path() / "mine";
+  fs::create_directories(folder / "tokenizer");
+  write_file_atomically(folder / "recipe.toml", "# my notes\n" + to_toml(r));
+  const std::string refused = text_of_error([&] { run(r, "mine"); });
+  EXPECT_NE(refused.find("recipe.toml is not as a run writes it"), std::string::npos) << refused;
+  EXPECT_EQ(read_file(folder / "recipe.toml", 1 << 20), "# my notes\n" + to_toml(r));
+  EXPECT_TRUE(fs::exists(folder / "tokenizer"));
+  // What a run wrote that saved nothing is begun anew.
+  write_file_atomically(folder / "recipe.toml", to_toml(r));
+  EXPECT_EQ(run(r, "mine").step, 2);
+  for (const bool is_folder : {false, true}) {
+    const fs::path other = dir_.path() / (is_folder ? "folder" : "file");
+    fs::create_directories(is_folder ? other / "model" : other);
+    if (!is_folder) write_file_atomically(other / "model", "mine");
+    const std::string taken = text_of_error([&] { run(r, other.filename().string()); });
+    EXPECT_NE(taken.find("model is there already"), std::string::npos) << taken;
+    EXPECT_FALSE(fs::exists(other / "checkpoints"));
+  }
+}
+
+TEST_F(TrainerTest, ARunIsNotGoneOnWithOnOtherTokens) {
+  const Recipe r = recipe({"schedule.steps=2", "data.train_bpe=256"});
+  run(r, "run");
+  fs::remove_all(dir_.path() / "run" / "data");  // made again from the text
+  EXPECT_EQ(run(r, "run", true).step, 2);
+  fs::remove_all(dir_.path() / "run" / "data");
+  std::ofstream(dir_.path() / "corpus.txt") << corpus(599);
+  const std::string other = text_of_error([&] { run(r, "run", true); });
+  EXPECT_NE(other.find("trained on other tokens"), std::string::npos) << other;
+}
+
 TEST_F(TrainerTest, TheTypeOfTheMomentsCannotChange) {
   run(recipe({"schedule.steps=3"}), "run");
   const std::string other = text_of_error([&] {
