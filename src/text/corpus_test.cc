@@ -82,6 +82,15 @@ TEST(SplitCorpusTest, TheTailIsHeldOutAtALineOrACharacter) {
   EXPECT_EQ(split.train, (Views{"aaaa", "éé"}));
   EXPECT_EQ(split.validation, (Views{"é", "cc"}));
 
+  // In doubles 1 - 0.9 is less than a tenth.
+  const std::string letters(1000, 'a');
+  for (const auto& [held_out, train] : {std::pair{0.9, 100u}, {0.8, 200u}, {0.1, 900u}}) {
+    const Views documents = {letters};
+    split = split_corpus(documents, {.validation_fraction = held_out});
+    ASSERT_EQ(split.train.size(), 1u);
+    EXPECT_EQ(split.train[0].size(), train);
+  }
+
   split = split_corpus(many, {.validation_fraction = 0});
   EXPECT_EQ(split.train, many);
   EXPECT_TRUE(split.validation.empty());
