@@ -198,7 +198,8 @@ DecodeCase decode_case(const Planner& planner, const InferOptions& o, const Memo
                        int batch, int context) {
   const DecodeCase plain = planner.decode(batch, context, 1);
   DecodeCase c = o.drafts > 0 ? planner.decode(batch, context, 1 + o.drafts) : plain;
-  c.over = static_cast<double>(batch) * (context + 1) * memory.cache_per_token - memory.free();
+  c.cache = static_cast<double>(batch) * (context + 1) * memory.cache_per_token;
+  c.over = c.cache - memory.free();
   c.fits = c.over <= 0;
   if (o.drafts > 0) {
     c.step += planner.draft(batch, context);
