@@ -367,7 +367,7 @@ double TrainClock::optimizer_seconds(const cost::DeviceParameters& p) const {
   const double replicated_group = layout_.data() * copies;
   const double expert_group =
       static_cast<double>(layout_.data()) * layout_.tensor / layout_.expert * copies;
-  const bool many_nodes = layout_.devices > layout_.devices_per_node;
+  const bool many_nodes = layout_.copies_cross_nodes();
   double seconds = 0;
   // Scatter the gradients' sums, gather the weights. What all devices of a node have is summed in
   // the node first, so each card carries its share; what only one has goes through its own card.
