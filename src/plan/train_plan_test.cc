@@ -225,6 +225,18 @@ TEST(TrainPlanTest, CopiesOfANodeExchangeInside) {
   }
 }
 
+TEST(TrainPlanTest, OneDeviceHasNoUnevenExperts) {
+  HardwareProfile h = load_hardware("h800");
+  cost::Layout l = v3_layout();
+  const auto layer = [&](int expert, double imbalance) {
+    l.expert = expert;
+    h.training.expert_imbalance = imbalance;
+    return TrainClock(v3(), l, h).stage({.moe_layers = 1}).computing().sum();
+  };
+  EXPECT_EQ(layer(1, 1.5), layer(1, 1));
+  EXPECT_GT(layer(64, 1.5), 1.1 * layer(64, 1));
+}
+
 TEST(TrainPlanTest, SmallProductsAreSlower) {
   HardwareProfile h = load_hardware("h800");
   h.rates = {};
