@@ -5,6 +5,7 @@
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cost/decoder.h"
+#include "cost/weight_bytes.h"
 
 namespace cachalot::cli {
 
@@ -71,9 +72,9 @@ void print_table(const cost::Decoder& d, std::int64_t sequence) {
   print_line(fmt::format("forward            {:.3f} GFLOP per token; decoding after {}: {:.3f}",
                          cost::forward_flops_per_token(d, sequence) / 1e9, sequence,
                          cost::decode_flops_per_token(d, sequence) / 1e9));
-  print_line(fmt::format("weights            BF16 {}, FP8 {}",
-                         human_bytes(2.0 * static_cast<double>(p.total + p.mtp.total)),
-                         human_bytes(static_cast<double>(p.total + p.mtp.total))));
+  print_line(fmt::format("weights held       BF16 {}, FP8 {}",
+                         human_bytes(cost::held_bytes(d, model::WeightFormat::kBf16)),
+                         human_bytes(cost::held_bytes(d, model::WeightFormat::kFp8))));
 }
 
 void run(const Options& options, const Globals& globals) {

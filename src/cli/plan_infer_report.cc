@@ -127,10 +127,9 @@ report::Chart decode_chart(const InferReport& r, const std::string& title, const
 
 report::GridPoint grid_point(const InferReport& r, const DecodeCase& c) {
   report::GridPoint point;
-  const std::string cache = gb(c.batch * (c.context + 1.0) * r.plan.memory.cache_per_token);
   if (!c.fits) {
     point.texts.assign(11, "-");
-    point.texts.back() = cache;
+    point.texts.back() = gb(c.cache);
     point.numbers.assign(3, report::kNothing);
     point.note = too_much(c);
     return point;
@@ -148,7 +147,7 @@ report::GridPoint grid_point(const InferReport& r, const DecodeCase& c) {
                  ms(c.time.experts),
                  ms(c.time.attention),
                  ms(c.communication),
-                 cache};
+                 gb(c.cache)};
   if (c.overlapped) point.note = "Two micro-batches: one communicates while the other computes.";
   return point;
 }

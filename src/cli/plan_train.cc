@@ -116,10 +116,8 @@ Error no_layout(const model::Config& config, const plan::HardwareProfile& hardwa
   }
   // However it is dealt out: weights, float gradients and masters, two moments.
   const cost::Parameters p = cost::parameters(config);
-  const double bytes = base.precision == cost::TrainPrecision::kF32    ? 16
-                       : base.precision == cost::TrainPrecision::kBf16 ? 14
-                                                                       : 13;
-  const double states = bytes * static_cast<double>(p.total + p.mtp.total);
+  const double states =
+      cost::least_state_bytes(base.precision) * static_cast<double>(p.total + p.mtp.total);
   const double node = plan::usable_memory(hardware) * base.devices_per_node;
   return Error(Code::kConfig,
                cat("no layout of ", base.devices, " devices fits the memory (", search.too_large,

@@ -56,6 +56,12 @@ struct Layout {
   double tokens_per_micro_batch() const noexcept {
     return static_cast<double>(micro_batch) * sequence;
   }
+  // Whether the devices that hold copies of a weight lie on several nodes. Those of a pipeline rank
+  // lie side by side; DualPipe's second copy is on the rank that mirrors it.
+  bool copies_cross_nodes() const noexcept {
+    const int span = copies_of_weights(schedule) > 1 ? devices : data() * tensor;
+    return span > devices_per_node;
+  }
   // Nodes that one group of `expert` devices spans.
   int expert_nodes() const noexcept { return (expert + devices_per_node - 1) / devices_per_node; }
 };

@@ -177,6 +177,19 @@ TrainMemory train_memory(const model::Config& c, const Layout& l, std::span<cons
   return m;
 }
 
+double least_state_bytes(TrainPrecision precision) noexcept {
+  constexpr double kGradient = 4, kMaster = 4;
+  switch (precision) {
+    case TrainPrecision::kF32:
+      return kGradient + kMaster + 2 * 4;  // products read the master
+    case TrainPrecision::kBf16:
+      return kGradient + kMaster + 2 * 2 + 2;
+    case TrainPrecision::kFp8:
+      return kGradient + kMaster + 2 * 2 + 1;
+  }
+  return 0;
+}
+
 // A pipeline of P stages holds P micro-batches of L / P layers on its first rank, or as many pieces
 // of half as many layers on each rank of two lanes: L layers of one micro-batch. With fewer
 // micro-batches than stages it is that share of them.

@@ -64,6 +64,9 @@ struct TrainMemory {
 TrainMemory train_memory(const model::Config& config, const Layout& layout,
                          std::span<const Stage> stages, const Schedule& schedule, int rank,
                          int pieces);
+// Bytes of weights, gradients, masters and moments for each parameter, at least, over all devices
+// together.
+double least_state_bytes(TrainPrecision precision) noexcept;
 // What the fullest device holds of activations and at work, at least, however the pipeline is cut
 // (the pipeline and the schedule of `layout` are not looked at).
 double least_activations(const model::Config& config, const Layout& layout);

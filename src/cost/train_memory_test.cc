@@ -58,6 +58,20 @@ TEST(TrainMemoryTest, SharingTheOptimizerSavesMemoryInEveryPrecision) {
   }
 }
 
+TEST(TrainMemoryTest, NoLayoutHasLessStateThanTheLeast) {
+  const model::Config c = config();
+  const auto per_parameter = [&](TrainPrecision precision) {
+    const Layout l = layout(1, precision);
+    const TrainMemory m = memory(c, l);
+    return (m.weights + m.gradients + m.optimizer) / parameters_of(c, l);
+  };
+  EXPECT_DOUBLE_EQ(per_parameter(TrainPrecision::kF32), least_state_bytes(TrainPrecision::kF32));
+  EXPECT_DOUBLE_EQ(per_parameter(TrainPrecision::kBf16), least_state_bytes(TrainPrecision::kBf16));
+  // Scales, and tables in bf16, come on top.
+  EXPECT_GT(per_parameter(TrainPrecision::kFp8), least_state_bytes(TrainPrecision::kFp8));
+  EXPECT_LT(per_parameter(TrainPrecision::kFp8), least_state_bytes(TrainPrecision::kBf16));
+}
+
 TEST(TrainMemoryTest, ADenseMtpLayerKeepsWhatADenseLayerKeeps) {
   model::Config c = config();
   const Layout l = layout(1, TrainPrecision::kBf16);

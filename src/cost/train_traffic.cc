@@ -96,9 +96,10 @@ std::vector<Traffic> train_traffic(const model::Config& c, const Layout& l,
   const double dense_copies = l.data() * copies_of_weights(l.schedule);
   const double expert_copies_all =
       static_cast<double>(l.data()) * l.tensor / l.expert * copies_of_weights(l.schedule);
-  add(out, "gradients and weights, replicated", link_of(dense_copies * l.tensor, l),
+  const Link between = l.copies_cross_nodes() ? Link::kNetwork : Link::kNode;
+  add(out, "gradients and weights, replicated", between,
       (kGradient + value) * heaviest.replicated * copies_of(dense_copies));
-  add(out, "gradients and weights, experts", link_of(expert_copies_all * l.expert, l),
+  add(out, "gradients and weights, experts", between,
       (kGradient + value) * heaviest.experts * copies_of(expert_copies_all));
   return out;
 }

@@ -58,8 +58,7 @@ std::string refusal(const HardwareProfile& h, const DesignRequest& r, const Desi
     if (!text.empty()) return text;
   }
   const double room = usable_memory(h) * devices_of(h, r.nodes);
-  constexpr double kBytesPerParameter = 14;  // bf16 copy, float gradient and master, bf16 moments
-  if (room <= 0 || d.total * kBytesPerParameter <= room) return "";
+  if (room <= 0 || d.total * cost::least_state_bytes(d.precision) <= room) return "";
   return cat(d.total, " parameters do not fit the memory");
 }
 

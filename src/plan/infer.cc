@@ -81,8 +81,8 @@ class Planner {
     one.cache_bytes = all.cache_bytes / d_.layers;
     one.attention_flops = all.attention_flops / d_.layers;
     one.attention_rows = all.attention_rows;
-    const double layer = d_.mtp_moe ? direct(batch) : 0;
-    return o_.drafts * (cost::pass_time(one, 1, rates_).total() - rates_.pass_seconds + layer);
+    const double sending = (d_.mtp_moe ? direct(batch) : 0) + tensor_layer_seconds(batch);
+    return o_.drafts * (cost::pass_time(one, 1, rates_).total() - rates_.pass_seconds + sending);
   }
 
   PrefillCase prefill(int prompt) const {
@@ -147,11 +147,12 @@ class Planner {
     return cost::direct_seconds(paths_, tokens_of_a_device(rows), d_.hidden, message_, links_);
   }
   // Two sums over the group in each layer, in bf16.
-  double tensor_seconds(double rows) const {
+  double tensor_layer_seconds(double rows) const {
     if (layout_.tensor == 1) return 0;
     const double share = 2.0 * (layout_.tensor - 1) / layout_.tensor;
-    return d_.layers * 2 * (share * rows * d_.hidden * 2 / links_.link + 2 * links_.link_latency);
+    return 2 * (share * rows * d_.hidden * 2 / links_.link + 2 * links_.link_latency);
   }
+  double tensor_seconds(double rows) const { return d_.layers * tensor_layer_seconds(rows); }
 
   DecodeCase decode_parts(int batch, int context, int each, int parts) const {
     DecodeCase c;
@@ -198,7 +199,8 @@ DecodeCase decode_case(const Planner& planner, const InferOptions& o, const Memo
                        int batch, int context) {
   const DecodeCase plain = planner.decode(batch, context, 1);
   DecodeCase c = o.drafts > 0 ? planner.decode(batch, context, 1 + o.drafts) : plain;
-  c.over = static_cast<double>(batch) * (context + 1) * memory.cache_per_token - memory.free();
+  c.cache = static_cast<double>(batch) * (context + 1) * memory.cache_per_token;
+  c.over = c.cache - memory.free();
   c.fits = c.over <= 0;
   if (o.drafts > 0) {
     c.step += planner.draft(batch, context);

@@ -63,8 +63,9 @@ struct ServeLayout {
 struct DecodeCase {
   int batch = 0, context = 0;
   bool fits = false;
-  double over = 0;  // bytes too many per device, where it does not fit
-  double step = 0;  // seconds of a pass, drafts and their verification included
+  double cache = 0;  // bytes of a device
+  double over = 0;   // bytes too many per device, where it does not fit
+  double step = 0;   // seconds of a pass, drafts and their verification included
   double tokens_per_step = 1;
   double tpot = 0;
   double tokens_per_s = 0;  // of all devices

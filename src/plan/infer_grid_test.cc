@@ -52,6 +52,11 @@ TEST(InferGridTest, HoldsWhatThePlanSays) {
   // Position 0 is without drafts.
   EXPECT_EQ(0, grid.acceptances[0]);
   EXPECT_EQ(1, grid.at(0, 0, 0).tokens_per_step);
+  // A layer that drafts keeps rows too.
+  EXPECT_DOUBLE_EQ(plan.decode[0].cache, 88.0 * 4990 * 70272 * 62 / 61);
+  EXPECT_EQ(plan.decode[0].cache, c.cache);
+  EXPECT_DOUBLE_EQ(c.cache / grid.at(at(grid.batches, 88), at(grid.contexts, 4989), 0).cache,
+                   62.0 / 61);
 }
 
 TEST(InferGridTest, WithoutAnMtpLayerNothingDrafts) {

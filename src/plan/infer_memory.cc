@@ -146,10 +146,11 @@ void check_tensor(const Decoder& d, const HardwareProfile& h, int tensor) {
 }
 
 // A host packs its weights where two thirds of its memory hold them (as `placement` of
-// cli/inputs.cc decides), and then has kv_b_proj twice.
+// cli/inputs.cc decides). If it multiplies bf16, it then has kv_b_proj twice.
 double held_bytes(const Decoder& d, const HardwareProfile& h, model::WeightFormat format) {
   const double once = cost::held_bytes(d, format);
-  const bool packed = h.is_host() && once < 1e9 * h.device.memory_gb / 3 * 2;
+  const bool packed =
+      h.is_host() && h.device.bf16_tflops > 0 && once < 1e9 * h.device.memory_gb / 3 * 2;
   return packed ? cost::held_bytes(d, format, true) : once;
 }
 

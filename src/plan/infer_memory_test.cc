@@ -136,6 +136,9 @@ TEST(InferMemoryTest, WhatIsMultipliedOutIsCountedSo) {
   const double mapped = dense(host);
   host.device.memory_gb = 800;
   EXPECT_NEAR(dense(host) - mapped, 2 * up, 1e3);
+  host.device.f32_tflops = host.device.bf16_tflops;
+  host.device.bf16_tflops = 0;  // what it has in bf16 it reads as it lies
+  EXPECT_DOUBLE_EQ(dense(host), mapped);
 }
 
 TEST(InferMemoryTest, DevicesOfManyNodesAreCountedOrRefused) {

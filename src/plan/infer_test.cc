@@ -103,6 +103,24 @@ TEST(InferPlanTest, DraftsTakeTimeWhereAttentionWasMeasured) {
   }
 }
 
+// Each layer's two sums over the devices that share it, and dispatch and combine, wait for the link
+// twice: those of the layers that verify and those of the layer that drafts.
+TEST(InferPlanTest, ALayerThatDraftsIsSharedLikeAnyOther) {
+  HardwareProfile h = box();
+  h.device.memory_gb = 200;
+  InferOptions o;
+  o.nodes = 1;
+  o.tensor = 8;
+  o.batches = {1};
+  o.contexts = {4096};
+  o.drafts = 1;
+  o.acceptance = 0.5;
+  const cost::Decoder d = cost::load_decoder("deepseek-v3");
+  const double quick = plan_infer(d, h, o).decode[0].step;
+  h.link.latency_us = 10;
+  EXPECT_NEAR(plan_infer(d, h, o).decode[0].step - quick, (59 * 2 + 62 * 4) * 10e-6, 1e-9);
+}
+
 TEST(InferPlanTest, WhatDoesNotFitSaysByHowMuchAndWhatToChange) {
   const cost::Decoder d = cost::load_decoder("deepseek-v3");
   InferOptions o;

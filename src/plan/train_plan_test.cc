@@ -194,6 +194,49 @@ TEST(TrainPlanTest, ATokenCrossesTheNetworkOncePerNode) {
   EXPECT_EQ(cost::expert_copies(v3(), l).places, 0);
 }
 
+// Of one pipeline rank on each node, with all copies of its weights.
+cost::Layout two_nodes(cost::ScheduleKind schedule) {
+  cost::Layout l = v3_layout();
+  l.devices = 16;
+  l.pipeline = 2;
+  l.expert = 4;
+  l.schedule = schedule;
+  return l;
+}
+
+TEST(TrainPlanTest, CopiesOfANodeExchangeInside) {
+  HardwareProfile h = load_hardware("h800");
+  const auto optimizer = [&](cost::ScheduleKind schedule, double gbps) {
+    h.network.achieved_gbps = gbps;
+    return plan_training(v3(), h, two_nodes(schedule)).optimizer;
+  };
+  using cost::ScheduleKind;
+  EXPECT_EQ(optimizer(ScheduleKind::k1F1B, 40), optimizer(ScheduleKind::k1F1B, 1));
+  EXPECT_LT(optimizer(ScheduleKind::kDualPipe, 40), optimizer(ScheduleKind::kDualPipe, 1));
+  // What is said to be sent goes the same way.
+  for (const auto kind : {ScheduleKind::k1F1B, ScheduleKind::kDualPipe}) {
+    int looked_at = 0;
+    for (const cost::Traffic& t : plan_training(v3(), h, two_nodes(kind)).traffic) {
+      if (!t.purpose.starts_with("gradients")) continue;
+      ++looked_at;
+      EXPECT_EQ(t.link, kind == ScheduleKind::k1F1B ? cost::Link::kNode : cost::Link::kNetwork);
+    }
+    EXPECT_EQ(looked_at, 2);
+  }
+}
+
+TEST(TrainPlanTest, OneDeviceHasNoUnevenExperts) {
+  HardwareProfile h = load_hardware("h800");
+  cost::Layout l = v3_layout();
+  const auto layer = [&](int expert, double imbalance) {
+    l.expert = expert;
+    h.training.expert_imbalance = imbalance;
+    return TrainClock(v3(), l, h).stage({.moe_layers = 1}).computing().sum();
+  };
+  EXPECT_EQ(layer(1, 1.5), layer(1, 1));
+  EXPECT_GT(layer(64, 1.5), 1.1 * layer(64, 1));
+}
+
 TEST(TrainPlanTest, SmallProductsAreSlower) {
   HardwareProfile h = load_hardware("h800");
   h.rates = {};

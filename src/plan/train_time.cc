@@ -226,9 +226,10 @@ LayerTime TrainClock::feed_forward(bool moe) const {
   if (c.n_shared_experts > 0) t.products += mlp(tokens_, c.n_shared_experts * width);
   // The experts of one device, each on its share of the tokens of the whole group.
   const double here = static_cast<double>(c.route.experts) / layout_.expert;
-  const double rows = tokens_ * c.route.topk / here * or_one(hardware_.training.expert_imbalance);
-  t.products += here * mlp(rows, width);
-  const double copies = c.route.topk * or_one(hardware_.training.expert_imbalance);
+  // One device has all of them, whichever are chosen.
+  const double uneven = layout_.expert > 1 ? or_one(hardware_.training.expert_imbalance) : 1;
+  t.products += here * mlp(tokens_ * c.route.topk / here * uneven, width);
+  const double copies = c.route.topk * uneven;
   t.elementwise = pass_over(
       tokens_ * (3 * hidden + copies * 2 * hidden + 3 * (copies + c.n_shared_experts) * width));
   // The layer is divided by `tensor` as a whole below; experts are not split that way.
@@ -367,7 +368,7 @@ double TrainClock::optimizer_seconds(const cost::DeviceParameters& p) const {
   const double replicated_group = layout_.data() * copies;
   const double expert_group =
       static_cast<double>(layout_.data()) * layout_.tensor / layout_.expert * copies;
-  const bool many_nodes = layout_.devices > layout_.devices_per_node;
+  const bool many_nodes = layout_.copies_cross_nodes();
   double seconds = 0;
   // Scatter the gradients' sums, gather the weights. What all devices of a node have is summed in
   // the node first, so each card carries its share; what only one has goes through its own card.
