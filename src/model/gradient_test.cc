@@ -138,7 +138,7 @@ TEST(WholeModelGradient, AgreesWithFiniteDifferencesBehindContext) {
   }
 }
 
-TEST(WholeModelGradient, OfTheLastRowAloneTheMtpLayerHasNone) {
+TEST(WholeModelGradient, OfTheLastRowAloneTheMtpLayerHasTheRowBefore) {
   const Config config = tiny(true);
   const runtime::Runtime runtime({2, ""});
   Parameters parameters(config);
@@ -152,18 +152,13 @@ TEST(WholeModelGradient, OfTheLastRowAloneTheMtpLayerHasNone) {
   Optimizer::zero_gradients(parameters);
   const Losses losses = graph.forward_backward(parameters, tokens.cview(), options);
   EXPECT_EQ(losses.main_rows, 1);
-  EXPECT_EQ(losses.mtp_rows, 0);
-  EXPECT_EQ(losses.mtp, 0);
-  EXPECT_EQ(losses.total, losses.main);
+  EXPECT_EQ(losses.mtp_rows, 1);  // row 6 and row 7 of the main model predict the same token
+  EXPECT_GT(losses.mtp, 0);
   for (const Parameter& p : parameters.list()) {
     double most = 0;
     for (const float g : parameters.gradient(p)) most = std::max(most, std::fabs(double{g}));
     ASSERT_TRUE(std::isfinite(most)) << p.name;
-    const bool drafts = p.name.starts_with("model.layers.2.");
     const bool always = p.name == "model.layers.0.mlp.down_proj.weight";
-    if (drafts) {
-      EXPECT_EQ(most, 0) << p.name;
-    }
     if (always) {
       EXPECT_GT(most, 0) << p.name;
     }

@@ -103,9 +103,12 @@ double TrainGraph::head_loss(MatView<const float> normed, MatRef head, const Ind
   return std::accumulate(loss.begin(), loss.end(), 0.0);  // rows without a target lose nothing
 }
 
-std::int64_t TrainGraph::scored_rows(std::size_t rows, const LossOptions& options) const {
-  return static_cast<std::int64_t>(rows) - std::int64_t{sequences_} * options.score_from;
+std::int64_t TrainGraph::scored_rows(std::size_t rows, int from) const {
+  return static_cast<std::int64_t>(rows) - std::int64_t{sequences_} * from;
 }
+
+// Row i of the MTP layer predicts what row i + 1 of the main model predicts.
+static int mtp_score_from(int score_from) { return std::max(score_from - 1, 0); }
 
 const Losses& TrainGraph::forward_backward(Parameters& parameters,
                                            MatView<const std::int32_t> tokens,
@@ -134,6 +137,7 @@ void TrainGraph::prepare(MatView<const std::int32_t> tokens, bool mtp, int score
       }
     }
   }
+  const int mtp_from = mtp_score_from(score_from);
   lay_out(batch, length, layout_);
   if (mtp) lay_out(batch, length - 1, mtp_layout_);
   sequences_ = batch;
@@ -149,7 +153,7 @@ void TrainGraph::prepare(MatView<const std::int32_t> tokens, bool mtp, int score
       targets_.host.push_back(i < score_from ? kNoTarget : tokens.at(b, i + 1));
       if (mtp && i + 1 < length) {
         mtp_inputs_.host.push_back(tokens.at(b, i + 1));
-        mtp_targets_.host.push_back(i < score_from ? kNoTarget : tokens.at(b, i + 2));
+        mtp_targets_.host.push_back(i < mtp_from ? kNoTarget : tokens.at(b, i + 2));
         mtp_rows_.host.push_back(b * length + i);
       }
     }
@@ -342,8 +346,8 @@ const Losses& TrainGraph::run(Parameters& parameters, MatView<const std::int32_t
 
   begin_losses();
   Losses& out = losses_;
-  out.main_rows = scored_rows(targets_.size(), options);
-  out.mtp_rows = mtp ? scored_rows(mtp_targets_.size(), options) : 0;
+  out.main_rows = scored_rows(targets_.size(), options.score_from);
+  out.mtp_rows = mtp ? scored_rows(mtp_targets_.size(), mtp_score_from(options.score_from)) : 0;
   const auto rows = static_cast<float>(out.main_rows);
   const auto mtp_rows = static_cast<float>(std::max<std::int64_t>(out.mtp_rows, 1));
   forward_main(w);

@@ -40,7 +40,7 @@ struct LossOptions {
   // Rows of logits in memory at a time; 0: 32 MiB of them, but at least 512 rows.
   int head_rows = 0;
   // The first rows of each sequence are context: losses (but balance), counts and gradients are of
-  // the rest.
+  // the rest; of the MTP layer from the row before on, which predicts the same tokens.
   int score_from = 0;
 };
 
@@ -112,7 +112,7 @@ class TrainGraph {
   void add_load(const ExpertOrder& order);
   void zero_added_gradients(Parameters& parameters, bool mtp) const;
   double balance_of(const nn::BlockSaved& saved, int sequences) const;
-  std::int64_t scored_rows(std::size_t rows, const LossOptions& options) const;
+  std::int64_t scored_rows(std::size_t rows, int from) const;
   void count_hits();
   // Dropout of a row's entry into the residual stream, forward and backward alike.
   void drop_entry(const nn::LayerDropout& drop, MatView<float> x) const;

@@ -3,8 +3,8 @@
 // Layout (little-endian): a head of 64 bytes {magic "CACHTOK\n", u32 version 1, u32 bytes per token
 // (2 or 4), zeros}; the ids, u16 where the vocabulary fits, else u32; a foot of 64 bytes {u64
 // tokens, documents, vocab size, tokenizer fingerprint, bytes of text, xxh64 of the ids, xxh64 of
-// head and foot before this field, magic "CACHEND\n"}. The counts stand at the end because the file
-// is written in one pass; a file cut short has no foot.
+// the foot before this field seeded with the head's, magic "CACHEND\n"}. The counts stand at the
+// end because the file is written in one pass; a file cut short has no foot.
 //
 // Owns:    TokenFileWriter its temporary file; TokenFile its mapping.
 // Threads: a writer belongs to one thread; reading is safe from any.
