@@ -169,7 +169,9 @@ void add_init(CLI::App& root, Globals& globals) {
                    "that the config.json names (a recipe: bf16)")
       ->type_name("f32|bf16|fp8|int8|int4");
   add_weight_options(command, o->weights);
-  command->add_option("--seed", o->seed, "Of the random numbers")->type_name("N");
+  command->add_option("--seed", o->seed, "Of the random numbers")
+      ->check(seed_range())
+      ->type_name("N");
   command
       ->add_option("--std", o->std,
                    "Standard deviation of the weights; 0 takes initializer_range of the config")
