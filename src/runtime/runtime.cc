@@ -17,8 +17,6 @@ namespace cachalot::runtime {
 
 namespace {
 
-constexpr int kMaxThreads = 1024;
-
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
   return value != nullptr ? value : "";

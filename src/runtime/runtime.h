@@ -20,6 +20,8 @@
 
 namespace cachalot::runtime {
 
+inline constexpr int kMaxThreads = 1024;  // wherever a number of threads is asked for
+
 struct RuntimeOptions {
   int threads = 0;       // 0: $CACHALOT_THREADS, else one per core this process may run on
   std::string cpu;       // level name; empty: $CACHALOT_CPU, else the best this machine has
