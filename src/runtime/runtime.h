@@ -33,6 +33,13 @@ struct RuntimeOptions {
       0;  // the GPU where it names none by number: of ranks on one machine each has its own
 };
 
+// What this build could compute on beside the CPU: the name of the first GPU, or why there is none.
+struct DeviceFound {
+  std::string name;  // empty: none that can be used
+  std::string why;   // then
+};
+DeviceFound find_device();
+
 class Runtime {
  public:
   explicit Runtime(const RuntimeOptions& options = {});
