@@ -47,9 +47,34 @@ struct Descriptor {
   Descriptor& operator=(const Descriptor&) = delete;
 };
 
+// What `path` names in the end: links are followed one by one, since the last may name nothing yet.
+fs::path follow_links(const fs::path& path) {
+  constexpr int kMostLinks = 40;  // as the system
+  fs::path at = path;
+  for (int i = 0; i < kMostLinks; ++i) {
+    std::error_code error;
+    const fs::path next = fs::read_symlink(at, error);
+    if (error) return at;  // no link; whatever else is wrong shows where it is opened
+    at = folder_of(at) / next;
+  }
+  fail("cannot write", path, ELOOP);
+}
+
+// A device or a pipe is written as it is: renamed over, it would be gone.
+bool is_written_directly(const fs::path& path) {
+  struct stat info {};
+  return ::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
+}
+
 }  // namespace
 
-AtomicFile::AtomicFile(fs::path target) : target_(std::move(target)) {
+AtomicFile::AtomicFile(fs::path target)
+    : target_(std::move(target)), direct_(is_written_directly(target_)) {
+  if (direct_) {
+    if (::access(target_.c_str(), W_OK) != 0) fail("cannot write", target_, errno);
+    return;
+  }
+  target_ = follow_links(target_);
   static std::atomic<std::uint64_t> serial{0};
   // A name left behind by a killed process with the same id is stepped over, never reused.
   for (int attempt = 0; attempt < 1000; ++attempt) {
@@ -64,10 +89,18 @@ AtomicFile::AtomicFile(fs::path target) : target_(std::move(target)) {
 AtomicFile::~AtomicFile() {
   if (fd_ < 0) return;
   ::close(fd_);
-  ::unlink(temporary_.c_str());
+  if (!direct_) ::unlink(temporary_.c_str());
+}
+
+// As late as the first byte: a pipe's reader takes the end of a mere trial for the end of the data.
+void AtomicFile::open_directly() {
+  if (fd_ >= 0) return;
+  fd_ = ::open(target_.c_str(), O_WRONLY | O_CLOEXEC);
+  if (fd_ < 0) fail("cannot write", target_, errno);
 }
 
 void AtomicFile::write(const void* data, std::size_t bytes) {
+  if (direct_) open_directly();
   const char* next = static_cast<const char*>(data);
   while (bytes > 0) {
     const ssize_t done = ::write(fd_, next, bytes);
@@ -79,6 +112,11 @@ void AtomicFile::write(const void* data, std::size_t bytes) {
 }
 
 void AtomicFile::commit() {
+  if (direct_) {
+    open_directly();
+    if (::close(std::exchange(fd_, -1)) != 0) fail("cannot write", target_, errno);
+    return;
+  }
   if (::fsync(fd_) != 0) fail("cannot write", target_, errno);
   const int fd = std::exchange(fd_, -1);
   // close may report a delayed write error of a network file system.
@@ -96,7 +134,8 @@ void write_file_atomically(const fs::path& path, std::string_view bytes) {
   file.commit();
 }
 
-void remove_leftovers(const fs::path& target) {
+void remove_leftovers(const fs::path& link) {
+  const fs::path target = follow_links(link);
   const std::string prefix = temporary_prefix(target);
   std::error_code ignored;  // what cannot be removed does no harm but takes its room
   for (fs::directory_iterator it(folder_of(target), ignored), end; !ignored && it != end;

@@ -14,7 +14,9 @@
 
 namespace cachalot {
 
-// Bytes go to a temporary file in the target's folder; `commit` makes them the target.
+// Bytes go to a temporary file in the target's folder; `commit` makes them the target. A link is
+// followed: what it names is replaced, or made. A target that is neither a file nor absent (a
+// device, a pipe) gets the bytes at once and stays what it is.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path target);
@@ -27,8 +29,11 @@ class AtomicFile {
   void commit();  // fsync, rename over the target, fsync of the folder
 
  private:
+  void open_directly();
+
   std::filesystem::path target_;
   std::filesystem::path temporary_;
+  bool direct_ = false;  // no temporary
   int fd_ = -1;
 };
 

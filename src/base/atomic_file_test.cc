@@ -1,8 +1,10 @@
 #include "base/atomic_file.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -84,6 +86,50 @@ TEST_F(AtomicFileTest, MissingFolder) {
 TEST_F(AtomicFileTest, TargetIsAFolder) {
   fs::create_directory(dir_ / "a");
   error_of(Code::kIo, [&] { write_file_atomically(dir_ / "a", "x"); });
+  EXPECT_EQ(entries(), 1);
+}
+
+TEST_F(AtomicFileTest, FollowsALink) {
+  fs::create_directory(dir_ / "there");
+  write_file_atomically(dir_ / "there" / "a", "old");
+  fs::create_symlink("there/a", dir_ / "link");
+  fs::create_symlink("link", dir_ / "link of link");
+  write_file_atomically(dir_ / "link of link", "new");
+  EXPECT_EQ(read_file(dir_ / "there" / "a", 100), "new");
+  EXPECT_TRUE(fs::is_symlink(dir_ / "link"));
+  EXPECT_TRUE(fs::is_symlink(dir_ / "link of link"));
+  EXPECT_EQ(entries(), 3);
+
+  fs::create_symlink("there/b", dir_ / "dangling");
+  write_file_atomically(dir_ / "dangling", "made");
+  EXPECT_TRUE(fs::is_symlink(dir_ / "dangling"));
+  EXPECT_EQ(read_file(dir_ / "there" / "b", 100), "made");
+
+  fs::create_symlink("loop", dir_ / "loop");
+  EXPECT_THAT(error_of(Code::kIo, [&] { write_file_atomically(dir_ / "loop", "x"); }),
+              HasSubstr("loop"));
+}
+
+TEST_F(AtomicFileTest, LeavesADeviceWhereItIs) {
+  fs::create_symlink("/dev/null", dir_ / "null");
+  write_file_atomically(dir_ / "null", "gone");
+  EXPECT_TRUE(fs::is_symlink(dir_ / "null"));
+  EXPECT_TRUE(fs::is_character_file(dir_ / "null"));
+  EXPECT_EQ(entries(), 1);
+}
+
+TEST_F(AtomicFileTest, WritesIntoAPipe) {
+  const fs::path pipe = dir_ / "pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0666), 0);
+  { const AtomicFile trial(pipe); }  // neither waits for a reader nor tells it of an end
+  const int reader = ::open(pipe.c_str(), O_RDONLY | O_NONBLOCK);
+  ASSERT_GE(reader, 0);
+  write_file_atomically(pipe, "through");
+  char text[16] = {};
+  EXPECT_EQ(::read(reader, text, sizeof text), 7);
+  EXPECT_STREQ(text, "through");
+  ::close(reader);
+  EXPECT_TRUE(fs::is_fifo(pipe));
   EXPECT_EQ(entries(), 1);
 }
 

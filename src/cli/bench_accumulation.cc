@@ -4,6 +4,7 @@
 
 #include "base/atomic_file.h"
 #include "cli/command.h"
+#include "cli/finite.h"
 #include "cli/output.h"
 #include "cli/output_file.h"
 #include "perf/bench_accumulation.h"
@@ -118,7 +119,9 @@ void add_bench_accumulation(CLI::App& bench, Globals& globals) {
   command->add_option("--size", options->bench.size, "Rows and columns of each result")
       ->check(CLI::Range(1, 4096))
       ->type_name("N");
-  command->add_option("--seed", options->bench.seed, "Seed of the operands")->type_name("N");
+  command->add_option("--seed", options->bench.seed, "Seed of the operands")
+      ->check(seed_range())
+      ->type_name("N");
   add_output_file(*command, "--svg", options->svg, "Also writes a picture of the largest errors");
   on_run(command, globals, options, run);
 }

@@ -200,7 +200,9 @@ void add_bench_serve(CLI::App& bench, Globals& globals) {
   command->add_option("--cancelled", o->bench.cancelled, "Share of requests that are cancelled")
       ->check(finite_range(0, 1))
       ->type_name("SHARE");
-  command->add_option("--seed", o->bench.seed, "Of lengths, tokens and moments")->type_name("N");
+  command->add_option("--seed", o->bench.seed, "Of lengths, tokens and moments")
+      ->check(seed_range())
+      ->type_name("N");
   command->add_option("--max-running", o->max_running, "Texts in a pass at most")
       ->check(CLI::Range(1, 100000))
       ->type_name("N");

@@ -24,10 +24,18 @@ using train::TrainBenchCase;
 struct Options {
   std::string recipe;
   std::vector<std::string> set;
-  std::vector<RecipePrecision> precisions;
+  std::vector<std::string> precisions;  // empty: all
   train::TrainBenchOptions bench;
   bool memory = true;
 };
+
+RecipePrecision precision_named(std::string_view name) {
+  for (const RecipePrecision p :
+       {RecipePrecision::kF32, RecipePrecision::kBf16, RecipePrecision::kFp8}) {
+    if (train::name(p) == name) return p;
+  }
+  throw Error(Code::kUsage, cat("--precision is `", name, "`, but must be f32, bf16 or fp8"));
+}
 
 double per_token(std::size_t bytes, const TrainBenchCase& c) {
   return static_cast<double>(bytes) / static_cast<double>(std::max<std::int64_t>(c.kept_tokens, 1));
@@ -140,7 +148,10 @@ void run(const Options& options, const Globals& globals) {
                                   "model.vocab_size=N"));
   }
   train::TrainBenchOptions bench = options.bench;
-  if (!options.precisions.empty()) bench.precisions = options.precisions;
+  if (!options.precisions.empty()) bench.precisions.clear();
+  for (const std::string& name : options.precisions) {
+    bench.precisions.push_back(precision_named(name));
+  }
   const runtime::Runtime rt({.threads = globals.threads, .cpu = {}, .on_device = true});
   const runtime::Description d = runtime::describe(rt);
   auto cases = train::bench_train(rt, recipe, vocab, bench,
@@ -171,13 +182,9 @@ void add_bench_train(CLI::App& bench, Globals& globals) {
       ->type_name("RECIPE");
   command->add_option("--set", options->set, "Overrides one field: section.key=value")
       ->type_name("A.B=V");
-  command
-      ->add_option("--precision", options->precisions, "Only these: f32, bf16, fp8; all by default")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, RecipePrecision>{{"f32", RecipePrecision::kF32},
-                                                 {"bf16", RecipePrecision::kBf16},
-                                                 {"fp8", RecipePrecision::kFp8}}))
-      ->type_name("NAME");
+  command->add_option("--precision", options->precisions, "Only these; all by default")
+      ->check(CLI::IsMember({"f32", "bf16", "fp8"}))
+      ->type_name("f32|bf16|fp8");
   command
       ->add_option("--turns", options->bench.turns.turns,
                    "Steps of each precision beside ceilings that agree; their median counts")

@@ -131,7 +131,9 @@ void list(const Globals& globals, infer::PrefixStore& store) {
 
 void run(const Options& o, const Globals& globals) {
   const Session session(o.model, o.precision, globals.threads);
-  LocalEngine engine(session, o.engine);
+  EngineOptions options = o.engine;
+  options.store.must_exist = o.action != Action::kSave;
+  LocalEngine engine(session, options);
   infer::PrefixStore& store = need_store(engine);
   bool found = true;
   switch (o.action) {

@@ -5,6 +5,7 @@
 #include <CLI/Validators.hpp>
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 
 #include "base/error.h"
 #include "cli/finite.h"
@@ -91,6 +92,13 @@ std::unique_ptr<infer::PrefixStore> open_store(const StoreOptions& o, const Sess
   std::string folder = o.folder;
   if (folder.empty() && from_environment != nullptr) folder = from_environment;
   if (folder.empty()) return nullptr;
+  std::error_code ignored;
+  if (o.must_exist && !std::filesystem::exists(std::filesystem::path(folder) / "STORE", ignored)) {
+    throw Error(Code::kUsage,
+                cat("--prefix-store ", folder,
+                    " is no prefix store: it has no file STORE; name the folder of one, or make it "
+                    "with `cachalot context save`"));
+  }
   const model::CacheShape shape(
       session.model.config(),
       config.cache.value_or(model::default_cache_format(session.model.precision())));

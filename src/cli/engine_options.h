@@ -21,6 +21,7 @@ struct StoreOptions {
   double memory_gib = 1;
   double disk_gib = 32;
   double contexts_gib = 8;
+  bool must_exist = false;  // a command that only looks into a store makes none
 };
 
 struct EngineOptions {

@@ -2,6 +2,8 @@
 
 #include <charconv>
 #include <cmath>
+#include <cstdint>
+#include <limits>
 
 #include "base/error.h"
 
@@ -26,6 +28,19 @@ CLI::Validator finite_range(double least, double most) {
                 : cat("Value ", text, " is no decimal number from ", least, " to ", most);
   };
   return {check, cat("FLOAT in [", least, " - ", most, "]")};
+}
+
+CLI::Validator seed_range() {
+  const auto check = [](const std::string& text) {
+    std::uint64_t seed = 0;
+    const char* const end = text.data() + text.size();
+    const auto [stopped, error] = std::from_chars(text.data(), end, seed);
+    const bool good = error == std::errc() && stopped == end;
+    return good ? std::string()
+                : cat("Value ", text, " is no whole number from 0 to ",
+                      std::numeric_limits<std::uint64_t>::max(), " (2^64 - 1)");
+  };
+  return {check, "UINT"};
 }
 
 }  // namespace cachalot::cli

@@ -42,7 +42,14 @@ std::string huge_page_text(const runtime::HugePages& h) {
                      h.allowed() ? ", taken for large buffers" : "");
 }
 
-Json to_json(const runtime::Description& d, const std::string& mpi) {
+std::string gpu_text(const runtime::Description& d, const runtime::DeviceFound& idle) {
+  if (!d.device.empty()) return d.device;
+  if (idle.name.empty()) return fmt::format("none ({})", idle.why);
+  return fmt::format("{}, not in use (--device cuda computes on it)", idle.name);
+}
+
+Json to_json(const runtime::Description& d, const runtime::DeviceFound& idle,
+             const std::string& mpi) {
   Json kernels = Json::object();
   for (const auto& slot : d.slots) kernels[slot.name] = slot.fast ? d.level : "ref";
   return {{"version", kVersion},
@@ -70,6 +77,8 @@ Json to_json(const runtime::Description& d, const std::string& mpi) {
             {"page_bytes", d.huge_pages.page_bytes},
             {"in_use_bytes", d.huge_pages.in_use}}},
           {"gpu", d.device.empty() ? Json(nullptr) : Json(d.device)},
+          {"gpu_idle", idle.name.empty() ? Json(nullptr) : Json(idle.name)},
+          {"gpu_reason", idle.why.empty() ? Json(nullptr) : Json(idle.why)},
           {"mpi", mpi.empty() ? Json(nullptr) : Json(mpi)},
           {"compiler", __VERSION__}};
 }
@@ -77,9 +86,10 @@ Json to_json(const runtime::Description& d, const std::string& mpi) {
 void run(const Options&, const Globals& globals) {
   const runtime::Runtime rt({.threads = globals.threads, .cpu = {}, .on_device = true});
   const runtime::Description d = runtime::describe(rt);
+  const auto idle = d.device.empty() ? runtime::find_device() : runtime::DeviceFound{};
   const std::string mpi = comm::mpi_version();
   if (globals.json) {
-    print_json(to_json(d, mpi));
+    print_json(to_json(d, idle, mpi));
     return;
   }
   const auto row = [](std::string_view key, const std::string& value) {
@@ -97,7 +107,7 @@ void run(const Options&, const Globals& globals) {
   row("caches", fmt::format("L1d {}, L2 {}, L3 {}", human_bytes(static_cast<double>(d.l1d_bytes)),
                             human_bytes(static_cast<double>(d.l2_bytes)),
                             human_bytes(static_cast<double>(d.l3_bytes))));
-  row("gpu", d.device.empty() ? "none (this build computes on the CPU)" : d.device);
+  row("gpu", gpu_text(d, idle));
   row("mpi", mpi.empty() ? "none (this build runs as one process)" : mpi);
   row("compiler", __VERSION__);
   print_line("kernels");

@@ -49,8 +49,19 @@ TokenizerFiles find_tokenizer(const std::string& path) {
   TokenizerFiles found;
   if (path.empty()) return found;
   std::error_code ignored;
-  const fs::path folder =
-      fs::is_directory(path, ignored) ? fs::path(path) : fs::path(path).parent_path();
+  if (!fs::exists(path, ignored)) {
+    throw Error(Code::kIo, cat("--tokenizer ", path,
+                               ": there is no such file or folder; name a tokenizer.json, or a "
+                               "folder that has one"));
+  }
+  const bool is_folder = fs::is_directory(path, ignored);
+  if (!is_folder && fs::path(path).filename() != "tokenizer.json") {
+    throw Error(Code::kUsage,
+                cat("--tokenizer ", path,
+                    " is neither a folder nor a tokenizer.json, which is needed: name "
+                    "one, or a folder that has one"));
+  }
+  const fs::path folder = is_folder ? fs::path(path) : fs::path(path).parent_path();
   const auto tokenizer = text::Tokenizer::load(folder.empty() ? fs::path(".") : folder);
   found.facts = {tokenizer.vocab_size(), tokenizer.bos_id().value_or(-1),
                  tokenizer.eos_id().value_or(-1), true};
@@ -158,7 +169,9 @@ void add_init(CLI::App& root, Globals& globals) {
                    "that the config.json names (a recipe: bf16)")
       ->type_name("f32|bf16|fp8|int8|int4");
   add_weight_options(command, o->weights);
-  command->add_option("--seed", o->seed, "Of the random numbers")->type_name("N");
+  command->add_option("--seed", o->seed, "Of the random numbers")
+      ->check(seed_range())
+      ->type_name("N");
   command
       ->add_option("--std", o->std,
                    "Standard deviation of the weights; 0 takes initializer_range of the config")

@@ -8,6 +8,7 @@
 
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "cli/finite.h"
 #include "kernels/quant_linear.h"
 #include "runtime/memory.h"
 #include "tensor/device.h"
@@ -183,6 +184,7 @@ void add_sampling(CLI::App* app, infer::SamplerConfig& c) {
       ->type_name("X")
       ->group(group);
   app->add_option("--seed", c.seed, "The same seed draws the same tokens")
+      ->check(seed_range())
       ->type_name("S")
       ->group(group);
 }

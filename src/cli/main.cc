@@ -15,6 +15,7 @@
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/suggest.h"
+#include "runtime/runtime.h"
 
 namespace cachalot::cli {
 
@@ -28,7 +29,7 @@ constexpr const char* kDescription =
 void add_shared_flags(CLI::App& app, Globals& globals) {
   app.add_option("--threads", globals.threads,
                  "Threads to compute with; 0 takes $CACHALOT_THREADS, else one per core")
-      ->check(CLI::Range(0, 4096))
+      ->check(CLI::Range(0, runtime::kMaxThreads))
       ->type_name("N");
   app.add_option("--device", globals.device,
                  "Where to compute: cpu, or cuda (a Hopper GPU; cuda:N for the one with number N) "

@@ -234,7 +234,9 @@ void add_route_flags(CLI::App& command, RouteOptions& options) {
       .add_option("--cross-rail", options.cross_rail,
                   "How traffic gets to another rail: node (NVLink, as NCCL's PXN) or fabric")
       ->type_name("node|fabric");
-  command.add_option("--seed", options.seed, "Of tokens, hashes and what fails")->type_name("N");
+  command.add_option("--seed", options.seed, "Of tokens, hashes and what fails")
+      ->check(seed_range())
+      ->type_name("N");
   command
       .add_option("--merge", options.merge,
                   "Flows that end within this share of the whole time end together: much "

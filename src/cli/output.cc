@@ -40,6 +40,8 @@ void flush_output() {
   if (std::fflush(stdout) != 0) fail(errno);
 }
 
+Json money_json(double amount) { return amount > 0 ? Json(amount) : Json(nullptr); }
+
 std::string human_bytes(double bytes) {
   static constexpr std::array kUnits{"B", "KiB", "MiB", "GiB", "TiB"};
   std::size_t unit = 0;

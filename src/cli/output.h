@@ -30,6 +30,9 @@ void print_line(std::string_view text);
 void print_json(const Json& value);  // one line; bytes that are not UTF-8 become U+FFFD
 void flush_output();
 
+// An amount of money: null where it is 0, for then no price is known.
+Json money_json(double amount);
+
 std::string human_bytes(double bytes);  // "1.25 GiB"
 std::string human_count(double count);  // "671.03 B"
 

@@ -39,7 +39,7 @@ Json design_json(const plan::Design& d) {
           {"seconds", d.seconds},
           {"tokens_per_s", d.tokens / d.seconds},
           {"device_hours", d.device_hours},
-          {"money", d.money},
+          {"money", money_json(d.money)},
           {"loss", d.loss},
           {"bits_per_byte", plan::bits_per_byte(d.loss)},
           {"kv_bytes_per_token", d.kv_bytes},

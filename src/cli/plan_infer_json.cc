@@ -29,7 +29,7 @@ Json to_json(const DecodeCase& c) {
           {"limit", cost::name(c.limit)},
           {"two_micro_batches", c.overlapped},
           {"mtp_gain", c.mtp_gain},
-          {"cost_per_million_tokens", c.per_million},
+          {"cost_per_million_tokens", money_json(c.per_million)},
           {"parts", time_json(c.time, c.communication)}};
 }
 
@@ -58,7 +58,7 @@ Json to_json(const InferReport& r) {
                 {"ttft_seconds", p.prefill.ttft},
                 {"tokens_per_s", p.prefill.tokens_per_s},
                 {"limit", cost::name(p.prefill.limit)},
-                {"cost_per_million_tokens", p.prefill.per_million},
+                {"cost_per_million_tokens", money_json(p.prefill.per_million)},
                 {"parts", time_json(p.prefill.time, p.prefill.communication)}}},
               {"decode", cases}};
   if (p.bound) {
@@ -77,7 +77,7 @@ Json to_json(const InferReport& r) {
                     {"prefill_tokens_per_s_and_node", p.split->prefill_per_node},
                     {"decode_tokens_per_s_and_node", p.split->decode_per_node},
                     {"prefill_nodes_per_decode_node", p.split->prefill_per_decode},
-                    {"cost_per_million_output_tokens", p.split->per_million_request},
+                    {"cost_per_million_output_tokens", money_json(p.split->per_million_request)},
                     {"prefill_nodes", p.split->prefill_nodes},
                     {"decode_nodes", p.split->decode_nodes}};
   }

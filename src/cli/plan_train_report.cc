@@ -157,7 +157,7 @@ Json to_json(const TrainReport& r) {
             {"steps", b.steps},
             {"seconds", b.seconds},
             {"device_hours", b.device_hours},
-            {"money", b.money},
+            {"money", money_json(b.money)},
             {"currency", r.hardware.price.currency}}},
           {"compared", parts},
           {"measured_mfu", r.beside ? measured_mfu(p, *r.beside, true) : 0},

@@ -9,6 +9,7 @@
 #include "cli/inputs.h"
 #include "infer/place_weights.h"
 #include "model/end_tokens.h"
+#include "model/init.h"
 
 namespace cachalot::cli {
 
@@ -20,6 +21,16 @@ constexpr double kProgressSeconds = 3;  // between two lines
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// The default precision multiplies codes out: that is many times what the folder takes.
+void say_multiplied_out(const model::Config& config) {
+  const model::WeightFormat format = model::format_of(config);
+  if (format == model::WeightFormat::kF32 || format == model::WeightFormat::kBf16) return;
+  spdlog::info(
+      "the weights are {} and are multiplied out to f32, which is large and slow; --precision bf16 "
+      "reads them as they lie",
+      model::name(format));
 }
 
 }  // namespace
@@ -34,6 +45,9 @@ Session::Session(const std::string& model_folder, const std::string& precision, 
           last = std::chrono::steady_clock::now();
           spdlog::info("{:.1f} GB of weights are on the device", 1e-9 * static_cast<double>(bytes));
         };
+        if (options.precision == Precision::kF32) {
+          say_multiplied_out(model::load_config(fs::path(folder) / "config.json"));
+        }
         model::Model loaded = model::Model::load(folder, options);
         load_seconds = seconds_since(start);
         return loaded;

@@ -17,8 +17,6 @@ namespace cachalot::runtime {
 
 namespace {
 
-constexpr int kMaxThreads = 1024;
-
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
   return value != nullptr ? value : "";
@@ -95,6 +93,18 @@ std::unique_ptr<Device> pick_device(bool may, [[maybe_unused]] int index) {
 }
 
 }  // namespace
+
+DeviceFound find_device() {
+#ifdef CACHALOT_HAS_CUDA
+  try {
+    return {cuda::open()->name(), ""};
+  } catch (const Error& e) {
+    return {"", cat("built with CUDA, but no usable device: ", e.what())};
+  }
+#else
+  return {"", "this build computes on the CPU"};
+#endif
+}
 
 Runtime::Runtime(const RuntimeOptions& options) : topology_(this_machine()) {
   context_.table = &pick_table(options.cpu);

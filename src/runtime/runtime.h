@@ -20,6 +20,8 @@
 
 namespace cachalot::runtime {
 
+inline constexpr int kMaxThreads = 1024;  // wherever a number of threads is asked for
+
 struct RuntimeOptions {
   int threads = 0;       // 0: $CACHALOT_THREADS, else one per core this process may run on
   std::string cpu;       // level name; empty: $CACHALOT_CPU, else the best this machine has
@@ -30,6 +32,13 @@ struct RuntimeOptions {
   int device =
       0;  // the GPU where it names none by number: of ranks on one machine each has its own
 };
+
+// What this build could compute on beside the CPU: the name of the first GPU, or why there is none.
+struct DeviceFound {
+  std::string name;  // empty: none that can be used
+  std::string why;   // then
+};
+DeviceFound find_device();
 
 class Runtime {
  public:

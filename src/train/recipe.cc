@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/fields_text.h"
 #include "io/toml.h"
+#include "runtime/runtime.h"
 
 namespace cachalot::train {
 
@@ -163,7 +164,7 @@ void RunRecipe::fields(FieldVisitor& f) {
      {"bf16", RecipePrecision::kBf16},
      {"fp8", RecipePrecision::kFp8}},
     "precision of the matrix products");
-  f("threads", threads, 0, 4096, "threads; 0: all cores");
+  f("threads", threads, 0, runtime::kMaxThreads, "threads; 0: all cores");
   f("log_every", log_every, 1, kMostSteps, "steps from one line of metrics.jsonl to the next");
   f("eval_every", eval_every, 0, kMostSteps, "steps between validations; 0: only at the end");
   f("eval_batches", eval_batches, 1, 1 << 24, "batches of windows of a validation, at most");
