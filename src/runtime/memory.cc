@@ -63,6 +63,15 @@ std::size_t available_memory() {
   return bytes == kUnknown ? 0 : bytes;
 }
 
+std::size_t total_memory() {
+  const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  const bool known = pages > 0 && page > 0;
+  const std::size_t machine =
+      known ? static_cast<std::size_t>(pages) * static_cast<std::size_t>(page) : kUnknown;
+  const std::size_t bytes = std::min(machine, number_in("/sys/fs/cgroup/memory.max"));
+  return bytes == kUnknown ? 0 : bytes;
+}
+
 MemoryUse memory_use() {
   MemoryUse use;
   std::ifstream file("/proc/self/statm");

@@ -18,6 +18,9 @@ namespace cachalot::runtime {
 std::size_t available_memory();
 // Likewise of a device's memory; null: the host's.
 std::size_t available_memory(const Device* device);
+// All that this process could ever have, in use or not: the machine's, or its control group's limit
+// where that is less; 0 where neither is known.
+std::size_t total_memory();
 
 // This process in memory, in bytes; 0 where the system does not say.
 struct MemoryUse {

@@ -11,10 +11,12 @@
 #include "cost/cost.h"
 #include "model/optimizer.h"
 #include "model/train_graph.h"
+#include "runtime/memory.h"
 #include "text/dataset.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_files.h"
 #include "train/evaluate.h"
+#include "train/memory_bound.h"
 #include "train/metrics.h"
 #include "train/ranks.h"
 #include "train/run_data.h"
@@ -78,8 +80,8 @@ class Run {
         lock_(ranks_.first() ? std::make_unique<RunLock>(options.run_dir) : nullptr),
         resumed_(ranks_.share(begin(options))),
         data_(ranks_.share(prepare())),
-        config_(model_config(recipe,
-                             {data_.vocab_size, data_.bos, data_.eos, !data_.tokenizer.empty()})),
+        config_(fitting(model_config(
+            recipe, {data_.vocab_size, data_.bos, data_.eos, !data_.tokenizer.empty()}))),
         end_tokens_(end_tokens(recipe, config_)),
         parameters_(config_, ctx_.device),
         optimizer_(parameters_, {recipe.moment_type(), recipe.optimizer.ema_decay}),
@@ -129,6 +131,14 @@ class Run {
                                 "stopped while the data was prepared; nothing was trained yet");
                           }
                         });
+  }
+  // Before memory is taken for the model. A device says itself what it has not got.
+  model::Config fitting(model::Config config) const {
+    if (ctx_.device == nullptr) {
+      check_memory(recipe_, config, ranks_.micro_batch(recipe_, recipe_.schedule.steps - 1),
+                   static_cast<double>(runtime::total_memory()));
+    }
+    return config;
   }
   text::DatasetOptions dataset_options() const {
     text::DatasetOptions o;

@@ -1,0 +1,44 @@
+#include "train/memory_bound.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "cost/cost.h"
+
+namespace cachalot::train {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(MemoryBound, CountsStateAndStream) {
+  Recipe recipe;
+  recipe.run.precision = RecipePrecision::kF32;
+  recipe.data.seq_len = 100;
+  const model::Config config;
+  const auto parameters = static_cast<double>(cost::parameters(config).total);
+  EXPECT_DOUBLE_EQ(least_memory(recipe, config, 0), 16 * parameters);
+  EXPECT_DOUBLE_EQ(least_memory(recipe, config, 3) - least_memory(recipe, config, 0),
+                   300.0 * config.hidden_size * (12 + 2 * config.num_hidden_layers));
+  recipe.run.precision = RecipePrecision::kBf16;
+  EXPECT_DOUBLE_EQ(least_memory(recipe, config, 0), 12 * parameters);
+}
+
+TEST(MemoryBound, RefusesWhatCannotFit) {
+  Recipe recipe;
+  recipe.data.seq_len = 1 << 24;
+  const model::Config config;
+  const double least = least_memory(recipe, config, 1 << 24);
+  check_memory(recipe, config, 1 << 24, least);
+  check_memory(recipe, config, 1 << 24, 0);  // not known
+  try {
+    check_memory(recipe, config, 1 << 24, least / 2);
+    ADD_FAILURE() << "no error";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), Code::kUsage);
+    EXPECT_THAT(e.what(), HasSubstr("schedule.micro_batch"));
+  }
+}
+
+}  // namespace
+}  // namespace cachalot::train
