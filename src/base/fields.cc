@@ -42,6 +42,39 @@ std::string range_text(std::string_view kind, T low, T high) {
                         range_of(field), " (", field.help, ")."));
 }
 
+// All keys where they are few, else those of the section that was named, else the sections.
+std::string list_of_keys(std::span<const Field> fields, std::string_view path) {
+  constexpr std::size_t kFew = 24;
+  const auto section = [](std::string_view p) {
+    const auto dot = p.rfind('.');
+    return dot == std::string_view::npos ? std::string_view() : p.substr(0, dot);
+  };
+  const auto list = [&](const char* what, auto&& keep, auto&& text_of) {
+    std::string text;
+    std::string_view last;
+    for (const Field& field : fields) {
+      const std::string_view word = text_of(field);
+      if (!keep(field) || word == last) continue;
+      text += cat(text.empty() ? "" : ", ", last = word);
+    }
+    return text.empty() ? text : cat("; ", what, " ", text, ".");
+  };
+  const auto whole = [](const Field& field) { return std::string_view(field.path); };
+  if (fields.size() <= kFew) {
+    return list(
+        "the keys are", [](const Field&) { return true; }, whole);
+  }
+  const std::string_view named = section(path);
+  if (!named.empty()) {
+    const std::string text = list(
+        "the keys there are", [&](const Field& f) { return section(f.path) == named; }, whole);
+    if (!text.empty()) return text;
+  }
+  return list(
+      "the sections of keys are", [&](const Field& f) { return !section(f.path).empty(); },
+      [&](const Field& f) { return section(f.path); });
+}
+
 const Field& find(std::span<const Field> fields, std::string_view path, const std::string& where) {
   const auto last_part = [](std::string_view p) {
     const auto dot = p.rfind('.');
@@ -64,9 +97,9 @@ const Field& find(std::span<const Field> fields, std::string_view path, const st
     const auto at = std::find(last_parts.begin(), last_parts.end(), near);
     if (at != last_parts.end()) hint = paths[static_cast<std::size_t>(at - last_parts.begin())];
   }
-  throw Error(Code::kUsage, cat(where, ": unknown key '", printable(path), "'",
-                                hint.empty() ? std::string(". See the list of keys.")
-                                             : "; did you mean '" + hint + "'?"));
+  throw Error(Code::kUsage,
+              cat(where, ": unknown key '", printable(path), "'",
+                  hint.empty() ? list_of_keys(fields, path) : "; did you mean '" + hint + "'?"));
 }
 
 template <class T>

@@ -121,6 +121,8 @@ TEST(Fields, UnknownKeysNameTheNearest) {
   EXPECT_NE(std::string::npos, hint("lr=3").find("'inner.lr'"));        // no section
   EXPECT_NE(std::string::npos, hint("outer.lr=3").find("'inner.lr'"));  // the wrong section
   EXPECT_NE(std::string::npos, hint("qqqqqqqqqqqqqq=3").find("unknown key"));
+  EXPECT_NE(std::string::npos, hint("qqqqqqqqqqqqqq=3").find("; the keys are "));
+  EXPECT_NE(std::string::npos, hint("qqqqqqqqqqqqqq=3").find("inner.lr, inner.steps"));
   EXPECT_NE(std::string::npos, hint("inner.lr").find("not an assignment"));
   EXPECT_NE(std::string::npos, hint("=3").find("not an assignment"));
 }

@@ -32,7 +32,15 @@ train::GradientCase parse_case(const std::string& text, const Options& o) {
     set.push_back((begin == 0 ? "run.precision=" : "") + text.substr(begin, end - begin));
     begin = end + 1;
   }
-  return {text, train::load_recipe(o.recipe, set)};
+  try {
+    return {text, train::load_recipe(o.recipe, set)};
+  } catch (const Error& e) {
+    constexpr std::string_view kSet = "--set";  // which the recipe's reader takes it for
+    std::string what = e.what();
+    const std::string flag = cat("--case ", text);
+    what = what.starts_with(kSet) ? flag + what.substr(kSet.size()) : cat(flag, ": ", what);
+    throw Error(e.code(), what);
+  }
 }
 
 Json to_json(const GradientAgreement& k) {
@@ -75,6 +83,7 @@ void print_tables(const std::vector<GradientComparison>& all) {
 }
 
 void run(const Options& o, const Globals& globals) {
+  (void)train::load_recipe(o.recipe, o.set);  // what is wrong with it is no case's fault
   std::vector<train::GradientCase> cases;
   for (const std::string& text : o.cases) cases.push_back(parse_case(text, o));
   constexpr std::uint64_t kMostText = std::uint64_t{1} << 30;

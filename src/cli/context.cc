@@ -28,8 +28,8 @@ struct Options {
   EngineOptions engine;
 };
 
-infer::PrefixStore& need_store(LocalEngine& engine) {
-  if (engine.store() != nullptr) return *engine.store();
+infer::PrefixStore& need_store(infer::PrefixStore* store) {
+  if (store != nullptr) return *store;
   throw Error(Code::kUsage,
               "named contexts live in a prefix store: say its folder with --prefix-store or "
               "$CACHALOT_PREFIX_STORE");
@@ -60,7 +60,12 @@ void save(const Options& o, const Globals& globals, const Session& session, Loca
   request.prompt = prompt_of(o, session);
   request.max_tokens = 0;  // read, not continued
   infer::check_context_name(o.name);
-  infer::PrefixStore& store = need_store(engine);
+  if (request.prompt.size() < kLatentBlock) {
+    throw Error(Code::kUsage, cat("the prompt has ", request.prompt.size(),
+                                  " tokens, but a context keeps whole blocks of ", kLatentBlock,
+                                  "; give one of ", kLatentBlock, " tokens or more."));
+  }
+  infer::PrefixStore& store = need_store(engine.store());
   const infer::Result read = engine->run(request);
   if (read.finish() != infer::Finish::kLength) {
     throw Error(Code::kUnsupported,
@@ -131,28 +136,23 @@ void list(const Globals& globals, infer::PrefixStore& store) {
 
 void run(const Options& o, const Globals& globals) {
   const Session session(o.model, o.precision, globals.threads);
-  EngineOptions options = o.engine;
-  options.store.must_exist = o.action != Action::kSave;
-  LocalEngine engine(session, options);
-  infer::PrefixStore& store = need_store(engine);
-  bool found = true;
-  switch (o.action) {
-    case Action::kSave:
-      save(o, globals, session, engine);
-      return;
-    case Action::kList:
-      list(globals, store);
-      return;
-    case Action::kPin:
-      found = store.pin_context(o.name);
-      break;
-    case Action::kUnpin:
-      found = store.unpin_context(o.name);
-      break;
-    case Action::kDelete:
-      found = store.delete_context(o.name);
-      break;
+  if (o.action == Action::kSave) {
+    LocalEngine engine(session, o.engine);
+    save(o, globals, session, engine);
+    return;
   }
+  // The others run nothing: the store without an engine, which they do not make.
+  StoreOptions where = o.engine.store;
+  where.must_exist = true;
+  const auto opened = open_store(where, session, engine_config(o.engine));
+  infer::PrefixStore& store = need_store(opened.get());
+  if (o.action == Action::kList) {
+    list(globals, store);
+    return;
+  }
+  const bool found = o.action == Action::kPin     ? store.pin_context(o.name)
+                     : o.action == Action::kUnpin ? store.unpin_context(o.name)
+                                                  : store.delete_context(o.name);
   if (!found) {
     throw Error(Code::kUsage,
                 cat("there is no context `", o.name,
@@ -170,7 +170,18 @@ CLI::App* add(CLI::App& context, Globals& globals, Action action, const char* na
   }
   add_model_folder(command, o->model);
   add_precision(command, o->precision);
-  add_engine(command, o->engine);
+  if (action == Action::kSave) {
+    add_engine(command, o->engine);
+  } else {
+    // Pages of a store are of one format; whether a context can be used depends on all that its
+    // numbers came from.
+    add_kv_cache(command, o->engine.cache);
+    if (action == Action::kList) {
+      add_mtp_mode(command, o->engine);
+      add_fast(command, o->engine.cache);
+    }
+    add_store(command, o->engine.store);
+  }
   on_run(command, globals, o, run);
   return command;
 }

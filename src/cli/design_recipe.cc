@@ -126,6 +126,15 @@ std::string heading(const plan::HardwareProfile& hardware, const plan::DesignReq
       static_cast<long long>(d.total), d.tokens);
 }
 
+// One machine's schedule is longer than the plan's, until the clock has its say.
+std::string schedule_note(const train::Recipe& recipe, const plan::Design& d) {
+  if (recipe.run.fit_minutes <= 0) return "";
+  return fmt::format(
+      "\n# Planned are {:.0f} steps. schedule.steps = {} is more, and run.fit_minutes shortens it "
+      "to what\n# the first steps show to fit the time.",
+      d.steps, recipe.schedule.steps);
+}
+
 }  // namespace
 
 Corpus look_at_corpus(const std::vector<std::string>& files, TokenKind kind, int vocabulary) {
@@ -201,6 +210,7 @@ void write_design(const std::string& folder, const plan::HardwareProfile& hardwa
   train::validate(recipe, (path / "recipe.toml").string());
   const std::string head =
       heading(hardware, request, result.best, "Made by `cachalot plan design`") +
+      schedule_note(recipe, result.best) +
       (corpus.files.empty() ? " Name your text in data.corpus.\n\n" : "\n\n");
   write_file_atomically(path / "config.json", model::to_json(result.best.config));
   write_file_atomically(path / "recipe.toml", head + train::to_toml(recipe));
@@ -209,7 +219,8 @@ void write_design(const std::string& folder, const plan::HardwareProfile& hardwa
         hardware, hand.request, hand.timed.design,
         cat(hand.name, ", with the details that `cachalot plan design` gives every recipe"));
     write_file_atomically(path / (hand.name + ".toml"),
-                          text + "\n\n" + train::to_toml(hand.recipe));
+                          text + schedule_note(hand.recipe, hand.timed.design) + "\n\n" +
+                              train::to_toml(hand.recipe));
   }
 }
 

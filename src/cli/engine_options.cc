@@ -29,7 +29,7 @@ std::int64_t bytes_of(double gib) { return static_cast<std::int64_t>(gib * 0x1p3
 
 }  // namespace
 
-void add_mtp(CLI::App* app, EngineOptions& o) {
+void add_mtp_mode(CLI::App* app, EngineOptions& o) {
   app->add_option(
          "--mtp", o.mtp,
          "Draft with the MTP layer; auto: where the model has one, as many tokens (0 to 4) "
@@ -37,6 +37,10 @@ void add_mtp(CLI::App* app, EngineOptions& o) {
       ->check(CLI::IsMember({"on", "off", "auto"}))
       ->type_name("on|off|auto")
       ->group(kMtpGroup);
+}
+
+void add_mtp(CLI::App* app, EngineOptions& o) {
+  add_mtp_mode(app, o);
   app->add_option("--draft-length", o.draft_length, "Tokens to draft with --mtp on")
       ->check(CLI::Range(1, infer::kMaxDrafts))
       ->type_name("N")

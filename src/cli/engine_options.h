@@ -32,7 +32,8 @@ struct EngineOptions {
   int draft_length = 1;
 };
 
-void add_mtp(CLI::App* app, EngineOptions& options);  // --mtp, --draft-length
+void add_mtp_mode(CLI::App* app, EngineOptions& options);  // --mtp
+void add_mtp(CLI::App* app, EngineOptions& options);       // --mtp, --draft-length
 // --prefix-store, --prefix-memory, --prefix-disk, --prefix-contexts
 void add_store(CLI::App* app, StoreOptions& options);
 void add_engine(CLI::App* app, EngineOptions& options);  // all of them, and those of the cache

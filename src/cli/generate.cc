@@ -76,6 +76,11 @@ void run(const Options& o, const Globals& globals) {
   require_prompt(o.prompt, "generate");
   for (const std::string& stop : o.stop) require_utf8(stop, "--stop");
   infer::validate(o.sampling);
+  if (o.logprobs >= 0 && !globals.json) {
+    throw Error(Code::kUsage, cat("--logprobs ", o.logprobs,
+                                  ": log-probabilities are shown with --json alone; give --json "
+                                  "too, or leave --logprobs out."));
+  }
   check_output_file("--routing-trace", o.engine.routing.file);
   const Session session(o.model, o.precision, globals.threads);
   if (!o.stop.empty()) session.need_tokenizer("--stop", ", or leave --stop out");

@@ -120,12 +120,23 @@ Json slowdown_of(const Json& damaged, const Json& whole) {
   return damaged.get<double>() / whole.get<double>();
 }
 
+// Before anything is simulated, so that messages name the flags of this command.
+void check_words(const std::vector<std::string>& kinds, const std::vector<std::string>& faults) {
+  if (kinds.empty()) throw Error(Code::kUsage, "--kinds names no kind of network.");
+  for (const std::string& kind : kinds) {
+    const std::size_t colon = kind.find(':');
+    network::parse_kind(kind.substr(0, colon), "--kinds");
+    if (colon != std::string::npos) network::parse_routing(kind.substr(colon + 1), "--kinds");
+  }
+  for (const std::string& fault : faults) network::parse_faults(fault, "--faults");
+}
+
 // All networks, whole and with each fault.
 Json rows_of(const FaultOptions& options, const Globals& globals) {
   const std::vector<std::string> kinds = words_of(options.kinds, ',');
   std::vector<std::string> faults = words_of(options.faults, ' ');
+  check_words(kinds, faults);
   faults.insert(faults.begin(), "");
-  if (kinds.empty()) throw Error(Code::kUsage, "--kinds names no kind of network.");
   const int processes = spec_of(kinds[0], options, globals).options.processes;
   const std::vector<std::string> texts =
       in_processes(kinds.size() * faults.size(), processes, [&](std::size_t task) {

@@ -45,6 +45,11 @@ std::vector<std::vector<double>> read_loads(const std::string& path) {
     for (const auto& list : json) {
       if (!list.is_array()) throw wrong("layers and loads are mixed");
       add(list);
+      const std::size_t first = layers.front().size(), here = layers.back().size();
+      if (here != first) {
+        throw wrong(cat("layer ", layers.size() - 1, " has ", here, " loads, but layer 0 has ",
+                        first, "; all layers have the same experts"));
+      }
     }
   } else {
     add(json);
@@ -77,7 +82,13 @@ void run(const Options& o, const Globals& globals) {
     const int experts = static_cast<int>(load.size());
     const cost::PlacementShape shape{experts, o.replicas > 0 ? o.replicas : experts, o.groups,
                                      o.nodes, o.devices};
-    const cost::Placement placed = cost::place_experts(load, shape);
+    const cost::Placement placed = [&] {
+      try {
+        return cost::place_experts(load, shape);
+      } catch (const Error& e) {
+        throw Error(e.code(), cat(o.loads, ": layer ", layers.size(), ": ", e.what()));
+      }
+    }();
     hierarchical = placed.hierarchical;
     layers.push_back({{"expert_of_slot", placed.expert_of},
                       {"slots_of_expert", placed.slots_of},

@@ -186,7 +186,10 @@ void add_plan_train(CLI::App& plan, Globals& globals) {
       ->required()
       ->type_name("PROFILE");
   command->add_option("--nodes", o->nodes, "Nodes")->check(CLI::Range(1, 1 << 20))->type_name("N");
-  command->add_option("--batch", o->batch, "Sequences of a step; 0: some four million tokens")
+  command
+      ->add_option("--batch", o->batch,
+                   "Sequences of a step; 0: as many on each device, at least one, of some four "
+                   "million tokens in all")
       ->check(CLI::Range(0, 1 << 24))
       ->type_name("N");
   command->add_option("--sequence", o->sequence, "Tokens of a sequence")

@@ -61,10 +61,27 @@ void render_chat(const Options& o, const text::Tokenizer& tokenizer, const Globa
   }
 }
 
-void run(const Options& o, const Globals& globals) {
+// A flag that another way of working would not look at is refused.
+void check_flags(const Options& o) {
   if (o.decode && o.chat) {
     throw Error(Code::kUsage, "tokenize got --decode and --chat, but they exclude each other");
   }
+  const auto only = [](bool given, bool used, const char* flag, const char* needed) {
+    if (!given || used) return;
+    throw Error(Code::kUsage,
+                cat("tokenize got ", flag, ", which is for ", needed, "; leave it out."));
+  };
+  const bool encodes = !o.decode && !o.chat;
+  constexpr const char* kText = "text to ids, without --decode and --chat";
+  only(o.bos, encodes, "--bos", kText);
+  only(o.replace_invalid, encodes, "--replace-invalid", kText);
+  only(o.skip_special, o.decode, "--skip-special", "ids to text, with --decode");
+  only(o.no_generation_prompt, o.chat, "--no-generation-prompt", "messages, with --chat");
+  only(!o.format.empty(), o.chat, "--format", "messages, with --chat");
+}
+
+void run(const Options& o, const Globals& globals) {
+  check_flags(o);
   const text::Tokenizer tokenizer = text::Tokenizer::load(o.model);
   if (o.chat) {
     render_chat(o, tokenizer, globals);

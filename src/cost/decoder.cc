@@ -41,6 +41,13 @@ ModelText find_model(const std::string& name_or_path) {
   } else if (path.filename() == "config.json" && path.has_parent_path()) {
     name = path.parent_path().filename().string();
   }
+  if (path.extension() == ".toml" && std::filesystem::exists(path, ignored)) {
+    throw Error(Code::kUsage,
+                cat(path.string(),
+                    " is TOML, as training recipes and hardware profiles are; a model is a "
+                    "config.json, a folder that holds one, or a known name (deepseek-v3). "
+                    "`cachalot plan design --out` and a training run write a config.json."));
+  }
   constexpr std::uint64_t kMostBytes = 16 << 20;
   return {name, path.string(), read_file(path, kMostBytes)};
 }

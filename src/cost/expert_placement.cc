@@ -76,7 +76,9 @@ void need(bool good, const std::string& text) {
 void need_multiple(int n, const char* of, int d, const char* by) {
   need(d >= 1 && n >= 1 && n % d == 0,
        cat(n, " ", of, " do not divide by ", d, " ", by, d >= 1 ? ": " : "",
-           d >= 1 ? cat("the next counts that do are ", n / d * d, " and ", (n / d + 1) * d) : ""));
+           d < 1   ? ""
+           : n < d ? cat("the least count that does is ", d)
+                   : cat("the next counts that do are ", n / d * d, " and ", (n / d + 1) * d)));
 }
 
 void check_shape(std::span<const double> load, const PlacementShape& s) {

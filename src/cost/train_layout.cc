@@ -51,28 +51,27 @@ std::string stages_text(const model::Config& c, const Layout& l) {
 
 std::string tensor_text(const model::Config& c, const Layout& l) {
   if (c.num_attention_heads % l.tensor != 0) {
-    return cat(c.num_attention_heads, " attention heads do not divide by tensor = ", l.tensor,
+    return cat(c.num_attention_heads, " attention heads do not divide by tp = ", l.tensor,
                "; take ", divisors_near(c.num_attention_heads, l.tensor));
   }
-  return cat("tensor = ", l.tensor, " does not fit the ", l.devices_per_node,
+  return cat("tp = ", l.tensor, " does not fit the ", l.devices_per_node,
              " devices of a node; take ", divisors_near(l.devices_per_node, l.tensor));
 }
 
 std::string experts_text(const model::Config& c, const Layout& l) {
   if (c.route.experts == 0) {
-    return cat("the model has no experts to deal out to ", l.expert, " devices; expert must be 1");
+    return cat("the model has no experts to deal out to ", l.expert, " devices; ep must be 1");
   }
   if (c.route.experts % l.expert != 0) {
     return cat(c.route.experts, " experts cannot be dealt out evenly to ", l.expert,
                " devices: ", c.route.experts % l.expert,
-               " are left over; take expert = ", divisors_near(c.route.experts, l.expert));
+               " are left over; take ep = ", divisors_near(c.route.experts, l.expert));
   }
   const int group = devices_of_a_rank(l);
-  return cat("a pipeline rank has ", group, " devices (", l.data(), " data x ", l.tensor,
-             " tensor), which are no whole groups of ", l.expert,
-             " for the experts: ", group % l.expert,
-             " are left over; take expert = ", divisors_near(group, l.expert),
-             ", or fewer pipeline ranks");
+  return cat(
+      "a pipeline rank has ", group, " devices (", l.data(), " data x ", l.tensor,
+      " tensor), which are no whole groups of ", l.expert, " for the experts: ", group % l.expert,
+      " are left over; take ep = ", divisors_near(group, l.expert), ", or fewer pipeline ranks");
 }
 
 std::string batch_text(const Layout& l) {

@@ -30,7 +30,8 @@ struct Fault {
   bool operator==(const Fault&) const = default;
 };
 
-std::vector<Fault> parse_faults(std::string_view text);  // "" and "none": nothing
+// "" and "none": nothing. Errors name the flag that the text was given with.
+std::vector<Fault> parse_faults(std::string_view text, std::string_view flag = "--fail");
 std::string to_string(std::span<const Fault> faults);
 
 struct Damage {

@@ -22,12 +22,12 @@ std::string_view name(Routing routing) noexcept {
   return kNames[static_cast<std::size_t>(routing)];
 }
 
-Routing parse_routing(std::string_view word) {
+Routing parse_routing(std::string_view word, std::string_view flag) {
   for (std::size_t i = 0; i < kNames.size(); ++i) {
     if (kNames[i] == word) return static_cast<Routing>(i);
   }
   throw Error(Code::kUsage,
-              cat("--routing ", word, ": must be ecmp, static, adaptive, valiant or ugal."));
+              cat(flag, " ", word, ": must be ecmp, static, adaptive, valiant or ugal."));
 }
 
 Router::Router(const Fabric& fabric, Routing routing, int spray, std::uint64_t seed)

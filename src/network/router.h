@@ -47,7 +47,7 @@ enum class Routing : std::uint8_t { kEcmp, kFixed, kAdaptive, kValiant, kUgal };
 // Whether flows are cut into parts.
 constexpr bool is_sprayed(Routing routing) noexcept { return routing >= Routing::kAdaptive; }
 std::string_view name(Routing routing) noexcept;
-Routing parse_routing(std::string_view word);
+Routing parse_routing(std::string_view word, std::string_view flag = "--routing");
 
 // Part of a flow: the trunks between its two NICs' switches, and the NICs' ports.
 struct Way {

@@ -64,13 +64,13 @@ void check(const TopologySpec& spec) {
 
 std::string_view name(Kind kind) noexcept { return kNames[static_cast<std::size_t>(kind)]; }
 
-Kind parse_kind(std::string_view word) {
+Kind parse_kind(std::string_view word, std::string_view flag) {
   for (const Kind kind : kKinds) {
     if (name(kind) == word) return kind;
   }
   const std::string near = nearest(word, kNames.data(), kNames.data() + kNames.size());
   throw Error(Code::kUsage,
-              cat("--kind ", word, ": the kinds are ft2, mpft, mrft, ft3, dragonfly and slimfly",
+              cat(flag, " ", word, ": the kinds are ft2, mpft, mrft, ft3, dragonfly and slimfly",
                   near.empty() ? "." : cat("; did you mean `", near, "`?")));
 }
 

@@ -34,7 +34,7 @@ enum class Kind : std::uint8_t { kFt2, kMpft, kMrft, kFt3, kDragonfly, kSlimFly 
 inline constexpr Kind kKinds[] = {Kind::kFt2, Kind::kMpft,      Kind::kMrft,
                                   Kind::kFt3, Kind::kDragonfly, Kind::kSlimFly};
 std::string_view name(Kind kind) noexcept;
-Kind parse_kind(std::string_view word);
+Kind parse_kind(std::string_view word, std::string_view flag = "--kind");
 
 struct TopologySpec {
   Kind kind = Kind::kMpft;

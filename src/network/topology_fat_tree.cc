@@ -73,13 +73,17 @@ void build_two_layers(Topology& topology) {
   topology.planes = planes;
   topology.capacity =
       spec.kind == Kind::kMrft ? three_layer_capacity(spec) : per_plane * planes / spec.nic_ports;
+  if (spec.kind == Kind::kMpft && topology.capacity > spec.gpus_per_node) {  // whole nodes
+    topology.capacity -= topology.capacity % spec.gpus_per_node;
+  }
   if (spec.endpoints == 0) spec.endpoints = topology.capacity;
+  const bool fit = spec.kind != Kind::kMpft || spec.endpoints <= topology.capacity;
 
   std::vector<std::int64_t> in_plane(static_cast<std::size_t>(planes));
   for (std::int64_t e = 0; e < spec.endpoints; ++e) {
     for (int port = 0; port < spec.nic_ports; ++port) ++in_plane[plane_of(e, port)];
   }
-  if (in_plane[0] > per_plane) {  // plane 0 is never the emptiest
+  if (!fit || in_plane[0] > per_plane) {  // plane 0 is never the emptiest
     too_many_endpoints(spec, spec.endpoints, topology.capacity,
                        spec.kind == Kind::kMpft
                            ? more_planes(spec, per_plane)

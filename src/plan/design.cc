@@ -46,16 +46,28 @@ std::vector<TrainPrecision> precisions(const HardwareProfile& hardware, const De
   return out;
 }
 
+// What a shape may have at most, where the request says so.
+struct Bound {
+  const char* what;
+  double Design::*value;
+  double DesignRequest::*most;
+};
+constexpr Bound kBounds[] = {
+    {"kv_bytes", &Design::kv_bytes, &DesignRequest::kv_bytes},
+    {"tpot (ms)", &Design::tpot_ms, &DesignRequest::tpot_ms},
+    {"active parameters", &Design::active, &DesignRequest::active_parameters},
+    {"parameters", &Design::total, &DesignRequest::total_parameters},
+};
+
+bool is_over(const Bound& bound, const DesignRequest& r, double value) {
+  return r.*bound.most > 0 && value > r.*bound.most;
+}
+
 // Why a shape is not to be trained, by its sizes: "" where it may.
 std::string refusal(const HardwareProfile& h, const DesignRequest& r, const Design& d) {
-  const auto over = [](const char* what, double value, double bound) {
-    return bound > 0 && value > bound ? cat(what, " is ", value, ", above ", bound) : std::string();
-  };
-  for (const std::string& text :
-       {over("kv_bytes", d.kv_bytes, r.kv_bytes), over("tpot (ms)", d.tpot_ms, r.tpot_ms),
-        over("active parameters", d.active, r.active_parameters),
-        over("parameters", d.total, r.total_parameters)}) {
-    if (!text.empty()) return text;
+  for (const Bound& bound : kBounds) {
+    if (!is_over(bound, r, d.*bound.value)) continue;
+    return cat(bound.what, " is ", d.*bound.value, ", above ", r.*bound.most);
   }
   const double room = usable_memory(h) * devices_of(h, r.nodes);
   if (room <= 0 || d.total * cost::least_state_bytes(d.precision) <= room) return "";
@@ -136,7 +148,7 @@ class Search {
     for (std::size_t i = 0; i < std::size(kShares); ++i) settle_share(i);
     if (!result_.plan) {
       throw Error(Code::kConfig, cat("no design meets the request: of ", result_.considered,
-                                     " shapes all are refused (the last: ", last_refusal_,
+                                     " shapes all are refused (", why_none(),
                                      "). Relax a constraint, or take more nodes."));
     }
     std::stable_sort(result_.front.begin(), result_.front.end(),
@@ -153,6 +165,16 @@ class Search {
     double estimate = 0;  // of the loss; on several devices the least
   };
 
+  // A bound that no shape keeps is named with the least there is; else bounds together leave none.
+  std::string why_none() const {
+    for (std::size_t i = 0; i < std::size(kBounds); ++i) {
+      if (!is_over(kBounds[i], r_, least_[i])) continue;
+      return cat("of ", kBounds[i].what, " the least is ", least_[i], ", above ",
+                 r_.*kBounds[i].most);
+    }
+    return cat("the last: ", last_refusal_);
+  }
+
   void refuse(const std::string& why) {
     ++result_.refused;
     last_refusal_ = why;
@@ -161,6 +183,9 @@ class Search {
   void enter(const model::Config& config, TrainPrecision precision) {
     ++result_.considered;
     Design d = sized_design(h_, r_, config, precision);
+    for (std::size_t i = 0; i < std::size(kBounds); ++i) {
+      least_[i] = std::min(least_[i], d.*kBounds[i].value);
+    }
     const std::string why = refusal(h_, r_, d);
     if (!why.empty()) {
       refuse(why);
@@ -222,6 +247,8 @@ class Search {
   std::vector<Design> shapes_;  // that the constraints allow
   std::vector<Candidate> candidates_[std::size(kShares)];
   std::string last_refusal_;
+  double least_[std::size(kBounds)] = {kInfinite, kInfinite, kInfinite,
+                                       kInfinite};  // of all shapes
   DesignResult result_;
 };
 

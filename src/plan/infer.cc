@@ -27,7 +27,11 @@ void check(const InferOptions& o, const Decoder& d) {
   for (const int b : o.batches) need(b >= 1, cat("--batch ", b, " must be at least 1"));
   for (const int c : o.contexts) need(c >= 0, cat("--context ", c, " must not be negative"));
   need(o.drafts == 0 || d.mtp_layers > 0,
-       cat(d.name, " has no MTP layer, so nothing drafts: leave --mtp-acceptance out"));
+       cat(d.name, " has no MTP layer, so nothing drafts: leave ",
+           o.acceptance <= 0 ? "--drafts"
+           : o.drafts > 1    ? "--drafts and --mtp-acceptance"
+                             : "--mtp-acceptance",  // makes one draft where --drafts says none
+           " out."));
 }
 
 // One device's part of passes, and the links between devices.

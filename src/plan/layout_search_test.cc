@@ -106,7 +106,7 @@ TEST(LayoutSearchTest, TheCauseIsNamed) {
   LayoutChoice experts;
   experts.expert = 48;
   const char* const dealt =
-      "256 experts cannot be dealt out evenly to 48 devices: 16 are left over; take expert = 32 or";
+      "256 experts cannot be dealt out evenly to 48 devices: 16 are left over; take ep = 32 or";
   EXPECT_THAT(why("deepseek-v3", base(2, 64), experts), HasSubstr(dealt));
   EXPECT_THAT(why("deepseek-v3", base(256, 15360), experts), HasSubstr(dealt));
   LayoutChoice one;

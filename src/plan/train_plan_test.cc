@@ -158,7 +158,7 @@ TEST(TrainPlanTest, ImpossibleLayoutsSayByHowMuch) {
   l = v3_layout();
   l.tensor = 3;
   l.devices = 2304;
-  expect_impossible(l, "128 attention heads do not divide by tensor = 3");
+  expect_impossible(l, "128 attention heads do not divide by tp = 3");
 }
 
 TEST(TrainPlanTest, MemoryThatDoesNotFitSaysByHowMuch) {

@@ -9,6 +9,18 @@ namespace cachalot::plan {
 
 namespace {
 
+// Of the network between nodes, or of the links within one.
+[[noreturn]] void lacks_rate(const HardwareProfile& h, bool network, const std::string& why,
+                             const char* otherwise) {
+  const bool counts_nics = network && h.network.nics_per_node <= 0;
+  throw Error(Code::kConfig,
+              cat("hardware profile '", h.name, "': ", network ? "network.gbps" : "link.gbps",
+                  counts_nics ? " and network.nics_per_node are" : " is", " not known, but ", why,
+                  ". Write the profile to a file (cachalot plan hardware NAME > FILE.toml), add "
+                  "the figure with its source and give --hardware FILE.toml",
+                  otherwise, "."));
+}
+
 double or_one(double share) noexcept { return share > 0 ? share : 1; }
 
 // Between the points on a line in the logarithms, as at the ends beyond them; rows fewer than the
@@ -173,10 +185,8 @@ double TrainClock::expert_bandwidth(const std::vector<double>& measured) const {
   }
   const double rate = network ? hardware_.network_rate() : hardware_.link_rate();
   if (rate <= 0) {
-    throw Error(Code::kConfig,
-                cat("hardware profile '", hardware_.name,
-                    "': ", network ? "network.gbps" : "link.gbps", " is not known, but experts on ",
-                    layout_.expert, " devices need it; give it, or take expert = 1."));
+    lacks_rate(hardware_, network, cat("experts on ", layout_.expert, " devices need it"),
+               ", or take ep = 1");
   }
   return rate;
 }
@@ -194,9 +204,7 @@ void TrainClock::add_experts(LayerTime& t) const {
 void TrainClock::add_tensor_groups(LayerTime& t) const {
   if (layout_.tensor == 1) return;
   if (hardware_.link_rate() <= 0) {
-    throw Error(Code::kConfig, cat("hardware profile '", hardware_.name,
-                                   "': link.gbps is not known, but tensor = ", layout_.tensor,
-                                   " needs it; give it, or take tensor = 1."));
+    lacks_rate(hardware_, false, cat("tp = ", layout_.tensor, " needs it"), ", or take tp = 1");
   }
   const double value = layout_.precision == cost::TrainPrecision::kF32 ? 4 : 2;
   // Gather and scatter around attention and around the feed-forward part.
@@ -351,10 +359,7 @@ double TrainClock::send_seconds() const {
   const bool network = layout_.devices > layout_.devices_per_node;
   const double rate = network ? hardware_.network_rate() : hardware_.link_rate();
   if (rate <= 0) {
-    throw Error(Code::kConfig, cat("hardware profile '", hardware_.name,
-                                   "': ", network ? "network.gbps" : "link.gbps",
-                                   " is not known, but pipeline = ", layout_.pipeline,
-                                   " needs it; give it, or take pipeline = 1."));
+    lacks_rate(hardware_, network, cat("pp = ", layout_.pipeline, " needs it"), ", or take pp = 1");
   }
   const double value = layout_.precision == cost::TrainPrecision::kF32 ? 4 : 2;
   const double latency = network ? hardware_.network.latency_us : hardware_.link.latency_us;
@@ -381,10 +386,8 @@ double TrainClock::optimizer_seconds(const cost::DeviceParameters& p) const {
       rate = rate > 0 && whole_node ? std::min(rate, across) : across;
     }
     if (rate <= 0) {
-      throw Error(Code::kConfig,
-                  cat("hardware profile '", hardware_.name,
-                      "': ", many_nodes ? "network.gbps" : "link.gbps", " is not known, but ",
-                      layout_.data(), " data-parallel copies need it."));
+      lacks_rate(hardware_, many_nodes, cat(layout_.data(), " data-parallel copies need it"),
+                 many_nodes ? ", or take one node" : "");
     }
     constexpr double kGradient = 4;  // summed in float, as it is kept
     seconds += (kGradient + value) * parameters * (group - 1) / group / rate;
