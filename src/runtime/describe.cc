@@ -40,6 +40,7 @@ std::vector<SlotInfo> slots_of(const KernelTable& t) {
   return {
       {"gemm", t.gemm != r.gemm},
       {"pack_b", t.pack_b != r.pack_b},
+      {"packs_bf16_in_pairs", t.packs_bf16_in_pairs != r.packs_bf16_in_pairs},
       {"gemm_fp8", t.gemm_fp8 != r.gemm_fp8},
       {"quant_linear", t.quant_linear != r.quant_linear},
       {"pack_quant", t.pack_quant != r.pack_quant},
