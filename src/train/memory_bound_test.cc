@@ -11,12 +11,22 @@ namespace {
 
 using ::testing::HasSubstr;
 
+model::Config small() {
+  model::Config c;
+  c.vocab_size = 300;
+  c.hidden_size = 64;
+  c.num_hidden_layers = 3;
+  c.intermediate_size = 96;
+  return c;
+}
+
 TEST(MemoryBound, CountsStateAndStream) {
   Recipe recipe;
   recipe.run.precision = RecipePrecision::kF32;
   recipe.data.seq_len = 100;
-  const model::Config config;
+  const model::Config config = small();
   const auto parameters = static_cast<double>(cost::parameters(config).total);
+  EXPECT_GT(parameters, 2 * 300 * 64);
   EXPECT_DOUBLE_EQ(least_memory(recipe, config, 0), 16 * parameters);
   EXPECT_DOUBLE_EQ(least_memory(recipe, config, 3) - least_memory(recipe, config, 0),
                    300.0 * config.hidden_size * (12 + 2 * config.num_hidden_layers));
@@ -27,7 +37,7 @@ TEST(MemoryBound, CountsStateAndStream) {
 TEST(MemoryBound, RefusesWhatCannotFit) {
   Recipe recipe;
   recipe.data.seq_len = 1 << 24;
-  const model::Config config;
+  const model::Config config = small();
   const double least = least_memory(recipe, config, 1 << 24);
   check_memory(recipe, config, 1 << 24, least);
   check_memory(recipe, config, 1 << 24, 0);  // not known
