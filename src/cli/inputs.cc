@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "cli/finite.h"
 #include "kernels/quant_linear.h"
+#include "kernels/table.h"
 #include "runtime/memory.h"
 #include "tensor/device.h"
 #include "text/utf8.h"
@@ -52,8 +53,11 @@ model::LoadOptions::Placement placement(const std::string& folder, const Context
                                   "`, but must be auto, mapped, copied or packed"));
   }
   if (use == ModelUse::kOnce) return kMapped;
+  // With AVX2 expanding codes is the limit, and panels are no faster than rows
+  // (docs/performance.md).
+  const bool worth = quant_panels_are_fast(ctx) && std::string_view(ctx.ops().name) != "avx2";
   const bool fits = runtime::available_memory() / 3 * 2 > weight_bytes(folder);
-  return fits && quant_panels_are_fast(ctx) ? kPacked : kMapped;
+  return fits && worth ? kPacked : kMapped;
 }
 
 bool separates(char c) { return c == ',' || c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
