@@ -18,12 +18,18 @@ namespace cachalot::cpu::avx2 {
 namespace {
 
 constexpr int kVector = static_cast<int>(kLanes);
-// Bytes a row is fetched ahead of its use: about 100 ns at the speed of one core.
-constexpr int kAhead = 1024;
+constexpr int kLine = 64;
+constexpr int kLineParts = 2;  // of a vector each
+// Rows of B that lie side by side are fetched in the order of memory, a block of them before its
+// use, unless that is more than half of a second cache keeps; then each by itself, as many bytes
+// before its use as one core reads in 100 ns.
+constexpr std::ptrdiff_t kNearBlock = 256 << 10;
+constexpr std::ptrdiff_t kAhead = 1024;
 
 // Two vectors of columns hide that a sum waits for the one before it; more rows than four leave no
-// registers for that.
-constexpr int columns_of(int rows) { return rows <= 4 ? 2 : 1; }
+// registers for that. Where they lie side by side, as many as there are registers for: whole lines.
+constexpr int columns_along(int rows) { return rows <= 4 ? 2 : 1; }
+constexpr int columns_across(int rows) { return rows <= 4 ? 8 / rows : 1; }
 
 template <int kRows>
 struct Sums {
@@ -70,11 +76,34 @@ inline __m256 vector_of(int step, const __m256 (&v)[8], const Bf16* /*kind*/) {
       _mm256_and_si256(pair, _mm256_set1_epi32(static_cast<int>(0xFFFF0000u))));
 }
 
-// B is [N, K]: 8 of its rows, or twice 8, 32 bytes of each transposed in registers.
+// What to fetch while a block of rows is read, a line of each at a time.
+class Ahead {
+ public:
+  Ahead(const void* block, std::ptrdiff_t stride, int rows) {
+    const std::ptrdiff_t bytes = stride * rows;
+    const bool near = bytes <= kNearBlock;
+    at_ = static_cast<const char*>(block) + (near ? bytes : kAhead);
+    step_ = near ? kLine : stride;
+    back_ = near ? 0 : kLine - bytes;
+  }
+  [[gnu::always_inline]] inline void fetch() {
+    _mm_prefetch(at_, _MM_HINT_T1);
+    at_ += step_;
+  }
+  [[gnu::always_inline]] inline void next_column() { at_ += back_; }
+
+ private:
+  const char* at_;
+  std::ptrdiff_t step_, back_;
+};
+
+// B is [N, K]: 8 of its rows, or twice 8, a line of each at a time (rows that lie 4 KiB apart share
+// eight places of the first cache), 32 bytes of each transposed in registers.
 template <Steps kSteps, int kRows, class T>
 void direct_along(const DirectJob& job) {
   constexpr int kElements = 32 / static_cast<int>(sizeof(T));
-  constexpr int kColumns = columns_of(kRows);
+  constexpr int kLineElements = kLineParts * kElements;
+  constexpr int kColumns = columns_along(kRows);
   const auto* a = reinterpret_cast<const float*>(job.a);
   for (int col = 0; col < job.cols; col += kColumns * kVector) {
     const T* src = static_cast<const T*>(job.b) + col * job.b_stride;
@@ -82,23 +111,29 @@ void direct_along(const DirectJob& job) {
     Sums<kRows> sums[kColumns];
     CACHALOT_UNROLL
     for (int g = 0; g < kColumns; ++g) sums[g].zero();
-    const int full = lines >= kColumns * kVector ? job.k / kElements * kElements : 0;
-    for (int i = 0; i < full; i += kElements) {
-      __m256 v[kColumns][8];
+    const int full = lines >= kColumns * kVector ? job.k / kLineElements * kLineElements : 0;
+    Ahead ahead(src, job.b_stride * static_cast<std::ptrdiff_t>(sizeof(T)), kColumns * kVector);
+    for (int i = 0; i < full; i += kLineElements) {
       CACHALOT_UNROLL
       for (int g = 0; g < kColumns; ++g) {
         CACHALOT_UNROLL
-        for (int r = 0; r < 8; ++r) {
-          const T* p = src + (g * kVector + r) * job.b_stride + i;
-          _mm_prefetch(reinterpret_cast<const char*>(p) + kAhead, _MM_HINT_T0);
-          v[g][r] = _mm256_loadu_ps(reinterpret_cast<const float*>(p));
-        }
-        transpose_8x8(v[g]);
-        CACHALOT_UNROLL
-        for (int s = 0; s < kElements; ++s) {
-          sums[g].step(a + (i + s) * kRows, vector_of<kSteps>(s, v[g], src));
+        for (int part = 0; part < kLineParts; ++part) {
+          const int at = i + part * kElements;
+          __m256 v[8];
+          CACHALOT_UNROLL
+          for (int r = 0; r < kVector; ++r) {
+            if (part == 0) ahead.fetch();
+            v[r] = _mm256_loadu_ps(
+                reinterpret_cast<const float*>(src + (g * kVector + r) * job.b_stride + at));
+          }
+          transpose_8x8(v);
+          CACHALOT_UNROLL
+          for (int s = 0; s < kElements; ++s) {
+            sums[g].step(a + (at + s) * kRows, vector_of<kSteps>(s, v, src));
+          }
         }
       }
+      ahead.next_column();
     }
     for (int i = full; i < job.k; i += kElements) {
       const int n = std::min(kElements, job.k - i);
@@ -158,7 +193,7 @@ void across_columns(const DirectJob& job, int col, Live live) {
 
 template <Steps kSteps, int kRows, class T>
 void direct_across(const DirectJob& job) {
-  constexpr int kGroups = columns_of(kRows);
+  constexpr int kGroups = columns_across(kRows);
   int col = 0;
   for (; col + kGroups * kVector <= job.cols; col += kGroups * kVector) {
     across_columns<kSteps, kRows, kGroups, T>(job, col, All{});

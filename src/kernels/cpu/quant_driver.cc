@@ -102,10 +102,10 @@ class Run {
   static int tiles_of(const QuantLinear& q) {
     return is_direct(q) ? quant_direct_tiles(q.k()) : quant_tiles(q.k());
   }
-  // Words of one row of x: its elements, and with int8 activations scales and starts.
+  // Words of one row of x: its elements, and what QuantPanel has besides.
   std::int64_t row_words(const QuantLinear& q) const {
     const int tiles = tiles_of(q);
-    const int side = isa_.integers ? tiles * (1 + kQuantTile / q.w.group) : 0;
+    const int side = isa_.integers ? tiles * (1 + kQuantTile / q.w.group) : 1;
     return std::int64_t{tiles} * isa_.tile_words + side;
   }
 
@@ -135,10 +135,13 @@ class Run {
     QuantPanel a;
     a.rows = part.panel_row(p + 1) - first;
     a.words = part.packed + row_words(*part.q) * first;
-    if (!isa_.integers) return a;
     const std::ptrdiff_t rows = a.rows;
-    a.scales =
-        reinterpret_cast<float*>(a.words + std::ptrdiff_t{part.tiles} * isa_.tile_words * rows);
+    std::uint32_t* behind = a.words + std::ptrdiff_t{part.tiles} * isa_.tile_words * rows;
+    if (!isa_.integers) {
+      a.scaled = behind;
+      return a;
+    }
+    a.scales = reinterpret_cast<float*>(behind);
     a.starts = reinterpret_cast<std::int32_t*>(a.scales + part.tiles * rows);
     return a;
   }
@@ -187,9 +190,8 @@ class Run {
       for (std::int64_t i = begin; i < end; ++i) {
         const PanelTask& task = s.packs[static_cast<std::size_t>(i)];
         const Part& part = s.parts[static_cast<std::size_t>(task.part)];
-        isa_.pack({part.q->x, part.row + part.panel_row(task.panel), part.q->w.group,
-                   part.q->w.code == QuantCode::kInt4 ? 8 : 128, part.tiles,
-                   panel(part, task.panel)});
+        isa_.pack({part.q->x, part.row + part.panel_row(task.panel), part.q->w.code,
+                   part.q->w.group, part.tiles, panel(part, task.panel)});
       }
     });
   }

@@ -33,13 +33,15 @@ struct QuantPanel {
   std::uint32_t* words = nullptr;  // [tiles * words per tile, rows]
   float* scales = nullptr;         // [tiles, rows]   of int8 activations, or null
   std::int32_t* starts = nullptr;  // [groups, rows]  what their sums start from, likewise
+  // Of other activations: whether words are multiplied by a power of two, as the level has it.
+  std::uint32_t* scaled = nullptr;
 };
 
 struct QuantPackJob {
   MatRef x;
   int row = 0;    // first row of the panel
-  int group = 0;  // of the weights that will be multiplied
-  int zero = 0;   // their code for 0
+  QuantCode code = QuantCode::kE4m3;  // of the weights that will be multiplied
+  int group = 0;                      // of theirs
   int tiles = 0;  // that the panel has; zeros behind K
   QuantPanel out;
 };
@@ -102,6 +104,9 @@ inline constexpr int kQuantDirectRows = 8;
 
 // Tiles that the product of few rows takes at a time.
 inline constexpr int kQuantDirectTiles = 2;
+
+// The code of an integer that stands for 0.
+constexpr int quant_zero(QuantCode code) { return code == QuantCode::kInt4 ? 8 : 128; }
 
 constexpr int quant_tiles(int k) { return (k + kQuantTile - 1) / kQuantTile; }
 constexpr int quant_direct_tiles(int k) {

@@ -65,6 +65,7 @@ struct Floats {
   using Sum = __m256;
   static constexpr int kTileWords = kQuantTile;
   static constexpr bool kReadsE4m3 = true;
+  static constexpr bool kMissesNan = false;
   template <QuantCode kCode>
   static constexpr int kWords = kCode == QuantCode::kInt4 ? 8 : 4;
 
@@ -131,12 +132,52 @@ struct Floats {
   }
 };
 
+// E4M3 for words of x that are multiplied by 2^kShift: a code's seven bits are put where a float has
+// the end of its exponent and the beginning of its fraction, subnormal or not, which is the number
+// times 2^-120. The same sums, but for the power of two. NaN would be 480: who sums has to look.
+struct ScaledFloats : Floats {
+  static constexpr bool kMissesNan = true;
+  static constexpr int kShift = 112;
+  static constexpr float kBelow = 65280;  // sizes of x that stay finite, also rounded to bf16
+
+  template <QuantCode kCode>
+  [[gnu::always_inline]] inline void expand(__m256i v, __m256i* words) const {
+    static_assert(kCode == QuantCode::kE4m3);
+    const __m256i bits = _mm256_set1_epi16(static_cast<short>(0x87F0));
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i odd = _mm256_and_si256(_mm256_srai_epi16(v, 4), bits);
+    const __m256i even = _mm256_and_si256(_mm256_srai_epi16(_mm256_slli_epi16(v, 8), 4), bits);
+    words[0] = _mm256_unpacklo_epi16(zero, odd);
+    words[1] = _mm256_unpacklo_epi16(zero, even);
+    words[2] = _mm256_unpackhi_epi16(zero, odd);
+    words[3] = _mm256_unpackhi_epi16(zero, even);
+  }
+  static __m256 join(__m256 part, const QuantPanel&, std::ptrdiff_t, __m256 scale, __m256 sum) {
+    return _mm256_fmadd_ps(_mm256_mul_ps(part, set(0x1p8f)), scale, sum);
+  }
+
+  // The largest of each byte's codes so far, without their signs.
+  static __m256i larger(__m256i most, __m256i v) {
+    return _mm256_max_epu8(most, _mm256_add_epi8(v, v));
+  }
+  // NaN in the lanes of outputs that have one among their codes.
+  static __m256 nans(__m256i most) {
+    const __m256i some = _mm256_cmpeq_epi8(most, _mm256_set1_epi8(static_cast<char>(0xFE)));
+    const __m256i of_output =
+        _mm256_or_si256(_mm256_unpacklo_epi16(some, some), _mm256_unpackhi_epi16(some, some));
+    const __m256i none = _mm256_cmpeq_epi32(of_output, _mm256_setzero_si256());
+    return _mm256_andnot_ps(_mm256_castsi256_ps(none),
+                            set(std::numeric_limits<float>::quiet_NaN()));
+  }
+};
+
 // Two numbers of 16 bits to a word: codes as they are, and codes of x. The offset of the weights is
 // taken away where a sum starts: - zero * (sum of x's codes).
 struct Shorts {
   using Sum = __m256i;
   static constexpr int kTileWords = kQuantTile / 2;
   static constexpr bool kReadsE4m3 = false;
+  static constexpr bool kMissesNan = false;
   template <QuantCode kCode>
   static constexpr int kWords = kCode == QuantCode::kInt4 ? 4 : 2;
 
@@ -179,6 +220,19 @@ inline __m256 load_x(const MatRef& x, std::ptrdiff_t at, int left) {
   return left > 0 ? load(First(first_lanes(left))) : _mm256_setzero_ps();
 }
 
+// Whether all of x is so small that ScaledFloats can take it.
+bool can_scale(const QuantPackJob& job) {
+  const Vec below = set(ScaledFloats::kBelow);
+  for (int i = 0; i < job.out.rows; ++i) {
+    const std::ptrdiff_t at = (job.row + i) * job.x.stride;
+    for (int j = 0; j < job.x.cols; j += static_cast<int>(kLanes)) {
+      const Vec size = _mm256_andnot_ps(set(-0.0f), load_x(job.x, at + j, job.x.cols - j));
+      if (_mm256_movemask_ps(_mm256_cmp_ps(size, below, _CMP_NLT_UQ)) != 0) return false;
+    }
+  }
+  return true;
+}
+
 // x rounded to bf16, as floats, the odd one of a pair first; zeros behind K.
 void pack_floats(const QuantPackJob& job) {
   const int rows = job.out.rows, k = job.x.cols, end = job.tiles * kQuantTile;
@@ -198,11 +252,14 @@ void pack_floats(const QuantPackJob& job) {
               job.out.words + std::ptrdiff_t{end} * rows, 0u);
     return;
   }
+  const bool scaled = rows <= kDirectRows && job.code == QuantCode::kE4m3 && can_scale(job);
+  *job.out.scaled = scaled ? 1 : 0;
+  const Vec power = set(scaled ? std::ldexp(1.0f, ScaledFloats::kShift) : 1.0f);
   for (int i = 0; i < rows; ++i) {  // each as it comes: 8 at a time are mostly none
     const std::ptrdiff_t at = (job.row + i) * job.x.stride;
     std::uint32_t* to = job.out.words + i;
     for (int j = 0; j < end; j += static_cast<int>(kLanes), to += kLanes * rows) {
-      const Vec rounded = widen_bf16(narrow_to_bf16(load_x(job.x, at + j, k - j)));
+      const Vec rounded = widen_bf16(narrow_to_bf16(load_x(job.x, at + j, k - j))) * power;
       const __m256i words = _mm256_castps_si256(swap_pairs(rounded));
       if (rows == 1) {
         store_words(to, words);
@@ -251,7 +308,7 @@ void pack_shorts(const QuantPackJob& job) {
   const QuantPanel& out = job.out;
   const int rows = out.rows;
   const int per_tile = kQuantTile / job.group;
-  const bool nibbles = job.zero == 8;
+  const bool nibbles = job.code == QuantCode::kInt4;
   for (int i = 0; i < rows; ++i) {
     const std::ptrdiff_t at = (job.row + i) * job.x.stride;
     for (int t = 0; t < job.tiles; ++t) {
@@ -268,7 +325,7 @@ void pack_shorts(const QuantPackJob& job) {
       for (int g = 0; g < per_tile; ++g) {
         int sum = 0;
         for (int j = 0; j < job.group; ++j) sum += codes[g * job.group + j];
-        out.starts[(t * per_tile + g) * rows + i] = -job.zero * sum;
+        out.starts[(t * per_tile + g) * rows + i] = -quant_zero(job.code) * sum;
       }
     }
   }

@@ -266,7 +266,7 @@ void pack_quads(const QuantPackJob& job) {
         }
         const __m512i wide = _mm512_castsi256_si512(sum);
         out.starts[(t * per_tile + g) * rows + i] =
-            -job.zero * _mm512_mask_reduce_add_epi32(0xFF, wide);
+            -quant_zero(job.code) * _mm512_mask_reduce_add_epi32(0xFF, wide);
       }
     }
   }
