@@ -25,6 +25,7 @@ constexpr int kLineParts = 2;  // of a vector each
 // before its use as one core reads in 100 ns.
 constexpr std::ptrdiff_t kNearBlock = 256 << 10;
 constexpr std::ptrdiff_t kAhead = 1024;
+constexpr int kRowsAhead = 16;  // of a strip of columns
 
 // Two vectors of columns hide that a sum waits for the one before it; more rows than four leave no
 // registers for that. Where they lie side by side, as many as there are registers for: whole lines.
@@ -178,9 +179,16 @@ void across_columns(const DirectJob& job, int col, Live live) {
   CACHALOT_UNROLL
   for (int g = 0; g < kGroups; ++g) sums[g].zero();
   const int steps = kSteps == Steps::kFloat ? job.k : (job.k + 1) / 2 * 2;
+  constexpr int kBytes = kGroups * kVector * static_cast<int>(sizeof(T));
   for (int s = 0; s < steps; ++s) {
     const int k = element<kSteps>(s);
     const T* row = src + k * job.b_stride;
+    const auto* ahead = reinterpret_cast<const char*>(row + kRowsAhead * job.b_stride);
+    if (s + kRowsAhead >= steps) {  // behind the last row the next columns begin
+      ahead += kBytes - job.k * job.b_stride * static_cast<std::ptrdiff_t>(sizeof(T));
+    }
+    CACHALOT_UNROLL
+    for (int line = 0; line < kBytes; line += kLine) _mm_prefetch(ahead + line, _MM_HINT_T0);
     CACHALOT_UNROLL
     for (int g = 0; g < kGroups; ++g) {
       sums[g].step(a + std::ptrdiff_t{s} * kRows,
