@@ -180,6 +180,31 @@ void pack_lines(const PackJob& job, int line, int lines, int k_begin, int k_end)
   }
 }
 
+// The lines from `line` on, fewer than a vector of them, for elements [0, the result). The lanes
+// behind the last line lie in the next step, so this comes before the lines that are written there.
+template <bool kRound, class T>
+int pack_last_lines(const PackJob& job, int line, int k, std::int64_t steps) {
+  constexpr int kFlip = kRound ? 1 : 0;
+  const T* src = static_cast<const T*>(job.src);
+  auto* dst = reinterpret_cast<float*>(job.dst) + line;
+  const int lines = job.lines - line;
+  int i = 0;
+  for (; i + kLanes <= k && i + kLanes < steps; i += kLanes) {
+    __m256 v[8];
+    CACHALOT_UNROLL
+    for (int r = 0; r < 8; ++r) {
+      v[r] = r < lines ? load8<kRound>(src + (line + r) * job.line_stride + i)
+                       : _mm256_setzero_ps();
+    }
+    transpose_8x8(v);
+    CACHALOT_UNROLL
+    for (int s = 0; s < 8; ++s) {
+      _mm256_storeu_ps(dst + static_cast<std::ptrdiff_t>(i + s) * job.width, v[s ^ kFlip]);
+    }
+  }
+  return i;
+}
+
 template <bool kRound, class T>
 void pack_as(const PackJob& job) {
   constexpr int kFlip = kRound ? 1 : 0;
@@ -191,8 +216,13 @@ void pack_as(const PackJob& job) {
     std::memset(dst, 0, static_cast<std::size_t>(steps * job.width) * sizeof(float));
   }
   const bool across = job.line_stride == 1 && job.k_stride != 1;
-  int line = 0;
-  for (; line + kLanes <= job.lines; line += kLanes) {
+  const int whole = job.lines / kLanes * kLanes;
+  if (whole < job.lines) {
+    const bool along = job.k_stride == 1;
+    const int done = along ? pack_last_lines<kRound, T>(job, whole, k, steps) : 0;
+    pack_lines<kRound, T>(job, whole, job.lines, done, k);
+  }
+  for (int line = 0; line < whole; line += kLanes) {
     if (across) {
       for (int i = 0; i < k; ++i) {
         _mm256_storeu_ps(dst + static_cast<std::ptrdiff_t>(i ^ kFlip) * job.width + line,
@@ -214,7 +244,6 @@ void pack_as(const PackJob& job) {
     }
     pack_lines<kRound, T>(job, line, line + kLanes, i, k);
   }
-  pack_lines<kRound, T>(job, line, job.lines, 0, k);
 }
 
 }  // namespace

@@ -205,7 +205,7 @@ class Run {
       for (const Part& p : s.parts) count += p.direct ? 0 : (p.q->n() + width - 1) / width;
       return count;
     };
-    while (columns > kQuantWidth && tasks_of(columns) < wanted) columns /= 2;
+    while (columns > isa_.width && tasks_of(columns) < wanted) columns /= 2;
     s.tasks.clear();
     plan_direct();
     for (std::size_t i = 0; i < s.parts.size(); ++i) {
@@ -328,7 +328,7 @@ class Run {
   void multiply(const Part& part, const Task& task, Touch next) const {
     thread_local HugeScratch kept_b, kept_scales, kept_sums;
     const QuantLinear& q = *part.q;
-    const int pitch = (task.cols + kQuantWidth - 1) / kQuantWidth * kQuantWidth;
+    const int pitch = (task.cols + isa_.width - 1) / isa_.width * isa_.width;
     const int group_tiles = kQuantTile / q.w.group;
     const auto pitch_words = static_cast<std::size_t>(pitch);
     auto* b = kept_b.get<std::uint32_t>(kBlockWords * pitch_words);
@@ -352,7 +352,7 @@ class Run {
         QuantUnpackJob job;
         job.w = &q.w;
         job.line = task.col + col;
-        job.lines = std::min(kQuantWidth, task.cols - col);
+        job.lines = std::min(isa_.width, task.cols - col);
         job.width = width_of(job.lines);
         job.tile = tile;
         job.tiles = tiles;
@@ -360,7 +360,7 @@ class Run {
         job.scales = scales + std::ptrdiff_t{tiles} * group_tiles * col;
         return job;
       };
-      for (int col = 0; col < task.cols; col += kQuantWidth) {
+      for (int col = 0; col < task.cols; col += isa_.width) {
         QuantUnpackJob job = unpack_of(col);
         if (expands(task.panel, col)) job.words = nullptr;
         isa_.unpack(job);
@@ -378,7 +378,7 @@ class Run {
         job.c_stride = sums_stride;
         job.touch = &touch;
         float* c = sums + (part.panel_row(p) - first) * sums_stride;
-        for (int col = 0; col < task.cols; col += kQuantWidth) {
+        for (int col = 0; col < task.cols; col += isa_.width) {
           job.vecs = width_of(task.cols - col) / kQuantLanes;
           job.b = b + std::ptrdiff_t{tiles} * isa_.tile_words * col;
           job.b_scales = scales + std::ptrdiff_t{tiles} * group_tiles * col;
@@ -394,8 +394,8 @@ class Run {
                q.y.row(part.row + first) + task.col, q.y.stride);
   }
 
-  static int width_of(int cols) {
-    return cols >= kQuantWidth ? kQuantWidth : (cols + kQuantLanes - 1) / kQuantLanes * kQuantLanes;
+  int width_of(int cols) const {
+    return std::min(isa_.width, (cols + kQuantLanes - 1) / kQuantLanes * kQuantLanes);
   }
 
   // To where tile `tile` begins.

@@ -24,8 +24,7 @@ namespace cachalot::cpu {
 
 inline constexpr int kQuantTile = 128;  // elements of K
 inline constexpr int kQuantLanes = 16;  // outputs of a vector
-inline constexpr int kQuantVecs = 2;    // vectors of a register tile
-inline constexpr int kQuantWidth = kQuantLanes * kQuantVecs;
+inline constexpr int kQuantVecs = 2;    // vectors of a register tile, at most
 
 // Rows of x as words, and what int8 activations need besides.
 struct QuantPanel {
@@ -51,7 +50,7 @@ struct QuantUnpackJob {
   const QuantView* w = nullptr;
   int line = 0;
   int lines = 0;  // at least 1
-  int width = 0;  // of the panel: 16 or 32
+  int width = 0;  // of the panel: 16, or the level's
   int tile = 0;
   int tiles = 0;
   std::uint32_t* words = nullptr;  // [tiles * words per tile, width]; null: scales only
@@ -69,7 +68,7 @@ struct QuantTileJob {
   float* c = nullptr;
   std::ptrdiff_t c_stride = 0;
   Touch* touch = nullptr;
-  // Where W lies (in panels, with vecs == kQuantVecs): this panel is the first to read the block,
+  // Where W lies (in panels, as many outputs as the level's width): this panel is the first to read the block,
   // and expands it into `b` on its way.
   const QuantUnpackJob* fresh = nullptr;
 };
@@ -89,6 +88,7 @@ struct QuantDirectJob {
 struct QuantIsa {
   int tile_words = 0;            // per tile of K: 128 floats, 64 pairs or 32 times four bytes
   int rows = 0;                  // of a panel of x, at most
+  int width = 0;                 // outputs that an expanded block of W has side by side
   int fresh_rows = 0;            // of a panel that can expand W on its way
   bool flush_denormals = false;  // as vdpbf16ps does
   bool integers = false;         // int8 activations

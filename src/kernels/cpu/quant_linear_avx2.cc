@@ -333,6 +333,7 @@ void pack_shorts(const QuantPackJob& job) {
 
 constexpr QuantIsa kFloats = {.tile_words = Floats::kTileWords,
                               .rows = 2 * kTileRows,
+                              .width = kQuantLanes,
                               .fresh_rows = 0,
                               .flush_denormals = false,
                               .integers = false,
@@ -343,6 +344,7 @@ constexpr QuantIsa kFloats = {.tile_words = Floats::kTileWords,
                               .store = gemm_store};
 constexpr QuantIsa kShorts = {.tile_words = Shorts::kTileWords,
                               .rows = 2 * kTileRows,
+                              .width = kQuantLanes,
                               .fresh_rows = 0,
                               .flush_denormals = false,
                               .integers = true,

@@ -80,6 +80,7 @@ void pack_floats(const QuantPackJob& job) { quant_pack_bf16(job, Steps::kWide); 
 
 constexpr QuantIsa kFloats = {.tile_words = Floats::kTileWords,
                               .rows = kQuantRows,
+                              .width = kQuantLanes * kQuantVecs,
                               .fresh_rows = kQuantFreshRows,
                               .flush_denormals = false,
                               .integers = false,

@@ -274,6 +274,7 @@ void pack_quads(const QuantPackJob& job) {
 
 constexpr QuantIsa kPairs = {.tile_words = Pairs::kTileWords,
                              .rows = kQuantRows,
+                             .width = kQuantLanes * kQuantVecs,
                              .fresh_rows = kQuantFreshRows,
                              .flush_denormals = true,
                              .integers = false,
@@ -284,6 +285,7 @@ constexpr QuantIsa kPairs = {.tile_words = Pairs::kTileWords,
                              .store = avx512::gemm_store};
 constexpr QuantIsa kQuads = {.tile_words = Quads::kTileWords,
                              .rows = kQuantRows,
+                             .width = kQuantLanes * kQuantVecs,
                              .fresh_rows = kQuantFreshRows,
                              .flush_denormals = false,
                              .integers = true,
