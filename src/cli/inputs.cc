@@ -53,11 +53,8 @@ model::LoadOptions::Placement placement(const std::string& folder, const Context
                                   "`, but must be auto, mapped, copied or packed"));
   }
   if (use == ModelUse::kOnce) return kMapped;
-  // With AVX2 expanding codes is the limit, and panels are no faster than rows
-  // (docs/performance.md).
-  const bool worth = quant_panels_are_fast(ctx) && std::string_view(ctx.ops().name) != "avx2";
   const bool fits = runtime::available_memory() / 3 * 2 > weight_bytes(folder);
-  return fits && worth ? kPacked : kMapped;
+  return fits && quant_panels_are_fast(ctx) ? kPacked : kMapped;
 }
 
 bool separates(char c) { return c == ',' || c == ' ' || c == '\t' || c == '\n' || c == '\r'; }

@@ -46,8 +46,7 @@ void add_shared_flags(CLI::App& app, Globals& globals) {
          "in "
          "which products read them: more memory and a later start, faster passes. auto: packed for "
          "commands that go on for long (chat, bench of passes and serve) where two thirds of the "
-         "free memory hold them and the CPU has more than AVX2, else mapped (unless "
-         "$CACHALOT_WEIGHTS is set, auto)")
+         "free memory hold them, else mapped (unless $CACHALOT_WEIGHTS is set, auto)")
       ->check(CLI::IsMember({"auto", "mapped", "copied", "packed"}))
       ->type_name("auto|mapped|copied|packed");
   app.add_flag("--json", globals.json, "Print one JSON object instead of text");

@@ -193,8 +193,8 @@ int pack_last_lines(const PackJob& job, int line, int k, std::int64_t steps) {
     __m256 v[8];
     CACHALOT_UNROLL
     for (int r = 0; r < 8; ++r) {
-      v[r] = r < lines ? load8<kRound>(src + (line + r) * job.line_stride + i)
-                       : _mm256_setzero_ps();
+      v[r] =
+          r < lines ? load8<kRound>(src + (line + r) * job.line_stride + i) : _mm256_setzero_ps();
     }
     transpose_8x8(v);
     CACHALOT_UNROLL

@@ -38,10 +38,10 @@ struct QuantPanel {
 
 struct QuantPackJob {
   MatRef x;
-  int row = 0;    // first row of the panel
+  int row = 0;                        // first row of the panel
   QuantCode code = QuantCode::kE4m3;  // of the weights that will be multiplied
   int group = 0;                      // of theirs
-  int tiles = 0;  // that the panel has; zeros behind K
+  int tiles = 0;                      // that the panel has; zeros behind K
   QuantPanel out;
 };
 
@@ -68,8 +68,8 @@ struct QuantTileJob {
   float* c = nullptr;
   std::ptrdiff_t c_stride = 0;
   Touch* touch = nullptr;
-  // Where W lies (in panels, as many outputs as the level's width): this panel is the first to read the block,
-  // and expands it into `b` on its way.
+  // Where W lies (in panels, as many outputs as the level's width): this panel is the first to read
+  // the block, and expands it into `b` on its way.
   const QuantUnpackJob* fresh = nullptr;
 };
 

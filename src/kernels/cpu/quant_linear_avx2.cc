@@ -132,9 +132,10 @@ struct Floats {
   }
 };
 
-// E4M3 for words of x that are multiplied by 2^kShift: a code's seven bits are put where a float has
-// the end of its exponent and the beginning of its fraction, subnormal or not, which is the number
-// times 2^-120. The same sums, but for the power of two. NaN would be 480: who sums has to look.
+// E4M3 for words of x that are multiplied by 2^kShift: a code's seven bits are put where a float
+// has the end of its exponent and the beginning of its fraction, subnormal or not, which is the
+// number times 2^-120. The same sums, but for the power of two. NaN would be 480: who sums has to
+// look.
 struct ScaledFloats : Floats {
   static constexpr bool kMissesNan = true;
   static constexpr int kShift = 112;

@@ -3,130 +3,28 @@
 #include <ostream>
 
 #include "kernels/cpu/avx512bf16.h"
-#include "kernels/cpu/fp8_case_test.h"
 #include "kernels/cpu/level_test.h"
 #include "kernels/cpu/quant_avx512.h"
-#include "kernels/cpu/quant_case_test.h"
+#include "kernels/cpu/quant_problem_test.h"
 #include "kernels/quant_linear.h"
 #include "numeric/group_quant.h"
 
 namespace cachalot {
 namespace {
 
+using testing::expect_reference;
 using testing::first_difference;
+using testing::kinds;
 using testing::QuantOperand;
+using testing::run;
+using testing::sized;
+using Case = testing::QuantCase;
+using Data = testing::QuantData;
+using Panels = testing::QuantPanels;
 using enum QuantActivations;
 
 class QuantLinearTest : public testing::LevelTest {};
 CACHALOT_EVERY_LEVEL(QuantLinearTest);
-
-struct Case {
-  QuantCode code;
-  int group;
-  QuantActivations activations = kBf16;
-  int m = 1, n = 16, k = 128;
-  bool accumulate = false, half = false;  // half: x in bf16
-  int pad = 0;
-};
-
-std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << testing::name(c.code) << " group " << c.group
-             << (c.activations == kInt8 ? " int8 x " : " bf16 x ") << c.m << "x" << c.n << "x"
-             << c.k << (c.accumulate ? " +=" : "") << (c.half ? " half" : "") << " pad " << c.pad;
-}
-
-struct Data {
-  Case c;
-  QuantOperand w;
-  int x_stride, y_stride;
-  std::vector<float> x, start;
-  std::vector<Bf16> half;
-
-  explicit Data(const Case& given, std::uint64_t seed = 1)
-      : c(given),
-        w(given.code, given.n, given.k, given.group, seed, given.pad),
-        x_stride(given.k + given.pad),
-        y_stride(given.n + given.pad) {
-    const Rng rng(5, seed);
-    std::uint64_t n = 0;
-    x.assign(static_cast<std::size_t>(c.m * x_stride), std::numeric_limits<float>::quiet_NaN());
-    half.resize(x.size());
-    for (int i = 0; i < c.m; ++i) {
-      for (int j = 0; j < c.k; ++j) {
-        x[static_cast<std::size_t>(i * x_stride + j)] = static_cast<float>(rng.normal(++n));
-      }
-    }
-    for (std::size_t i = 0; i < x.size(); ++i) half[i] = to_bf16(x[i]);
-    start.resize(static_cast<std::size_t>(c.m * y_stride));
-    for (float& s : start) s = static_cast<float>(rng.normal(++n));
-  }
-  QuantLinear problem(std::vector<float>& y) const {
-    y = start;
-    const MatRef operand = c.half ? MatRef(half.data(), DType::kBF16, c.m, c.k, x_stride)
-                                  : MatRef(x.data(), DType::kF32, c.m, c.k, x_stride);
-    return {operand, w.view, {y.data(), c.m, c.n, y_stride}, c.accumulate};
-  }
-};
-
-// The same weights in panels; what lies behind them is never to be used.
-struct Panels {
-  std::vector<std::uint8_t> codes;
-  std::vector<Bf16> scales;
-  QuantView view;
-
-  Panels(const Context& ctx, const QuantView& from) : view(panels_of(from)) {
-    codes.assign(view.code_span(), 0x7F);
-    view.codes = codes.data();
-    if (view.scales == nullptr) {
-      scales.resize(view.scale_span() / sizeof(Bf16));
-      view.scales = scales.data();
-    }
-    const PackQuant job{from, view};
-    pack_quant(ctx, std::span<const PackQuant>(&job, 1));
-  }
-};
-
-std::vector<float> run(const Context& ctx, const Data& d) {
-  std::vector<float> y;
-  quant_linear(ctx, d.c.activations, d.problem(y));
-  return y;
-}
-
-void expect_reference(const Context& ctx, const Case& c) {
-  const Data d(c);
-  std::vector<float> want;
-  const QuantLinear problem = d.problem(want);
-  quant_linear_ref(Context{}, c.activations, std::span<const QuantLinear>(&problem, 1));
-  EXPECT_EQ(-1, first_difference(run(ctx, d), want)) << ctx.ops().name << " " << c;
-
-  const Panels panels(ctx, d.w.view);
-  std::vector<float> got;
-  QuantLinear packed = d.problem(got);
-  packed.w = panels.view;
-  quant_linear(ctx, c.activations, packed);
-  EXPECT_EQ(-1, first_difference(got, want)) << ctx.ops().name << " in panels " << c;
-}
-
-// Every code, group and kind of activations that belong together.
-std::vector<Case> kinds() {
-  std::vector<Case> all{{QuantCode::kE4m3, 128}};
-  for (const QuantActivations a : {kBf16, kInt8}) {
-    for (const QuantCode code : {QuantCode::kInt8, QuantCode::kInt4}) {
-      for (const int group : {32, 64, 128}) all.push_back({code, group, a});
-    }
-  }
-  return all;
-}
-
-Case sized(Case c, int m, int n, int k, int pad = 0, bool accumulate = false, bool half = false) {
-  c.m = m;
-  c.n = n;
-  c.k = k;
-  c.pad = pad;
-  c.accumulate = accumulate;
-  c.half = half;
-  return c;
-}
 
 TEST_P(QuantLinearTest, EveryNumberOfRows) {
   for (const Case& c : kinds()) {
@@ -315,71 +213,6 @@ TEST_P(QuantLinearTest, RowsOfTheWeights) {
         }
       }
     }
-  }
-}
-
-TEST_P(QuantLinearTest, EveryCode) {
-  for (const Case& kind : kinds()) {
-    for (const int m : {1, 9}) {
-      Data d(sized(kind, m, 16, 64));
-      const int rows = d.w.view.rows;
-      for (int i = 0; i < rows; ++i) {
-        for (std::ptrdiff_t j = 0; j < d.w.view.row_bytes(); ++j) {
-          d.w.codes[static_cast<std::size_t>(i * d.w.view.stride + j)] =
-              static_cast<std::uint8_t>((i * d.w.view.row_bytes() + j) % 256);
-        }
-      }
-      std::vector<float> want;
-      const QuantLinear problem = d.problem(want);
-      quant_linear_ref(Context{}, kind.activations, std::span<const QuantLinear>(&problem, 1));
-      EXPECT_EQ(-1, first_difference(run(context(), d), want)) << kind;
-      if (kind.code == QuantCode::kE4m3) {
-        EXPECT_TRUE(std::isnan(want[1])) << "64 .. 127: the last one is a NaN";
-        EXPECT_FALSE(std::isnan(want[0]));
-      }
-    }
-  }
-}
-
-TEST_P(QuantLinearTest, WhatIsNotFiniteReachesItsRowAndColumnOnly) {
-  for (const Case& kind : kinds()) {
-    for (const int m : {4, 20}) {
-      Data d(sized(kind, m, 40, 300));
-      d.x[static_cast<std::size_t>(2 * d.x_stride + 7)] = std::numeric_limits<float>::infinity();
-      d.x[static_cast<std::size_t>(3 * d.x_stride + 299)] = std::numeric_limits<float>::quiet_NaN();
-      int bad = -1;
-      if (kind.code != QuantCode::kE4m3) {
-        bad = 5;
-        d.w.halves[static_cast<std::size_t>(5 * d.w.view.scale_stride + 1)] =
-            to_bf16(std::numeric_limits<float>::quiet_NaN());
-      }
-      const std::vector<float> y = run(context(), d);
-      for (int i = 0; i < m; ++i) {
-        for (int j = 0; j < 40; ++j) {
-          const bool finite = std::isfinite(y[static_cast<std::size_t>(i * d.y_stride + j)]);
-          EXPECT_EQ(finite, i != 2 && i != 3 && j != bad) << kind << " " << i << " " << j;
-        }
-      }
-    }
-  }
-}
-
-// Tiles of zeros, tiny, huge; sums that need the largest integers.
-TEST_P(QuantLinearTest, Int8ActivationsOfEverySize) {
-  for (const Case& kind : kinds()) {
-    if (kind.activations != kInt8) continue;
-    Data d(sized(kind, 10, 33, 512));
-    const float sizes[] = {0, 1e-38f, 1e-30f, 1e30f, 1, 127, 0x1p-101f, 0x1p-99f};
-    for (int i = 0; i < 10; ++i) {
-      for (int j = 0; j < 512; ++j) {
-        float& x = d.x[static_cast<std::size_t>(i * d.x_stride + j)];
-        x = i < 8 ? x * sizes[i] : i == 8 ? 1.0f : -1.0f;
-      }
-    }
-    std::vector<float> want;
-    const QuantLinear problem = d.problem(want);
-    quant_linear_ref(Context{}, kInt8, std::span<const QuantLinear>(&problem, 1));
-    EXPECT_EQ(-1, first_difference(run(context(), d), want)) << kind;
   }
 }
 
