@@ -105,7 +105,7 @@ class Run {
   // Words of one row of x: its elements, and what QuantPanel has besides.
   std::int64_t row_words(const QuantLinear& q) const {
     const int tiles = tiles_of(q);
-    const int side = isa_.integers ? tiles * (1 + kQuantTile / q.w.group) : 1;
+    const int side = isa_.integers ? tiles * (1 + kQuantTile / q.w.group) : is_direct(q) ? 1 : 0;
     return std::int64_t{tiles} * isa_.tile_words + side;
   }
 
@@ -138,7 +138,7 @@ class Run {
     const std::ptrdiff_t rows = a.rows;
     std::uint32_t* behind = a.words + std::ptrdiff_t{part.tiles} * isa_.tile_words * rows;
     if (!isa_.integers) {
-      a.scaled = behind;
+      a.scaled = part.direct ? behind : nullptr;
       return a;
     }
     a.scales = reinterpret_cast<float*>(behind);

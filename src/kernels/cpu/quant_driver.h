@@ -32,7 +32,7 @@ struct QuantPanel {
   std::uint32_t* words = nullptr;  // [tiles * words per tile, rows]
   float* scales = nullptr;         // [tiles, rows]   of int8 activations, or null
   std::int32_t* starts = nullptr;  // [groups, rows]  what their sums start from, likewise
-  // Of other activations: whether words are multiplied by a power of two, as the level has it.
+  // Of other activations, few rows: whether the level's pack multiplied words by a power of two.
   std::uint32_t* scaled = nullptr;
 };
 

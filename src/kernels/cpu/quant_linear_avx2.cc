@@ -253,8 +253,9 @@ void pack_floats(const QuantPackJob& job) {
               job.out.words + std::ptrdiff_t{end} * rows, 0u);
     return;
   }
-  const bool scaled = rows <= kDirectRows && job.code == QuantCode::kE4m3 && can_scale(job);
-  *job.out.scaled = scaled ? 1 : 0;
+  const bool scaled = job.out.scaled != nullptr && rows <= kDirectRows &&
+                      job.code == QuantCode::kE4m3 && can_scale(job);
+  if (job.out.scaled != nullptr) *job.out.scaled = scaled ? 1 : 0;
   const Vec power = set(scaled ? std::ldexp(1.0f, ScaledFloats::kShift) : 1.0f);
   for (int i = 0; i < rows; ++i) {  // each as it comes: 8 at a time are mostly none
     const std::ptrdiff_t at = (job.row + i) * job.x.stride;
