@@ -219,7 +219,8 @@ fs::path save_state(const StateToSave& s) {
   content.trainer_json = trainer.dump(2) + "\n";
   content.other_files["recipe.toml"] = to_toml(s.recipe);
   content.copied_files = s.tokenizer_files;
-  return write_checkpoint(s.run_dir, s.state.step, content, s.recipe.run.keep_last);
+  return write_checkpoint(s.run_dir, s.state.step, content, s.recipe.run.keep_last,
+                          s.whole_checkpoints);
 }
 
 void check_same_model(const fs::path& checkpoint, const model::Config& config,

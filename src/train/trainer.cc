@@ -5,6 +5,7 @@
 #include <cmath>
 #include <memory>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "base/atomic_file.h"
@@ -94,6 +95,7 @@ class Run {
     if (hooks_.on_model) hooks_.on_model(config_);
     if (hooks_.on_routing) routing_layer_ = config_.moe_layer_or_first(hooks_.routing_layer);
     if (resumed_.path) {
+      whole_checkpoints_.insert(resumed_.step);
       check_same_model(*resumed_.path, config_, data_.tokenizer);
       load_state(*resumed_.path, train_set_.file().ids_hash(), parameters_, optimizer_, state_);
       if (state_.fitted_steps > 0) recipe_.schedule.steps = state_.fitted_steps;
@@ -176,6 +178,7 @@ class Run {
   text::Dataset train_set_;
   std::unique_ptr<MetricsFile> metrics_;
   RunState state_;
+  std::set<std::int64_t> whole_checkpoints_;  // the step resumed from, and those written
   // Of the last step, in the memory of the steps before.
   model::Losses losses_;
   StepReport report_;
@@ -370,9 +373,9 @@ void Run::evaluate(std::int64_t step, TrainResult& result) {
 fs::path Run::save() {
   if (!ranks_.first()) return dir_ / kCheckpointsFolder / step_folder(state_.step);
   const double begin = now_s();
-  const fs::path saved =
-      save_state({dir_, recipe_, config_, parameters_, optimizer_, state_,
-                  train_set_.file().ids_hash(), data_.tokenizer_files(), end_tokens_});
+  const fs::path saved = save_state({dir_, recipe_, config_, parameters_, optimizer_, state_,
+                                     train_set_.file().ids_hash(), data_.tokenizer_files(),
+                                     end_tokens_, whole_checkpoints_});
   message("saved " + saved.string());
   if (hooks_.on_save) hooks_.on_save(now_s() - begin);
   return saved;
