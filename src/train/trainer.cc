@@ -12,7 +12,6 @@
 #include "cost/cost.h"
 #include "model/optimizer.h"
 #include "model/train_graph.h"
-#include "runtime/memory.h"
 #include "text/dataset.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_files.h"
@@ -134,12 +133,10 @@ class Run {
                           }
                         });
   }
-  // Before memory is taken for the model. A device says itself what it has not got.
+  // Before memory is taken for the model.
   model::Config fitting(model::Config config) const {
-    if (ctx_.device == nullptr) {
-      check_memory(recipe_, config, ranks_.micro_batch(recipe_, recipe_.schedule.steps - 1),
-                   static_cast<double>(runtime::total_memory()));
-    }
+    check_memory(recipe_, config, ranks_.micro_batch(recipe_, recipe_.schedule.steps - 1),
+                 memory_to_check(ctx_));
     return config;
   }
   text::DatasetOptions dataset_options() const {
