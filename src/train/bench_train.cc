@@ -10,6 +10,7 @@
 #include "model/optimizer.h"
 #include "model/train_graph.h"
 #include "perf/peaks.h"
+#include "train/memory_bound.h"
 #include "train/run_model.h"
 #include "train/schedule.h"
 
@@ -132,11 +133,16 @@ std::vector<TrainBenchCase> bench_train(const runtime::Runtime& runtime, const R
                                         int vocab_size, const TrainBenchOptions& options,
                                         const std::function<void(const std::string&)>& progress) {
   const model::Config config = model_config(recipe, {.vocab_size = vocab_size});
-  std::vector<std::unique_ptr<Contestant>> all;
+  std::vector<Recipe> recipes;
   for (const RecipePrecision precision : options.precisions) {
-    progress(cat(name(precision), ": first steps"));
-    Recipe own = recipe;
-    own.run.precision = precision;
+    recipes.push_back(recipe);
+    recipes.back().run.precision = precision;
+  }
+  check_memory_of_all(recipes, config, micro_batch_size(recipe, recipe.schedule.steps - 1),
+                      memory_to_check(runtime.context()));
+  std::vector<std::unique_ptr<Contestant>> all;
+  for (const Recipe& own : recipes) {
+    progress(cat(name(own.run.precision), ": first steps"));
     all.push_back(std::make_unique<Contestant>(runtime, own, config));
     Contestant* c = all.back().get();
     c->step();

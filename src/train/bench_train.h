@@ -3,7 +3,7 @@
 //
 // Tokens are random: every step does the same work and nothing is learned.
 // Threads: one caller; steps use the context's threads.
-// Errors:  those of Parameters and TrainGraph.
+// Errors:  those of Parameters and TrainGraph; kUsage where memory cannot hold a step.
 #pragma once
 
 #include <cstdint>

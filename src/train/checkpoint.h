@@ -16,6 +16,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -48,10 +49,14 @@ struct CheckpointContent {
 };
 
 // Writes `run_dir/checkpoints/step-N` (replacing one of that step), points `run_dir/model` at it,
-// then removes the oldest until `keep_last` of the steps up to N remain. Needs the RunLock. Returns
-// the folder.
+// then removes those of steps up to N that are older than the newest `keep_last` whole ones. A
+// damaged one does not count, and goes when it is older than these. Needs the RunLock. Returns the
+// folder.
+// `known_whole`: steps that this process wrote or checked, to which N is added. Of these the sizes
+// are compared and not every byte, which would be read again at each save.
 std::filesystem::path write_checkpoint(const std::filesystem::path& run_dir, std::int64_t step,
-                                       const CheckpointContent& content, int keep_last);
+                                       const CheckpointContent& content, int keep_last,
+                                       std::set<std::int64_t>& known_whole);
 
 // Makes `run_dir/model` a link to this one of the run's checkpoints, in one step.
 void point_model_at(const std::filesystem::path& run_dir, const std::filesystem::path& checkpoint);
@@ -72,5 +77,7 @@ FoundCheckpoint find_newest_checkpoint(const std::filesystem::path& run_dir);
 
 // Empty where the folder is whole, else what is wrong with it.
 std::string check_checkpoint(const std::filesystem::path& folder);
+// Likewise, but looks at no file's content: what is cut short or missing shows at no cost.
+std::string check_checkpoint_sizes(const std::filesystem::path& folder);
 
 }  // namespace cachalot::train

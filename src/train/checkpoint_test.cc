@@ -10,6 +10,7 @@
 #include <csignal>
 #include <fstream>
 #include <functional>
+#include <set>
 #include <sstream>
 #include <thread>
 #include <vector>
@@ -52,7 +53,7 @@ class TrainingRun {
     c.trainer_json = "{\"step\": " + std::to_string(step) + "}";
     c.other_files["recipe.toml"] = "[run]\n";
     c.copied_files = {tokenizer()};
-    return write_checkpoint(path(), step, c, keep_last);
+    return write_checkpoint(path(), step, c, keep_last, known_whole_);
   }
   std::vector<std::string> folders() const {
     std::vector<std::string> names;
@@ -64,9 +65,12 @@ class TrainingRun {
   }
   fs::path path() const { return folder_.path() / "run"; }
   fs::path tokenizer() const { return folder_.path() / "tokenizer.json"; }
+  // As after a restart, which knows of no checkpoint but the one it goes on from.
+  void forget() { known_whole_.clear(); }
 
  private:
   testing::TempDir folder_;
+  std::set<std::int64_t> known_whole_;
 };
 
 TEST(Checkpoint, IsAModelFolderWithEverythingToGoOn) {
@@ -190,6 +194,35 @@ TEST(Checkpoint, ADamagedNewerOneDoesNotPushOutGoodOnes) {
   const auto found = find_newest_checkpoint(run.path());
   EXPECT_EQ(20, found.step);
   EXPECT_EQ(1u, found.skipped.size());
+}
+
+TEST(Checkpoint, DamagedOnesDoNotCountAmongTheLastAndGoWithTheOlderOnes) {
+  using Names = std::vector<std::string>;
+  TrainingRun run;
+  run.write(1);
+  run.write(2);
+  fs::remove(run.write(3) / "config.json");
+  run.write(4, 2);  // 4 and 2 are the last two that are whole
+  EXPECT_EQ((Names{"step-2", "step-3", "step-4"}), run.folders());
+  run.write(5, 2);
+  EXPECT_EQ((Names{"step-4", "step-5"}), run.folders());
+  // Nothing but damaged ones beside the new one: nothing is known to be better.
+  fs::remove(run.path() / "checkpoints" / "step-4" / "config.json");
+  fs::remove(run.path() / "checkpoints" / "step-5" / "config.json");
+  run.write(6, 2);
+  EXPECT_EQ((Names{"step-4", "step-5", "step-6"}), run.folders());
+  // One alone is asked for: the new one is that.
+  run.write(7, 1);
+  EXPECT_EQ((Names{"step-7"}), run.folders());
+}
+
+TEST(Checkpoint, OtherBytesOfTheSameLengthAreDamageToo) {
+  TrainingRun run;
+  run.write(1);
+  std::ofstream(run.write(2) / "trainer.json") << "{\"step\": 3}";
+  run.forget();
+  run.write(4, 2);
+  EXPECT_EQ((std::vector<std::string>{"step-1", "step-2", "step-4"}), run.folders());
 }
 
 TEST(Checkpoint, AFullDiskLeavesTheOlderOneAndNothingElse) {

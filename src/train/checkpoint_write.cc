@@ -107,16 +107,34 @@ void write_files(const fs::path& folder, const CheckpointContent& content) {
 }
 
 // A folder that is being removed is renamed first, so that a half-removed one is never seen.
-void prune(const fs::path& checkpoints, std::int64_t newest, int keep_last) {
+void remove_step(const fs::path& checkpoints, std::int64_t step) {
+  const fs::path doomed = checkpoints / cat(kTemporaryPrefix, "removed-", step);
+  rename_checked(checkpoints / step_folder(step), doomed);
+  checked("remove", doomed, [&](std::error_code& error) { fs::remove_all(doomed, error); });
+}
+
+// Removes what is older than the newest `keep_last` whole ones, damaged ones among it: those that
+// lie between the whole ones stay, for a person to look at, and push nothing out.
+void prune(const fs::path& checkpoints, std::int64_t newest, int keep_last,
+           std::set<std::int64_t>& known_whole) {
   auto steps = list_steps(checkpoints);
   // Newer ones were found damaged when this run was resumed; they are left for a person to look at
   // until their step is written again.
   std::erase_if(steps, [&](std::int64_t step) { return step > newest; });
   const auto keep = static_cast<std::size_t>(std::max(keep_last, 1));
-  for (std::size_t i = 0; i + keep < steps.size(); ++i) {
-    const fs::path doomed = checkpoints / cat(kTemporaryPrefix, "removed-", steps[i]);
-    rename_checked(checkpoints / step_folder(steps[i]), doomed);
-    checked("remove", doomed, [&](std::error_code& error) { fs::remove_all(doomed, error); });
+  if (steps.size() <= keep) return;  // whatever they are
+  std::size_t whole = 0;
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    const fs::path folder = checkpoints / step_folder(*step);
+    if (whole == keep) {
+      remove_step(checkpoints, *step);
+      known_whole.erase(*step);
+      continue;
+    }
+    const bool known = known_whole.contains(*step);
+    if (!(known ? check_checkpoint_sizes(folder) : check_checkpoint(folder)).empty()) continue;
+    known_whole.insert(*step);
+    ++whole;
   }
 }
 
@@ -135,7 +153,8 @@ void point_model_at(const fs::path& run_dir, const fs::path& checkpoint) {
 }
 
 fs::path write_checkpoint(const fs::path& run_dir, std::int64_t step,
-                          const CheckpointContent& content, int keep_last) {
+                          const CheckpointContent& content, int keep_last,
+                          std::set<std::int64_t>& known_whole) {
   const fs::path all = run_dir / kCheckpointsFolder;
   checked("create the folder", all,
           [&](std::error_code& error) { fs::create_directories(all, error); });
@@ -149,7 +168,8 @@ fs::path write_checkpoint(const fs::path& run_dir, std::int64_t step,
   }
   sync_folder(all);
   point_model_at(run_dir, target);  // before the one it points at is removed
-  prune(all, step, keep_last);
+  known_whole.insert(step);
+  prune(all, step, keep_last, known_whole);
   return target;
 }
 

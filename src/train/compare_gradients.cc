@@ -9,6 +9,7 @@
 #include "model/optimizer.h"
 #include "model/train_graph.h"
 #include "tensor/host_copy.h"
+#include "train/memory_bound.h"
 #include "train/run_model.h"
 #include "train/schedule.h"
 
@@ -82,14 +83,32 @@ void close(GradientAgreement& k, const Sums& s) {
   k.ratio = s.ratio();
 }
 
+// The case that the steps before are trained by.
+std::size_t trained_by(const std::vector<GradientCase>& cases) {
+  return std::min<std::size_t>(1, cases.size() - 1);
+}
+
+// Before memory is taken for any of it.
+void check_memory_of_cases(const std::vector<GradientCase>& cases, const model::Config& config,
+                           const GradientOptions& options, double memory) {
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    Recipe recipe = cases[i].recipe;
+    // Without an optimiser there are copies of the gradients in the place of the moments: of four
+    // bytes at least, which is what moments in bf16 take.
+    const bool has_moments = options.steps > 0 && i == trained_by(cases);
+    if (!has_moments) recipe.optimizer.moments = MomentType::kBf16;
+    check_memory(recipe, config, micro_batch_size(recipe, recipe.schedule.steps - 1), memory);
+  }
+}
+
 // One model, which any of the cases computes with.
 class Study {
  public:
-  Study(const runtime::Runtime& runtime, const Recipe& recipe, int vocab_size,
+  Study(const runtime::Runtime& runtime, const Recipe& recipe, const model::Config& config,
         const GradientOptions& options)
       : options_(options),
         ctx_(runtime.context()),
-        config_(model_config(recipe, {.vocab_size = vocab_size})),
+        config_(config),
         parameters_(config_, ctx_.device),
         seed_(static_cast<std::uint64_t>(recipe.run.seed)) {
     initialise(ctx_, recipe, parameters_);
@@ -229,9 +248,12 @@ class Study {
 std::vector<GradientComparison> compare_gradients(
     const runtime::Runtime& runtime, const std::vector<GradientCase>& cases, int vocab_size,
     const GradientOptions& options, const std::function<void(const std::string&)>& progress) {
-  Study study(runtime, cases.front().recipe, vocab_size, options);
+  const Recipe& recipe = cases.front().recipe;
+  const model::Config config = model_config(recipe, {.vocab_size = vocab_size});
+  check_memory_of_cases(cases, config, options, memory_to_check(runtime.context()));
+  Study study(runtime, recipe, config, options);
   if (options.steps > 0) {
-    const GradientCase& by = cases[std::min<std::size_t>(1, cases.size() - 1)];
+    const GradientCase& by = cases[trained_by(cases)];
     progress(cat(options.steps, " steps of training as ", by.name));
     study.train(by.recipe, options.steps);
   }

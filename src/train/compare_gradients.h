@@ -6,7 +6,8 @@
 // experts where its input was rounded; held routing leaves that out.
 //
 // Threads: one caller; steps use the context's threads.
-// Errors:  those of Parameters and TrainGraph; kUsage for a text shorter than a sequence.
+// Errors:  those of Parameters and TrainGraph; kUsage for a text shorter than a sequence, and where
+//          memory cannot hold a step.
 #pragma once
 
 #include <cstdint>

@@ -4,9 +4,16 @@
 
 #include "base/error.h"
 #include "cost/cost.h"
+#include "runtime/memory.h"
 #include "tensor/dtype.h"
 
 namespace cachalot::train {
+
+namespace {
+
+double gb(double bytes) { return std::ceil(bytes * 1e-8) / 10; }
+
+}  // namespace
 
 double least_memory(const Recipe& recipe, const model::Config& config, int sequences) {
   constexpr double kMasterAndGradient = 4 + 4;
@@ -23,11 +30,28 @@ double least_memory(const Recipe& recipe, const model::Config& config, int seque
 void check_memory(const Recipe& recipe, const model::Config& config, int sequences, double memory) {
   const double least = least_memory(recipe, config, sequences);
   if (memory <= 0 || least <= memory) return;
-  const auto gb = [](double bytes) { return std::ceil(bytes * 1e-8) / 10; };
   throw Error(Code::kUsage,
               cat("training with ", sequences, " sequences of ", recipe.data.seq_len,
                   " tokens in a pass needs ", gb(least), " GB at least, and the machine has ",
                   gb(memory), " GB: set a smaller schedule.micro_batch, or take a smaller model"));
+}
+
+void check_memory_of_all(std::span<const Recipe> recipes, const model::Config& config,
+                         int sequences, double memory) {
+  double least = 0;
+  for (const Recipe& recipe : recipes) {
+    check_memory(recipe, config, sequences, memory);
+    least += least_memory(recipe, config, sequences);
+  }
+  if (memory <= 0 || least <= memory) return;
+  throw Error(Code::kUsage, cat("the models of ", recipes.size(), " precisions at once need ",
+                                gb(least), " GB at least, and the machine has ", gb(memory),
+                                " GB: take one after the other with --precision, set a smaller "
+                                "schedule.micro_batch, or take a smaller model"));
+}
+
+double memory_to_check(const Context& ctx) {
+  return ctx.device == nullptr ? static_cast<double>(runtime::total_memory()) : 0;
 }
 
 }  // namespace cachalot::train

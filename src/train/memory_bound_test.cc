@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "base/error.h"
 #include "cost/cost.h"
 
@@ -49,6 +51,32 @@ TEST(MemoryBound, RefusesWhatCannotFit) {
     EXPECT_THAT(e.what(), HasSubstr("schedule.micro_batch"));
   }
 }
+
+TEST(MemoryBound, RunsThatAreHeldAtOnceAddUp) {
+  Recipe both[2];
+  both[0].run.precision = RecipePrecision::kF32;
+  both[1].run.precision = RecipePrecision::kBf16;
+  const model::Config config = small();
+  const double one = least_memory(both[0], config, 2), other = least_memory(both[1], config, 2);
+  EXPECT_GT(one, other);
+  check_memory_of_all(both, config, 2, one + other);
+  check_memory_of_all(both, config, 2, 0);  // not known
+  check_memory_of_all({both, 1}, config, 2, one);
+  const auto refused = [&](double memory) -> std::string {
+    try {
+      check_memory_of_all(both, config, 2, memory);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), Code::kUsage);
+      return e.what();
+    }
+    return "no error";
+  };
+  EXPECT_THAT(refused(one), HasSubstr("2 precisions at once"));
+  EXPECT_THAT(refused(one), HasSubstr("--precision"));
+  EXPECT_THAT(refused(other), HasSubstr("in a pass needs"));  // the first does not fit alone
+}
+
+TEST(MemoryBound, AHostsMemoryIsKnown) { EXPECT_GT(memory_to_check(Context{}), 1 << 20); }
 
 }  // namespace
 }  // namespace cachalot::train

@@ -172,7 +172,7 @@ void RunRecipe::fields(FieldVisitor& f) {
     "tokens from one validation window to the next; 0: half of data.seq_len");
   f("checkpoint_every", checkpoint_every, 0, kMostSteps,
     "steps between checkpoints; 0: only at the end");
-  f("keep_last", keep_last, 1, 1 << 20, "checkpoints that are kept");
+  f("keep_last", keep_last, 1, 1 << 20, "whole checkpoints that are kept");
   f("max_skips", max_skips, 1, 1 << 20,
     "stop after so many steps in a row without a finite loss and gradient");
   f("max_minutes", max_minutes, 0.0, 1e9, "stop and save after this time; 0: no limit");

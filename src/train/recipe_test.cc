@@ -148,6 +148,10 @@ TEST(Recipe, ContradictionsAreRefused) {
            {"model.n_group=2", "model.topk_group=3"},
            {"model.n_group=8", "model.topk_group=1"},
            {"model.scoring_func=softmax"},
+           {"model.scoring_func=softmax", "model.topk_method=greedy",
+            "model.num_experts_per_tok=9"},
+           {"model.scoring_func=softmax", "model.topk_method=group_limited_greedy",
+            "model.n_group=3"},
            {"model.max_position_embeddings=255"},
            {"schedule.warmup_steps=600", "schedule.constant_steps=600"},
            {"schedule.batch_start=17", "schedule.ramp_steps=5"},
@@ -166,6 +170,10 @@ TEST(Recipe, ContradictionsAreRefused) {
   }
   EXPECT_EQ(Code::kConfig, error_of("[data]\ncorpus = [\"a\\u0000b\"]\ntrain_bpe = 1000\n").code());
   parse(kMinimal, {"model.n_routed_experts=0", "model.num_experts_per_tok=9"});  // all dense
+  // Greedy routing looks at no groups, so they may be of any size and number.
+  for (const char* groups : {"model.n_group=3", "model.n_group=8", "model.topk_group=3"}) {
+    parse(kMinimal, {"model.scoring_func=softmax", "model.topk_method=greedy", groups});
+  }
   parse(kMinimal, {"optimizer.beta2=0.999", "run.precision=f32"});
   parse(kMinimal, {"optimizer.beta2=0.999", "optimizer.moments=f32"});
   parse(kMinimal, {"optimizer.beta2=0.99"});

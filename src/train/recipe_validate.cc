@@ -37,6 +37,7 @@ void check_model(const ModelRecipe& m, const Checker& check) {
   check.need(m.num_experts_per_tok <= m.n_routed_experts,
              "model.num_experts_per_tok = ", m.num_experts_per_tok,
              " is more than n_routed_experts = ", m.n_routed_experts);
+  if (m.topk_method == TopkMethod::kGreedy) return;  // looks at no groups, as in a config.json
   check.need(m.n_routed_experts % m.n_group == 0, "model.n_routed_experts = ", m.n_routed_experts,
              " cannot be split into n_group = ", m.n_group, " equal groups");
   check.need(m.topk_group <= m.n_group, "model.topk_group = ", m.topk_group,

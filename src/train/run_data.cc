@@ -1,6 +1,7 @@
 #include "train/run_data.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "base/rng.h"
 #include "text/bpe_train.h"
@@ -25,13 +26,14 @@ text::CorpusOptions corpus_options(const DataRecipe& data) {
   return options;
 }
 
-// A token file that is whole and was made with this tokenizer.
-bool usable(const fs::path& file, const text::Tokenizer& tokenizer) {
-  if (!fs::exists(file)) return false;
+// Why this token file cannot be trained on as it lies there; empty where it can.
+std::string why_unusable(const fs::path& file, const text::Tokenizer& tokenizer) {
+  if (!fs::exists(file)) return cat(file.string(), " is missing");
   try {
-    return text::TokenFile(file).info().tokenizer == tokenizer.fingerprint();
+    if (text::TokenFile(file).info().tokenizer == tokenizer.fingerprint()) return {};
+    return cat(file.string(), " was made with another tokenizer");
   } catch (const Error&) {
-    return false;  // damaged: it is made again
+    return cat(file.string(), " is damaged");
   }
 }
 
@@ -40,30 +42,34 @@ void create_folder(const fs::path& folder) {
           [&](std::error_code& error) { fs::create_directories(folder, error); });
 }
 
-// The tokenizer's folder; trains one first where the recipe asks for that.
-fs::path tokenizer_folder(const Recipe& recipe, const fs::path& run_dir,
-                          const text::CorpusSplit* split, ThreadPool& pool,
-                          const DataProgress& progress) {
+// RUN/tokenizer where the recipe asks for a tokenizer of its own, else the folder that it names.
+fs::path tokenizer_folder(const Recipe& recipe, const fs::path& run_dir) {
   if (!recipe.data.tokenizer.empty()) return recipe.data.tokenizer;
-  if (recipe.data.train_bpe == 0) return recipe.model.init_from;
-  const fs::path folder = run_dir / "tokenizer";
-  if (fs::exists(folder / "tokenizer.json") && fs::exists(folder / "tokenizer_config.json"))
-    return folder;
+  return recipe.data.train_bpe > 0 ? run_dir / "tokenizer" : fs::path(recipe.model.init_from);
+}
+
+// A folder that the recipe names has to be there; what it lacks is said when it is opened.
+bool has_tokenizer(const Recipe& recipe, const fs::path& folder) {
+  return recipe.data.train_bpe == 0 ||
+         (fs::exists(folder / "tokenizer.json") && fs::exists(folder / "tokenizer_config.json"));
+}
+
+void make_tokenizer(const Recipe& recipe, const fs::path& folder, const text::CorpusSplit& split,
+                    ThreadPool& pool, const DataProgress& progress) {
   create_folder(folder);
   if (recipe.byte_tokens()) {
     const bool eos = recipe.data.end_documents;
     text::write_tokenizer(folder, text::byte_tokenizer(eos), text::byte_tokenizer_config(eos));
-    return folder;
+    return;
   }
   text::BpeTrainOptions options;
   options.vocab_size = recipe.data.train_bpe;
   // Only the training part: a vocabulary that has seen the held-out text would flatter the result.
   const text::TokenizerSpec spec =
-      text::train_bpe(split->train, options, pool, [&](std::uint64_t done, std::uint64_t total) {
+      text::train_bpe(split.train, options, pool, [&](std::uint64_t done, std::uint64_t total) {
         progress("learning a vocabulary", done, total);
       });
   text::write_tokenizer(folder, spec, text::trained_tokenizer_config());
-  return folder;
 }
 
 // What a model needs to know of its tokenizer.
@@ -150,6 +156,79 @@ RunData from_random_tokens(const Recipe& recipe, const fs::path& run_dir) {
   return data;
 }
 
+// The text, which is needed because of what `lacks`. A new run has opened it before, so only a
+// resume can find it gone.
+text::Corpus open_corpus(const DataRecipe& data, const std::string& lacks) {
+  try {
+    return text::Corpus(corpus_options(data));
+  } catch (const Error& e) {
+    if (e.code() != Code::kIo) throw;
+    throw Error(Code::kIo, cat(e.what(), " The run's tokens have to be made from that text again (",
+                               lacks, "): put the text back, or what the run had made of it"));
+  }
+}
+
+// Makes what lacks of the run's tokenizer and tokens.
+void encode_corpus(const Recipe& recipe, const RunData& data, const std::string& lacks,
+                   std::optional<text::Tokenizer>& tokenizer, ThreadPool& pool,
+                   const DataProgress& progress) {
+  const text::Corpus corpus = open_corpus(recipe.data, lacks);
+  text::SplitOptions options;
+  options.validation_fraction = recipe.data.validation_fraction;
+  options.at_line_ends = !recipe.byte_tokens();
+  const text::CorpusSplit split = text::split_corpus(corpus.documents(), options);
+  if (!tokenizer) {
+    make_tokenizer(recipe, data.tokenizer, split, pool, progress);
+    tokenizer.emplace(text::Tokenizer::load(data.tokenizer));
+  }
+  create_folder(data.train.parent_path());
+  const auto encode = [&](const std::vector<std::string_view>& documents, const fs::path& file,
+                          const char* what) {
+    if (why_unusable(file, *tokenizer).empty()) return;
+    text::encode_documents(
+        *tokenizer, documents, file, pool,
+        [&](std::uint64_t done, std::uint64_t total) { progress(what, done, total); },
+        recipe.data.end_documents);
+  };
+  encode(split.train, data.train, "encoding the training text");
+  if (data.validation.empty()) return;
+  if (split.validation.empty()) {
+    throw Error(Code::kConfig, cat("data.validation_fraction = ", recipe.data.validation_fraction,
+                                   " of ", corpus.bytes(),
+                                   " bytes leaves nothing to validate on: raise it, set it to 0, "
+                                   "or give more text"));
+  }
+  encode(split.validation, data.validation, "encoding the held-out text");
+}
+
+// Where tokenizer and tokens are whole, the text is not looked at: a resume does without it.
+RunData from_text(const Recipe& recipe, const fs::path& run_dir, ThreadPool& pool,
+                  const DataProgress& progress) {
+  RunData data;
+  data.tokenizer = tokenizer_folder(recipe, run_dir);
+  data.train = run_dir / "data" / "train.tokens";
+  if (recipe.data.validation_fraction > 0) {
+    data.validation = run_dir / "data" / "validation.tokens";
+  }
+  std::optional<text::Tokenizer> tokenizer;
+  std::string lacks;
+  if (has_tokenizer(recipe, data.tokenizer)) {
+    tokenizer.emplace(text::Tokenizer::load(data.tokenizer));
+    lacks = why_unusable(data.train, *tokenizer);
+    if (lacks.empty() && !data.validation.empty()) {
+      lacks = why_unusable(data.validation, *tokenizer);
+    }
+  } else {
+    lacks = cat(data.tokenizer.string(), " is not complete");
+  }
+  if (!lacks.empty()) encode_corpus(recipe, data, lacks, tokenizer, pool, progress);
+  describe(*tokenizer, data);
+  if (!data.validation.empty()) {
+    check_held_out(text::TokenFile(data.validation).info(), "the held-out part");
+  }
+  return data;
+}
+
 }  // namespace
 
 std::vector<fs::path> RunData::tokenizer_files() const {
@@ -165,46 +244,7 @@ RunData prepare_data(const Recipe& recipe, const fs::path& run_dir, ThreadPool& 
                      const DataProgress& progress) {
   if (!recipe.data.tokens.empty()) return from_token_files(recipe);
   if (recipe.data.random_tokens > 0) return from_random_tokens(recipe, run_dir);
-  const text::Corpus corpus(corpus_options(recipe.data));
-  text::SplitOptions split_options;
-  split_options.validation_fraction = recipe.data.validation_fraction;
-  split_options.at_line_ends = !recipe.byte_tokens();
-  const text::CorpusSplit split = text::split_corpus(corpus.documents(), split_options);
-
-  RunData data;
-  data.tokenizer = tokenizer_folder(recipe, run_dir, &split, pool, progress);
-  const text::Tokenizer tokenizer = text::Tokenizer::load(data.tokenizer);
-  describe(tokenizer, data);
-
-  create_folder(run_dir / "data");
-  data.train = run_dir / "data" / "train.tokens";
-  if (!usable(data.train, tokenizer)) {
-    text::encode_documents(
-        tokenizer, split.train, data.train, pool,
-        [&](std::uint64_t done, std::uint64_t total) {
-          progress("encoding the training text", done, total);
-        },
-        recipe.data.end_documents);
-  }
-  if (split.validation.empty() && recipe.data.validation_fraction > 0) {
-    throw Error(Code::kConfig, cat("data.validation_fraction = ", recipe.data.validation_fraction,
-                                   " of ", corpus.bytes(),
-                                   " bytes leaves nothing to validate on: raise it, set it to 0, "
-                                   "or give more text"));
-  }
-  if (!split.validation.empty()) {
-    data.validation = run_dir / "data" / "validation.tokens";
-    if (!usable(data.validation, tokenizer)) {
-      text::encode_documents(
-          tokenizer, split.validation, data.validation, pool,
-          [&](std::uint64_t done, std::uint64_t total) {
-            progress("encoding the held-out text", done, total);
-          },
-          recipe.data.end_documents);
-    }
-    check_held_out(text::TokenFile(data.validation).info(), "the held-out part");
-  }
-  return data;
+  return from_text(recipe, run_dir, pool, progress);
 }
 
 }  // namespace cachalot::train

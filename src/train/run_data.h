@@ -1,10 +1,12 @@
 // The data of a run: its tokenizer and token files, made once and kept in the run folder.
 //
 // Layout:  RUN/tokenizer/ (tokenizer.json, tokenizer_config.json), RUN/data/train.tokens and
-//          validation.tokens. What is already there and fits the tokenizer is used as it is.
+//          validation.tokens. What is already there and fits the tokenizer is used as it is; where
+//          all of it does, the text is not opened.
 // The held-out part is the end of the corpus: from the next line on where the tokenizer is a BPE,
 // from the very byte on where tokens are bytes (as others cut it for losses per character).
-// Errors:  kConfig (empty corpus, nothing left to validate on), kIo, kFormat.
+// Errors:  kConfig (empty corpus, nothing left to validate on), kIo (a text that is gone, and what
+//          it is needed for), kFormat.
 #pragma once
 
 #include <filesystem>

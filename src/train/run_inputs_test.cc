@@ -2,12 +2,15 @@
 // texts too short to hold anything out.
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "io/safetensors.h"
 #include "kernels/context.h"
 #include "kernels/table.h"
 #include "model/convert.h"
 #include "model/end_tokens.h"
 #include "text/token_file.h"
+#include "text/tokenizer.h"
 #include "train/checkpoint.h"
 #include "train/run_model.h"
 #include "train/trainer_case_test.h"
@@ -69,6 +72,29 @@ TEST_F(RunInputs, AFolderThatIsGoneOnWithKeepsItsEndTokens) {
     EXPECT_EQ(own.eos_token_ids, config.eos_token_ids);
     EXPECT_EQ(model::end_tokens(own, folder), wanted);
   }
+  // Named once more, under another name or as a copy, it is the same tokenizer.
+  const fs::path link = dir_.path() / "link", copy = dir_.path() / "copy";
+  fs::create_directory_symlink(source, link);
+  fs::create_directories(copy);
+  for (const char* file : {"tokenizer.json", "tokenizer_config.json"}) {
+    fs::copy_file(source / file, copy / file);
+  }
+  Recipe named = on;
+  for (const fs::path& same : {source, link, copy}) {
+    named.data.tokenizer = same.string();
+    const fs::path folder = run(named, "named-" + same.filename().string()).checkpoint;
+    EXPECT_EQ(model::end_tokens(model::load_config(folder), folder), wanted) << same;
+  }
+  // One with another end is not: the end that is asked for is its own.
+  const auto end = text::Tokenizer::load(copy).eos_id(),
+             begin = text::Tokenizer::load(copy).bos_id();
+  ASSERT_TRUE(end && begin && *end != *begin);
+  nlohmann::json changed =
+      nlohmann::json::parse(read_file(copy / "tokenizer_config.json", 1 << 20));
+  changed["eos_token"] = changed["bos_token"];
+  write_text(copy / "tokenizer_config.json", changed.dump());
+  const fs::path ended = run(named, "other-end").checkpoint;
+  EXPECT_EQ(model::end_tokens(model::load_config(ended), ended), std::vector<std::int32_t>{*begin});
   // Under another tokenizer those numbers are other tokens.
   Recipe other = on;
   other.data.tokenizer = run(recipe({"schedule.steps=2", "data.train_bpe=256"}), "b").checkpoint;

@@ -1,10 +1,16 @@
 #include "train/run_model.h"
 
+#include <filesystem>
+#include <system_error>
+
+#include "base/atomic_file.h"
 #include "io/safetensors.h"
 #include "model/end_tokens.h"
 #include "model/weights.h"
 
 namespace cachalot::train {
+
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -41,9 +47,30 @@ model::Config inline_config(const ModelRecipe& m) {
   return c;
 }
 
+// Whether both folders have this file with the same bytes, or neither has it.
+bool same_file(const fs::path& a, const fs::path& b) {
+  constexpr std::uint64_t kMostBytes = 1ull << 30;
+  std::error_code ignored;
+  const bool there = fs::exists(a, ignored);
+  if (there != fs::exists(b, ignored)) return false;
+  return !there || read_file(a, kMostBytes) == read_file(b, kMostBytes);
+}
+
+// By another name, or in a copy, a tokenizer is the same. tokenizer_config.json counts: it says
+// which token ends a text.
+bool same_tokenizer(const fs::path& a, const fs::path& b) {
+  std::error_code ignored;
+  if (fs::equivalent(a, b, ignored)) return true;
+  return fs::exists(a / "tokenizer.json", ignored) &&
+         same_file(a / "tokenizer.json", b / "tokenizer.json") &&
+         same_file(a / "tokenizer_config.json", b / "tokenizer_config.json");
+}
+
 // A folder that is trained on with its own tokenizer knows best where its texts end.
 bool keeps_tokenizer(const Recipe& recipe) {
-  return !recipe.model.init_from.empty() && recipe.data.tokenizer.empty();
+  const std::string& named = recipe.data.tokenizer;
+  const std::string& folder = recipe.model.init_from;
+  return !folder.empty() && (named.empty() || same_tokenizer(named, folder));
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ namespace cachalot::train {
 
 // Of the tokenizer that the data is cut with. The recipe's own vocab_size wins where it is set and
 // not smaller; the model's beginning and end of a text are the tokenizer's, unless the model is one
-// that goes on with its own tokenizer (init_from alone).
+// that goes on with its own tokenizer (init_from alone, or a data.tokenizer that is the same).
 struct TokenizerFacts {
   int vocab_size = 0;
   int bos = -1;  // -1: it has none

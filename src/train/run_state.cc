@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/atomic_file.h"
+#include "io/mapped_file.h"
 #include "perf/peaks.h"
 #include "text/tokenizer.h"
 #include "train/checkpoint_files.h"
@@ -118,6 +119,8 @@ void begin_anew(const Recipe& recipe, const fs::path& run_dir, bool has_run) {
                                   " is there already, but no recipe.toml beside it: choose another "
                                   "folder with --run, or move that file"));
   }
+  // Nothing is thrown away for a text that is not there to make it anew.
+  for (const std::string& text : recipe.data.corpus) (void)io::MappedFile(text);
   for (const fs::path& own : prepared) fs::remove_all(own);
   write_file_atomically(run_dir / "recipe.toml", to_toml(recipe));
 }
@@ -188,6 +191,7 @@ FoundCheckpoint begin_run_folder(const Recipe& recipe, const TrainOptions& optio
   message(found.path ? "resuming from " + found.path->string()
                      : "no whole checkpoint in " + options.run_dir.string() +
                            ": starting from the beginning");
+  if (!found.path) begin_anew(recipe, options.run_dir, has_run);  // its text may have changed
   return found;
 }
 
@@ -215,7 +219,8 @@ fs::path save_state(const StateToSave& s) {
   content.trainer_json = trainer.dump(2) + "\n";
   content.other_files["recipe.toml"] = to_toml(s.recipe);
   content.copied_files = s.tokenizer_files;
-  return write_checkpoint(s.run_dir, s.state.step, content, s.recipe.run.keep_last);
+  return write_checkpoint(s.run_dir, s.state.step, content, s.recipe.run.keep_last,
+                          s.whole_checkpoints);
 }
 
 void check_same_model(const fs::path& checkpoint, const model::Config& config,

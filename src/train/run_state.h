@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,7 @@ struct StateToSave {
   std::uint64_t data_hash;  // of the tokens that are trained on
   std::vector<std::filesystem::path> tokenizer_files;
   const std::vector<std::int32_t>& end_tokens;  // for generation_config.json
+  std::set<std::int64_t>& whole_checkpoints;    // known so (checkpoint.h)
 };
 // Writes the checkpoint and points RUN/model at it.
 std::filesystem::path save_state(const StateToSave& s);

@@ -5,13 +5,13 @@
 #include <cmath>
 #include <memory>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "base/atomic_file.h"
 #include "cost/cost.h"
 #include "model/optimizer.h"
 #include "model/train_graph.h"
-#include "runtime/memory.h"
 #include "text/dataset.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_files.h"
@@ -94,6 +94,7 @@ class Run {
     if (hooks_.on_model) hooks_.on_model(config_);
     if (hooks_.on_routing) routing_layer_ = config_.moe_layer_or_first(hooks_.routing_layer);
     if (resumed_.path) {
+      whole_checkpoints_.insert(resumed_.step);
       check_same_model(*resumed_.path, config_, data_.tokenizer);
       load_state(*resumed_.path, train_set_.file().ids_hash(), parameters_, optimizer_, state_);
       if (state_.fitted_steps > 0) recipe_.schedule.steps = state_.fitted_steps;
@@ -132,12 +133,10 @@ class Run {
                           }
                         });
   }
-  // Before memory is taken for the model. A device says itself what it has not got.
+  // Before memory is taken for the model.
   model::Config fitting(model::Config config) const {
-    if (ctx_.device == nullptr) {
-      check_memory(recipe_, config, ranks_.micro_batch(recipe_, recipe_.schedule.steps - 1),
-                   static_cast<double>(runtime::total_memory()));
-    }
+    check_memory(recipe_, config, ranks_.micro_batch(recipe_, recipe_.schedule.steps - 1),
+                 memory_to_check(ctx_));
     return config;
   }
   text::DatasetOptions dataset_options() const {
@@ -176,6 +175,7 @@ class Run {
   text::Dataset train_set_;
   std::unique_ptr<MetricsFile> metrics_;
   RunState state_;
+  std::set<std::int64_t> whole_checkpoints_;  // the step resumed from, and those written
   // Of the last step, in the memory of the steps before.
   model::Losses losses_;
   StepReport report_;
@@ -370,9 +370,9 @@ void Run::evaluate(std::int64_t step, TrainResult& result) {
 fs::path Run::save() {
   if (!ranks_.first()) return dir_ / kCheckpointsFolder / step_folder(state_.step);
   const double begin = now_s();
-  const fs::path saved =
-      save_state({dir_, recipe_, config_, parameters_, optimizer_, state_,
-                  train_set_.file().ids_hash(), data_.tokenizer_files(), end_tokens_});
+  const fs::path saved = save_state({dir_, recipe_, config_, parameters_, optimizer_, state_,
+                                     train_set_.file().ids_hash(), data_.tokenizer_files(),
+                                     end_tokens_, whole_checkpoints_});
   message("saved " + saved.string());
   if (hooks_.on_save) hooks_.on_save(now_s() - begin);
   return saved;
