@@ -7,6 +7,7 @@
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/remarks.h"
 #include "cli/weight_options.h"
 #include "model/convert.h"
 #include "runtime/runtime.h"
@@ -35,6 +36,7 @@ void run(const Options& o, const Globals& globals) {
   };
   const model::ConvertReport report =
       model::convert_model(rt.context(), o.source, o.target, options);
+  say_remarks(report.remarks);
   if (globals.json) {
     print_json({{"out", o.target},
                 {"dtype", model::name(format)},

@@ -11,6 +11,7 @@
 #include "cli/finite.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/remarks.h"
 #include "cli/weight_options.h"
 #include "model/init.h"
 #include "runtime/runtime.h"
@@ -82,7 +83,9 @@ Shape read_shape(const std::string& path, const TokenizerFiles& tokenizer) {
   std::error_code ignored;
   const fs::path file =
       fs::is_directory(path, ignored) ? fs::path(path) / "config.json" : fs::path(path);
-  shape.config = model::load_config(file);
+  std::vector<std::string> remarks;
+  shape.config = model::load_config(file, &remarks);
+  say_remarks(remarks);
   shape.json = read_file(file, kMostBytes);
   shape.format = model::format_of(shape.config);
   if (shape.config.vocab_size < tokenizer.facts.vocab_size) {

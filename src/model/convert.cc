@@ -27,7 +27,7 @@ class Converter {
  public:
   Converter(const Context& ctx, const fs::path& source, const ConvertOptions& options)
       : options_(options),
-        config_(load_config(source)),
+        config_(load_config(source, &remarks_)),
         file_(io::Safetensors::open(source)),
         encoder_(ctx, options.format, options.packed.value_or(packed_config(options.format)),
                  {options.fp8_head, config_.fp8.ue8m0_scales},
@@ -55,6 +55,7 @@ class Converter {
     ConvertReport report;
     report.tensors = encoder_.tensors().size();
     report.bytes = encoder_.bytes();
+    report.remarks = remarks_;
     for (const io::TensorToWrite& t : encoder_.tensors()) {
       if (t.dtype == DType::kF8E4M3) ++report.fp8_tensors;
       if (!packed_owner(t.name).empty()) ++report.packed_tensors;
@@ -105,6 +106,7 @@ class Converter {
   }
 
   const ConvertOptions& options_;
+  std::vector<std::string> remarks_;
   Config config_;
   io::Safetensors file_;
   std::vector<float> floats_;

@@ -37,6 +37,7 @@ struct ConvertReport {
   std::size_t packed_tensors = 0;  // of them packed integers
   std::uint64_t bytes = 0;         // of tensor data
   std::vector<std::string> copied_files;
+  std::vector<std::string> remarks;  // on the source's config.json: keys that look misspelt
 };
 
 // Weights, config.json (quantization_config, torch_dtype; all other keys as they are) and the other
