@@ -29,6 +29,7 @@ void run(const Options& o, const Globals& globals) {
   model::ConvertOptions options;
   options.format = format;
   apply(o.weights, options);
+  if (o.weights.asks_for_head()) refuse_tied_head(o.weights, model::load_config(o.source));
   options.progress = [&](std::size_t done, std::size_t all) {
     progress.show(fmt::format("{} {} of {} tensors",
                               bar(static_cast<double>(done), static_cast<double>(all)), done, all),

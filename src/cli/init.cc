@@ -111,6 +111,7 @@ void run(const Options& o, const Globals& globals) {
   const Shape shape = read_shape(o.config, tokenizer);
   options.format = o.dtype.empty() ? shape.format : model::parse_weight_format(o.dtype);
   apply(o.weights, options);
+  refuse_tied_head(o.weights, shape.config);
   if (o.dtype.empty() && !o.weights.given() && shape.config.packed.enabled) {
     options.packed = shape.config.packed;  // as the config says
   }

@@ -29,8 +29,9 @@ class Converter {
       : options_(options),
         config_(load_config(source, &remarks_)),
         file_(io::Safetensors::open(source)),
-        encoder_(ctx, options.format, options.packed.value_or(packed_config(options.format)),
-                 {options.fp8_head, config_.fp8.ue8m0_scales},
+        encoder_(ctx, options.format,
+                 packed_for(config_, options.packed.value_or(packed_config(options.format))),
+                 {options.fp8_head && !config_.tie_word_embeddings, config_.fp8.ue8m0_scales},
                  [this](const std::string& name, const Shape& shape) {
                    floats_ = read_floats(config_, file_, name, shape);
                    return std::span<const float>(floats_);

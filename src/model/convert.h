@@ -26,7 +26,8 @@ namespace cachalot::model {
 struct ConvertOptions {
   WeightFormat format = WeightFormat::kBf16;
   std::optional<PackedConfig> packed;  // of int8 and int4; none: packed_config(format)
-  bool fp8_head = false;               // of fp8: the head too, which published models keep in BF16
+  // Of fp8: the head too, which published models keep in BF16; where it is the embedding, it stays.
+  bool fp8_head = false;
   std::uint64_t shard_bytes = 5ull << 30;
   // Called after each tensor: how many are done, of how many.
   std::function<void(std::size_t done, std::size_t all)> progress;
