@@ -50,8 +50,13 @@ static std::size_t edit_distance(std::string_view a, std::string_view b) {
 
 std::string nearest(std::string_view word, const std::string_view* begin,
                     const std::string_view* end) {
+  return nearest_within(std::max<std::size_t>(2, word.size() / 2), word, begin, end);
+}
+
+std::string nearest_within(std::size_t most, std::string_view word, const std::string_view* begin,
+                           const std::string_view* end) {
   std::string best;
-  std::size_t best_distance = std::max<std::size_t>(2, word.size() / 2) + 1;
+  std::size_t best_distance = most + 1;
   for (const std::string_view* candidate = begin; candidate != end; ++candidate) {
     const std::size_t distance = edit_distance(word, *candidate);
     if (distance < best_distance) {

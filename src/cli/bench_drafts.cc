@@ -18,7 +18,7 @@ namespace {
 
 struct Options {
   std::string model;
-  std::string precision = "bf16";
+  std::string precision = kAutoPrecision;
   PromptOptions prompt;
   EngineOptions engine;
   infer::DraftBenchOptions bench;
@@ -122,7 +122,7 @@ void add_bench_drafts(CLI::App& bench, Globals& globals) {
   command->add_option("--turns", o->bench.turns, "Answers of each case; medians count")
       ->check(CLI::Range(1, 1000))
       ->type_name("N");
-  add_precision(command, o->precision);
+  add_precision_or_auto(command, o->precision);
   add_kv_cache(command, o->engine.cache);
   add_fast(command, o->engine.cache);
   add_sampling(command, o->bench.request.sampling);

@@ -20,7 +20,7 @@ using infer::InferBenchCase;
 
 struct Options {
   std::string model;
-  std::string precision = "bf16";
+  std::string precision = kAutoPrecision;
   CacheOptions cache;
   infer::InferBenchOptions bench;
   bool prefill = false;
@@ -49,7 +49,8 @@ Json to_json(const InferBenchCase& c) {
 }
 
 Json weights_json(const Session& session) {
-  return {{"placement", model::name(session.model.placement())},
+  return {{"precision", session.precision},
+          {"placement", model::name(session.model.placement())},
           {"mapped_bytes", session.model.mapped_bytes()},
           {"copied_bytes", session.model.copied_bytes()},
           {"load_s", session.load_seconds}};
@@ -123,8 +124,9 @@ void run(const Options& o, const Globals& globals) {
          {"cases", list}});
     return;
   }
-  print_line(fmt::format("{}, level {}, {} threads; cache {}", d.device.empty() ? d.cpu : d.device,
-                         d.level, d.threads, name(bench.cache)));
+  print_line(fmt::format("{}, level {}, {} threads; products in {}, cache {}",
+                         d.device.empty() ? d.cpu : d.device, d.level, d.threads, session.precision,
+                         name(bench.cache)));
   print_line(fmt::format("weights {}: {} of files, {} held beside them, ready after {:.2f} s",
                          model::name(session.model.placement()),
                          human_bytes(static_cast<double>(session.model.mapped_bytes())),
@@ -173,7 +175,7 @@ void add(CLI::App& bench, Globals& globals, bool prefill) {
                    "Seconds after which a case ends with the turns it has")
       ->check(finite_range(0.1, 36000))
       ->type_name("SECONDS");
-  add_precision(command, o->precision);
+  add_precision_or_auto(command, o->precision);
   add_kv_cache(command, o->cache);
   add_fast(command, o->cache);
   on_run(command, globals, o, run);

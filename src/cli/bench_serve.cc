@@ -22,7 +22,7 @@ namespace {
 
 struct ServeOptions {
   std::string model;
-  std::string precision = "bf16";
+  std::string precision = kAutoPrecision;
   EngineOptions engine;
   infer::ServeBenchOptions bench;
   int max_running = 64;
@@ -136,7 +136,7 @@ void serve(const ServeOptions& o, const Globals& globals) {
 
 struct LoadOptions {
   std::string model;
-  std::string precision = "bf16";
+  std::string precision = kAutoPrecision;
   EngineOptions engine;
   int prompt = 16;
   int times = 3;
@@ -206,7 +206,7 @@ void add_bench_serve(CLI::App& bench, Globals& globals) {
   command->add_option("--max-running", o->max_running, "Texts in a pass at most")
       ->check(CLI::Range(1, 100000))
       ->type_name("N");
-  add_precision(command, o->precision);
+  add_precision_or_auto(command, o->precision);
   add_engine(command, o->engine);
   add_record_flags(*command, o->engine.routing);
   on_run(command, globals, o, serve);
@@ -223,7 +223,7 @@ void add_bench_load(CLI::App& bench, Globals& globals) {
       ->check(CLI::Range(1, 1 << 20))
       ->type_name("N");
   command->add_option("--times", o->times, "How often")->check(CLI::Range(1, 1000))->type_name("N");
-  add_precision(command, o->precision);
+  add_precision_or_auto(command, o->precision);
   add_engine(command, o->engine);
   on_run(command, globals, o, load);
 }

@@ -23,7 +23,7 @@ namespace {
 
 struct Options {
   std::string model, system, format;
-  std::string precision = "f32";
+  std::string precision = kAutoPrecision;
   int max_tokens = 1024;
   bool timings = false;
   std::vector<std::string> stop;
@@ -73,7 +73,10 @@ class Conversation {
     for (const text::ChatMessage& m : messages_) {
       messages.push_back({{"role", m.role}, {"content", m.content}});
     }
-    return {{"format", format_.name()}, {"messages", messages}, {"turns", turns_}};
+    return {{"format", format_.name()},
+            {"precision", session_.precision},
+            {"messages", messages},
+            {"turns", turns_}};
   }
 
  private:
@@ -134,7 +137,7 @@ class Conversation {
                       {"mtp", mtp_json(result.mtp())}});
     if (!globals_.json) print("\n");
     flush_output();
-    if (o_.timings) spdlog::info("{}", summary(result));
+    if (o_.timings) spdlog::info("{}", summary(result, session_.precision));
   }
 
   const Options& o_;
@@ -207,7 +210,7 @@ void add_chat(CLI::App& root, Globals& globals) {
       ->allow_extra_args(false)
       ->type_name("TEXT");
   command->add_flag("--timings", o->timings, "After each answer, say on stderr what it took");
-  add_precision(command, o->precision);
+  add_precision_or_auto(command, o->precision);
   add_engine(command, o->engine);
   add_sampling(command, o->sampling);
   add_record_flags(*command, o->engine.routing);

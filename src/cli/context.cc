@@ -23,7 +23,7 @@ enum class Action { kSave, kList, kPin, kUnpin, kDelete };
 struct Options {
   Action action = Action::kList;
   std::string name, model, prompt_file, tokens;
-  std::string precision = "f32";
+  std::string precision = kAutoPrecision;
   double ttl_hours = 0, quota_gib = 0;
   EngineOptions engine;
 };
@@ -169,7 +169,7 @@ CLI::App* add(CLI::App& context, Globals& globals, Action action, const char* na
     command->add_option("name", o->name, "The context's name")->required()->type_name("NAME");
   }
   add_model_folder(command, o->model);
-  add_precision(command, o->precision);
+  add_precision_or_auto(command, o->precision);
   if (action == Action::kSave) {
     add_engine(command, o->engine);
   } else {

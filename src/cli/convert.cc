@@ -7,6 +7,7 @@
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/remarks.h"
 #include "cli/weight_options.h"
 #include "model/convert.h"
 #include "runtime/runtime.h"
@@ -28,6 +29,7 @@ void run(const Options& o, const Globals& globals) {
   model::ConvertOptions options;
   options.format = format;
   apply(o.weights, options);
+  if (o.weights.asks_for_head()) refuse_tied_head(o.weights, model::load_config(o.source));
   options.progress = [&](std::size_t done, std::size_t all) {
     progress.show(fmt::format("{} {} of {} tensors",
                               bar(static_cast<double>(done), static_cast<double>(all)), done, all),
@@ -35,6 +37,7 @@ void run(const Options& o, const Globals& globals) {
   };
   const model::ConvertReport report =
       model::convert_model(rt.context(), o.source, o.target, options);
+  say_remarks(report.remarks);
   if (globals.json) {
     print_json({{"out", o.target},
                 {"dtype", model::name(format)},

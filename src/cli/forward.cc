@@ -1,5 +1,9 @@
 // cachalot forward: everything one pass over a token list computes, as a safetensors file.
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "cli/cache_options.h"
@@ -7,6 +11,7 @@
 #include "cli/inputs.h"
 #include "cli/output.h"
 #include "cli/output_file.h"
+#include "cli/remarks.h"
 #include "cli/session.h"
 #include "io/safetensors.h"
 #include "kernels/elementwise.h"
@@ -87,6 +92,21 @@ Mat<float> logits_of(const Context& ctx, int rows, int vocab, F&& compute) {
   return host_copy(out.cview(), ctx.device);
 }
 
+// The results are written all the same: they may be looked at for where it went wrong.
+void warn_unless_finite(const std::string& name, const Mat<float>& logits) {
+  for (int row = 0; row < logits.rows(); ++row) {
+    const float* begin = logits.row(row);
+    const float* end = begin + logits.cols();
+    const float* bad = std::find_if_not(begin, end, [](float x) { return std::isfinite(x); });
+    if (bad == end) continue;
+    spdlog::warn(
+        "{} are not finite: row {} (of 0 to {}) is the first, with {} for token {}; the weights or "
+        "the config.json are damaged, or the sums leave the range of floats",
+        name, row, logits.rows() - 1, std::isnan(*bad) ? "NaN" : "infinity", bad - begin);
+    return;
+  }
+}
+
 void run(const Options& o, const Globals& globals) {
   check_output_file("--out", o.out);
   const std::vector<std::int32_t> tokens = parse_tokens(o.tokens);
@@ -95,6 +115,7 @@ void run(const Options& o, const Globals& globals) {
   const Context& ctx = rt.context();
   const auto model =
       model::Model::load(o.model, load_options(o.model, o.precision, ctx, ModelUse::kOnce));
+  say_remarks(model.remarks());
   const model::Config& config = model.config();
   const int rows = static_cast<int>(tokens.size());
 
@@ -132,6 +153,8 @@ void run(const Options& o, const Globals& globals) {
   }
   io::write_safetensors(o.out, dump.tensors(),
                         {{"precision", o.precision}, {"attention", o.attention}});
+  warn_unless_finite("logits", logits);
+  warn_unless_finite("mtp.logits", mtp_logits);
   if (globals.json) {
     Json shapes = Json::object();
     for (const io::TensorToWrite& t : dump.tensors()) shapes[t.name] = t.shape;

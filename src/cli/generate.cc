@@ -17,7 +17,7 @@ namespace {
 struct Options {
   std::string model;
   PromptOptions prompt;
-  std::string precision = "f32";
+  std::string precision = kAutoPrecision;
   std::string context_end = "stop";
   int max_tokens = 256;
   int choices = 1;
@@ -39,6 +39,7 @@ void show(const Options& o, const Globals& globals, const Session& session,
         json["choices"].push_back(choice_json(c, has_text));
       }
     }
+    json["precision"] = session.precision;
     json["timings"] = timings_json(result, session.load_seconds);
     json["mtp"] = mtp_json(result.mtp());
     print_json(json);
@@ -56,7 +57,7 @@ void show(const Options& o, const Globals& globals, const Session& session,
     print("\n");
   }
   flush_output();
-  spdlog::info("{}", summary(result));
+  spdlog::info("{}", summary(result, session.precision));
 }
 
 // The engine ends a text that its cache cannot hold; that is for who asked to know.
@@ -150,7 +151,7 @@ void add_generate(CLI::App& root, Globals& globals) {
                    "the rest again and go on")
       ->check(CLI::IsMember({"stop", "slide"}))
       ->type_name("stop|slide");
-  add_precision(command, o->precision);
+  add_precision_or_auto(command, o->precision);
   add_engine(command, o->engine);
   add_sampling(command, o->sampling);
   add_record_flags(*command, o->engine.routing);

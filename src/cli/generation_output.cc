@@ -49,13 +49,13 @@ Json choice_json(const infer::Choice& choice, bool has_text) {
   return json;
 }
 
-std::string summary(const infer::Result& result) {
+std::string summary(const infer::Result& result, const std::string& precision) {
   const infer::Timings& t = result.timings;
   std::string text = fmt::format(
       "prompt {} tokens ({} reused) at {:.1f}/s, first token after {:.3f} s, {} new "
-      "tokens at {:.1f}/s, ended by {}",
+      "tokens at {:.1f}/s in {}, ended by {}",
       t.prompt_tokens, t.reused_tokens, t.prefill_tokens_per_s(), t.first_token_seconds,
-      t.new_tokens, t.decode_tokens_per_s(), infer::name(result.finish()));
+      t.new_tokens, t.decode_tokens_per_s(), precision, infer::name(result.finish()));
   const infer::MtpStats mtp = result.mtp();
   if (mtp.drafted > 0) {
     text += fmt::format(", {} of {} drafts accepted ({:.0f}%)", mtp.accepted, mtp.drafted,

@@ -11,6 +11,7 @@ namespace cachalot::cli {
 Json timings_json(const infer::Result& result, double load_seconds);
 Json mtp_json(const infer::MtpStats& stats);
 Json choice_json(const infer::Choice& choice, bool has_text);
-std::string summary(const infer::Result& result);  // one line for stderr
+// One line for stderr; `precision`: what the products were computed in.
+std::string summary(const infer::Result& result, const std::string& precision);
 
 }  // namespace cachalot::cli

@@ -11,6 +11,7 @@
 #include "cli/finite.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/remarks.h"
 #include "cli/weight_options.h"
 #include "model/init.h"
 #include "runtime/runtime.h"
@@ -82,7 +83,9 @@ Shape read_shape(const std::string& path, const TokenizerFiles& tokenizer) {
   std::error_code ignored;
   const fs::path file =
       fs::is_directory(path, ignored) ? fs::path(path) / "config.json" : fs::path(path);
-  shape.config = model::load_config(file);
+  std::vector<std::string> remarks;
+  shape.config = model::load_config(file, &remarks);
+  say_remarks(remarks);
   shape.json = read_file(file, kMostBytes);
   shape.format = model::format_of(shape.config);
   if (shape.config.vocab_size < tokenizer.facts.vocab_size) {
@@ -108,6 +111,7 @@ void run(const Options& o, const Globals& globals) {
   const Shape shape = read_shape(o.config, tokenizer);
   options.format = o.dtype.empty() ? shape.format : model::parse_weight_format(o.dtype);
   apply(o.weights, options);
+  refuse_tied_head(o.weights, shape.config);
   if (o.dtype.empty() && !o.weights.given() && shape.config.packed.enabled) {
     options.packed = shape.config.packed;  // as the config says
   }

@@ -57,6 +57,11 @@ model::LoadOptions::Placement placement(const std::string& folder, const Context
   return fits && quant_panels_are_fast(ctx) ? kPacked : kMapped;
 }
 
+constexpr const char* kPrecisionHelp =
+    "Of the products: f32 is exact to the oracle, bf16 rounds activations to bfloat16 and halves "
+    "the cache, fp8 and int8 quantise them in tiles of 1 x 128, for a model whose weights are FP8 "
+    "or integers. Weights are used as the file has them";
+
 bool separates(char c) { return c == ',' || c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
 }  // namespace
@@ -127,7 +132,8 @@ model::LoadOptions load_options(const std::string& folder, const std::string& pr
   }
   // A machine without a kernel for them is better off with weights multiplied out once.
   o.keep_codes = quant_linear_is_fast(ctx);
-  if (precision == "bf16") return o;
+  o.precision_of_weights = precision == kAutoPrecision;
+  if (precision == "bf16" || o.precision_of_weights) return o;
   o.keep_codes = true;
   if (precision == "fp8") {
     o.activations = model::LoadOptions::Activations::kFp8;
@@ -138,7 +144,7 @@ model::LoadOptions load_options(const std::string& folder, const std::string& pr
     return o;
   }
   throw Error(Code::kUsage,
-              cat("--precision is `", precision, "`, but must be f32, bf16, fp8 or int8"));
+              cat("--precision is `", precision, "`, but must be f32, bf16, fp8, int8 or auto"));
 }
 
 void add_model_folder(CLI::App* app, std::string& folder) {
@@ -148,13 +154,16 @@ void add_model_folder(CLI::App* app, std::string& folder) {
 }
 
 void add_precision(CLI::App* app, std::string& precision) {
-  app->add_option(
-         "--precision", precision,
-         "Of the products: f32 is exact to the oracle, bf16 rounds activations to bfloat16 "
-         "and halves the cache, fp8 and int8 quantise them in tiles of 1 x 128, for a model whose "
-         "weights are FP8 or integers. Weights are used as the file has them")
+  app->add_option("--precision", precision, kPrecisionHelp)
       ->check(CLI::IsMember({"f32", "bf16", "fp8", "int8"}))
       ->type_name("f32|bf16|fp8|int8");
+}
+
+void add_precision_or_auto(CLI::App* app, std::string& precision) {
+  app->add_option("--precision", precision,
+                  cat(kPrecisionHelp, "; auto: f32 where the file has F32, else bf16"))
+      ->check(CLI::IsMember({kAutoPrecision, "f32", "bf16", "fp8", "int8"}))
+      ->type_name("auto|f32|bf16|fp8|int8");
 }
 
 void add_sampling(CLI::App* app, infer::SamplerConfig& c) {

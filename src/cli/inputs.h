@@ -30,13 +30,16 @@ void require_utf8(std::string_view text, std::string_view what);
 // How long a command uses a model: a copy of the weights in the order in which products read them
 // takes seconds to make (memory that the system clears page by page), which many passes win back.
 enum class ModelUse : std::uint8_t { kOnce, kLong };
-// How a model is loaded for --precision f32, bf16, fp8 or int8 on this machine.
+// How a model is loaded for --precision f32, bf16, fp8, int8 or auto on this machine.
 model::LoadOptions load_options(const std::string& folder, const std::string& precision,
                                 const Context& ctx, ModelUse use);
 
 // The positional MODEL, and flags that several commands share. The bound values must outlive `app`.
 void add_model_folder(CLI::App* app, std::string& folder);
 void add_precision(CLI::App* app, std::string& precision);
+// The same for commands that generate: auto too, which is what they compute in unless told.
+inline constexpr const char* kAutoPrecision = "auto";
+void add_precision_or_auto(CLI::App* app, std::string& precision);
 void add_sampling(CLI::App* app, infer::SamplerConfig& config);
 
 }  // namespace cachalot::cli

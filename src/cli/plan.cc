@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "cli/remarks.h"
 #include "cost/decoder.h"
 #include "cost/weight_bytes.h"
 
@@ -78,7 +79,9 @@ void print_table(const cost::Decoder& d, std::int64_t sequence) {
 }
 
 void run(const Options& options, const Globals& globals) {
-  const cost::Decoder d = cost::load_decoder(options.model);
+  std::vector<std::string> remarks;
+  const cost::Decoder d = cost::load_decoder(options.model, &remarks);
+  say_remarks(remarks);
   if (globals.json) {
     print_json(to_json(d, options.sequence));
   } else {

@@ -9,6 +9,7 @@
 #include "cli/html_page.h"
 #include "cli/output.h"
 #include "cli/output_file.h"
+#include "cli/remarks.h"
 #include "cost/decoder.h"
 #include "cost/pass.h"
 #include "plan/published.h"
@@ -33,7 +34,9 @@ struct Row {
 };
 
 Row row_of(const std::string& model, std::int64_t sequence) {
-  Row row{cost::load_decoder(model)};
+  std::vector<std::string> remarks;
+  Row row{cost::load_decoder(model, &remarks)};
+  say_remarks(remarks);
   const cost::Decoder& d = row.decoder;
   row.cache = cost::cache_bytes_per_token(d);
   row.forward = cost::forward_flops_per_token(d, sequence);

@@ -6,6 +6,7 @@
 #include "cli/output.h"
 #include "cli/output_file.h"
 #include "cli/plan_infer_report.h"
+#include "cli/remarks.h"
 
 namespace cachalot::cli {
 
@@ -23,7 +24,9 @@ void run(const Options& options, const Globals& globals) {
   o.infer.weights = model::parse_weight_format(o.weights);
   o.infer.cache = o.cache == "fp8" ? cost::CacheFormat::kFp8 : cost::CacheFormat::kBf16;
   if (o.infer.acceptance > 0 && o.infer.drafts == 0) o.infer.drafts = 1;
-  const cost::Decoder decoder = cost::load_decoder(o.model);
+  std::vector<std::string> remarks;
+  const cost::Decoder decoder = cost::load_decoder(o.model, &remarks);
+  say_remarks(remarks);
   const plan::HardwareProfile hardware = plan::load_hardware(o.hardware);
   const plan::InferPlan p = plan::plan_infer(decoder, hardware, o.infer);
   const InferReport report{p, o.infer, decoder, hardware, o.weights, o.cache};

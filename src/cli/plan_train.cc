@@ -10,6 +10,7 @@
 #include "cli/output.h"
 #include "cli/output_file.h"
 #include "cli/plan_train_report.h"
+#include "cli/remarks.h"
 #include "cost/cost.h"
 #include "cost/decoder.h"
 #include "plan/measured_step.h"
@@ -149,7 +150,9 @@ std::vector<plan::TrainPlan> plans(const model::Config& config,
 
 void run(const Options& o, const Globals& globals) {
   check_output_file("--html", o.html);
-  const model::Config config = cost::load_latent_config(o.model);
+  std::vector<std::string> remarks;
+  const model::Config config = cost::load_latent_config(o.model, &remarks);
+  say_remarks(remarks);
   const plan::HardwareProfile hardware = plan::load_hardware(o.hardware);
   cost::Layout base;
   base.devices_per_node = hardware.device.per_node;

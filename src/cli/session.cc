@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "cli/inputs.h"
+#include "cli/remarks.h"
 #include "infer/place_weights.h"
 #include "model/end_tokens.h"
 #include "model/init.h"
@@ -23,7 +24,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// The default precision multiplies codes out: that is many times what the folder takes.
+// f32 multiplies codes out: that is many times what the folder takes.
 void say_multiplied_out(const model::Config& config) {
   const model::WeightFormat format = model::format_of(config);
   if (format == model::WeightFormat::kF32 || format == model::WeightFormat::kBf16) return;
@@ -35,11 +36,11 @@ void say_multiplied_out(const model::Config& config) {
 
 }  // namespace
 
-Session::Session(const std::string& model_folder, const std::string& precision, int threads,
+Session::Session(const std::string& model_folder, const std::string& asked, int threads,
                  ModelUse use)
     : folder(model_folder), runtime({.threads = threads, .cpu = {}, .on_device = true}), model([&] {
         const auto start = std::chrono::steady_clock::now();
-        model::LoadOptions options = load_options(folder, precision, runtime.context(), use);
+        model::LoadOptions options = load_options(folder, asked, runtime.context(), use);
         options.progress = [last = start](std::uint64_t bytes) mutable {
           if (seconds_since(last) < kProgressSeconds) return;
           last = std::chrono::steady_clock::now();
@@ -50,6 +51,9 @@ Session::Session(const std::string& model_folder, const std::string& precision, 
         }
         model::Model loaded = model::Model::load(folder, options);
         load_seconds = seconds_since(start);
+        say_remarks(loaded.remarks());
+        const bool f32 = loaded.precision() == Precision::kF32;
+        precision = asked != kAutoPrecision ? asked : f32 ? "f32" : "bf16";
         return loaded;
       }()) {
   if (context().device == nullptr) {

@@ -18,7 +18,8 @@
 namespace cachalot::cli {
 
 struct Session {
-  Session(const std::string& folder, const std::string& precision, int threads,
+  // `asked`: of --precision.
+  Session(const std::string& folder, const std::string& asked, int threads,
           ModelUse use = ModelUse::kOnce);
 
   const Context& context() const noexcept { return runtime.context(); }
@@ -29,7 +30,9 @@ struct Session {
 
   std::string folder;
   runtime::Runtime runtime;
-  double load_seconds = 0;  // set while `model` is made, so it comes before
+  // Set while `model` is made, so they come before.
+  double load_seconds = 0;
+  std::string precision;  // of the products: as asked for, or what `auto` chose
   model::Model model;
   std::optional<text::Tokenizer> tokenizer;  // none: token ids only
 

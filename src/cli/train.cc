@@ -13,9 +13,12 @@
 #include "cli/output.h"
 #include "cli/output_file.h"
 #include "cli/progress.h"
+#include "cli/remarks.h"
 #include "cli/routing_writer.h"
 #include "cli/started_ranks.h"
 #include "cli/stop_time.h"
+#include "model/config.h"
+#include "model/weights.h"
 #include "train/trainer.h"
 
 namespace cachalot::cli {
@@ -116,6 +119,18 @@ void print_text(const train::TrainResult& r, const std::string& run_dir) {
   }
 }
 
+// On the config.json, or the folder, that a new run's model comes from.
+std::vector<std::string> remarks_on(const train::ModelRecipe& model) {
+  std::vector<std::string> remarks;
+  if (!model.init_from.empty()) {
+    model::Config config = model::load_config(model.init_from, &remarks);
+    model::drop_absent_mtp(config, io::Safetensors::open(model.init_from), &remarks);
+  } else if (!model.config.empty()) {
+    model::load_config(model.config, &remarks);
+  }
+  return remarks;
+}
+
 void train_on_ranks(const Options& o, const Globals& globals, const train::Recipe& recipe,
                     StartedRanks& started) {
   train::TrainOptions options;
@@ -175,7 +190,10 @@ void train_on_ranks(const Options& o, const Globals& globals, const train::Recip
     };
   }
 
-  if (started.first()) say(stop_time.advice());
+  if (started.first()) {
+    if (!o.resume) say_remarks(remarks_on(recipe.model));
+    say(stop_time.advice());
+  }
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
   const train::TrainResult result = train::train(recipe, options, rt, hooks);

@@ -35,4 +35,11 @@ std::optional<model::PackedConfig> packed_of(const WeightOptions& o, model::Weig
   return packed;
 }
 
+void refuse_tied_head(const WeightOptions& o, const model::Config& config) {
+  if (!o.asks_for_head() || !config.tie_word_embeddings) return;
+  throw Error(Code::kUsage, cat("--head ", o.head,
+                                ": this model's output head is its embedding "
+                                "(tie_word_embeddings), which stays BF16; leave --head out"));
+}
+
 }  // namespace cachalot::cli

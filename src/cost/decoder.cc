@@ -131,12 +131,13 @@ Decoder decoder_of(const DenseConfig& c, std::string name) {
   return d;
 }
 
-Decoder parse_decoder(std::string_view json, const std::string& file_name, std::string name) {
+Decoder parse_decoder(std::string_view json, const std::string& file_name, std::string name,
+                      std::vector<std::string>* remarks) {
   simdjson::dom::parser parser;
   if (is_dense_type(model_type(json, file_name, parser))) {
     return decoder_of(parse_dense_config(json, file_name), std::move(name));
   }
-  return decoder_of(model::parse_config(json, file_name), std::move(name));
+  return decoder_of(model::parse_config(json, file_name, remarks), std::move(name));
 }
 
 std::string_view embedded_model(std::string_view name) {
@@ -156,12 +157,13 @@ std::string_view embedded_model(std::string_view name) {
           near.empty() ? ". " : "; did you mean '" + near + "'? ", "There are: ", list, "."));
 }
 
-Decoder load_decoder(const std::string& name_or_path) {
+Decoder load_decoder(const std::string& name_or_path, std::vector<std::string>* remarks) {
   const ModelText text = find_model(name_or_path);
-  return parse_decoder(text.json, text.file_name, text.name);
+  return parse_decoder(text.json, text.file_name, text.name, remarks);
 }
 
-model::Config load_latent_config(const std::string& name_or_path) {
+model::Config load_latent_config(const std::string& name_or_path,
+                                 std::vector<std::string>* remarks) {
   const ModelText text = find_model(name_or_path);
   simdjson::dom::parser parser;
   const std::string_view type = model_type(text.json, text.file_name, parser);
@@ -171,7 +173,7 @@ model::Config load_latent_config(const std::string& name_or_path) {
                     "' is a dense model with grouped-query attention, whose training cannot be "
                     "planned; plan infer, plan model and plan compare take it."));
   }
-  return model::parse_config(text.json, text.file_name);
+  return model::parse_config(text.json, text.file_name, remarks);
 }
 
 std::int64_t cache_bytes_per_token(const Decoder& d, CacheFormat format) {

@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/embedded_file.h"
 #include "cost/cost.h"
@@ -68,12 +69,15 @@ enum class CacheFormat : std::uint8_t { kBf16, kFp8 };
 Decoder decoder_of(const model::Config& config, std::string name);
 Decoder decoder_of(const DenseConfig& config, std::string name);
 // From the text of a config.json, by its model_type.
-Decoder parse_decoder(std::string_view json, const std::string& file_name, std::string name);
+// `remarks`: as of model::parse_config.
+Decoder parse_decoder(std::string_view json, const std::string& file_name, std::string name,
+                      std::vector<std::string>* remarks = nullptr);
 // A model folder, a config.json, or the name of a model that comes with the program
 // ("deepseek-v3").
-Decoder load_decoder(const std::string& name_or_path);
+Decoder load_decoder(const std::string& name_or_path, std::vector<std::string>* remarks = nullptr);
 // The same as a DeepSeek config, which is what can be trained here; kUnsupported for a dense model.
-model::Config load_latent_config(const std::string& name_or_path);
+model::Config load_latent_config(const std::string& name_or_path,
+                                 std::vector<std::string>* remarks = nullptr);
 // The config.json files inside the program (configs/models), by name.
 std::span<const EmbeddedFile> embedded_models();
 // The text of one of them; kUsage, listing the names, where there is none.

@@ -133,7 +133,7 @@ void Engine::preempt(Stream& s) {
   store_blocks(s);
   s.read.truncate(0);
   s.read.lag.clear();
-  s.stored_blocks = 0;
+  s.stored_blocks = s.offered_blocks = 0;
   s.drafts.clear();
   s.running = false;
   ++s.job().result.preemptions;
@@ -156,10 +156,11 @@ void Engine::keep(Stream& s) {
   while (static_cast<int>(kept_.size()) > config_.kept_texts) kept_.pop_back();
 }
 
-// Whole blocks go to the store as they are read: all of a long prompt at once is more than it has
-// room for on the way to the disk.
+// Whole blocks go to the store as they are read: all of a long text at once is more than it has
+// room for on the way to the disk, and what a program that is killed has read is not lost.
 void Engine::store_blocks(Stream& s) {
   if (config_.store == nullptr) return;
+  s.offered_blocks = s.read.length() / kLatentBlock;
   s.stored_blocks = keep_blocks(*config_.store, mtp_, s.read, s.stored_blocks);
 }
 

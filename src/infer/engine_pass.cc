@@ -148,8 +148,10 @@ void Engine::pass(std::span<const Slice> slices) {
   for (const StreamPtr& text : texts) {
     if (text->done()) {
       finish(*text);
-    } else if (text->unread() > 1 || text->choice().tokens.size() == 1) {
-      store_blocks(*text);  // of a text that is being read, or a prompt that has just been
+    } else if (text->unread() > 1 || text->choice().tokens.size() == 1 || text->fills_block()) {
+      // Of a text that is being read, a prompt that has just been, or one that generates: its
+      // tokens of this pass have been told, and the disk is written by a thread of the store.
+      store_blocks(*text);
     }
   }
   stats_.draft_seconds += seconds_between(begin, Clock::now()) - seconds;
@@ -229,6 +231,7 @@ void Engine::fork_choices(Stream& lead, int logits) {
     auto other = std::make_shared<Stream>(lead.shared_job(), choice, pool_, tokenizer_);
     other->read = lead.read.fork({rows, lead.read.cache.mtp_length()});
     other->stored_blocks = lead.stored_blocks;
+    other->offered_blocks = lead.offered_blocks;
     other->running = true;
     running_.push_back(other);
     forked_.push_back(std::move(other));
@@ -272,7 +275,8 @@ void Engine::read_mtp(std::span<const StreamPtr> texts) {
     const int known = std::min(read.lag.rows(), s.size() - 1 - at);
     int drafts =
         generates(s) ? std::min(policy_.choose(s.draft_state, generating), s.useful_drafts()) : 0;
-    const bool for_store = config_.store != nullptr && (s.done() || s.choice().tokens.size() == 1);
+    const bool for_store =
+        config_.store != nullptr && (s.done() || s.choice().tokens.size() == 1 || s.fills_block());
     if (known <= 0 || (drafts == 0 && known < kMostLag && !for_store)) continue;
     // Drafts after the first leave rows of their own, for as long as it takes to make them.
     if (!read.cache.reserve(at, read.length() + std::max(0, drafts - 1))) {

@@ -61,6 +61,40 @@ TEST(EngineStoreTest, APromptsBlocksAreStoredAsItIsRead) {
   }
 }
 
+// Blocks of what is generated are there as soon as they are full, with those rows of the MTP layer
+// that a text which does not draft would not need yet; each is given once.
+TEST(EngineStoreTest, GeneratedBlocksAreStoredAsTheyFill) {
+  const StoreFixture f;
+  for (const MtpMode mtp : {MtpMode::kOff, MtpMode::kOn, MtpMode::kAuto}) {
+    SCOPED_TRACE(name(mtp));
+    const auto store = f.open(mtp);
+    Engine engine(f.rt.context(), f.model, {.mtp = mtp, .store = store.get()});
+    Request r = f.request(10, 3 * kLatentBlock, 51);
+    std::vector<std::int32_t> text = r.prompt;
+    r.on_token = [&](const NewToken& token) {
+      text.push_back(token.token);
+      return true;
+    };
+    engine.submit(r);
+    while (engine.step()) {
+      EXPECT_TRUE(store->flush());
+      const auto read = static_cast<std::int64_t>(text.size()) - 1;  // the last token is not
+      ASSERT_EQ(blocks_in(*store, text), read / kLatentBlock) << text.size() << " tokens";
+    }
+    EXPECT_EQ(store->counters().inserted, 3U);
+    EXPECT_EQ(store->counters().dropped, 0U);
+    // Another process that opens the folder goes on from there.
+    Request again = r;
+    again.on_token = nullptr;
+    again.prompt = text;
+    again.max_tokens = 4;
+    const Result result =
+        Engine(f.rt.context(), f.model, {.mtp = mtp, .store = store.get()}).run(again);
+    EXPECT_EQ(result.timings.hit_tokens(), 3 * kLatentBlock);
+    EXPECT_EQ(result.tokens(), f.alone(again).tokens());
+  }
+}
+
 // A text that slid is another text, and its blocks are stored from its new beginning on.
 TEST(EngineStoreTest, ATextThatSlidIsStoredUnderItsNewBeginning) {
   const StoreFixture f;

@@ -157,7 +157,7 @@ void Stream::slide() {
   const auto forget = static_cast<std::ptrdiff_t>(read.tokens.size() / 2);
   read.tokens.erase(read.tokens.begin(), read.tokens.begin() + forget);
   read.truncate(0);
-  stored_blocks = 0;
+  stored_blocks = offered_blocks = 0;
   drafts.clear();
   ++c.slides;
   c.forgotten += forget;

@@ -127,6 +127,10 @@ class Stream {
   int forks = 0;  // further choices that begin where its prompt ends
   // Of what is read of this text, blocks from its beginning that the prefix store was given.
   int stored_blocks = 0;
+  // Whole blocks that were read when the store was last offered some: while a text generates, it is
+  // asked once for each, whether or not it had room.
+  int offered_blocks = 0;
+  bool fills_block() const noexcept { return read.length() / kLatentBlock > offered_blocks; }
   bool running = false;
 
  private:

@@ -148,9 +148,12 @@ void check_products(const Config& c, const Checker& check) {
 void validate(const Config& c, const std::string& file_name) {
   const Checker check(file_name);
   for (const IntField& f : kIntFields) check.whole(f.name, c.*f.member, f.min, f.max);
-  if (c.first_k_dense_replace > c.num_hidden_layers) {
+  if (c.first_k_dense_replace > c.num_hidden_layers + c.num_nextn_predict_layers) {
     check.fail(cat("first_k_dense_replace is ", c.first_k_dense_replace, ", but there are only ",
-                   c.num_hidden_layers, " layers (num_hidden_layers)."));
+                   c.num_hidden_layers, " layers (num_hidden_layers)",
+                   c.num_nextn_predict_layers > 0
+                       ? cat(" and ", c.num_nextn_predict_layers, " of MTP.")
+                       : std::string(".")));
   }
   // Even where it is not used (no experts), it enters no product as a negative number.
   check.whole("moe_intermediate_size", c.moe_intermediate_size, 0, kMaxMoeWidth);
@@ -190,12 +193,12 @@ double Config::softmax_scale() const { return attention_scale(rope, qk_nope_head
 // The text has every field, and numbers in it are exact.
 bool operator==(const Config& a, const Config& b) { return to_json(a) == to_json(b); }
 
-Config load_config(const std::filesystem::path& folder) {
+Config load_config(const std::filesystem::path& folder, std::vector<std::string>* remarks) {
   std::error_code ignored;
   const auto file =
       std::filesystem::is_directory(folder, ignored) ? folder / "config.json" : folder;
   constexpr std::uint64_t kMaxBytes = 16 << 20;
-  return parse_config(read_file(file, kMaxBytes), file.string());
+  return parse_config(read_file(file, kMaxBytes), file.string(), remarks);
 }
 
 }  // namespace cachalot::model

@@ -100,8 +100,13 @@ bool operator==(const Config& a, const Config& b);
 // Throws unless every value is in range and fits the others. `file_name` is for messages.
 void validate(const Config& config, const std::string& file_name);
 
-Config parse_config(std::string_view json, const std::string& file_name);
-Config load_config(const std::filesystem::path& folder);  // a folder, or the file itself
+// Keys that are not looked at are let pass, as Hugging Face's many need. Where `remarks` is given,
+// it hears of those that look like a misspelt one, whose default is taken then.
+Config parse_config(std::string_view json, const std::string& file_name,
+                    std::vector<std::string>* remarks = nullptr);
+// A folder, or the file itself.
+Config load_config(const std::filesystem::path& folder,
+                   std::vector<std::string>* remarks = nullptr);
 // Hugging Face keys; parse_config gives the same Config back.
 std::string to_json(const Config& config);
 

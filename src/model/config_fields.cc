@@ -48,6 +48,7 @@ void Fields::unsupported(std::string_view key, const std::string& needed) const 
 }
 
 const element* Fields::find(std::string_view key) const {
+  if (!asked_.contains(key)) asked_.emplace(key);
   const auto found = fields_.find(key);
   return found == fields_.end() ? nullptr : &found->second;
 }
@@ -131,6 +132,24 @@ int Fields::required_whole(std::string_view key) const {
 int Fields::whole_or_null(std::string_view key) const {
   if (!is_written(key)) missing(key, "; a whole number, or null for none, is needed");
   return whole(key).value_or(0);
+}
+
+void Fields::remark_misspelt(std::vector<std::string>& remarks) const {
+  constexpr std::size_t kMostEdits = 2;
+  std::vector<std::string_view> in_vain;
+  for (const std::string& key : asked_) {
+    if (!fields_.contains(key)) in_vain.push_back(key);
+  }
+  for (const auto& [key, value] : fields_) {
+    if (asked_.contains(key)) continue;
+    const std::string near =
+        nearest_within(kMostEdits, key, in_vain.data(), in_vain.data() + in_vain.size());
+    if (near.empty()) continue;
+    remarks.push_back(
+        cat(file_, ": unknown key \"", prefix_, io::printable(key), "\", did you mean \"", near,
+            "\"? That one is absent, so its default is used; correct the spelling, or "
+            "remove the key"));
+  }
 }
 
 void Fields::only(std::initializer_list<std::string_view> known) const {

@@ -13,6 +13,7 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -47,6 +48,9 @@ class Fields {
   int required_whole(std::string_view key) const;
   // A number, or null for none (0); absent is an error.
   int whole_or_null(std::string_view key) const;
+  // Of each key that no reader has asked for and that is spelt almost as one that was asked for in
+  // vain, one text. To be called when all has been read.
+  void remark_misspelt(std::vector<std::string>& remarks) const;
   // kUnsupported unless every key is one of `known`.
   void only(std::initializer_list<std::string_view> known) const;
 
@@ -55,6 +59,7 @@ class Fields {
   const simdjson::dom::element* find(std::string_view key) const;
 
   std::map<std::string, simdjson::dom::element, std::less<>> fields_;
+  mutable std::set<std::string, std::less<>> asked_;  // keys that readers know
   std::string file_;
   std::string prefix_;
 };

@@ -216,16 +216,18 @@ Config parse_fields(const Fields& f, const Fields& outer) {
   c.qk_nope_head_dim = f.required_whole("qk_nope_head_dim");
   c.qk_rope_head_dim = f.required_whole("qk_rope_head_dim");
   c.v_head_dim = f.required_whole("v_head_dim");
+  c.num_nextn_predict_layers = f.whole("num_nextn_predict_layers").value_or(0);
   c.route = parse_route(f, v2);
   if (c.route.experts != 0) {
     c.moe_intermediate_size = f.required_whole("moe_intermediate_size");
     c.n_shared_experts = f.whole_or_null("n_shared_experts");
-    // A model of fewer layers than the class's default is dense throughout.
-    const int dense = v2 ? 0 : std::min(3, c.num_hidden_layers);
+    // A model of fewer layers than the class's default is dense throughout, MTP layers included:
+    // their indices follow those of the others.
+    const int layers = c.num_hidden_layers + c.num_nextn_predict_layers;
+    const int dense = v2 ? 0 : std::min(3, layers);
     c.first_k_dense_replace = f.whole("first_k_dense_replace").value_or(dense);
     c.moe_layer_freq = f.whole("moe_layer_freq").value_or(1);
   }
-  c.num_nextn_predict_layers = f.whole("num_nextn_predict_layers").value_or(0);
   c.max_position_embeddings = f.whole("max_position_embeddings").value_or(v2 ? 2048 : 4096);
   c.rms_norm_eps = f.real("rms_norm_eps").value_or(c.rms_norm_eps);
   c.initializer_range = f.real("initializer_range").value_or(c.initializer_range);
@@ -240,12 +242,17 @@ Config parse_fields(const Fields& f, const Fields& outer) {
 
 }  // namespace
 
-Config parse_config(std::string_view json, const std::string& file_name) {
+Config parse_config(std::string_view json, const std::string& file_name,
+                    std::vector<std::string>* remarks) {
   simdjson::dom::parser parser;
   const Fields outer(io::parse_json_object(parser, json, file_name), file_name, "");
   const auto nested = outer.object("text_config");
   const Config config = parse_fields(nested ? *nested : outer, outer);
   validate(config, file_name);
+  if (remarks != nullptr) {
+    outer.remark_misspelt(*remarks);
+    if (nested) nested->remark_misspelt(*remarks);
+  }
   return config;
 }
 

@@ -233,7 +233,8 @@ TEST(Config, OutOfRange) {
            {R"({"vocab_size": 0})", "vocab_size is 0"},
            {R"({"vocab_size": 18446744073709551615})", "vocab_size is 18446744073709551615"},
            {R"({"num_hidden_layers": 0})", "num_hidden_layers is 0"},
-           {R"({"num_hidden_layers": 2})", "first_k_dense_replace is 3, but there are only 2"},
+           {R"({"num_hidden_layers": 1})",
+            "first_k_dense_replace is 3, but there are only 1 layers"},
            {R"({"first_k_dense_replace": -1})", "first_k_dense_replace is -1"},
            {R"({"moe_layer_freq": 0})", "moe_layer_freq is 0"},
            {R"({"moe_layer_freq": [0, 1]})", "moe_layer_freq is [0,1]"},
@@ -322,18 +323,26 @@ TEST(Config, GreedyLooksAtNoGroups) {
               HasSubstr("num_experts_per_tok is 65"));
 }
 
-// The class's default of three dense layers is no demand for three layers.
+// The class's default of three dense layers is no demand for three layers. The MTP layer's index
+// follows those of the others, so among the first three it is dense as they are.
 TEST(Config, AFewLayersMayLeaveOutHowManyAreDense) {
-  for (const int layers : {1, 2, 3, 4}) {
-    Json json = with(v3(), R"({"first_k_dense_replace": null})");
-    json["num_hidden_layers"] = layers;
-    const Config c = parse(json);
-    EXPECT_EQ(c.first_k_dense_replace, std::min(layers, 3));
-    EXPECT_EQ(c, parse_config(to_json(c), "again"));
-    json.erase("first_k_dense_replace");
-    EXPECT_EQ(parse(json), c);
-    json["first_k_dense_replace"] = layers + 1;
-    EXPECT_THAT(error_of(Code::kConfig, json.dump()), HasSubstr("first_k_dense_replace is"));
+  for (const int mtp : {0, 1}) {
+    for (const int layers : {1, 2, 3, 4}) {
+      SCOPED_TRACE(cat(layers, " layers, ", mtp, " of MTP"));
+      Json json = with(v3(), R"({"first_k_dense_replace": null})");
+      json["num_hidden_layers"] = layers;
+      json["num_nextn_predict_layers"] = mtp;
+      const Config c = parse(json);
+      EXPECT_EQ(c.first_k_dense_replace, std::min(layers + mtp, 3));
+      for (int layer = 0; layer < layers + mtp; ++layer) {
+        EXPECT_EQ(c.is_moe_layer(layer), layer >= 3) << layer;
+      }
+      EXPECT_EQ(c, parse_config(to_json(c), "again"));
+      json.erase("first_k_dense_replace");
+      EXPECT_EQ(parse(json), c);
+      json["first_k_dense_replace"] = layers + mtp + 1;
+      EXPECT_THAT(error_of(Code::kConfig, json.dump()), HasSubstr("first_k_dense_replace is"));
+    }
   }
 }
 

@@ -27,10 +27,11 @@ class Converter {
  public:
   Converter(const Context& ctx, const fs::path& source, const ConvertOptions& options)
       : options_(options),
-        config_(load_config(source)),
+        config_(load_config(source, &remarks_)),
         file_(io::Safetensors::open(source)),
-        encoder_(ctx, options.format, options.packed.value_or(packed_config(options.format)),
-                 {options.fp8_head, config_.fp8.ue8m0_scales},
+        encoder_(ctx, options.format,
+                 packed_for(config_, options.packed.value_or(packed_config(options.format))),
+                 {options.fp8_head && !config_.tie_word_embeddings, config_.fp8.ue8m0_scales},
                  [this](const std::string& name, const Shape& shape) {
                    floats_ = read_floats(config_, file_, name, shape);
                    return std::span<const float>(floats_);
@@ -55,6 +56,7 @@ class Converter {
     ConvertReport report;
     report.tensors = encoder_.tensors().size();
     report.bytes = encoder_.bytes();
+    report.remarks = remarks_;
     for (const io::TensorToWrite& t : encoder_.tensors()) {
       if (t.dtype == DType::kF8E4M3) ++report.fp8_tensors;
       if (!packed_owner(t.name).empty()) ++report.packed_tensors;
@@ -105,6 +107,7 @@ class Converter {
   }
 
   const ConvertOptions& options_;
+  std::vector<std::string> remarks_;
   Config config_;
   io::Safetensors file_;
   std::vector<float> floats_;

@@ -26,7 +26,8 @@ namespace cachalot::model {
 struct ConvertOptions {
   WeightFormat format = WeightFormat::kBf16;
   std::optional<PackedConfig> packed;  // of int8 and int4; none: packed_config(format)
-  bool fp8_head = false;               // of fp8: the head too, which published models keep in BF16
+  // Of fp8: the head too, which published models keep in BF16; where it is the embedding, it stays.
+  bool fp8_head = false;
   std::uint64_t shard_bytes = 5ull << 30;
   // Called after each tensor: how many are done, of how many.
   std::function<void(std::size_t done, std::size_t all)> progress;
@@ -37,6 +38,7 @@ struct ConvertReport {
   std::size_t packed_tensors = 0;  // of them packed integers
   std::uint64_t bytes = 0;         // of tensor data
   std::vector<std::string> copied_files;
+  std::vector<std::string> remarks;  // on the source's config.json: keys that look misspelt
 };
 
 // Weights, config.json (quantization_config, torch_dtype; all other keys as they are) and the other

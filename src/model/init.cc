@@ -22,8 +22,9 @@ class RandomModel {
         options_(options),
         std_(static_cast<float>(options.std > 0 ? options.std : config.initializer_range)),
         encoder_(
-            ctx, options.format, options.packed.value_or(packed_config(options.format)),
-            {options.fp8_head, config.fp8.ue8m0_scales},
+            ctx, options.format,
+            packed_for(config, options.packed.value_or(packed_config(options.format))),
+            {options.fp8_head && !config.tie_word_embeddings, config.fp8.ue8m0_scales},
             [this](const std::string& name, const Shape& shape) { return draw(name, shape); }) {
     bind<nn::WeightRef, nn::VecRef>(config, *this);
   }

@@ -30,7 +30,8 @@ namespace cachalot::model {
 struct InitOptions {
   WeightFormat format = WeightFormat::kBf16;
   std::optional<PackedConfig> packed;  // of int8 and int4; none: packed_config(format)
-  bool fp8_head = false;               // of fp8: the head too, which published models keep in BF16
+  // Of fp8: the head too, which published models keep in BF16; where it is the embedding, it stays.
+  bool fp8_head = false;
   std::uint64_t seed = 1;
   double std = 0;  // 0: the config's initializer_range
   std::uint64_t shard_bytes = 5ull << 30;

@@ -67,29 +67,68 @@ PackedConfig packed_config(WeightFormat format, int group, bool pack_head) {
   return packed;
 }
 
+PackedConfig packed_for(const Config& config, PackedConfig packed) {
+  if (config.tie_word_embeddings) packed.head.reset();
+  return packed;
+}
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// `quantization_config` of a folder; null where its weights need none.
+Json quantization(WeightFormat format, const PackedConfig& packed, const Fp8Form& fp8) {
+  if (packed.enabled) return quantization_json(packed);
+  if (format != WeightFormat::kFp8) return nullptr;
+  Json json = {{"activation_scheme", "dynamic"},
+               {"fmt", "e4m3"},
+               {"quant_method", "fp8"},
+               {"weight_block_size", {numeric::kScaleBlock, numeric::kScaleBlock}}};
+  if (fp8.ue8m0_scales) json["scale_fmt"] = "ue8m0";
+  return json;
+}
+
+// What `json` says of the source's weights that holds for the target's too, and that this program
+// does not write itself: all other keys where both have FP8 blocks, or integers of the same form. A
+// head in FP8 makes it another form, since such keys may list what is not in FP8.
+Json kept_quantization(const Json& json, const Config& source, WeightFormat format,
+                       const PackedConfig& packed, const Fp8Form& fp8) {
+  const bool same = packed.enabled
+                        ? source.packed == packed
+                        : format == WeightFormat::kFp8 && source.fp8.enabled && !fp8.head;
+  if (!same) return Json::object();
+  const Json* nested = json.contains("text_config") ? &json["text_config"] : &json;
+  for (const Json* level : {nested, &json}) {
+    const auto found = level->find("quantization_config");
+    if (found == level->end() || !found->is_object()) continue;
+    return *found;
+  }
+  return Json::object();
+}
+
+}  // namespace
+
 std::string stored_config(std::string_view text, const std::string& file_name, WeightFormat format,
                           const PackedConfig& packed, const Fp8Form& fp8) {
-  auto json = nlohmann::ordered_json::parse(text, nullptr, false);
+  Json json = Json::parse(text, nullptr, false);
   if (!json.is_object()) throw Error(Code::kFormat, cat(file_name, ": not a JSON object."));
   const char* dtype = format == WeightFormat::kF32 ? "float32" : "bfloat16";
-  const auto adapt = [&](nlohmann::ordered_json& level) {
+  const auto adapt = [&](Json& level) {
     level.erase("quantization_config");
     for (const char* key : {"torch_dtype", "dtype"}) {
       if (level.contains(key)) level[key] = dtype;
     }
   };
+  Json quantized = quantization(format, packed, fp8);
+  if (!quantized.is_null()) {
+    Json kept = kept_quantization(json, parse_config(text, file_name), format, packed, fp8);
+    kept.update(quantized);
+    quantized = std::move(kept);
+  }
   adapt(json);
   if (json.contains("text_config") && json["text_config"].is_object()) adapt(json["text_config"]);
   if (!json.contains("dtype")) json["torch_dtype"] = dtype;
-  if (format == WeightFormat::kFp8) {
-    json["quantization_config"] = {
-        {"activation_scheme", "dynamic"},
-        {"fmt", "e4m3"},
-        {"quant_method", "fp8"},
-        {"weight_block_size", {numeric::kScaleBlock, numeric::kScaleBlock}}};
-    if (fp8.ue8m0_scales) json["quantization_config"]["scale_fmt"] = "ue8m0";
-  }
-  if (packed.enabled) json["quantization_config"] = quantization_json(packed);
+  if (!quantized.is_null()) json["quantization_config"] = std::move(quantized);
   return json.dump(2) + "\n";
 }
 

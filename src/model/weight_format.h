@@ -29,6 +29,10 @@ bool is_router_bias(std::string_view name);
 // head has 8 bits, or stays BF16. Not enabled for the other formats.
 PackedConfig packed_config(WeightFormat format, int group = 0, bool pack_head = true);
 
+// The same for a model: a head that is the embedding (tie_word_embeddings) has no form of its own
+// and stays BF16, and so does the MTP layer's copy of it.
+PackedConfig packed_for(const Config& config, PackedConfig packed);
+
 // What may differ between two folders of FP8 blocks.
 struct Fp8Form {
   bool head = false;  // the head too, which published models keep in BF16
@@ -38,7 +42,8 @@ struct Fp8Form {
 };
 
 // A config.json with the keys that say how weights are stored; every other key, also one this
-// program does not know, stays. `file_name` is for messages.
+// program does not know, stays. Of `quantization_config` other keys stay where the form is the one
+// that the source had; of another form nobody knows whether they hold. `file_name` is for messages.
 std::string stored_config(std::string_view json, const std::string& file_name, WeightFormat format,
                           const PackedConfig& packed, const Fp8Form& fp8);
 

@@ -92,6 +92,7 @@ struct Model::State {
   PackedCopies packs = {};
   DeviceCopies on_device = DeviceCopies();
   ReadAhead ahead = {};
+  std::vector<std::string> remarks = {};
 
   // Where matrix data of the file is to be read by products.
   const void* in_place(const void* data, std::size_t bytes) {
@@ -298,13 +299,33 @@ nn::Numerics numerics_of(const Config& config, const LoadOptions& options,
 
 }  // namespace
 
-void drop_absent_mtp(Config& config, const io::Safetensors& file) {
+void drop_absent_mtp(Config& config, const io::Safetensors& file,
+                     std::vector<std::string>* remarks) {
+  const int promised = config.num_nextn_predict_layers;
   const std::string name = cat("model.layers.", config.num_hidden_layers, ".eh_proj.weight");
-  if (file.find(name) == nullptr) config.num_nextn_predict_layers = 0;
+  if (promised == 0 || file.find(name) != nullptr) return;
+  config.num_nextn_predict_layers = 0;
+  config.first_k_dense_replace = std::min(config.first_k_dense_replace, config.num_hidden_layers);
+  if (remarks == nullptr) return;
+  remarks->push_back(cat(
+      "config.json promises ", promised, promised == 1 ? " MTP layer" : " MTP layers",
+      " (num_nextn_predict_layers), but the model's files have no ", name,
+      ": it is used without, so nothing is drafted. Fetch the files that hold it, or set the key "
+      "to 0"));
+}
+
+Precision precision_for(const io::Safetensors& file) {
+  std::uint64_t wide = 0, all = 0;  // beside codes, scales are in F32 too, and norms may be
+  for (const auto& [name, tensor] : file.tensors()) {
+    all += tensor.bytes;
+    if (tensor.dtype == DType::kF32 || tensor.dtype == DType::kF64) wide += tensor.bytes;
+  }
+  return wide > all / 2 ? Precision::kF32 : Precision::kBF16;
 }
 
 Model Model::load(const std::filesystem::path& folder, const LoadOptions& options) {
-  Config config = load_config(folder);
+  std::vector<std::string> remarks;
+  Config config = load_config(folder, &remarks);
   auto state = std::make_unique<State>(
       State{std::move(config), io::Safetensors::open(folder), options, {}, {}, {}, {}, 0, 0});
   if (options.placement == LoadOptions::Placement::kPacked && options.context == nullptr) {
@@ -314,8 +335,10 @@ Model Model::load(const std::filesystem::path& folder, const LoadOptions& option
     state->options.placement = LoadOptions::Placement::kOnDevice;
     state->on_device = DeviceCopies(options.context->device);
   }
-  state->numerics = numerics_of(state->config, options, folder);
-  drop_absent_mtp(state->config, state->file);
+  if (options.precision_of_weights) state->options.precision = precision_for(state->file);
+  state->numerics = numerics_of(state->config, state->options, folder);
+  drop_absent_mtp(state->config, state->file, &remarks);
+  state->remarks = std::move(remarks);
   state->weights = bind<nn::WeightRef, nn::VecRef>(state->config, *state);
   state->copy();
   if (!state->on_device.active()) state->ahead.link(state->weights);
@@ -346,6 +369,7 @@ const nn::Weights& Model::weights() const noexcept { return state_->weights; }
 Precision Model::precision() const noexcept { return state_->options.precision; }
 const nn::Numerics& Model::numerics() const noexcept { return state_->numerics; }
 LoadOptions::Placement Model::placement() const noexcept { return state_->options.placement; }
+const std::vector<std::string>& Model::remarks() const noexcept { return state_->remarks; }
 std::uint64_t Model::code_bytes() const noexcept { return state_->codes; }
 std::uint64_t Model::copied_bytes() const noexcept { return state_->copied; }
 std::uint64_t Model::mapped_bytes() const noexcept { return state_->file.file_bytes(); }

@@ -27,8 +27,9 @@ std::vector<float> read_floats(const Config& config, const io::Safetensors& file
                                const std::string& name, const Shape& shape);
 
 // Published folders may leave the MTP layers out although config.json counts them: then it counts
-// none any more.
-void drop_absent_mtp(Config& config, const io::Safetensors& file);
+// none any more, and `remarks`, where given, says so.
+void drop_absent_mtp(Config& config, const io::Safetensors& file,
+                     std::vector<std::string>* remarks = nullptr);
 
 struct LoadOptions {
   Precision precision = Precision::kBF16;  // of the products it will run in
@@ -53,7 +54,14 @@ struct LoadOptions {
   const Context* context = nullptr;
   // Bytes on the device so far, where there is one.
   std::function<void(std::uint64_t bytes)> progress = {};
+  // `precision` is what precision_for says of the folder's weights instead.
+  bool precision_of_weights = false;
 };
+
+// kF32 where most bytes of a folder's weights are F32; kBF16 where they are kept in two bytes or
+// fewer, codes in 8 and 4 bits among them: there float products are slow and win nothing to speak
+// of.
+Precision precision_for(const io::Safetensors& file);
 
 std::string_view name(LoadOptions::Placement placement) noexcept;  // "mapped", ...
 
@@ -76,6 +84,9 @@ class Model {
   std::uint64_t copied_bytes() const noexcept;  // weights held beside the mapping
   std::uint64_t mapped_bytes() const noexcept;
   std::uint64_t code_bytes() const noexcept;  // of them, weights that stay in 8 or 4 bits
+  // What is odd about the folder without being wrong: keys of its config.json that look misspelt,
+  // an MTP layer that is promised there and not in the files.
+  const std::vector<std::string>& remarks() const noexcept;
 
  private:
   struct State;
