@@ -60,8 +60,8 @@ std::vector<std::string> parts_words(const TrainReport& r) {
     lines.push_back(
         fmt::format("MFU of the measured step by this count against {} TFLOPS: {:.2f} % "
                     "causal, {:.2f} % not causal",
-                    r.beside->peak_tflops, measured_mfu(p, *r.beside, true),
-                    measured_mfu(p, *r.beside, false)));
+                    r.beside->peak_tflops, 100 * measured_mfu(p, *r.beside, true),
+                    100 * measured_mfu(p, *r.beside, false)));
   }
   if (p.simulation.ranks.size() > 1) {
     lines.push_back(
