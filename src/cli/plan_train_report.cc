@@ -139,6 +139,7 @@ Json to_json(const TrainReport& r) {
   }
   return {{"hardware", r.hardware.name},
           {"layout", layout_json(p.layout)},
+          {"batch_reason", r.batch_reason.empty() ? Json(nullptr) : Json(r.batch_reason)},
           {"step",
            {{"seconds", p.seconds},
             {"forward", p.work.forward},
