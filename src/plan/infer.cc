@@ -340,6 +340,11 @@ InferPlan plan_infer(const Decoder& d, const HardwareProfile& h, const InferOpti
         cat("no batch fits", o.tpot > 0 ? " within the limit on the time per token" : "", " with ",
             o.prompt, " + ", o.output, " tokens, so prefill and decoding are not sized"));
   }
+  if (cost::shares_mtp_tables(d)) {
+    plan.notes.push_back(
+        "the MTP layer's embedding and head are taken as equal to the model's, so that they are "
+        "held once");
+  }
   if (h.node_hour() <= 0) {
     plan.notes.push_back(
         "the profile has no price (price.device_hour or price.node_hour), so no cost is known");
