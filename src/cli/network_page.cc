@@ -18,15 +18,21 @@ report::GridPoint counts_of(const network::TopologySpec& spec, const network::Pr
   const auto endpoints = static_cast<double>(bill.endpoints);
   const std::int64_t cut = network::bisection(topology);
   report::GridPoint point;
-  point.numbers = {cost / endpoints / 1e3, static_cast<double>(bill.switches)};
-  point.texts = {fmt::format("{:.3f} M$", cost / 1e6),
-                 fmt::format("{:.3f} k$", cost / endpoints / 1e3),
+  const bool priced = cost > 0;  // prices of 0 are none
+  const auto price = [&](const char* unit, double amount) {
+    return priced ? fmt::format("{:.3f} {}", amount, unit) : std::string("no price");
+  };
+  point.numbers = {priced ? cost / endpoints / 1e3 : report::kNothing,
+                   static_cast<double>(bill.switches)};
+  point.texts = {price("M$", cost / 1e6),
+                 price("k$", cost / endpoints / 1e3),
                  fmt::format("{}", bill.switches),
                  fmt::format("{}", bill.links()),
                  fmt::format("{} links", cut),
                  fmt::format("{:.3f}", network::per_endpoint_of_half(cut, bill.endpoints)),
                  fmt::format("{} links", network::diameter(topology)),
                  fmt::format("{}", topology.capacity)};
+  if (!priced) point.note = "No price: what this network is made of costs 0 by the prices below.";
   return point;
 }
 

@@ -53,8 +53,8 @@ Json to_json(const network::Topology& topology, const network::Prices& prices) {
           {"endpoint_links", bill.endpoint_links},
           {"diameter", network::diameter(topology)},
           {"bisection_links", network::bisection(topology)},
-          {"cost", cost},
-          {"cost_per_endpoint", cost / static_cast<double>(bill.endpoints)},
+          {"cost", money_json(cost)},
+          {"cost_per_endpoint", money_json(cost / static_cast<double>(bill.endpoints))},
           {"prices", prices_json(prices)},
           {"notes", topology.notes}};
 }
@@ -84,8 +84,10 @@ report::Facts facts_of(const Json& r) {
        fmt::format("{} links, {:.3f} per endpoint of one half", number("bisection_links"),
                    network::per_endpoint_of_half(r["bisection_links"].get<std::int64_t>(),
                                                  r["endpoints"].get<std::int64_t>())));
-  line("cost", fmt::format("{:.3f} M$, {:.3f} k$ per endpoint", r["cost"].get<double>() / 1e6,
-                           r["cost_per_endpoint"].get<double>() / 1e3));
+  line("cost", r["cost"].is_null()
+                   ? std::string("no price")
+                   : fmt::format("{:.3f} M$, {:.3f} k$ per endpoint", r["cost"].get<double>() / 1e6,
+                                 r["cost_per_endpoint"].get<double>() / 1e3));
   line("prices", r["prices"]["source"].get<std::string>());
   for (const auto& note : r["notes"]) line("note", note.get<std::string>());
   return facts;

@@ -15,6 +15,7 @@ namespace {
 struct Options {
   std::string model, hardware, html;
   std::string weights = "fp8", cache = "bf16";
+  double tpot_ms = 0;
   plan::InferOptions infer;
 };
 
@@ -23,6 +24,7 @@ void run(const Options& options, const Globals& globals) {
   check_output_file("--html", o.html);
   o.infer.weights = model::parse_weight_format(o.weights);
   o.infer.cache = o.cache == "fp8" ? cost::CacheFormat::kFp8 : cost::CacheFormat::kBf16;
+  o.infer.tpot = 1e-3 * o.tpot_ms;
   if (o.infer.acceptance > 0 && o.infer.drafts == 0) o.infer.drafts = 1;
   std::vector<std::string> remarks;
   const cost::Decoder decoder = cost::load_decoder(o.model, &remarks);
@@ -114,6 +116,12 @@ void add_plan_infer(CLI::App& plan, Globals& globals) {
   command->add_option("--reserve", o->infer.reserve, "Share of memory for activations and buffers")
       ->check(finite_range(0, 0.9))
       ->type_name("SHARE");
+  command
+      ->add_option("--tpot", o->tpot_ms,
+                   "Milliseconds per token at most: names the batch with the most tokens per "
+                   "second within it, and the split keeps to it; 0: no limit")
+      ->check(finite_range(0, 1e9))
+      ->type_name("MS");
   add_html_flag(*command, o->html);
   on_run(command, globals, o, run);
 }

@@ -33,6 +33,25 @@ Json to_json(const DecodeCase& c) {
           {"parts", time_json(c.time, c.communication)}};
 }
 
+// Null where there is no limit.
+Json tpot_limit_json(const InferReport& r) {
+  if (r.options.tpot <= 0) return nullptr;
+  Json contexts = Json::array();
+  for (const plan::TpotChoice& choice : r.plan.tpot_choices) {
+    Json one = {{"context", choice.context}, {"within", choice.within},
+                {"batch", nullptr},          {"tpot_seconds", nullptr},
+                {"tokens_per_s", nullptr},   {"seconds_under_limit", nullptr}};
+    if (choice.decode) {
+      one["batch"] = choice.decode->batch;
+      one["tpot_seconds"] = choice.decode->tpot;
+      one["tokens_per_s"] = choice.decode->tokens_per_s;
+      one["seconds_under_limit"] = r.options.tpot - choice.decode->tpot;
+    }
+    contexts.push_back(std::move(one));
+  }
+  return {{"seconds", r.options.tpot}, {"contexts", contexts}};
+}
+
 }  // namespace
 
 Json to_json(const InferReport& r) {
@@ -60,7 +79,8 @@ Json to_json(const InferReport& r) {
                 {"limit", cost::name(p.prefill.limit)},
                 {"cost_per_million_tokens", money_json(p.prefill.per_million)},
                 {"parts", time_json(p.prefill.time, p.prefill.communication)}}},
-              {"decode", cases}};
+              {"decode", cases},
+              {"tpot_limit", tpot_limit_json(r)}};
   if (p.bound) {
     out["expert_bound"] = {{"tokens", p.bound->tokens},
                            {"destinations", p.bound->destinations},

@@ -66,6 +66,31 @@ std::string decode_words(const InferReport& r) {
       l.devices > 1 ? fmt::format("all {} devices", l.devices) : std::string("the device"));
 }
 
+// One for each context, where there is a limit on the time per token.
+std::vector<std::string> tpot_lines(const InferReport& r) {
+  std::vector<std::string> lines;
+  for (const plan::TpotChoice& choice : r.plan.tpot_choices) {
+    const std::string limit = fmt::format(
+        "at most {:g} ms per token, context {}: ", 1e3 * r.options.tpot, choice.context);
+    if (!choice.decode) {
+      lines.push_back(limit + "no batch of the table fits the memory");
+      continue;
+    }
+    const DecodeCase& c = *choice.decode;
+    const double under = 1e3 * (r.options.tpot - c.tpot);
+    lines.push_back(
+        limit +
+        (choice.within
+             ? fmt::format("batch {} gives the most, {:.1f} tokens/s at {:.3f} ms per token, "
+                           "{:.3f} ms under the limit",
+                           c.batch, c.tokens_per_s, 1e3 * c.tpot, under)
+             : fmt::format("no batch of the table keeps to it; the least is {:.3f} ms with batch "
+                           "{} ({:.1f} tokens/s), {:.3f} ms over the limit and limited by {}",
+                           1e3 * c.tpot, c.batch, c.tokens_per_s, -under, cost::name(c.limit))));
+  }
+  return lines;
+}
+
 std::string bound_line(const plan::ExpertBound& b) {
   return fmt::format(
       "experts' communication alone: {:.2f} us per layer ({} tokens to {} experts each at {:.0f} "
@@ -136,11 +161,12 @@ report::GridPoint grid_point(const InferReport& r, const DecodeCase& c) {
   }
   const auto ms = [](double seconds) { return fmt::format("{:.3f} ms", 1e3 * seconds); };
   point.mark = mark_of(c.limit);
-  point.numbers = {1e3 * c.tpot, c.tokens_per_s, c.per_million};
+  point.numbers = {1e3 * c.tpot, c.tokens_per_s,
+                   c.per_million > 0 ? c.per_million : report::kNothing};
   point.texts = {ms(c.tpot),
                  fmt::format("{:.1f} tokens/s", 1 / c.tpot),
                  fmt::format("{:.0f} tokens/s", c.tokens_per_s),
-                 money(c.per_million, r),
+                 c.per_million > 0 ? money(c.per_million, r) : std::string("no price"),
                  fmt::format("{:.2f}", c.mtp_gain),
                  ms(c.step),
                  ms(c.time.dense),
@@ -167,11 +193,18 @@ report::WhatIf what_if(const InferReport& r, const plan::InferGrid& grid) {
     return a;
   };
   const auto whole = [](int x) { return fmt::format("{}", x); };
-  // Where they begin: the case of the table with the most tokens per second.
+  // Where they begin: the case of the table with the most tokens per second (within the limit on
+  // the time per token, where something is).
   const DecodeCase* best = &r.plan.decode.front();
   for (const DecodeCase& c : r.plan.decode) {
     if (c.fits && (!best->fits || c.tokens_per_s > best->tokens_per_s)) best = &c;
   }
+  const DecodeCase* within = nullptr;
+  for (const plan::TpotChoice& choice : r.plan.tpot_choices) {
+    if (!choice.within) continue;
+    if (!within || choice.decode->tokens_per_s > within->tokens_per_s) within = &*choice.decode;
+  }
+  if (within) best = within;
   w.axes = {axis("batch", grid.batches, whole, best->batch),
             axis("context", grid.contexts, whole, best->context)};
   if (grid.acceptances.size() > 1) {  // else the model has no MTP layer
@@ -232,6 +265,7 @@ std::string to_text(const InferReport& r) {
   std::string out;
   for (const std::string& line : head_lines(r)) out += line + "\n";
   out += "\n" + report::text(decode_table(r)) + "\n" + decode_words(r) + "\n\n";
+  for (const std::string& line : tpot_lines(r)) out += line + "\n";
   for (const std::string& line : rest_lines(r)) out += line + "\n";
   return out;
 }
@@ -245,11 +279,15 @@ report::Page page_of(const InferReport& r, const plan::InferGrid& grid) {
     page.marks.emplace_back(cost::name(limit));
   }
   report::Section decoding{"Decoding", {}};
-  decoding.items = {
-      report::Paragraph{head_lines(r)[1]}, decode_table(r), report::Paragraph{decode_words(r)},
-      decode_chart(r, "Time per token", "ms", [](const DecodeCase& c) { return 1e3 * c.tpot; }),
-      decode_chart(r, "Throughput of all devices", "tokens/s",
-                   [](const DecodeCase& c) { return c.tokens_per_s; })};
+  decoding.items = {report::Paragraph{head_lines(r)[1]}, decode_table(r),
+                    report::Paragraph{decode_words(r)}};
+  for (const std::string& line : tpot_lines(r)) {
+    decoding.items.emplace_back(report::Paragraph{line});
+  }
+  decoding.items.emplace_back(
+      decode_chart(r, "Time per token", "ms", [](const DecodeCase& c) { return 1e3 * c.tpot; }));
+  decoding.items.emplace_back(decode_chart(r, "Throughput of all devices", "tokens/s",
+                                           [](const DecodeCase& c) { return c.tokens_per_s; }));
   report::Section rest{"Prompts and what else follows", {}};
   for (const std::string& line : rest_lines(r)) rest.items.emplace_back(report::Paragraph{line});
   page.sections = {

@@ -15,6 +15,7 @@
 #include "cost/decoder.h"
 #include "plan/measured_step.h"
 #include "plan/train_plan.h"
+#include "plan/usual_batch.h"
 
 namespace cachalot::cli {
 
@@ -159,11 +160,11 @@ void run(const Options& o, const Globals& globals) {
   base.devices = plan::devices_of(hardware, o.nodes);
   base.sequence = o.sequence;
   base.precision = precision_of(o.precision, hardware);
-  // Without a batch: four million tokens, or one sequence per device if that is more.
-  const int usual = static_cast<int>((1 << 22) / o.sequence);
-  base.batch = o.batch > 0 ? o.batch : std::max(1, usual / base.devices) * base.devices;
+  const plan::UsualBatch usual = plan::usual_batch(base.devices, base.sequence);
+  base.batch = o.batch > 0 ? o.batch : usual.sequences;
   const auto found = plans(config, hardware, base, parse_layout(o.layout));
-  TrainReport report{config, hardware, found, o.tokens, o.device_hours, {}};
+  TrainReport report{config, hardware, found, o.tokens, o.device_hours, {}, {}};
+  if (o.batch == 0) report.batch_reason = usual.why;
   if (!o.beside.empty()) report.beside = plan::load_measured_step(o.beside);
   if (!o.html.empty()) write_html(o.html, page_of(report), globals);
   if (globals.json) {
@@ -190,9 +191,10 @@ void add_plan_train(CLI::App& plan, Globals& globals) {
       ->type_name("PROFILE");
   command->add_option("--nodes", o->nodes, "Nodes")->check(CLI::Range(1, 1 << 20))->type_name("N");
   command
-      ->add_option("--batch", o->batch,
-                   "Sequences of a step; 0: as many on each device, at least one, of some four "
-                   "million tokens in all")
+      ->add_option(
+          "--batch", o->batch,
+          "Sequences of a step; 0: as many on each device, at least one, as make some four "
+          "million tokens in all, and the plan says why")
       ->check(CLI::Range(0, 1 << 24))
       ->type_name("N");
   command->add_option("--sequence", o->sequence, "Tokens of a sequence")

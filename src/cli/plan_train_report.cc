@@ -15,11 +15,10 @@ double mfu(const plan::TrainPlan& p, const plan::HardwareProfile& hardware, bool
 
 }  // namespace
 
-// Utilisation of the measured step by the same counts: what is published can be checked with it.
 double measured_mfu(const plan::TrainPlan& p, const plan::MeasuredStep& m, bool causal) {
   if (m.step_seconds <= 0 || m.peak_tflops <= 0) return 0;
   const double flops = causal ? p.flops_per_token : p.flops_per_token_non_causal;
-  return 100 * p.layout.tokens_per_step() / m.step_seconds * flops / p.layout.devices /
+  return p.layout.tokens_per_step() / m.step_seconds * flops / p.layout.devices /
          (1e12 * m.peak_tflops);
 }
 
@@ -110,6 +109,12 @@ Json kept_json(const TrainReport& r, const plan::TrainPlan& p) {
   return out;
 }
 
+// A share like the predicted `mfu`; null where nothing was measured.
+Json measured_mfu_json(const TrainReport& r, bool causal) {
+  const double share = r.beside ? measured_mfu(r.plans.front(), *r.beside, causal) : 0;
+  return share > 0 ? Json(share) : Json(nullptr);
+}
+
 }  // namespace
 
 Json to_json(const TrainReport& r) {
@@ -134,6 +139,7 @@ Json to_json(const TrainReport& r) {
   }
   return {{"hardware", r.hardware.name},
           {"layout", layout_json(p.layout)},
+          {"batch_reason", r.batch_reason.empty() ? Json(nullptr) : Json(r.batch_reason)},
           {"step",
            {{"seconds", p.seconds},
             {"forward", p.work.forward},
@@ -160,8 +166,8 @@ Json to_json(const TrainReport& r) {
             {"money", money_json(b.money)},
             {"currency", r.hardware.price.currency}}},
           {"compared", parts},
-          {"measured_mfu", r.beside ? measured_mfu(p, *r.beside, true) : 0},
-          {"measured_mfu_non_causal", r.beside ? measured_mfu(p, *r.beside, false) : 0},
+          {"measured_mfu", measured_mfu_json(r, true)},
+          {"measured_mfu_non_causal", measured_mfu_json(r, false)},
           {"other_layouts", others}};
 }
 

@@ -19,6 +19,7 @@ struct TrainReport {
   double tokens = 0;
   double device_hours = 0;
   std::optional<plan::MeasuredStep> beside;
+  std::string batch_reason;  // why the batch is what it is; "" where it was asked for
 };
 
 Json to_json(const TrainReport& report);

@@ -16,7 +16,8 @@ struct TrainRow {
 };
 std::vector<TrainRow> rows(const TrainReport& report, const plan::TrainPlan& plan);
 
-// Utilisation of the measured step by the same counts: what is published can be checked with it.
+// Utilisation of the measured step by the same counts, a share: what is published can be checked
+// with it. 0: the step or the peak is not known.
 double measured_mfu(const plan::TrainPlan& plan, const plan::MeasuredStep& measured, bool causal);
 
 plan::Bill bill(const TrainReport& report, const plan::TrainPlan& plan);

@@ -18,10 +18,16 @@ std::string layout_text(const cost::Layout& l) {
 
 std::vector<std::string> head_lines(const TrainReport& r) {
   const cost::Layout& l = r.plans.front().layout;
-  return {fmt::format("{} devices of {}, {} sequences of {} tokens per step, {}", l.devices,
-                      r.hardware.name, l.batch, l.sequence, cost::name(l.precision)),
-          fmt::format("layout {}; {} data-parallel copies, {} micro-batches", layout_text(l),
-                      l.data(), l.micro_batches())};
+  std::vector<std::string> lines = {
+      fmt::format("{} devices of {}, {} sequences of {} tokens per step, {}", l.devices,
+                  r.hardware.name, l.batch, l.sequence, cost::name(l.precision)),
+      fmt::format("layout {}; {} data-parallel copies, {} micro-batches", layout_text(l), l.data(),
+                  l.micro_batches())};
+  if (!r.batch_reason.empty()) {
+    lines.push_back(fmt::format("batch {} sequences: chosen because {}; --batch N sets another",
+                                l.batch, r.batch_reason));
+  }
+  return lines;
 }
 
 report::Table parts_table(const TrainReport& r) {
@@ -60,8 +66,8 @@ std::vector<std::string> parts_words(const TrainReport& r) {
     lines.push_back(
         fmt::format("MFU of the measured step by this count against {} TFLOPS: {:.2f} % "
                     "causal, {:.2f} % not causal",
-                    r.beside->peak_tflops, measured_mfu(p, *r.beside, true),
-                    measured_mfu(p, *r.beside, false)));
+                    r.beside->peak_tflops, 100 * measured_mfu(p, *r.beside, true),
+                    100 * measured_mfu(p, *r.beside, false)));
   }
   if (p.simulation.ranks.size() > 1) {
     lines.push_back(
@@ -253,7 +259,12 @@ report::Page page_of(const TrainReport& r) {
   page.summary = head_lines(r)[0];
   for (const plan::TrainLimit limit : plan::kTrainLimits)
     page.marks.emplace_back(plan::name(limit));
-  report::Section step{"A step", {report::Paragraph{head_lines(r)[1]}, parts_table(r)}};
+  report::Section step{"A step", {}};
+  const std::vector<std::string> head = head_lines(r);
+  for (std::size_t i = 1; i < head.size(); ++i) {
+    step.items.emplace_back(report::Paragraph{head[i]});
+  }
+  step.items.emplace_back(parts_table(r));
   for (const std::string& line : parts_words(r)) step.items.emplace_back(report::Paragraph{line});
   if (has_bill(r)) step.items.emplace_back(report::Paragraph{bill_line(r)});
   step.items.emplace_back(parts_chart(r));

@@ -26,8 +26,9 @@ ExpertPaths expert_paths(const Decoder& d, int nodes, int per_node) {
   const double elsewhere = 1 - 1.0 / nodes, beside = 1 - 1.0 / per_node;
   paths.network_copies = topk * elsewhere;
   paths.own_node_copies = topk * (1 - elsewhere) * beside;
-  paths.nodes = routed_places(d.experts.route(), nodes) * elsewhere;
-  paths.link_copies = topk * beside;
+  const ForwardedCopies forwarded = forwarded_copies(d.experts.route(), nodes, per_node);
+  paths.nodes = forwarded.network;
+  paths.link_copies = forwarded.link;
   return paths;
 }
 

@@ -31,10 +31,12 @@ double bound_per_output_token(double tokens, double destinations, double hidden,
 // Where the copies of a token go, experts spread evenly over `nodes` of `per_node` devices each.
 struct ExpertPaths {
   // Means per token and layer.
-  // Each copy on its own: through the network, and to other devices of the sender's node.
+  // A copy for each expert, also where two lie on one device ("Insights" 2.3.2 counts them so):
+  // through the network, and to other devices of the sender's node.
   double network_copies = 0;
   double own_node_copies = 0;
-  // One copy to each node, to the device with the sender's number, which hands it on.
+  // One copy to each node, to the device with the sender's number, which hands one on to each
+  // device that holds any of its experts (ForwardedCopies, as in training).
   double nodes = 0;        // others that hold one of the token's experts
   double link_copies = 0;  // handed on inside a node
 };

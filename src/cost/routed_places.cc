@@ -92,18 +92,29 @@ class Draw {
   std::vector<int> groups_, chosen_;
 };
 
-double drawn(const RouteConfig& route, int places) {
-  constexpr std::uint64_t kTokens = 1 << 14;
+constexpr std::uint64_t kTokens = 1 << 14;
+
+// The experts of all tokens drawn, one token after the other.
+std::vector<int> draw_tokens(const RouteConfig& route) {
   const Rng rng(1, stream_of("routed_places"));
   Draw draw(route);
-  std::vector<std::uint64_t> hit_by(static_cast<std::size_t>(places), kTokens);
-  std::int64_t hits = 0;
+  std::vector<int> experts;
   for (std::uint64_t token = 0; token < kTokens; ++token) {
-    for (const int expert : draw(rng, token)) {
-      auto& last = hit_by[static_cast<std::size_t>(place_of(expert, route.experts, places))];
-      hits += last == token ? 0 : 1;
-      last = token;
-    }
+    const std::vector<int>& chosen = draw(rng, token);
+    experts.insert(experts.end(), chosen.begin(), chosen.end());
+  }
+  return experts;
+}
+
+double mean_places(const std::vector<int>& drawn, int experts, int places) {
+  const std::size_t each = drawn.size() / kTokens;
+  std::vector<std::size_t> hit_by(static_cast<std::size_t>(places), kTokens);
+  std::int64_t hits = 0;
+  for (std::size_t i = 0; i < drawn.size(); ++i) {
+    const std::size_t token = i / each;
+    std::size_t& last = hit_by[static_cast<std::size_t>(place_of(drawn[i], experts, places))];
+    hits += last == token ? 0 : 1;
+    last = token;
   }
   return static_cast<double>(hits) / kTokens;
 }
@@ -115,14 +126,30 @@ double routed_places(const RouteConfig& route, int places) {
   const bool grouped = route.method != TopkMethod::kGreedy && route.groups > 1 &&
                        route.topk_groups < route.groups && route.experts % route.groups == 0;
   if (!grouped) return without_groups(route.experts, route.topk, places);
-  using Key = std::tuple<int, int, int, int, TopkMethod, int>;
+  // Drawn once for all numbers of places: it is the drawing that takes time.
+  struct Known {
+    std::vector<int> drawn;
+    std::map<int, double> means;
+  };
+  using Key = std::tuple<int, int, int, int, TopkMethod>;
   static std::mutex mutex;
-  static std::map<Key, double> known;
-  const Key key{route.experts, route.topk, route.groups, route.topk_groups, route.method, places};
+  static std::map<Key, Known> known;
+  const Key key{route.experts, route.topk, route.groups, route.topk_groups, route.method};
   const std::scoped_lock lock(mutex);
-  const auto found = known.find(key);
-  if (found != known.end()) return found->second;
-  return known[key] = drawn(route, places);
+  Known& of_route = known[key];
+  const auto found = of_route.means.find(places);
+  if (found != of_route.means.end()) return found->second;
+  if (of_route.drawn.empty()) of_route.drawn = draw_tokens(route);
+  return of_route.means[places] = mean_places(of_route.drawn, route.experts, places);
+}
+
+ForwardedCopies forwarded_copies(const RouteConfig& route, int nodes, int per_node) {
+  ForwardedCopies copies;
+  copies.nodes = routed_places(route, nodes);
+  copies.devices = routed_places(route, nodes * per_node);
+  copies.network = copies.nodes * (1 - 1.0 / nodes);
+  copies.link = copies.devices * (1 - 1.0 / per_node);
+  return copies;
 }
 
 }  // namespace cachalot::cost

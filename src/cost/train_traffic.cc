@@ -1,18 +1,12 @@
 #include "cost/train_traffic.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "cost/routed_places.h"
 
 namespace cachalot::cost {
 
 namespace {
-
-// Of `boxes` equally likely ones, how many `draws` (without regard to doubles) hit.
-double boxes_hit(double boxes, double draws) {
-  return boxes * (1 - std::pow(1 - 1 / boxes, draws));
-}
 
 void add(std::vector<Traffic>& out, const char* purpose, Link link, double bytes) {
   if (bytes > 0) out.push_back({purpose, link, bytes});
@@ -28,22 +22,16 @@ Link link_of(double group, const Layout& l) {
 ExpertCopies expert_copies(const model::Config& c, const Layout& l) {
   ExpertCopies out;
   if (l.expert == 1 || c.route.experts == 0) return out;
-  const double hidden = c.hidden_size, topk = c.route.topk;
+  const double hidden = c.hidden_size;
   const bool fp8 = l.precision == TrainPrecision::kFp8;
   const double value = l.precision == TrainPrecision::kF32 ? 4 : 2;
   out.bytes_there = hidden * (fp8 ? 1 + 4.0 / 128 : value);
   out.bytes_back = hidden * value;
-  const double nodes = l.expert_nodes();
-  const int per_node = std::min(l.expert, l.devices_per_node);
-  const double places = routed_places(c.route, nodes > 1 ? l.expert_nodes() : per_node);
-  out.places = places;
-  if (nodes > 1) {
-    out.network = places * (nodes - 1) / nodes;
-    // In each node the copy goes on to the devices that hold one of the token's experts there.
-    out.node = places * boxes_hit(per_node, topk / places) * (per_node - 1) / per_node;
-  } else {
-    out.node = places * (per_node - 1) / per_node;
-  }
+  const int nodes = l.expert_nodes(), per_node = std::min(l.expert, l.devices_per_node);
+  const ForwardedCopies copies = forwarded_copies(c.route, nodes, per_node);
+  out.places = nodes > 1 ? copies.nodes : copies.devices;
+  out.network = copies.network;
+  out.node = copies.link;
   return out;
 }
 

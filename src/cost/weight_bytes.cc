@@ -83,7 +83,7 @@ double mtp_bytes(const Decoder& d, const PerWeight& w) {
   const double codes = all - norms - router - eh_proj_size(d);
   return w.code * codes + w.beyond_codes(d) + kVector * norms +
          (d.mtp_moe ? router_bytes(d, w) : 0) + w.plain * eh_proj_size(d) +
-         (w.plain + w.head) * table_size(d);
+         (shares_mtp_tables(d) ? 0 : (w.plain + w.head) * table_size(d));
 }
 
 }  // namespace
@@ -150,6 +150,14 @@ WeightBytes weight_bytes(const Decoder& d, WeightFormat format) {
       w.code * (used - routed - eh_proj_size(d)) + w.plain * eh_proj_size(d) + w.beyond_codes(d);
   bytes.mtp_head = w.head * table_size(d);
   return bytes;
+}
+
+bool shares_mtp_tables(const Decoder& d) {
+  if (d.mtp_layers == 0) return false;
+  for (const Part& part : d.parameters.parts) {
+    if (part.name == "head") return part.total > 0;
+  }
+  return false;
 }
 
 double held_bytes(const Decoder& d, WeightFormat format, bool packed) {

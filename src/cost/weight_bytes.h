@@ -31,11 +31,15 @@ WeightBytes weight_bytes(const Decoder& d, model::WeightFormat format);
 // Bytes of one projection weight in `format`, its share of the scales included.
 double bytes_per_weight(model::WeightFormat format) noexcept;
 
-// What an engine holds in the memory of a device, or of a host: the main model and the MTP layers,
-// with their own copies of embedding and head, which published folders have and this program
-// writes. `packed`: a host that lays bf16 out as products read it (LoadOptions::kPacked, at a
-// level that packs pairs) has kv_b_proj a second time, head by head. Padding at the ends of rows is
-// not counted.
+// What an engine holds in the memory of a device, or of a host: the main model and the MTP layers.
+// Their copies of embedding and head are taken as equal to the main ones, as published folders have
+// them and this program writes them, and are then held once (only tied models hold theirs).
+// `packed`: a host that lays bf16 out as products read it (LoadOptions::kPacked, at a level that
+// packs pairs) has kv_b_proj a second time, head by head. Padding at the ends of rows is not
+// counted.
 double held_bytes(const Decoder& d, model::WeightFormat format, bool packed = false);
+// Whether MTP layers are counted without tables of their own: there are some, and the head is a
+// table of its own (not the embedding).
+bool shares_mtp_tables(const Decoder& d);
 
 }  // namespace cachalot::cost

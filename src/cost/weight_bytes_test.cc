@@ -61,28 +61,27 @@ TEST(WeightBytesTest, ADenseMtpLayerHasNoRoutedExperts) {
   const WeightBytes w = weight_bytes(d, WeightFormat::kBf16);
   const double attention = static_cast<double>(parameters(c).parts[1].matmul) / 3;
   EXPECT_DOUBLE_EQ(w.mtp_dense, 2 * (attention + 3 * 64 * 128 + 2 * 64 * 64));
-  // In f32 everything has 4 bytes: what is counted, and the MTP layer's two tables.
-  EXPECT_NEAR(
-      held_bytes(d, WeightFormat::kF32),
-      4.0 * (static_cast<double>(d.parameters.total + d.parameters.mtp.total) + 2 * 1000 * 64),
-      1e-6);
+  // In f32 everything has 4 bytes; the MTP layer's two tables are the main ones.
+  EXPECT_NEAR(held_bytes(d, WeightFormat::kF32),
+              4.0 * static_cast<double>(d.parameters.total + d.parameters.mtp.total), 1e-6);
 }
 
 TEST(WeightBytesTest, WhatIsMultipliedOutIsHeldSo) {
   const Decoder d = load_decoder("deepseek-v3");
   const double experts = 59 * 256 * kExpert;
   const double coded = 62 * (kAttention - kLatents - kUp) + 3 * kDenseMlp + 59 * kExpert + experts;
-  // Up-projections of the latent, routers, eh_proj and two embeddings.
-  const double plain = 62 * kUp + 59 * kRouter + kProjection + 2 * kTable;
+  // Up-projections of the latent, routers, eh_proj and the embedding, which the MTP layer shares
+  // as it does the head.
+  const double plain = 62 * kUp + 59 * kRouter + kProjection + kTable;
   const auto held = [&](WeightFormat format) { return held_bytes(d, format); };
   EXPECT_NEAR(held(WeightFormat::kBf16),
-              2 * (coded + 62 * kLatents + plain + 2 * kTable) + 4 * kVectors, 1e3);
+              2 * (coded + 62 * kLatents + plain + kTable) + 4 * kVectors, 1e3);
   EXPECT_NEAR(held(WeightFormat::kFp8),
-              kFp8 * (coded + 62 * kLatents) + 2 * (plain + 2 * kTable) + 4 * kVectors, 1e3);
+              kFp8 * (coded + 62 * kLatents) + 2 * (plain + kTable) + 4 * kVectors, 1e3);
   EXPECT_NEAR(held(WeightFormat::kInt8),
-              kInt8 * (coded + 62 * kLatents + 2 * kTable) + 2 * plain + 4 * kVectors, 1e3);
+              kInt8 * (coded + 62 * kLatents + kTable) + 2 * plain + 4 * kVectors, 1e3);
   EXPECT_NEAR(held(WeightFormat::kInt4),
-              kInt4 * coded + kInt8 * 2 * kTable + 2 * (plain + 62 * kLatents) + 4 * kVectors, 1e3);
+              kInt4 * coded + kInt8 * kTable + 2 * (plain + 62 * kLatents) + 4 * kVectors, 1e3);
 }
 
 TEST(WeightBytesTest, AHostThatPacksHasTheUpProjectionTwice) {

@@ -12,6 +12,7 @@
 #include "model/packed_weights.h"
 #include "model/read_ahead.h"
 #include "model/resident.h"
+#include "model/same_weight.h"
 #include "model/weight_format.h"
 #include "numeric/group_quant.h"
 
@@ -265,7 +266,18 @@ struct Model::State {
   nn::WeightRef shared_copy(const std::string& name, int rows, int cols,
                             const nn::WeightRef& main) {
     const bool there = file.find(name) != nullptr || file.find(PackedNames(name).codes) != nullptr;
-    return there ? matrix(name, rows, cols) : main;
+    return there && !is_copied_with_main(name) ? matrix(name, rows, cols) : main;
+  }
+  // Published folders have the MTP layer's embedding and head twice, the same bytes (V3 report 2.2:
+  // they are shared). Where matrices are copied, these then are once. A host leaves embeddings in
+  // the file, where nothing is held twice.
+  bool is_copied_with_main(const std::string& name) const {
+    const bool copied = options.placement != LoadOptions::Placement::kMapped &&
+                        (on_device.active() || is_head(name));
+    if (!copied || config.tie_word_embeddings) return false;
+    const Context alone{&kReferenceTable};
+    return same_weight(options.context != nullptr ? *options.context : alone, file, name,
+                       is_head(name) ? "lm_head.weight" : "model.embed_tokens.weight");
   }
 };
 

@@ -254,13 +254,14 @@ std::int64_t whole_layouts(double nodes, const ServeLayout& layout) {
 Split split_of(const Planner& planner, const InferOptions& o, const MemoryFit& memory,
                const ServeLayout& layout, const HardwareProfile& h, const PrefillCase& prefill) {
   Split s;
-  // The longest a sequence gets, so that none has to leave; among the batches that then fit the
-  // one with the most tokens per second.
+  // The longest a sequence gets, so that none has to leave; among the batches that then fit, and
+  // keep to a limit on the time per token, the one with the most tokens per second.
   const int context = o.prompt + o.output / 2;
   for (const int batch : o.batches) {
     const DecodeCase c = decode_case(planner, o, memory, batch, context);
     const double longest = static_cast<double>(batch) * (o.prompt + o.output);
     if (longest * memory.cache_per_token > memory.free()) continue;
+    if (o.tpot > 0 && c.tpot > o.tpot) continue;
     if (c.tokens_per_s > s.decode.tokens_per_s) s.decode = c;
   }
   if (s.decode.tokens_per_s <= 0) return s;
@@ -322,6 +323,7 @@ InferPlan plan_infer(const Decoder& d, const HardwareProfile& h, const InferOpti
       plan.decode.push_back(decode_case(planner, o, plan.memory, batch, context));
     }
   }
+  if (o.tpot > 0) plan.tpot_choices = choose_by_tpot(plan.decode, o.tpot);
   plan.prefill = planner.prefill(o.prompt);
   if (d.experts.layers > 0 && plan.layout.devices > 1) {
     plan.bound = planner.bound();
@@ -334,11 +336,18 @@ InferPlan plan_infer(const Decoder& d, const HardwareProfile& h, const InferOpti
   if (split.decode.tokens_per_s > 0) {
     plan.split = split;
   } else {
-    plan.notes.push_back(cat("no batch fits with ", o.prompt, " + ", o.output,
-                             " tokens, so prefill and decoding are not sized"));
+    plan.notes.push_back(
+        cat("no batch fits", o.tpot > 0 ? " within the limit on the time per token" : "", " with ",
+            o.prompt, " + ", o.output, " tokens, so prefill and decoding are not sized"));
+  }
+  if (cost::shares_mtp_tables(d)) {
+    plan.notes.push_back(
+        "the MTP layer's embedding and head are taken as equal to the model's, so that they are "
+        "held once");
   }
   if (h.node_hour() <= 0) {
-    plan.notes.push_back("the profile has no price, so nothing costs anything");
+    plan.notes.push_back(
+        "the profile has no price (price.device_hour or price.node_hour), so no cost is known");
   }
   if (h.achieved.memory <= 0 && h.rates.rows.empty()) {
     plan.notes.push_back(

@@ -41,6 +41,7 @@ struct InferOptions {
   double acceptance = 0;                        // chance that a draft is right
   double reserve = 0.1;                         // share of memory for activations and buffers
   double requests_per_s = 0;                    // to size prefill and decode for; 0: the ratio only
+  double tpot = 0;                              // seconds per token at most; 0: no limit
 };
 
 // Bytes of one device.
@@ -77,6 +78,14 @@ struct DecodeCase {
   double mtp_gain = 1;     // speed with drafts over the speed without
 };
 
+// Of the cases of one context: the one with the most tokens per second that keeps to the limit on
+// the time per token.
+struct TpotChoice {
+  int context = 0;
+  bool within = false;               // else nothing keeps to it, and `decode` is the quickest
+  std::optional<DecodeCase> decode;  // none: nothing fits
+};
+
 struct PrefillCase {
   int prompt = 0;
   double ttft = 0;          // a prompt on each group at once, nothing waiting before it
@@ -101,7 +110,7 @@ struct ExpertBound {
 
 // Nodes that read prompts beside nodes that generate.
 struct Split {
-  DecodeCase decode;               // the case with the most tokens per second that fits
+  DecodeCase decode;               // with the most tokens per second that fits and keeps to `tpot`
   double prefill_per_node = 0;     // prompt tokens per second computed
   double decode_per_node = 0;      // new tokens per second
   double prefill_per_decode = 0;   // nodes of prefill per node of decoding
@@ -117,6 +126,7 @@ struct InferPlan {
   ServeLayout layout;
   MemoryFit memory;
   std::vector<DecodeCase> decode;
+  std::vector<TpotChoice> tpot_choices;  // of each context; empty where there is no limit
   PrefillCase prefill;
   std::optional<ExpertBound> bound;
   std::optional<Split> split;
@@ -131,6 +141,7 @@ cost::DeviceRates device_rates(const HardwareProfile& hardware, model::WeightFor
 Arithmetic arithmetic_of(const HardwareProfile& hardware, model::WeightFormat weights);
 
 // plan_infer's parts.
+std::vector<TpotChoice> choose_by_tpot(const std::vector<DecodeCase>& cases, double limit);
 ServeLayout choose_layout(const cost::Decoder& decoder, const HardwareProfile& hardware,
                           const InferOptions& options);
 MemoryFit memory_fit(const cost::Decoder& decoder, const HardwareProfile& hardware,

@@ -116,8 +116,8 @@ std::string advice(const Decoder& d, const HardwareProfile& h, const InferOption
     advise(list, cat("share the dense weights between more devices than --tensor ", o.tensor));
   }
   if (!list.empty()) return list;
-  return "take devices with more memory: what is not routed experts is shared within a node at "
-         "most";
+  return "take devices with more memory or nodes with more devices (--hardware): what is not "
+         "routed experts is shared within a node at most";
 }
 
 [[noreturn]] void refuse(const Decoder& d, const HardwareProfile& h, const InferOptions& o,

@@ -166,6 +166,14 @@ TEST(InferPlanTest, DenseModelsShareTheirWeights) {
   o.nodes = 1;
   o.weights = model::WeightFormat::kBf16;
   EXPECT_THAT(error_of(d, box(), o, Code::kUnsupported), HasSubstr("store the weights in fp8"));
+  // Where no format helps and no node does: 0.5 + 2/32 bytes of 405e9 weights are 28 GB of a
+  // device.
+  HardwareProfile small = box();
+  small.device.memory_gb = 20;
+  o.nodes = 0;
+  o.weights = model::WeightFormat::kInt4;
+  EXPECT_THAT(error_of(d, small, o, Code::kUnsupported),
+              HasSubstr("take devices with more memory or nodes with more devices (--hardware)"));
 }
 
 TEST(InferPlanTest, AMissingFigureIsNamed) {

@@ -7,6 +7,8 @@
 
 #include "base/error.h"
 #include "cost/cost.h"
+#include "cost/decoder.h"
+#include "cost/expert_traffic.h"
 #include "cost/routed_places.h"
 
 namespace cachalot::plan {
@@ -187,6 +189,9 @@ TEST(TrainPlanTest, ATokenCrossesTheNetworkOncePerNode) {
   EXPECT_EQ(c.places, cost::routed_places(v3().route, 8));
   EXPECT_NEAR(c.places, 3.95, 0.02);
   EXPECT_NEAR(c.network, c.places * 7 / 8, 1e-12);
+  // Inside a node it goes on once to each device with any of its experts, as in prefill.
+  EXPECT_EQ(c.node, cost::routed_places(v3().route, 64) * 7 / 8);
+  EXPECT_EQ(c.node, cost::expert_paths(cost::load_decoder("deepseek-v3"), 8, 8).link_copies);
   EXPECT_DOUBLE_EQ(c.bytes_there, 7168 * (1 + 4.0 / 128));
   EXPECT_DOUBLE_EQ(c.bytes_back, 14336);
   cost::Layout l = v3_layout();
