@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/nearest.h"
+
 namespace cachalot {
 
 int exit_status(Code code) noexcept { return code == Code::kUsage ? 2 : 1; }

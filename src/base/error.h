@@ -50,8 +50,5 @@ std::string cat(const Parts&... parts) {
 // The candidate nearest to `word` by edit distance, or "" when none is near: for "did you mean".
 std::string nearest(std::string_view word, const std::string_view* begin,
                     const std::string_view* end);
-// The same, but none further than `most` edits is near.
-std::string nearest_within(std::size_t most, std::string_view word, const std::string_view* begin,
-                           const std::string_view* end);
 
 }  // namespace cachalot

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/nearest.h"
 #include "io/json_object.h"
 
 namespace cachalot::model {
