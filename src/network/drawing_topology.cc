@@ -6,6 +6,7 @@
 #include <numbers>
 
 #include "base/error.h"
+#include "base/grouped.h"
 #include "network/drawing.h"
 #include "network/drawing_parts.h"
 #include "network/topology_parts.h"

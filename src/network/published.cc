@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/grouped.h"
 #include "network/topology_parts.h"
 
 namespace cachalot::network {

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "base/grouped.h"
 #include "network/topology_parts.h"
 
 namespace cachalot::network {
@@ -87,14 +88,6 @@ std::int64_t Topology::count(Tier tier) const noexcept {
 std::int64_t Topology::count(LinkClass kind) const noexcept {
   return std::count_if(links.begin(), links.end(),
                        [kind](const Link& l) { return l.kind == kind; });
-}
-
-std::string grouped(std::int64_t number) {
-  std::string text = std::to_string(number);
-  for (int at = static_cast<int>(text.size()) - 3; at > 0; at -= 3) {
-    text.insert(static_cast<std::size_t>(at), ",");
-  }
-  return text;
 }
 
 void too_many_endpoints(const TopologySpec& spec, std::int64_t asked, std::int64_t fit,

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/grouped.h"
 #include "network/topology_parts.h"
 
 namespace cachalot::network {

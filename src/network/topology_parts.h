@@ -34,7 +34,4 @@ inline constexpr std::int64_t kMostEndpoints = 5'000'000;  // and ports of NICs
 void check_size(const TopologySpec& spec, std::int64_t count, const char* what,
                 const std::string& advice);
 
-// "1,024": thousands apart, for messages.
-std::string grouped(std::int64_t number);
-
 }  // namespace cachalot::network

@@ -2,6 +2,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/grouped.h"
 #include "network/galois.h"
 #include "network/topology_parts.h"
 

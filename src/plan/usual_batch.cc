@@ -4,20 +4,9 @@
 
 #include <cstdint>
 
+#include "base/grouped.h"
+
 namespace cachalot::plan {
-
-namespace {
-
-// 4194304 as 4,194,304.
-std::string grouped(std::int64_t count) {
-  std::string digits = fmt::format("{}", count);
-  for (auto at = static_cast<std::ptrdiff_t>(digits.size()) - 3; at > 0; at -= 3) {
-    digits.insert(static_cast<std::size_t>(at), ",");
-  }
-  return digits;
-}
-
-}  // namespace
 
 UsualBatch usual_batch(int devices, int sequence) {
   const int each = kUsualStepTokens / sequence / devices;

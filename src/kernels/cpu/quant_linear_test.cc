@@ -12,22 +12,14 @@
 namespace cachalot {
 namespace {
 
-using testing::expect_reference;
-using testing::first_difference;
-using testing::kinds;
-using testing::QuantOperand;
-using testing::run;
-using testing::sized;
-using Case = testing::QuantCase;
-using Data = testing::QuantData;
-using Panels = testing::QuantPanels;
+using namespace testing;  // problems, and their reference
 using enum QuantActivations;
 
 class QuantLinearTest : public testing::LevelTest {};
 CACHALOT_EVERY_LEVEL(QuantLinearTest);
 
 TEST_P(QuantLinearTest, EveryNumberOfRows) {
-  for (const Case& c : kinds()) {
+  for (const QuantCase& c : kinds()) {
     for (const int m : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 24, 28, 29, 33}) {
       expect_reference(context(), sized(c, m, 35, 260, m % 3, m % 2 == 1, m % 4 == 0));
     }
@@ -35,7 +27,7 @@ TEST_P(QuantLinearTest, EveryNumberOfRows) {
 }
 
 TEST_P(QuantLinearTest, EveryNumberOfOutputs) {
-  for (const Case& c : kinds()) {
+  for (const QuantCase& c : kinds()) {
     for (const int n : {1, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 127, 128, 129, 260, 300}) {
       expect_reference(context(), sized(c, 2, n, 130, n % 2));
       expect_reference(context(), sized(c, 15, n, 130, n % 2, n % 3 == 0));
@@ -44,7 +36,7 @@ TEST_P(QuantLinearTest, EveryNumberOfOutputs) {
 }
 
 TEST_P(QuantLinearTest, EveryLengthOfTheSum) {
-  for (const Case& c : kinds()) {
+  for (const QuantCase& c : kinds()) {
     std::vector<int> lengths{0, 255, 256, 257, 384, 511, 513, 640, 1025, 2049};
     for (int k = 1; k <= 20; ++k) lengths.push_back(k);
     for (const int middle : {32, 64, 96, 128, 160}) {
@@ -59,10 +51,10 @@ TEST_P(QuantLinearTest, EveryLengthOfTheSum) {
 
 // Every code and scale lies where the definition of panels says.
 TEST_P(QuantLinearTest, PanelsHoldTheWeights) {
-  for (const Case& kind : kinds()) {
+  for (const QuantCase& kind : kinds()) {
     for (const auto& [n, k] : {std::pair{1, 1}, {16, 128}, {17, 129}, {33, 260}, {130, 200}}) {
-      const Data d(sized(kind, 1, n, k, 3));
-      const Panels panels(context(), d.w.view);
+      const QuantData d(sized(kind, 1, n, k, 3));
+      const QuantPanels panels(context(), d.w.view);
       for (int i = 0; i < n; ++i) {
         for (int j = 0; j < k; ++j) {
           const QuantView::Place place = panels.view.place_of(i, j);
@@ -77,11 +69,11 @@ TEST_P(QuantLinearTest, PanelsHoldTheWeights) {
 }
 
 TEST_P(QuantLinearTest, RowsOfPanels) {
-  for (const Case& kind : kinds()) {
+  for (const QuantCase& kind : kinds()) {
     for (const int m : {1, 3, 17}) {
-      const Data d(sized(kind, m, 300, 200));
+      const QuantData d(sized(kind, m, 300, 200));
       const std::vector<float> all = run(context(), d);
-      const Panels panels(context(), d.w.view);
+      const QuantPanels panels(context(), d.w.view);
       for (const auto& [begin, count] : {std::pair{16, 40}, {112, 20}, {128, 130}, {288, 1}}) {
         std::vector<float> y;
         QuantLinear part = d.problem(y);
@@ -101,8 +93,8 @@ TEST_P(QuantLinearTest, RowsOfPanels) {
 }
 
 TEST_P(QuantLinearTest, ARowHasTheSameBitsAloneAndInABatch) {
-  for (const Case& kind : kinds()) {
-    const Data d(sized(kind, 37, 70, 777, 3));
+  for (const QuantCase& kind : kinds()) {
+    const QuantData d(sized(kind, 37, 70, 777, 3));
     const std::vector<float> all = run(context(), d);
     for (const int begin : {0, 1, 8, 14, 36}) {
       for (const int rows : {1, 5, 8, 9}) {
@@ -124,11 +116,11 @@ TEST_P(QuantLinearTest, ARowHasTheSameBitsAloneAndInABatch) {
 
 // Experts: many problems, some without rows, of both ways, with 1 to 3 threads.
 TEST_P(QuantLinearTest, BatchesAndThreads) {
-  for (const Case& kind : kinds()) {
-    std::vector<std::unique_ptr<Data>> data;
+  for (const QuantCase& kind : kinds()) {
+    std::vector<std::unique_ptr<QuantData>> data;
     const int rows[] = {1, 0, 9, 30, 3, 200, 8};
     for (std::size_t i = 0; i < std::size(rows); ++i) {
-      data.push_back(std::make_unique<Data>(
+      data.push_back(std::make_unique<QuantData>(
           sized(kind, rows[i], i % 2 == 0 ? 300 : 64, i % 3 == 0 ? 512 : 140), i));
     }
     std::vector<std::vector<float>> want(data.size());
@@ -136,13 +128,13 @@ TEST_P(QuantLinearTest, BatchesAndThreads) {
       want[i] = run(Context{&kReferenceTable, nullptr}, *data[i]);
     with_threads([&](const Context& ctx, int threads) {
       std::vector<std::vector<float>> got(data.size());
-      std::vector<std::unique_ptr<Panels>> panels;
+      std::vector<std::unique_ptr<QuantPanels>> panels;
       for (const bool packed : {false, true}) {  // then every other one in panels
         std::vector<QuantLinear> problems;
         for (std::size_t i = 0; i < data.size(); ++i) {
           problems.push_back(data[i]->problem(got[i]));
           if (!packed || i % 2 == 1) continue;
-          panels.push_back(std::make_unique<Panels>(ctx, data[i]->w.view));
+          panels.push_back(std::make_unique<QuantPanels>(ctx, data[i]->w.view));
           problems.back().w = panels.back()->view;
         }
         quant_linear(ctx, kind.activations, problems);
@@ -158,10 +150,10 @@ TEST_P(QuantLinearTest, BatchesAndThreads) {
 
 // Weights on two or five nodes, some on none, and threads at home on some of them: the same bits.
 TEST_P(QuantLinearTest, NodesAreNoPartOfTheResult) {
-  for (const Case& kind : kinds()) {
-    std::vector<std::unique_ptr<Data>> data;
+  for (const QuantCase& kind : kinds()) {
+    std::vector<std::unique_ptr<QuantData>> data;
     for (const int rows : {1, 3, 40, 1, 2, 0, 1}) {
-      data.push_back(std::make_unique<Data>(sized(kind, rows, 150, 260), data.size()));
+      data.push_back(std::make_unique<QuantData>(sized(kind, rows, 150, 260), data.size()));
     }
     std::vector<std::vector<float>> want(data.size());
     for (std::size_t i = 0; i < data.size(); ++i) want[i] = run(context(), *data[i]);
@@ -194,9 +186,9 @@ TEST_P(QuantLinearTest, NodesAreNoPartOfTheResult) {
 
 // A part of the rows of W, begun where no block of scales begins.
 TEST_P(QuantLinearTest, RowsOfTheWeights) {
-  for (const Case& kind : kinds()) {
+  for (const QuantCase& kind : kinds()) {
     for (const int m : {1, 5, 17}) {
-      const Data d(sized(kind, m, 300, 200));
+      const QuantData d(sized(kind, m, 300, 200));
       const std::vector<float> all = run(context(), d);
       for (const auto& [begin, count] : {std::pair{5, 40}, {120, 20}, {128, 130}, {299, 1}}) {
         std::vector<float> y;
@@ -218,10 +210,10 @@ TEST_P(QuantLinearTest, RowsOfTheWeights) {
 
 // The exact sum, in double, and what rounding in the order of the contract may add to it.
 TEST_P(QuantLinearTest, CloseToTheExactSum) {
-  for (const Case& kind : kinds()) {
+  for (const QuantCase& kind : kinds()) {
     if (kind.activations == kInt8) continue;
-    const Case c = sized(kind, 3, 20, 1000, 0, false, true);
-    const Data d(c);
+    const QuantCase c = sized(kind, 3, 20, 1000, 0, false, true);
+    const QuantData d(c);
     const std::vector<float> y = run(context(), d);
     const int groups = d.w.view.groups();
     const double u = (kind.group + groups) * testing::kUnit;
@@ -248,11 +240,11 @@ TEST_P(QuantLinearTest, CloseToTheExactSum) {
 TEST(QuantLinearPairs, BothWaysAgree) {
   if (cpu::supported_levels().back() != cpu::Level::kAvx512Bf16) GTEST_SKIP() << "no vdpbf16ps";
   const Context ctx{&cpu::table(cpu::Level::kAvx512Bf16), nullptr};
-  for (const Case& kind : kinds()) {
+  for (const QuantCase& kind : kinds()) {
     if (kind.activations != kBf16) continue;
     for (const int m : {1, 4, 5, 8, 14, 15, 40}) {
       for (const int k : {1, 31, 128, 401, 900}) {
-        const Data d(sized(kind, m, 41, k), 3);
+        const QuantData d(sized(kind, m, 41, k), 3);
         std::vector<float> x, y;
         const QuantLinear px = d.problem(x);
         if (!cpu::avx512bf16::quant_linear_pairs(ctx, std::span<const QuantLinear>(&px, 1))) {
@@ -278,7 +270,7 @@ void expect_refused(QuantActivations activations, const QuantLinear& a, const st
 }
 
 TEST(QuantLinearShapes, ErrorsNameTheShapes) {
-  const Data d({QuantCode::kInt4, 32, kBf16, 2, 8, 64});
+  const QuantData d({QuantCode::kInt4, 32, kBf16, 2, 8, 64});
   std::vector<float> y;
   QuantLinear a = d.problem(y);
   a.w.cols = 60;
@@ -306,7 +298,7 @@ TEST(QuantLinearShapes, ErrorsNameTheShapes) {
   a = d.problem(y);
   a.w.scales = nullptr;
   expect_refused(kBf16, a, "quant_linear: w [8, 64] has no memory for its scales");
-  const Data e4m3({QuantCode::kE4m3, 128, kBf16, 2, 8, 64});
+  const QuantData e4m3({QuantCode::kE4m3, 128, kBf16, 2, 8, 64});
   expect_refused(kInt8, e4m3.problem(y),
                  "quant_linear: int8 activations need int8 or int4 weights, but w is E4M3; "
                  "quantise x to E4M3 and use gemm_fp8");

@@ -9,23 +9,16 @@
 namespace cachalot {
 namespace {
 
-using testing::expect_reference_of;
-using testing::first_difference;
-using testing::kinds;
-using testing::run;
-using testing::sized;
-using Case = testing::QuantCase;
-using Data = testing::QuantData;
-using Panels = testing::QuantPanels;
+using namespace testing;  // problems, and their reference
 using enum QuantActivations;
 
 class QuantLinearValuesTest : public testing::LevelTest {};
 CACHALOT_EVERY_LEVEL(QuantLinearValuesTest);
 
 TEST_P(QuantLinearValuesTest, EveryCode) {
-  for (const Case& kind : kinds()) {
+  for (const QuantCase& kind : kinds()) {
     for (const int m : {1, 9}) {
-      Data d(sized(kind, m, 16, 64));
+      QuantData d(sized(kind, m, 16, 64));
       const int rows = d.w.view.rows;
       for (int i = 0; i < rows; ++i) {
         for (std::ptrdiff_t j = 0; j < d.w.view.row_bytes(); ++j) {
@@ -46,9 +39,9 @@ TEST_P(QuantLinearValuesTest, EveryCode) {
 }
 
 TEST_P(QuantLinearValuesTest, WhatIsNotFiniteReachesItsRowAndColumnOnly) {
-  for (const Case& kind : kinds()) {
+  for (const QuantCase& kind : kinds()) {
     for (const int m : {4, 20}) {
-      Data d(sized(kind, m, 40, 300));
+      QuantData d(sized(kind, m, 40, 300));
       d.x[static_cast<std::size_t>(2 * d.x_stride + 7)] = std::numeric_limits<float>::infinity();
       d.x[static_cast<std::size_t>(3 * d.x_stride + 299)] = std::numeric_limits<float>::quiet_NaN();
       int bad = -1;
@@ -70,9 +63,9 @@ TEST_P(QuantLinearValuesTest, WhatIsNotFiniteReachesItsRowAndColumnOnly) {
 
 // Tiles of zeros, tiny, huge; sums that need the largest integers.
 TEST_P(QuantLinearValuesTest, Int8ActivationsOfEverySize) {
-  for (const Case& kind : kinds()) {
+  for (const QuantCase& kind : kinds()) {
     if (kind.activations != kInt8) continue;
-    Data d(sized(kind, 10, 33, 512));
+    QuantData d(sized(kind, 10, 33, 512));
     const float sizes[] = {0, 1e-38f, 1e-30f, 1e30f, 1, 127, 0x1p-101f, 0x1p-99f};
     for (int i = 0; i < 10; ++i) {
       for (int j = 0; j < 512; ++j) {
@@ -91,13 +84,13 @@ TEST_P(QuantLinearValuesTest, Int8ActivationsOfEverySize) {
 TEST_P(QuantLinearValuesTest, ACodeThatIsNanReachesItsOutputOnly) {
   for (const int m : {1, 2, 3, 4, 5, 8, 13}) {
     for (int at = 0; at < 150; ++at) {
-      Data d(sized({QuantCode::kE4m3, 128}, m, 40, 150, at % 2));
+      QuantData d(sized({QuantCode::kE4m3, 128}, m, 40, 150, at % 2));
       const int output = at * 7 % 40;
       d.w.codes[static_cast<std::size_t>(output * d.w.view.stride + at)] = at % 2 ? 0x7F : 0xFF;
       std::vector<float> want;
       const QuantLinear problem = d.problem(want);
       quant_linear_ref(Context{}, kBf16, std::span<const QuantLinear>(&problem, 1));
-      const Panels panels(context(), d.w.view);
+      const QuantPanels panels(context(), d.w.view);
       for (const bool packed : {false, true}) {
         std::vector<float> got;
         QuantLinear q = d.problem(got);
@@ -123,12 +116,12 @@ TEST_P(QuantLinearValuesTest, ACodeThatIsNanReachesItsOutputOnly) {
 TEST_P(QuantLinearValuesTest, ActivationsOfEverySize) {
   const float sizes[] = {0,     1e-30f, 1e-10f, 1,    300,   6e4f, 65279,
                          65280, 65535,  65536,  1e6f, 1e20f, 1e30f};
-  for (const Case& kind : kinds()) {
+  for (const QuantCase& kind : kinds()) {
     if (kind.activations != kBf16) continue;
     for (const float size : sizes) {
       for (const float other : {size, 1.0f, 65279.5f, 1e30f}) {
         for (const int m : {1, 3, 4, 6}) {
-          Data d(sized(kind, m, 33, 300));
+          QuantData d(sized(kind, m, 33, 300));
           for (int i = 0; i < m; ++i) {
             for (int j = 0; j < 300; ++j) {
               float& x = d.x[static_cast<std::size_t>(i * d.x_stride + j)];
