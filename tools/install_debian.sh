@@ -10,8 +10,9 @@ packages_of() {
   case "$1" in
     build) echo g++ cmake ninja-build ccache pkg-config libcli11-dev libtomlplusplus-dev \
                 nlohmann-json3-dev libsimdjson-dev libspdlog-dev libfmt-dev libpcre2-dev libxxhash-dev \
-                librocksdb-dev libhwloc-dev libsimgrid-dev libopenmpi-dev openmpi-bin ;;
-    test)  echo libgtest-dev libgmock-dev python3 clang-format ;;
+                librocksdb-dev libhwloc-dev libsimgrid-dev libopenmpi-dev openmpi-bin libboost-dev libssl-dev \
+                prometheus-cpp-dev ;;
+    test)  echo libgtest-dev libgmock-dev python3 clang-format openssl ;;
     check) echo clang clang-format clang-tidy python3 ;;
     demo)  echo bible-kjv p7zip-full xz-utils python3 ;;
     bench) echo libdnnl-dev libopenblas-dev ;;

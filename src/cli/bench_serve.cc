@@ -25,7 +25,6 @@ struct ServeOptions {
   std::string precision = kAutoPrecision;
   EngineOptions engine;
   infer::ServeBenchOptions bench;
-  int max_running = 64;
 };
 
 Json to_json(const infer::Percentiles& p) {
@@ -103,7 +102,6 @@ void serve(const ServeOptions& o, const Globals& globals) {
   const Session session(o.model, o.precision, globals.threads, ModelUse::kLong);
   infer::ServeBenchOptions bench = o.bench;
   bench.engine = engine_config(o.engine);
-  bench.engine.max_running = o.max_running;
   const auto store = open_store(o.engine.store, session, bench.engine);
   bench.engine.store = store.get();
   const auto recorder = open_recorder(o.engine.routing, session, bench.engine);
@@ -203,9 +201,7 @@ void add_bench_serve(CLI::App& bench, Globals& globals) {
   command->add_option("--seed", o->bench.seed, "Of lengths, tokens and moments")
       ->check(seed_range())
       ->type_name("N");
-  command->add_option("--max-running", o->max_running, "Texts in a pass at most")
-      ->check(CLI::Range(1, 100000))
-      ->type_name("N");
+  add_max_running(command, o->engine);
   add_precision_or_auto(command, o->precision);
   add_engine(command, o->engine);
   add_record_flags(*command, o->engine.routing);

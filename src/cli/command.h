@@ -73,6 +73,7 @@ void add_plan_compare(CLI::App& plan, Globals& globals);
 void add_plan_hardware(CLI::App& plan, Globals& globals);
 void add_plan_infer(CLI::App& plan, Globals& globals);
 void add_plan_probe(CLI::App& plan, Globals& globals);
+void add_serve(CLI::App& root, Globals& globals);
 void add_tokenize(CLI::App& root, Globals& globals);
 void add_train(CLI::App& root, Globals& globals);
 void add_verify(CLI::App& root, Globals& globals);

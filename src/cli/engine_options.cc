@@ -76,10 +76,24 @@ void add_engine(CLI::App* app, EngineOptions& o) {
   add_store(app, o.store);
 }
 
+void add_max_running(CLI::App* app, EngineOptions& o) {
+  app->add_option("--max-running", o.max_running, "Texts in a pass at most")
+      ->check(CLI::Range(1, 100000))
+      ->type_name("N");
+}
+
+void add_max_waiting(CLI::App* app, EngineOptions& o) {
+  app->add_option("--max-waiting", o.max_waiting, "Requests that wait for their turn at most")
+      ->check(CLI::Range(1, 1000000))
+      ->type_name("N");
+}
+
 infer::EngineConfig engine_config(const EngineOptions& o) {
   infer::EngineConfig config;
   config.mtp = parse_mtp(o.mtp);
   config.draft_length = o.draft_length;
+  config.max_running = o.max_running;
+  config.max_waiting = o.max_waiting;
   config.attention = o.cache.attention();
   config.cache = o.cache.latent_format();
   config.cache_bytes = static_cast<std::size_t>(o.cache.memory_gib * 0x1p30);

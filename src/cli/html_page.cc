@@ -11,11 +11,15 @@ void add_html_flag(CLI::App& command, std::string& file) {
                   "Write the result as one page that needs nothing else: tables, charts, sliders");
 }
 
-void write_html(const std::string& file, report::Page page, const Globals& globals) {
-  if (file.empty()) return;
+std::string html_text(report::Page page, const Globals& globals) {
   page.command = globals.command_line;
   page.version = kVersion;
-  write_file_atomically(file, report::to_html(page));
+  return report::to_html(page);
+}
+
+void write_html(const std::string& file, report::Page page, const Globals& globals) {
+  if (file.empty()) return;
+  write_file_atomically(file, html_text(std::move(page), globals));
 }
 
 }  // namespace cachalot::cli

@@ -13,7 +13,9 @@ namespace cachalot::cli {
 
 void add_html_flag(CLI::App& command, std::string& file);
 
-// With the command line and the version filled in; written whole or not at all.
+// The page's text, with the command line and the version filled in.
+std::string html_text(report::Page page, const Globals& globals);
+// The same into a file, written whole or not at all.
 void write_html(const std::string& file, report::Page page, const Globals& globals);
 
 }  // namespace cachalot::cli

@@ -62,6 +62,8 @@ constexpr const char* kPrecisionHelp =
     "the cache, fp8 and int8 quantise them in tiles of 1 x 128, for a model whose weights are FP8 "
     "or integers. Weights are used as the file has them";
 
+constexpr const char* kSamplingGroup = "Sampling";
+
 bool separates(char c) { return c == ',' || c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
 }  // namespace
@@ -166,8 +168,8 @@ void add_precision_or_auto(CLI::App* app, std::string& precision) {
       ->type_name("auto|f32|bf16|fp8|int8");
 }
 
-void add_sampling(CLI::App* app, infer::SamplerConfig& c) {
-  const std::string group = "Sampling";
+void add_sampling_defaults(CLI::App* app, infer::SamplerConfig& c) {
+  const std::string group = kSamplingGroup;
   app->add_option("--temperature", c.temperature, "0 is greedy: the most likely token, always")
       ->type_name("T")
       ->group(group);
@@ -193,10 +195,14 @@ void add_sampling(CLI::App* app, infer::SamplerConfig& c) {
                   "Taken off once per occurrence in the output; 0: off")
       ->type_name("X")
       ->group(group);
+}
+
+void add_sampling(CLI::App* app, infer::SamplerConfig& c) {
+  add_sampling_defaults(app, c);
   app->add_option("--seed", c.seed, "The same seed draws the same tokens")
       ->check(seed_range())
       ->type_name("S")
-      ->group(group);
+      ->group(kSamplingGroup);
 }
 
 }  // namespace cachalot::cli

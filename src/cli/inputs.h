@@ -41,5 +41,7 @@ void add_precision(CLI::App* app, std::string& precision);
 inline constexpr const char* kAutoPrecision = "auto";
 void add_precision_or_auto(CLI::App* app, std::string& precision);
 void add_sampling(CLI::App* app, infer::SamplerConfig& config);
+// The same without --seed, for a server: what requests get that do not say.
+void add_sampling_defaults(CLI::App* app, infer::SamplerConfig& config);
 
 }  // namespace cachalot::cli

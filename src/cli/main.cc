@@ -45,7 +45,7 @@ void add_shared_flags(CLI::App& app, Globals& globals) {
          "Weights as they lie in the mapped file, copied into huge pages, or copied in the order "
          "in "
          "which products read them: more memory and a later start, faster passes. auto: packed for "
-         "commands that go on for long (chat, bench of passes and serve) where two thirds of the "
+         "commands that go on for long (serve, chat, bench of passes and serve) where two thirds of the "
          "free memory hold them, else mapped (unless $CACHALOT_WEIGHTS is set, auto)")
       ->check(CLI::IsMember({"auto", "mapped", "copied", "packed"}))
       ->type_name("auto|mapped|copied|packed");
@@ -118,6 +118,7 @@ int run(int argc, char** argv) {
   add_train(app, globals);
   add_generate(app, globals);
   add_chat(app, globals);
+  add_serve(app, globals);
   add_context(app, globals);
   add_eval(app, globals);
   add_forward(app, globals);

@@ -46,6 +46,7 @@ struct ApiRequest {
   bool ignore_eos = false;
 };
 
+inline constexpr int kDefaultCompletionTokens = 16;
 inline constexpr int kMaxPrompts = 64;
 inline constexpr int kMaxStops = 16;
 

@@ -49,6 +49,7 @@ class ChatFormat {
                      const Tokenizer& tokenizer) const;
   // "v2", "v3" or "r1", with what deviates from it.
   std::string name() const;
+  bool opens_thought() const noexcept { return opens_thought_; }  // answers begin inside <think>
 
   bool operator==(const ChatFormat&) const = default;
 
