@@ -28,7 +28,8 @@ class ApiError : public Error {
   std::string param_, slug_;
 };
 
-// 400 for what the client can mend, 503 for kBusy and kInterrupted, 500 for the rest.
+// 400 for what the client can mend (kUsage, kUnsupported), 503 for kBusy and kInterrupted, 500 for
+// the rest: a format, a file or a number that is wrong behind an answer is the server's own.
 int http_status(Code code) noexcept;
 
 // {"error": {"message", "type", "param", "code"}}; type is "invalid_request_error" for 400, 404,
@@ -36,8 +37,9 @@ int http_status(Code code) noexcept;
 // "server_error".
 Json error_json(int status, std::string_view message, std::string_view param = {},
                 std::string_view slug = {});
-// Of anything caught: what an Error says; an exception of another kind is an "internal error" whose
-// text stays here (it is logged by the caller, not told to strangers).
+// Of anything caught: what an Error of status 400 or 503 says. The text of every other exception
+// may name files and memory of this machine: it is logged by the caller, and strangers are told its
+// kind only.
 struct ErrorReply {
   int status = 500;
   Json body;

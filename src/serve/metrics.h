@@ -1,6 +1,7 @@
-// What the server counts, in Prometheus' text format (prometheus-cpp).
+// What the server counts, in Prometheus' text format (prometheus-cpp). docs/serving.md lists it.
 //
-// Owns:    the registry.
+// Owns:    the registry. Its size is fixed but for the statuses of answers: no name or label comes
+//          from a client.
 // Threads: any.
 // Errors:  none.
 // Source:  https://prometheus.io/docs/instrumenting/exposition_formats/
@@ -16,13 +17,20 @@ namespace cachalot::serve {
 
 class Metrics {
  public:
-  explicit Metrics(const std::string& model);
-  ~Metrics();
+  static constexpr std::string_view kContentType = "text/plain; version=0.0.4; charset=utf-8";
 
-  // A request has been answered, or given up by its client (status 499).
+  Metrics(const std::string& model, const std::string& version);
+  ~Metrics();
+  Metrics(const Metrics&) = delete;
+  Metrics& operator=(const Metrics&) = delete;
+
+  // A request has been answered, or given up by its client (status 499). `endpoint`: the path as it
+  // came, or "page" for a file of the page; see endpoint_label.
   void answered(std::string_view endpoint, int status, double seconds);
   // An engine request has ended: tokens, reuse, time to the first token, time per output token.
   void ended(const infer::Result& result);
+  // As the caller counts them. Where several threads do, the call that comes last stays, so they
+  // are best told just before text().
   void streams(int open);      // answers under way now
   void connections(int open);  // sockets now
 
@@ -33,5 +41,10 @@ class Metrics {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+// The label of a path: itself where the server knows it (a query is left out), "/v1/models/{id}",
+// "page" for "/" and "page", and "other" for everything else, so that strangers cannot make it
+// remember what they ask for.
+std::string_view endpoint_label(std::string_view path) noexcept;
 
 }  // namespace cachalot::serve

@@ -1,9 +1,10 @@
 // Answers in the form of the OpenAI API: whole, or piece by piece as server-sent events.
 //
-// Owns:    the thoughts of each choice that were cut off so far; borrows the tokenizer.
+// Owns:    how far each choice of a stream has come; borrows the tokenizer.
 // Threads: one at a time. Of a stream first_chunk, token_chunk and last_chunk come for each choice
-// in that order. Errors:  none: bytes that are not UTF-8 become U+FFFD where JSON is dumped
-// (dump()). Source:  https://platform.openai.com/docs/api-reference/chat/object, /chat/streaming,
+//          in that order.
+// Errors:  none: bytes that are not UTF-8 become U+FFFD where JSON is dumped (dump()).
+// Source:  https://platform.openai.com/docs/api-reference/chat/object, /chat/streaming,
 //          /completions/object; reasoning_content, prompt_cache_hit_tokens and
 //          prompt_cache_miss_tokens: https://api-docs.deepseek.com/api/create-chat-completion
 #pragma once
@@ -17,6 +18,7 @@
 
 #include "infer/request.h"
 #include "serve/api_error.h"
+#include "serve/openai_logprobs.h"
 #include "serve/openai_request.h"
 #include "serve/thoughts.h"
 #include "text/tokenizer.h"
@@ -34,15 +36,14 @@ struct Usage {
   std::int64_t prompt_tokens = 0, completion_tokens = 0, reused_tokens = 0;
   std::int64_t hit_tokens = 0, miss_tokens = 0;
   void add(const infer::Timings& timings) noexcept;
-  // {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details":
-  // {"cached_tokens"},
+  // {"prompt_tokens", "completion_tokens", "total_tokens",
+  //  "prompt_tokens_details": {"cached_tokens"},
   //  "prompt_cache_hit_tokens", "prompt_cache_miss_tokens"}
   Json to_json() const;
 };
 
 // {"prompt_tokens", "prompt_per_second", "predicted_tokens", "predicted_per_second", "queue_s",
-// "first_token_s",
-//  "drafted", "accepted"}: of one engine request, for people who look at speed.
+//  "first_token_s", "drafted", "accepted"}: of one engine request, for people who look at speed.
 Json timings_json(const infer::Result& result);
 
 // kLength, kContext, kCacheFull: "length"; kEos, kStopped: "stop"; kCancelled, kError: null, which
@@ -53,10 +54,10 @@ struct AnswerConfig {
   Endpoint endpoint = Endpoint::kChat;
   std::string id;            // "chatcmpl-..." or "cmpl-..."
   std::int64_t created = 0;  // seconds since 1970
-  std::string model;
+  std::string model = {};
   bool logprobs = false;
-  bool opens_thought = false;     // the chat format began the answer with <think>
-  std::vector<std::string> echo;  // per choice, text that goes before it; empty: none
+  bool opens_thought = false;          // the chat format began the answer with <think>
+  std::vector<std::string> echo = {};  // per choice, text that goes before it; empty: none
 };
 
 class Answer {
@@ -76,10 +77,18 @@ class Answer {
   Json whole(std::span<const infer::Choice> choices, const Usage& usage, const Json& timings);
 
  private:
-  Json chunk(Json choices) const;
+  struct Progress {  // of one choice of a stream
+    ThoughtSplitter thoughts;
+    TextOffsets offsets;
+  };
+  std::string_view echo_of(std::size_t choice) const;
+  Json envelope(std::string_view object, Json choices) const;
+  // `said`: a delta (kChat) or text (kCompletions).
+  Json chunk(int choice, Json said, Json logprobs, Json finish) const;
+  Json whole_choice(int index, const infer::Choice& choice) const;
   AnswerConfig config_;
   const text::Tokenizer& tokenizer_;
-  std::vector<ThoughtSplitter> thoughts_;
+  std::vector<Progress> progress_;
 };
 
 }  // namespace cachalot::serve

@@ -16,17 +16,19 @@ class ThoughtSplitter {
     std::string reasoning, content;
   };
   // `opened`: the prompt ended with <think>. Else all is content, unless the text itself begins
-  // with
-  // "<think>" (white space before it allowed).
+  // with "<think>" (white space before it allowed).
   explicit ThoughtSplitter(bool opened);
   // The next piece of text; what may still become a tag is held back. The line breaks around the
-  // tags belong to neither side.
+  // tags belong to neither side. However a text is cut into pieces, the parts sum up to the same.
   Part push(std::string_view text);
   // The end: what was held back.
   Part finish();
 
  private:
-  enum class Where { kStart, kThoughts, kAfterThoughts, kContent };
+  // kOpened: behind the opening tag, before the first thought.
+  enum class Where { kStart, kOpened, kThoughts, kClosed, kContent };
+  bool advance(Part& part);
+  bool advance_thoughts(Part& part);
   Where where_;
   std::string held_;
 };

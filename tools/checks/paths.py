@@ -18,6 +18,8 @@ def main():
         relative = path.relative_to(root)
         if path.suffix in SKIP or relative.as_posix().startswith("tests/fixtures/"):
             continue
+        if relative.parts[0] == "third_party" and path.suffix == ".js":  # unchanged, and full of regular expressions
+            continue
         looked_at += 1
         for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
             for match in PATH.finditer(line):

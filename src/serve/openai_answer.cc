@@ -1,0 +1,181 @@
+#include "serve/openai_answer.h"
+
+namespace cachalot::serve {
+
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace);
+}
+
+std::string event(const Json& json) { return "data: " + dump(json) + "\n\n"; }
+
+void Usage::add(const infer::Timings& timings) noexcept {
+  prompt_tokens += timings.prompt_tokens;
+  completion_tokens += timings.new_tokens;
+  reused_tokens += timings.reused_tokens;
+  hit_tokens += timings.hit_tokens();
+  miss_tokens += timings.miss_tokens();
+}
+
+Json Usage::to_json() const {
+  return {{"prompt_tokens", prompt_tokens},
+          {"completion_tokens", completion_tokens},
+          {"total_tokens", prompt_tokens + completion_tokens},
+          {"prompt_tokens_details", {{"cached_tokens", reused_tokens}}},
+          {"prompt_cache_hit_tokens", hit_tokens},
+          {"prompt_cache_miss_tokens", miss_tokens}};
+}
+
+Json timings_json(const infer::Result& result) {
+  const infer::Timings& t = result.timings;
+  const infer::MtpStats mtp = result.mtp();
+  return {{"prompt_tokens", t.prompt_tokens}, {"prompt_per_second", t.prefill_tokens_per_s()},
+          {"predicted_tokens", t.new_tokens}, {"predicted_per_second", t.decode_tokens_per_s()},
+          {"queue_s", t.queue_seconds},       {"first_token_s", t.first_token_seconds},
+          {"drafted", mtp.drafted},           {"accepted", mtp.accepted}};
+}
+
+Json finish_reason(infer::Finish finish) {
+  switch (finish) {
+    case infer::Finish::kLength:
+    case infer::Finish::kContext:
+    case infer::Finish::kCacheFull:
+      return "length";
+    case infer::Finish::kEos:
+    case infer::Finish::kStopped:
+      return "stop";
+    case infer::Finish::kCancelled:
+    case infer::Finish::kError:
+      return nullptr;
+  }
+  return nullptr;
+}
+
+// A delta: the side that nothing came for is left out.
+static Json delta_of(ThoughtSplitter::Part part) {
+  Json delta = Json::object();
+  if (!part.reasoning.empty()) delta["reasoning_content"] = std::move(part.reasoning);
+  if (!part.content.empty()) delta["content"] = std::move(part.content);
+  return delta;
+}
+
+static ThoughtSplitter::Part last_part(ThoughtSplitter& thoughts, std::string_view text) {
+  ThoughtSplitter::Part part = thoughts.push(text);
+  const ThoughtSplitter::Part rest = thoughts.finish();
+  part.reasoning += rest.reasoning;
+  part.content += rest.content;
+  return part;
+}
+
+Answer::Answer(AnswerConfig config, const text::Tokenizer& tokenizer, int choices)
+    : config_(std::move(config)), tokenizer_(tokenizer) {
+  for (std::size_t i = 0; i < static_cast<std::size_t>(choices); ++i) {
+    progress_.push_back(
+        {ThoughtSplitter(config_.opens_thought), TextOffsets(tokenizer, echo_of(i))});
+  }
+}
+
+std::string_view Answer::echo_of(std::size_t choice) const {
+  return choice < config_.echo.size() ? std::string_view(config_.echo[choice]) : "";
+}
+
+Json Answer::envelope(std::string_view object, Json choices) const {
+  return {{"id", config_.id},
+          {"object", object},
+          {"created", config_.created},
+          {"model", config_.model},
+          {"choices", std::move(choices)}};
+}
+
+Json Answer::chunk(int choice, Json said, Json logprobs, Json finish) const {
+  const bool chat = config_.endpoint == Endpoint::kChat;
+  Json choices = Json::array();
+  choices.push_back({{"index", choice},
+                     {chat ? "delta" : "text", std::move(said)},
+                     {"logprobs", std::move(logprobs)},
+                     {"finish_reason", std::move(finish)}});
+  return envelope(chat ? "chat.completion.chunk" : "text_completion", std::move(choices));
+}
+
+std::optional<Json> Answer::first_chunk(int choice) {
+  if (config_.endpoint == Endpoint::kChat) {
+    return chunk(choice, {{"role", "assistant"}, {"content", ""}}, nullptr, nullptr);
+  }
+  const std::string_view echo = echo_of(static_cast<std::size_t>(choice));
+  if (echo.empty()) return std::nullopt;
+  return chunk(choice, echo, nullptr, nullptr);
+}
+
+std::optional<Json> Answer::token_chunk(int choice, const infer::NewToken& token) {
+  Progress& progress = progress_[static_cast<std::size_t>(choice)];
+  const bool chat = config_.endpoint == Endpoint::kChat;
+  Json said = chat ? delta_of(progress.thoughts.push(token.text)) : Json(token.text);
+  Json logprobs;
+  if (config_.logprobs && token.logprobs != nullptr) {
+    const std::span tokens(&token.token, 1);
+    const std::span values(token.logprobs, 1);
+    logprobs = chat ? chat_logprobs(tokens, values, tokenizer_)
+                    : completion_logprobs(tokens, values, tokenizer_, progress.offsets);
+  }
+  const bool silent = chat ? said.empty() : token.text.empty();
+  if (silent && logprobs.is_null()) return std::nullopt;
+  return chunk(choice, std::move(said), std::move(logprobs), nullptr);
+}
+
+Json Answer::last_chunk(int choice, const infer::Choice& ended) {
+  Json said = ended.untold();
+  if (config_.endpoint == Endpoint::kChat) {
+    said =
+        delta_of(last_part(progress_[static_cast<std::size_t>(choice)].thoughts, ended.untold()));
+  }
+  return chunk(choice, std::move(said), nullptr, finish_reason(ended.finish));
+}
+
+Json Answer::usage_chunk(const Usage& usage, const Json& timings) const {
+  const bool chat = config_.endpoint == Endpoint::kChat;
+  Json json = envelope(chat ? "chat.completion.chunk" : "text_completion", Json::array());
+  json["usage"] = usage.to_json();
+  json["timings"] = timings;
+  return json;
+}
+
+Json Answer::whole_choice(int index, const infer::Choice& choice) const {
+  const bool with_logprobs = config_.logprobs && choice.logprobs.size() == choice.tokens.size();
+  if (config_.endpoint == Endpoint::kCompletions) {
+    const std::string_view echo = echo_of(static_cast<std::size_t>(index));
+    TextOffsets offsets(tokenizer_, echo);
+    Json logprobs;
+    if (with_logprobs) {
+      logprobs = completion_logprobs(choice.tokens, choice.logprobs, tokenizer_, offsets);
+    }
+    return {{"index", index},
+            {"text", std::string(echo) + choice.text},
+            {"logprobs", std::move(logprobs)},
+            {"finish_reason", finish_reason(choice.finish)}};
+  }
+  ThoughtSplitter thoughts(config_.opens_thought);
+  ThoughtSplitter::Part part = last_part(thoughts, choice.text);
+  Json message = {{"role", "assistant"}, {"content", std::move(part.content)}};
+  if (!part.reasoning.empty()) message["reasoning_content"] = std::move(part.reasoning);
+  message["refusal"] = nullptr;
+  Json logprobs;
+  if (with_logprobs) logprobs = chat_logprobs(choice.tokens, choice.logprobs, tokenizer_);
+  return {{"index", index},
+          {"message", std::move(message)},
+          {"logprobs", std::move(logprobs)},
+          {"finish_reason", finish_reason(choice.finish)}};
+}
+
+Json Answer::whole(std::span<const infer::Choice> choices, const Usage& usage,
+                   const Json& timings) {
+  Json list = Json::array();
+  for (std::size_t i = 0; i < choices.size(); ++i) {
+    list.push_back(whole_choice(static_cast<int>(i), choices[i]));
+  }
+  const bool chat = config_.endpoint == Endpoint::kChat;
+  Json json = envelope(chat ? "chat.completion" : "text_completion", std::move(list));
+  json["usage"] = usage.to_json();
+  json["timings"] = timings;
+  return json;
+}
+
+}  // namespace cachalot::serve

@@ -1,0 +1,305 @@
+#include "serve/openai_answer.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "text/byte_tokenizer.h"
+#include "text/utf8.h"
+
+namespace cachalot::serve {
+namespace {
+
+constexpr std::int32_t kEos = 256;       // of the byte tokenizer
+constexpr std::int32_t kNoToken = 1000;  // the vocabulary may have room for more ids
+
+const text::Tokenizer& bytes() {
+  static const text::Tokenizer tokenizer(text::byte_tokenizer(true),
+                                         text::byte_tokenizer_config(true));
+  return tokenizer;
+}
+
+AnswerConfig config_of(Endpoint endpoint) {
+  return {.endpoint = endpoint, .id = "id-1", .created = 1700000000, .model = "m"};
+}
+
+std::vector<std::int32_t> ids_of(std::string_view text) {
+  std::vector<std::int32_t> ids;
+  for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
+  return ids;
+}
+
+// A choice of the bytes of `text`; its i-th token has log-probability -i / 4.
+infer::Choice choice_of(const std::string& text, infer::Finish finish = infer::Finish::kEos) {
+  infer::Choice choice;
+  choice.tokens = ids_of(text);
+  choice.text = text;
+  choice.told = text.size();
+  choice.finish = finish;
+  for (std::size_t i = 0; i < choice.tokens.size(); ++i) {
+    const float logprob = -0.25f * static_cast<float>(i);
+    choice.logprobs.push_back({logprob, {{choice.tokens[i], logprob}, {'z', -8}}});
+  }
+  return choice;
+}
+
+TEST(AnswerTest, DumpsOneLineOfValidUtf8) {
+  const std::string line = dump({{"a", "x\n\xFF\xE2\x82"}});
+  EXPECT_TRUE(text::is_valid_utf8(line));
+  EXPECT_EQ(line.find('\n'), std::string::npos);
+  EXPECT_TRUE(line.starts_with(R"({"a":"x\n)")) << line;
+  EXPECT_EQ(event({{"a", 1}}), "data: {\"a\":1}\n\n");
+}
+
+TEST(AnswerTest, EveryEndHasTheReasonOfTheApi) {
+  using infer::Finish;
+  for (const Finish f : {Finish::kLength, Finish::kContext, Finish::kCacheFull}) {
+    EXPECT_EQ(finish_reason(f), "length");
+  }
+  for (const Finish f : {Finish::kEos, Finish::kStopped}) EXPECT_EQ(finish_reason(f), "stop");
+  for (const Finish f : {Finish::kCancelled, Finish::kError}) {
+    EXPECT_TRUE(finish_reason(f).is_null());
+  }
+}
+
+TEST(AnswerTest, UsageSumsRequests) {
+  Usage usage;
+  usage.add({.prompt_tokens = 200, .reused_tokens = 130, .new_tokens = 7, .reused_blocks = 2});
+  usage.add({.prompt_tokens = 10, .reused_tokens = 0, .new_tokens = 5});
+  // Two blocks of 64 tokens were found; 200 - 128 + 10 were not.
+  const Json want = {{"prompt_tokens", 210},
+                     {"completion_tokens", 12},
+                     {"total_tokens", 222},
+                     {"prompt_tokens_details", {{"cached_tokens", 130}}},
+                     {"prompt_cache_hit_tokens", 128},
+                     {"prompt_cache_miss_tokens", 82}};
+  EXPECT_EQ(usage.to_json(), want);
+}
+
+TEST(AnswerTest, TimingsAreRatesOfWhatWasComputed) {
+  infer::Result result;
+  result.timings = {.prompt_tokens = 100,
+                    .reused_tokens = 60,
+                    .new_tokens = 9,
+                    .first_tokens = 1,
+                    .queue_seconds = 0.5,
+                    .prefill_seconds = 2,
+                    .first_token_seconds = 2.5,
+                    .decode_seconds = 4};
+  result.choices.resize(2);
+  for (infer::Choice& c : result.choices) c.mtp.drafted = 4, c.mtp.accepted = 3;
+  const Json want = {{"prompt_tokens", 100},  {"prompt_per_second", (100 - 60) / 2.0},
+                     {"predicted_tokens", 9}, {"predicted_per_second", (9 - 1) / 4.0},
+                     {"queue_s", 0.5},        {"first_token_s", 2.5},
+                     {"drafted", 8},          {"accepted", 6}};
+  EXPECT_EQ(timings_json(result), want);
+}
+
+TEST(AnswerTest, AWholeChatAnswerHasTheMembersOfTheApi) {
+  Answer answer(config_of(Endpoint::kChat), bytes(), 2);
+  const infer::Choice choices[] = {choice_of("Hi"), choice_of("Ho", infer::Finish::kLength)};
+  const Json json = answer.whole(choices, {.prompt_tokens = 3}, {{"queue_s", 0}});
+  const Json want = {
+      {"id", "id-1"},
+      {"object", "chat.completion"},
+      {"created", 1700000000},
+      {"model", "m"},
+      {"choices",
+       {{{"index", 0},
+         {"message", {{"role", "assistant"}, {"content", "Hi"}, {"refusal", nullptr}}},
+         {"logprobs", nullptr},
+         {"finish_reason", "stop"}},
+        {{"index", 1},
+         {"message", {{"role", "assistant"}, {"content", "Ho"}, {"refusal", nullptr}}},
+         {"logprobs", nullptr},
+         {"finish_reason", "length"}}}},
+      {"usage", Usage{.prompt_tokens = 3}.to_json()},
+      {"timings", {{"queue_s", 0}}}};
+  EXPECT_EQ(json, want) << json.dump(1);
+}
+
+TEST(AnswerTest, ThoughtsAreCutFromAWholeAnswer) {
+  AnswerConfig config = config_of(Endpoint::kChat);
+  config.opens_thought = true;
+  Answer answer(config, bytes(), 1);
+  const infer::Choice choice = choice_of("hm\n</think>\n\nYes");
+  const Json json = answer.whole(std::span(&choice, 1), {}, {});
+  EXPECT_EQ(json["choices"][0]["message"]["reasoning_content"], "hm");
+  EXPECT_EQ(json["choices"][0]["message"]["content"], "Yes");
+}
+
+// The chunks of one streamed choice, each token telling its own byte.
+std::vector<Json> stream(Answer& answer, const infer::Choice& choice) {
+  std::vector<Json> chunks;
+  if (auto first = answer.first_chunk(0)) chunks.push_back(*first);
+  for (std::size_t i = 0; i < choice.tokens.size(); ++i) {
+    const std::string_view text =
+        i < choice.told ? std::string_view(choice.text).substr(i, 1) : std::string_view();
+    const auto chunk = answer.token_chunk(
+        0, {.token = choice.tokens[i], .text = text, .logprobs = &choice.logprobs[i]});
+    if (chunk) chunks.push_back(*chunk);
+  }
+  chunks.push_back(answer.last_chunk(0, choice));
+  return chunks;
+}
+
+TEST(AnswerTest, AStreamedChatSumsUpToTheWholeOne) {
+  for (const bool opened : {false, true}) {
+    for (const std::string text :
+         {"Hi", "hm\n</think>\n\nYes", "<think>a</think>b", "half </thi", ""}) {
+      for (const std::size_t untold : {0, 3}) {
+        AnswerConfig config = config_of(Endpoint::kChat);
+        config.opens_thought = opened;
+        infer::Choice choice = choice_of(text, infer::Finish::kStopped);
+        choice.told = text.size() - std::min(untold, text.size());
+        Answer answer(config, bytes(), 1);
+        const std::vector<Json> chunks = stream(answer, choice);
+        const Json whole = answer.whole(std::span(&choice, 1), {}, {});
+
+        std::string content, reasoning;
+        for (const Json& chunk : chunks) {
+          EXPECT_EQ(chunk["object"], "chat.completion.chunk");
+          EXPECT_EQ(chunk["choices"].size(), 1u);
+          const Json& delta = chunk["choices"][0]["delta"];
+          content += delta.value("content", "");
+          reasoning += delta.value("reasoning_content", "");
+          const bool last = &chunk == &chunks.back();
+          EXPECT_EQ(chunk["choices"][0]["finish_reason"], last ? Json("stop") : Json());
+        }
+        const Json& message = whole["choices"][0]["message"];
+        EXPECT_EQ(content, message["content"]) << text;
+        EXPECT_EQ(reasoning, message.value("reasoning_content", "")) << text;
+        EXPECT_EQ(chunks.front()["choices"][0]["delta"],
+                  (Json{{"role", "assistant"}, {"content", ""}}));
+      }
+    }
+  }
+}
+
+TEST(AnswerTest, ATokenThatSaysNothingNeedsNoChunk) {
+  Answer chat(config_of(Endpoint::kChat), bytes(), 1);
+  EXPECT_FALSE(chat.token_chunk(0, {0, kEos, {}, nullptr}));
+  Answer completion(config_of(Endpoint::kCompletions), bytes(), 1);
+  EXPECT_FALSE(completion.token_chunk(0, {0, kEos, {}, nullptr}));
+
+  AnswerConfig config = config_of(Endpoint::kChat);
+  config.logprobs = true;
+  Answer with_logprobs(config, bytes(), 1);
+  const infer::TokenLogprobs logprobs{-1, {}};
+  const auto chunk = with_logprobs.token_chunk(0, {0, kEos, {}, &logprobs});
+  ASSERT_TRUE(chunk);
+  EXPECT_EQ((*chunk)["choices"][0]["delta"], Json::object());
+  EXPECT_EQ((*chunk)["choices"][0]["logprobs"]["content"][0]["token"],
+            bytes().decode(std::span(&kEos, 1)));
+}
+
+TEST(AnswerTest, ChoicesOfAStreamDoNotShareThoughts) {
+  AnswerConfig config = config_of(Endpoint::kChat);
+  config.opens_thought = true;
+  Answer answer(config, bytes(), 2);
+  (void)answer.token_chunk(0, {.token = 'x', .text = "a</think>"});
+  const auto one = answer.token_chunk(1, {.choice = 1, .token = 'x', .text = "b"});
+  ASSERT_TRUE(one);
+  EXPECT_EQ((*one)["choices"][0]["index"], 1);
+  EXPECT_EQ((*one)["choices"][0]["delta"]["reasoning_content"], "b");
+  const auto zero = answer.token_chunk(0, {.token = 'x', .text = "c"});
+  ASSERT_TRUE(zero);
+  EXPECT_EQ((*zero)["choices"][0]["delta"]["content"], "c");
+}
+
+TEST(AnswerTest, ACompletionEchoesItsPromptFirst) {
+  AnswerConfig config = config_of(Endpoint::kCompletions);
+  config.echo = {"say: "};
+  infer::Choice choice = choice_of("hello", infer::Finish::kStopped);
+  choice.told = 3;
+  Answer answer(config, bytes(), 1);
+  std::string text;
+  for (const Json& chunk : stream(answer, choice)) {
+    EXPECT_EQ(chunk["object"], "text_completion");
+    text += chunk["choices"][0]["text"].get<std::string>();
+  }
+  EXPECT_EQ(text, "say: hello");
+  const Json whole = answer.whole(std::span(&choice, 1), {}, {});
+  EXPECT_EQ(whole["object"], "text_completion");
+  EXPECT_EQ(whole["choices"][0]["text"], "say: hello");
+  EXPECT_FALSE(Answer(config_of(Endpoint::kCompletions), bytes(), 1).first_chunk(0));
+}
+
+TEST(AnswerTest, CompletionsKeepTagsOfThoughts) {
+  Answer answer(config_of(Endpoint::kCompletions), bytes(), 1);
+  const infer::Choice choice = choice_of("<think>a</think>b");
+  EXPECT_EQ(answer.whole(std::span(&choice, 1), {}, {})["choices"][0]["text"], choice.text);
+}
+
+TEST(AnswerTest, TheUsageChunkHasNoChoices) {
+  const Answer answer(config_of(Endpoint::kChat), bytes(), 1);
+  const Json json = answer.usage_chunk({.prompt_tokens = 2}, {{"queue_s", 1}});
+  EXPECT_EQ(json["choices"], Json::array());
+  EXPECT_EQ(json["usage"]["prompt_tokens"], 2);
+  EXPECT_EQ(json["timings"]["queue_s"], 1);
+  EXPECT_EQ(json["object"], "chat.completion.chunk");
+}
+
+TEST(AnswerTest, ChatLogprobsHaveTextAndBytesOfEachToken) {
+  const std::vector<std::int32_t> tokens = {'a', 0xC3, kNoToken};
+  const float never = -std::numeric_limits<float>::infinity();
+  const std::vector<infer::TokenLogprobs> logprobs = {
+      {-0.5f, {{'a', -0.5f}, {0xC3, never}}}, {-0.25f, {}}, {-1, {}}};
+  const Json json = chat_logprobs(tokens, logprobs, bytes());
+  // A byte that begins a character is none alone: U+FFFD, but its bytes are itself.
+  const Json want = {{"content",
+                      {{{"token", "a"},
+                        {"logprob", -0.5},
+                        {"bytes", {97}},
+                        {"top_logprobs",
+                         {{{"token", "a"}, {"logprob", -0.5}, {"bytes", {97}}},
+                          {{"token", "\uFFFD"}, {"logprob", -9999.0}, {"bytes", {0xC3}}}}}},
+                       {{"token", "\uFFFD"},
+                        {"logprob", -0.25},
+                        {"bytes", {0xC3}},
+                        {"top_logprobs", Json::array()}},
+                       {{"token", ""},
+                        {"logprob", -1.0},
+                        {"bytes", Json::array()},
+                        {"top_logprobs", Json::array()}}}},
+                     {"refusal", nullptr}};
+  EXPECT_EQ(json, want) << json.dump(1);
+}
+
+TEST(AnswerTest, CompletionLogprobsCountCharacters) {
+  AnswerConfig config = config_of(Endpoint::kCompletions);
+  config.logprobs = true;
+  config.echo = {"\u00E9:"};  // two characters of three bytes
+  // 'a', then one character of two bytes, then 'b': the second byte begins where its character
+  // does.
+  infer::Choice choice = choice_of("a\u00E9b");
+  choice.logprobs[0].top = {{0xC3, -0.5f}, {0xA9, -0.75f}};  // one text: U+FFFD
+  Answer answer(config, bytes(), 1);
+  const Json logprobs = answer.whole(std::span(&choice, 1), {}, {})["choices"][0]["logprobs"];
+  EXPECT_EQ(logprobs["tokens"], (Json{"a", "\uFFFD", "\uFFFD", "b"}));
+  EXPECT_EQ(logprobs["token_logprobs"], (Json{0.0, -0.25, -0.5, -0.75}));
+  EXPECT_EQ(logprobs["text_offset"], (Json{2, 3, 3, 4}));
+  EXPECT_EQ(logprobs["top_logprobs"][0], (Json{{"\uFFFD", -0.5}}));
+  EXPECT_EQ(logprobs["top_logprobs"][3], (Json{{"b", -0.75}, {"z", -8.0}}));
+
+  // A stream says the same, token by token.
+  Json offsets = Json::array();
+  for (std::size_t i = 0; i < choice.tokens.size(); ++i) {
+    const auto chunk = answer.token_chunk(0, {0, choice.tokens[i], {}, &choice.logprobs[i]});
+    ASSERT_TRUE(chunk);
+    offsets.push_back((*chunk)["choices"][0]["logprobs"]["text_offset"][0]);
+  }
+  EXPECT_EQ(offsets, logprobs["text_offset"]);
+}
+
+TEST(AnswerTest, SpecialTokensTakeNoRoomInTheText) {
+  TextOffsets offsets(bytes(), "");
+  EXPECT_EQ(offsets.next('a'), 0);
+  EXPECT_EQ(offsets.next(kEos), 1);
+  EXPECT_EQ(offsets.next(kNoToken), 1);
+  EXPECT_EQ(offsets.next('b'), 1);
+  EXPECT_EQ(offsets.next('c'), 2);
+}
+
+}  // namespace
+}  // namespace cachalot::serve
