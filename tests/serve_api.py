@@ -10,7 +10,8 @@ import json
 import re
 import unittest
 
-from serve_client import ASSISTANT, BOS, CONTEXT, ENDLESS, USER, Server, Stream, generate, run_tests, text_of, wait_until
+from serve_client import (ASSISTANT, BOS, CONTEXT, ENDLESS, USER, Server, Stream, generate, opened, run_tests, text_of,
+                          wait_until)
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 TOKENS = 40
@@ -23,7 +24,7 @@ PROMPT_TOKENS = 4                                  # of "123": BOS, and a token 
 class WithServer(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = cls.enterClassContext(Server("--name", "small-model"))
+        cls.server = opened(cls, "--name", "small-model")
 
 
 class Answers(WithServer):

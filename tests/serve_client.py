@@ -195,6 +195,13 @@ class Server:
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
+def opened(test_class, *extra):
+    """A server for all tests of a class."""
+    server = Server(*extra)
+    test_class.addClassCleanup(server.__exit__, None, None, None)
+    return server
+
+
 class Stream:
     """A streamed answer, event by event."""
 
