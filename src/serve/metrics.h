@@ -7,6 +7,7 @@
 // Source:  https://prometheus.io/docs/instrumenting/exposition_formats/
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -40,6 +41,10 @@ class Metrics {
   void streams(int open);      // answers under way now
   void connections(int open);  // sockets now
 
+  struct Totals {  // of ended requests
+    std::int64_t prompt_tokens = 0, reused_tokens = 0, generated_tokens = 0;
+  };
+  Totals totals() const;
   // The text of /metrics, with the engine's numbers as they are now.
   std::string text(const infer::EngineStats& engine);
 
