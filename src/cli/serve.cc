@@ -209,7 +209,9 @@ void run(const Options& options, const Globals& globals) {
     ~Closer() { http.reset(); }
   } closer{http};
   EngineThread thread(*engine, session.runtime);
-  service.count_connections([&http] { return http->connections(); });
+  service.count_sockets([&http] {
+    return serve::Service::Sockets{http->connections(), http->answering()};
+  });
   ready = &service;
   say_ready(globals, *http, service.name(), session);
   while (!thread.ended() && !signals.wait(0.2)) {

@@ -55,7 +55,8 @@ ErrorReply error_reply(const std::exception& error) {
   if (known == nullptr) {
     return {500, error_json(500, "internal error: the server's log says more")};
   }
-  const int status = http_status(known->code());
+  const bool missing = dynamic_cast<const NotFound*>(known) != nullptr;
+  const int status = missing ? 404 : http_status(known->code());
   if (status == 500) {
     return {500, error_json(500, cat("internal error (", name(known->code()),
                                      "): the server's log says more"))};

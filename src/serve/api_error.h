@@ -28,6 +28,13 @@ class ApiError : public Error {
   std::string param_, slug_;
 };
 
+// Something asked for by name that is not here: status 404.
+class NotFound : public ApiError {
+ public:
+  NotFound(const std::string& text, std::string param, std::string slug)
+      : ApiError(Code::kUsage, text, std::move(param), std::move(slug)) {}
+};
+
 // 400 for what the client can mend (kUsage, kUnsupported), 503 for kBusy and kInterrupted, 500 for
 // the rest: a format, a file or a number that is wrong behind an answer is the server's own.
 int http_status(Code code) noexcept;

@@ -127,6 +127,7 @@ void Completion::start() {
 }
 
 bool Completion::on_token(int first_choice, const infer::NewToken& token) {
+  context_.metrics.generated_token();
   const std::lock_guard lock(mutex_);
   if (gone_ || ended_) return false;
   if (!request_.stream) return true;

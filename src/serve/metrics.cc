@@ -99,7 +99,7 @@ struct Metrics::Impl {
         prompt_tokens(counter("cachalot_prompt_tokens_total", "Prompt tokens of ended requests")),
         reused_tokens(counter("cachalot_prompt_tokens_reused_total",
                               "Of them, found in the cache or the prefix store: not computed")),
-        generated_tokens(counter("cachalot_generated_tokens_total", "Tokens of ended requests")),
+        generated_tokens(counter("cachalot_generated_tokens_total", "Tokens, as they come")),
         first_token(histogram("cachalot_time_to_first_token_seconds",
                               "From a request's arrival at the engine to its first token")),
         per_token(histogram("cachalot_time_per_output_token_seconds",
@@ -156,7 +156,6 @@ void Metrics::ended(const infer::Result& result) {
   const infer::Timings& t = result.timings;
   impl_->prompt_tokens.Increment(t.prompt_tokens);
   impl_->reused_tokens.Increment(t.reused_tokens);
-  impl_->generated_tokens.Increment(t.new_tokens);
   impl_->queue.Observe(t.queue_seconds);
   if (t.first_tokens > 0) impl_->first_token.Observe(t.first_token_seconds);
   if (t.new_tokens > t.first_tokens) {
@@ -170,6 +169,17 @@ void Metrics::ended(const infer::Result& result) {
     if (reason == kFinishes.end()) continue;
     impl_->finished[static_cast<std::size_t>(reason - kFinishes.begin())]->Increment();
   }
+}
+
+void Metrics::generated_token() { impl_->generated_tokens.Increment(); }
+
+Metrics::Totals Metrics::totals() const {
+  const auto count = [](const Counter& counter) {
+    return static_cast<std::int64_t>(counter.Value());
+  };
+  return {.generated_tokens = count(impl_->generated_tokens),
+          .prompt_tokens = count(impl_->prompt_tokens),
+          .reused_tokens = count(impl_->reused_tokens)};
 }
 
 void Metrics::streams(int open) { impl_->streams.Set(open); }

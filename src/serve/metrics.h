@@ -28,8 +28,14 @@ class Metrics {
   // A request has been answered, or given up by its client (status 499). `endpoint`: the path as it
   // came, or "page" for a file of the page; see endpoint_label.
   void answered(std::string_view endpoint, int status, double seconds);
-  // An engine request has ended: tokens, reuse, time to the first token, time per output token.
+  void generated_token();  // as each comes, for who looks at the speed now
+  // An engine request has ended: its prompt's tokens, reuse, time to the first token, time per
+  // output token.
   void ended(const infer::Result& result);
+  struct Totals {
+    std::int64_t generated_tokens = 0, prompt_tokens = 0, reused_tokens = 0;
+  };
+  Totals totals() const;
   // As the caller counts them. Where several threads do, the call that comes last stays, so they
   // are best told just before text().
   void streams(int open);      // answers under way now

@@ -145,8 +145,12 @@ TEST(Metrics, TokensAndTimesOfAnEndedRequest) {
   two.timings.queue_seconds = 0.25;
   two.timings.first_token_seconds = 0.5;
   two.timings.decode_seconds = 0.9;
+  for (int token = 0; token < 20; ++token) metrics.generated_token();  // as they came
   metrics.ended(two);
   const auto all = samples(metrics);
+  EXPECT_EQ(100, metrics.totals().prompt_tokens);
+  EXPECT_EQ(64, metrics.totals().reused_tokens);
+  EXPECT_EQ(20, metrics.totals().generated_tokens);
   EXPECT_EQ(100, all.at("cachalot_prompt_tokens_total"));
   EXPECT_EQ(64, all.at("cachalot_prompt_tokens_reused_total"));
   EXPECT_EQ(20, all.at("cachalot_generated_tokens_total"));

@@ -49,6 +49,7 @@ struct ApiRequest {
 inline constexpr int kDefaultCompletionTokens = 16;
 inline constexpr int kMaxPrompts = 64;
 inline constexpr int kMaxStops = 16;
+inline constexpr std::size_t kMaxStopBytes = 1024;  // of one: each byte of an answer is held to it
 
 // What a request gets that does not say how to sample.
 struct RequestDefaults {

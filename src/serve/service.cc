@@ -3,7 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <boost/beast/core/string.hpp>
+#include <cctype>
 
 #include "base/error.h"
 #include "infer/request.h"
@@ -17,10 +17,12 @@ namespace {
 constexpr std::string_view kModels = "/v1/models";
 
 bool is_json(std::string_view content_type) {
-  const auto type = content_type.substr(0, content_type.find(';'));
-  const auto end = type.find_last_not_of(" \t");
-  return boost::beast::iequals(type.substr(0, end == std::string_view::npos ? 0 : end + 1),
-                               "application/json");
+  content_type = content_type.substr(0, content_type.find_first_of("; \t"));
+  constexpr std::string_view kJson = "application/json";
+  const auto same = [](char a, char b) {
+    return std::tolower(static_cast<unsigned char>(a)) == b;
+  };
+  return std::equal(content_type.begin(), content_type.end(), kJson.begin(), kJson.end(), same);
 }
 
 HttpHeaders cors_headers(const std::string& origin) {
@@ -96,7 +98,7 @@ void Service::dispatch(const HttpRequest& request, const std::shared_ptr<Reply>&
     if (method != "GET") {
       return refuse(request, reply, 405, "this file can only be read", {{"Allow", "GET, HEAD"}});
     }
-    metrics_.answered(request.path, 200, 0);
+    metrics_.answered("page", 200, 0);
     return reply->send({.content_type = std::string(file->content_type),
                         .body = std::string(file->text),
                         .headers = {{"Content-Security-Policy", std::string(kPagePolicy)},
@@ -215,8 +217,12 @@ void Service::server(const HttpRequest& request, const std::shared_ptr<Reply>& r
 
 void Service::prometheus(const HttpRequest& request, const std::shared_ptr<Reply>& reply) {
   metrics_.answered(request.path, 200, 0);
-  if (connections_) metrics_.connections(connections_());
-  reply->send({.content_type = "text/plain; version=0.0.4; charset=utf-8",
+  if (sockets_) {
+    const Sockets now = sockets_();
+    metrics_.connections(now.connections);
+    metrics_.streams(now.answering);
+  }
+  reply->send({.content_type = std::string(Metrics::kContentType),
                .body = metrics_.text(engine_.stats())});
 }
 

@@ -46,8 +46,11 @@ class Service {
   const std::string& name() const noexcept { return config_.name; }
   // Further completions are refused with 503, which the others are not.
   void stop_taking() noexcept { stopping_ = true; }
-  // For the gauge of connections.
-  void count_connections(std::function<int()> count) { connections_ = std::move(count); }
+  struct Sockets {
+    int connections = 0, answering = 0;
+  };
+  // For the gauges; set before the first request.
+  void count_sockets(std::function<Sockets()> count) { sockets_ = std::move(count); }
 
  private:
   struct Route {
@@ -86,7 +89,7 @@ class Service {
   CompletionContext context_;
   const std::chrono::system_clock::time_point started_ = std::chrono::system_clock::now();
   std::atomic<bool> stopping_ = false;
-  std::function<int()> connections_;
+  std::function<Sockets()> sockets_;
 };
 
 }  // namespace cachalot::serve
