@@ -210,7 +210,7 @@ class Routes(WithServer):
         before = samples()
         self.assertEqual(200, self.server.post(COMPLETIONS, prompt="123", **GREEDY).status)
         self.assertEqual(400, self.server.post(COMPLETIONS).status)
-        self.assertEqual(404, self.server.ask("GET", "/nothing/here").status)
+        self.assertEqual(404, self.server.ask("GET", "/nothing").status)
         wanted = {"cachalot_generated_tokens_total": TOKENS, "cachalot_prompt_tokens_total": PROMPT_TOKENS,
                   'cachalot_requests_total{endpoint="/v1/completions",status="200"}': 1,
                   'cachalot_requests_total{endpoint="/v1/completions",status="400"}': 1,

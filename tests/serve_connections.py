@@ -5,7 +5,6 @@
 """
 import concurrent.futures
 import contextlib
-import http.client
 import io
 import json
 import socket
@@ -191,7 +190,7 @@ class Limits(WithServer):
         self.assertNotEqual(413, self.server.ask("POST", COMPLETIONS, just, JSON).status)
         for expect in (), ("Expect: 100-continue",):
             raw = self.raw()  # its length alone is enough
-            raw.send(request_text("POST", COMPLETIONS, b"x" * (MAX_BODY + 1), *expect).split(b"\r\n\r\n")[0] + b"\r\n\r\n")
+            raw.send(request_text("POST", COMPLETIONS, b"x" * (MAX_BODY + 1), *expect)[: -(MAX_BODY + 1)])
             status, _, body = raw.answer()
             self.assertEqual((413, "invalid_request_error"), (status, json.loads(body)["error"]["type"]))
             self.assertTrue(raw.closed())
@@ -217,7 +216,8 @@ class Limits(WithServer):
         self.assertTrue(raw.closed())
 
     def test_what_is_no_http(self):
-        for text in b"hello\r\n\r\n", b"GET /health\r\n\r\n", b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00" * 40, \
+        for text in b"hello\r\n\r\n", b"GET /health\r\n\r\n", b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", \
+                b"\x16\x03\x01\x02\x00" * 40, \
                 b"POST /tokenize HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!", \
                 b"POST /tokenize HTTP/1.1\r\nContent-Length: -1\r\n\r\n", \
                 b"POST /tokenize HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n":
@@ -308,8 +308,7 @@ class Clients(WithServer):
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             list(pool.map(come_and_go, range(40)))
         wait_until("all have ended", self.server.idle)
-        with contextlib.closing(self.server.connect()) as connection:
-            self.assertEqual(self.text(), text_of(self.server.ask("POST", COMPLETIONS, ASKED, connection=connection).json["choices"][0]))
+        self.assertEqual(5, self.server.post(COMPLETIONS, **ASKED).json["usage"]["completion_tokens"])
 
 
 if __name__ == "__main__":

@@ -182,19 +182,23 @@ class Stopping(unittest.TestCase):
 
     def test_the_drain_has_an_end(self):
         with Server("--drain", "1") as server:
-            next(iter(Stream(server, COMPLETIONS, **{**ASKED, "max_tokens": ENDLESS})))
+            stream = Stream(server, COMPLETIONS, **{**ASKED, "max_tokens": ENDLESS})
+            next(iter(stream))
             server.process.send_signal(signal.SIGTERM)
             self.assertEqual(0, self.stopped(server, 1 + 5))
+            stream.close()
 
     def test_a_second_signal_ends_it_at_once(self):
         for number in signal.SIGTERM, signal.SIGINT:
             with Server("--drain", "60") as server:
-                next(iter(Stream(server, COMPLETIONS, **{**ASKED, "max_tokens": ENDLESS})))
+                stream = Stream(server, COMPLETIONS, **{**ASKED, "max_tokens": ENDLESS})
+                next(iter(stream))
                 server.process.send_signal(number)
                 time.sleep(0.5)
                 self.assertIsNone(server.process.poll())
                 server.process.send_signal(number)
                 self.stopped(server, 5)
+                stream.close()
 
     def test_without_answers_under_way_it_ends_at_once(self):
         with Server("--drain", "60") as server, contextlib.closing(server.connect()) as idle:

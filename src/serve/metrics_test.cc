@@ -124,8 +124,8 @@ TEST(Metrics, EndpointsAreOfAFixedSet) {
   EXPECT_EQ("page", endpoint_label("/"));
   EXPECT_EQ("page", endpoint_label("/?tab=plan"));
   EXPECT_EQ("page", endpoint_label("page"));
-  for (const char* path : {"", "/v1", "/v1/completions/", "/V1/completions", "/wp-login.php", "?",
-                           "//", "/metrics/x", "*"}) {
+  for (const char* path : {"", "/v1", "/v1/completions/", "/v1/Completions", "/wp-login.php", "?",
+                           "//", "/metrics/", "*"}) {
     EXPECT_EQ("other", endpoint_label(path)) << path;
   }
   Metrics metrics("m", "1");
