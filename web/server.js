@@ -1,0 +1,77 @@
+// The server's live numbers: a card with a chart for each, the machine's line, the sums since the
+// start. It only shows; page.js asks the server and hands the answers to it.
+
+import { Chart } from "./chart.js";
+import { byId, h } from "./dom.js";
+import { count, duration, percent, plural, rate } from "./numbers.js";
+import { Rates } from "./rates.js";
+
+const DASH = "–";
+const orDash = (value, write) => (value === null || value === undefined ? DASH : write(value));
+const share = (part, of) => (of > 0 ? percent(part / of) : DASH);
+
+// What each card shows: `value` is its large number, `detail` the line below it, both from the last
+// sample and the engine's counters.
+const cards = (latest) => [
+  { title: "Generated", unit: "tokens/s", lines: [{ key: "generated", label: "generated", colour: "--s0" }], format: rate,
+    value: (s) => orDash(s.generated, rate), detail: (s, e) => `${count(e.generated_tokens)} since the start` },
+  { title: "Prompts read", unit: "tokens/s", lines: [{ key: "prompt", label: "read", colour: "--s2" }], format: rate,
+    value: (s) => orDash(s.prompt, rate), detail: (s, e) => `${count(e.prompt_tokens)} since the start, ${count(e.reused_tokens)} reused` },
+  { title: "Requests", unit: "running", format: count,
+    lines: [{ key: "running", label: "running", colour: "--s3" }, { key: "waiting", label: "waiting (dashed)", colour: "--s1" }],
+    value: (s, e) => count(e.running), detail: (s, e) => `${count(e.waiting)} waiting (dashed), ${count(e.finished)} finished` },
+  { title: "Cache", unit: "of its pages", lines: [{ key: "pages", label: "pages", colour: "--s6" }], format: count, most: () => latest().pages || undefined,
+    value: (s, e) => share(e.pages - e.free_pages, e.pages), detail: (s, e) => `${count(e.pages - e.free_pages)} of ${plural(e.pages, "page")}, ${plural(e.kept, "text")} kept` },
+  { title: "Passes", unit: "per second", lines: [{ key: "passes", label: "passes", colour: "--s5" }], format: rate,
+    value: (s) => orDash(s.passes, rate), detail: (s, e) => `${count(e.passes)} since the start` },
+  { title: "Rows of a pass", unit: "tokens", lines: [{ key: "rows", label: "rows", colour: "--s7" }], format: rate,
+    value: (s) => orDash(s.rows, rate), detail: (s, e) => `${e.passes ? rate(e.rows / e.passes) : DASH} on average` },
+  { title: "Drafts accepted", unit: "", mtp: true, lines: [{ key: "acceptance", label: "accepted", colour: "--s4" }], format: percent, most: () => 1,
+    value: (s) => orDash(s.acceptance, percent), detail: (s, e) => `${count(e.accepted)} of ${count(e.drafted)} since the start` },
+];
+
+function mtpText(mtp) {
+  if (mtp === true) return "on";
+  return mtp || "off";
+}
+
+function machine(info) {
+  const known = [["Model", info.model], ["Precision", info.precision], ["CPU", info.cpu], ["Threads", info.threads],
+                 ["Context", info.context && `${count(info.context)} tokens`], ["Vocabulary", info.vocab_size && count(info.vocab_size)],
+                 ["Chat format", info.format ?? "none"], ["MTP drafts", mtpText(info.mtp)],
+                 ["Up for", info.uptime_s >= 0 && duration(info.uptime_s)], ["Cachalot", info.version]];
+  return known.filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, String(value))));
+}
+
+export function setUpServer() {
+  const rates = new Rates();
+  let engine = {};
+  const rows = { "Requests preempted": "preemptions", "Kept texts evicted": "evictions", "Requests finished": "finished",
+                 "Prompt tokens reused": "reused_tokens" };
+  const sums = Object.fromEntries(Object.keys(rows).map((name) => [name, h("dd", {})]));
+  const shown = cards(() => engine).map((card) => {
+    const value = h("strong", {}), detail = h("p", { class: "soft" }), plot = h("div", { class: "plot", role: "img" });
+    const element = h("article", { class: "card" }, h("h3", {}, card.title), h("p", { class: "value" }, value, " ", h("span", { class: "soft" }, card.unit)), detail, plot);
+    return { ...card, element, valueNode: value, detailNode: detail, plot, chart: new Chart(plot, card) };
+  });
+  byId("cards").replaceChildren(...shown.map((card) => card.element), h("article", { class: "card sums" }, h("h3", {}, "Since the start"),
+    h("dl", {}, ...Object.entries(sums).map(([name, node]) => h("div", {}, h("dt", {}, name), node)))));
+
+  // An answer of GET /v1/server, and when it came (seconds of a steady clock).
+  function update(info, t) {
+    engine = info.engine;
+    const sample = rates.add(t, engine);
+    byId("machine").replaceChildren(...machine(info));
+    for (const card of shown) {
+      card.element.hidden = Boolean(card.mtp) && mtpText(info.mtp) === "off";
+      card.valueNode.textContent = card.value(sample, engine);
+      card.detailNode.textContent = card.detail(sample, engine);
+      card.chart.show(rates.samples);
+      const values = rates.samples.map((s) => s[card.lines[0].key]).filter((v) => v !== null && v !== undefined);
+      card.plot.setAttribute("aria-label", values.length ? `Last five minutes: ${card.lines[0].label} between ${card.format(Math.min(...values))} and ${card.format(Math.max(...values))}` : "Nothing yet");
+    }
+    byId("cards").classList.toggle("no-mtp", mtpText(info.mtp) === "off");
+    for (const [name, node] of Object.entries(sums)) node.textContent = count(engine[rows[name]] ?? 0);
+  }
+  return { update };
+}
