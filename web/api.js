@@ -23,6 +23,9 @@ export function useKey(value) {
   try { sessionStorage.setItem(KEY, value); } catch { /* it lasts as long as the page, then */ }
 }
 
+const aborted = (signal) => new Promise((resolve, reject) => {
+  signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
+});
 export const stopped = (error) => error.name === "AbortError";
 
 // A Response with status 2xx. `ask: false` is for what runs by itself: a 401 then is an error.
@@ -40,7 +43,7 @@ export async function request(path, { method = "GET", body, signal, ask = true }
     if (response.ok) return response;
     const error = await errorOf(response);
     if (response.status !== 401 || !ask) throw error;
-    if (key === used && !(await askForKey(error.message))) throw error;
+    if (key === used && !(await Promise.race([askForKey(error.message), aborted(signal)]))) throw error;
   }
 }
 

@@ -4,10 +4,10 @@ import { SPAN_S } from "./rates.js";
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const HEIGHT = 130;
+const WHOLE = [1, 2, 5].flatMap((n) => [0, 1, 2, 3, 4, 5, 6].map((power) => n * 10 ** power)).sort((a, b) => a - b);
 
 function ago(s) {
-  if (s === 0) return "now";
-  return s % 60 === 0 ? `${s / 60} min` : `${s} s`;
+  return s === 0 ? "now" : `−${s / 60} min`;
 }
 
 export class Chart {
@@ -15,14 +15,16 @@ export class Chart {
   #lines;   // [{key, label, colour}], the first one filled
   #format;
   #most;    // () => the top of the scale, or undefined: as high as the values
+  #whole;   // ticks at whole numbers only
   #plot = null;
   #data;
 
-  constructor(host, { lines, format, most = () => undefined }) {
+  constructor(host, { lines, format, whole = false, most = () => undefined }) {
     this.#host = host;
     this.#lines = lines;
     this.#format = format;
     this.#most = most;
+    this.#whole = whole;
     this.#data = [[], ...lines.map(() => [])];
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#make());
     new ResizeObserver(() => {
@@ -55,7 +57,7 @@ export class Chart {
       },
       axes: [
         { ...axis, size: 22, splits: () => [-SPAN_S, -180, -60, 0], values: (u, at) => at.map((s) => ago(-s)), grid: { show: false } },
-        { ...axis, size: 46, space: 34, values: (u, at) => at.map(this.#format) },
+        { ...axis, size: 46, space: 34, incrs: this.#whole ? WHOLE : undefined, values: (u, at) => at.map(this.#format) },
       ],
       series: [{}, ...this.#lines.map((l, i) => ({
         stroke: colour(l.colour), width: 2, points: { show: false }, dash: i ? [5, 4] : undefined,

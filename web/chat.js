@@ -15,6 +15,7 @@ import * as store from "./store.js";
 const READ_ALOUD = 600;  // characters; of a longer answer only its length is told
 const SAVE_MS = 1000;
 
+// Of the document, which another view may fill at the time.
 const isAtEnd = () => innerHeight + scrollY >= document.documentElement.scrollHeight - 60;
 const toEnd = () => scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
 
@@ -35,11 +36,13 @@ function history(messages) {
   return system ? [{ role: "system", content: system }, ...said] : said;
 }
 
+// Kept with an answer as long as it is under way, so that it is known after a reload.
+const UNFINISHED = "unfinished";
 const problemText = (error) => error.message + (error.retryAfter ? ` (The server asks to wait ${error.retryAfter} s.)` : "");
 
 export function setUpChat(server) {
   const log = byId("messages"), box = byId("message");
-  const fit = growWithText(box);
+  const fit = growWithText(box), isShown = () => !byId("chat-view").hidden;
   let conversation = store.lastConversation();
   let underWay = null;  // the AbortController of the answer under way
 
@@ -69,22 +72,22 @@ export function setUpChat(server) {
     toEnd();
   }
 
-  function keep() {
-    if (!store.save(conversation)) announce("This browser could not keep the conversation");
+  function keep(kept) {
+    if (!store.save(kept)) announce("This browser could not keep the conversation");
   }
 
   async function ask() {
     const said = history(conversation.messages), mine = conversation;
-    const answer = { role: "assistant", content: "" };
+    const answer = { role: "assistant", content: "", finish: UNFINISHED };
     mine.messages.push(answer);
     const view = add(answer), control = new AbortController();
     underWay = control;
     let saved = performance.now();
     const pace = paced(() => {
-      const follow = isAtEnd();
+      const follow = isShown() && isAtEnd();
       view.show(false);
       if (follow) toEnd();
-      byId("to-end").hidden = follow;
+      if (isShown()) byId("to-end").hidden = follow;
     });
     view.show(false);
     updateFrame();
@@ -104,11 +107,12 @@ export function setUpChat(server) {
       if (stopped(error)) answer.finish = "stopped";
       else answer.problem = problemText(error);
     }
+    if (answer.finish === UNFINISHED) delete answer.finish;
     pace.stop();
     if (underWay === control) underWay = null;
-    if (!removed.has(mine.id)) store.save(mine) || announce("This browser could not keep the conversation");
+    if (!removed.has(mine.id)) keep(mine);
     if (mine !== conversation) return;
-    const follow = isAtEnd();
+    const follow = isShown() && isAtEnd();
     view.show(true);
     if (follow) toEnd();
     updateFrame();
@@ -120,7 +124,7 @@ export function setUpChat(server) {
   function say(text) {
     conversation.messages.push({ role: "user", content: text });
     add(conversation.messages.at(-1));
-    keep();
+    keep(conversation);
     ask();
   }
 
@@ -140,7 +144,7 @@ export function setUpChat(server) {
 
   function edit(message, view) {
     if (underWay) return;
-    const area = h("textarea", { "aria-label": "Your message" });
+    const area = h("textarea", { "aria-label": "Your message", rows: 1 });
     const close = () => { form.replaceWith(view.body); view.element.classList.remove("editing"); };
     const submit = () => {
       const text = area.value.trim();
@@ -164,6 +168,7 @@ export function setUpChat(server) {
   const removed = new Set();
   function open(other) {
     stop();
+    underWay = null;  // its end comes later, and finds another conversation here
     conversation = other;
     showConversation();
     box.focus({ preventScroll: true });
@@ -197,5 +202,5 @@ export function setUpChat(server) {
 
   box.value = store.readDraft("chat");
   showConversation();
-  return { shown: () => { fit(); toEnd(); box.focus({ preventScroll: true }); } };
+  return { shown: () => { fit(); box.focus({ preventScroll: true }); } };
 }

@@ -60,8 +60,12 @@ function setUp() {
   });
 }
 
-const safe = (html) => purify.sanitize(html, { ALLOWED_TAGS: TAGS, ALLOWED_ATTR: ATTRIBUTES, ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false,
-                                               ALLOWED_URI_REGEXP: ADDRESS, RETURN_DOM_FRAGMENT: true });
+// HTML of any origin as a DocumentFragment of which nothing runs or loads.
+export function sanitized(html) {
+  setUp();
+  return purify.sanitize(html, { ALLOWED_TAGS: TAGS, ALLOWED_ATTR: ATTRIBUTES, ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false,
+                                 ALLOWED_URI_REGEXP: ADDRESS, ADD_URI_SAFE_ATTR: ["align", "start"], RETURN_DOM_FRAGMENT: true });
+}
 
 // Markdown that grows: blocks that did not change keep their elements, so that a selection, a
 // focused button and the reader's place in a wide table stay while the answer is being written.
@@ -87,7 +91,7 @@ export class MarkdownView {
     for (const old of this.#blocks.splice(same)) old.node.remove();
     for (const token of blocks.slice(same)) {
       const node = document.createElement("div");
-      node.append(safe(reader.parser([token])));
+      node.append(sanitized(reader.parser([token])));
       this.#decorate(node);
       this.#host.append(node);
       this.#blocks.push({ raw: token.raw, node });

@@ -7,7 +7,8 @@ import { plural, speedLine } from "./numbers.js";
 const words = (text) => text.split(/\s+/).filter(Boolean).length;
 
 // Why an answer ended, where that is worth a word.
-const ENDS = { length: "Cut off here: the most tokens or the context's end were reached.", stopped: "Stopped." };
+const ENDS = { length: "Cut off here: the most tokens or the context's end were reached.", stopped: "Stopped.",
+               unfinished: "The page was left before the answer was complete." };
 
 // A code block gets its language's name and a button that copies it; a wide table scrolls by itself.
 function decorate(node) {

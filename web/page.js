@@ -12,11 +12,13 @@ import { setUpText, TOKENS } from "./text.js";
 const LOOK_MS = 1000, LOOK_AGAIN_MS = 4000;  // between two looks at the server; while it does not answer
 
 const server = {};  // the last answer of GET /v1/server
-const views = {};   // by hash: {section, shown()}
+const views = {};   // by hash: {section, scroll, shown()}
 
 function showView() {
   const wanted = location.hash.slice(1);
   const name = wanted in views ? wanted : document.body.dataset.view ?? "chat";  // "#main" is no view
+  const before = views[document.body.dataset.view];
+  if (before) before.scroll = innerHeight + scrollY >= document.documentElement.scrollHeight - 1 && scrollY > 0 ? Infinity : scrollY;
   for (const [key, view] of Object.entries(views)) {
     view.section.hidden = key !== name;
     if (key === name) byId(`tab-${key}`).setAttribute("aria-current", "page");
@@ -25,6 +27,7 @@ function showView() {
   document.body.dataset.view = name;
   document.title = `${server.model} · Cachalot`;
   views[name].shown?.();
+  scrollTo({ top: Math.min(views[name].scroll ?? 0, document.documentElement.scrollHeight), behavior: "instant" });
 }
 
 function showStatus(problem) {
@@ -95,7 +98,7 @@ async function start() {
   chat.querySelector(".settings-place").replaceWith(h("button", { type: "button", class: "quiet", id: "open-settings" }, "Settings"));
   setUpSettings({ ...server, shortest: TOKENS });
   if (chats) welcome();
-  views.chat = { section: chat, ...(chats ? setUpChat(server) : setUpText(server)) };
+  views.chat = { section: chat, scroll: Infinity, ...(chats ? setUpChat(server) : setUpText(server)) };
   views.server = { section: byId("server-view") };
   showView();
   watch(setUpServer());

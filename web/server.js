@@ -17,17 +17,26 @@ const cards = (latest) => [
     value: (s) => orDash(s.generated, rate), detail: (s, e) => `${count(e.generated_tokens)} since the start` },
   { title: "Prompts read", unit: "tokens/s", lines: [{ key: "prompt", label: "read", colour: "--s2" }], format: rate,
     value: (s) => orDash(s.prompt, rate), detail: (s, e) => `${count(e.prompt_tokens)} since the start, ${count(e.reused_tokens)} reused` },
-  { title: "Requests", unit: "running", format: count,
+  { title: "Requests", unit: "running", format: count, whole: true,
     lines: [{ key: "running", label: "running", colour: "--s3" }, { key: "waiting", label: "waiting (dashed)", colour: "--s1" }],
     value: (s, e) => count(e.running), detail: (s, e) => `${count(e.waiting)} waiting (dashed), ${count(e.finished)} finished` },
-  { title: "Cache", unit: "of its pages", lines: [{ key: "pages", label: "pages", colour: "--s6" }], format: count, most: () => latest().pages || undefined,
+  { title: "Cache", unit: "of its pages", lines: [{ key: "pages", label: "pages", colour: "--s6" }], format: count, whole: true, most: () => latest().pages || undefined,
     value: (s, e) => share(e.pages - e.free_pages, e.pages), detail: (s, e) => `${count(e.pages - e.free_pages)} of ${plural(e.pages, "page")}, ${plural(e.kept, "text")} kept` },
   { title: "Passes", unit: "per second", lines: [{ key: "passes", label: "passes", colour: "--s5" }], format: rate,
     value: (s) => orDash(s.passes, rate), detail: (s, e) => `${count(e.passes)} since the start` },
-  { title: "Rows of a pass", unit: "tokens", lines: [{ key: "rows", label: "rows", colour: "--s7" }], format: rate,
+  { title: "Rows per pass", unit: "tokens", lines: [{ key: "rows", label: "rows", colour: "--s7" }], format: rate,
     value: (s) => orDash(s.rows, rate), detail: (s, e) => `${e.passes ? rate(e.rows / e.passes) : DASH} on average` },
   { title: "Drafts accepted", unit: "", mtp: true, lines: [{ key: "acceptance", label: "accepted", colour: "--s4" }], format: percent, most: () => 1,
     value: (s) => orDash(s.acceptance, percent), detail: (s, e) => `${count(e.accepted)} of ${count(e.drafted)} since the start` },
+];
+
+const SUMS = [
+  ["Requests finished", (e) => count(e.finished)],
+  ["Tokens per request", (e) => (e.finished ? rate(e.generated_tokens / e.finished) : DASH)],
+  ["Prompt tokens reused", (e) => share(e.reused_tokens, e.prompt_tokens)],
+  ["Tokens per pass", (e) => (e.passes ? rate(e.generated_tokens / e.passes) : DASH)],
+  ["Requests preempted", (e) => count(e.preemptions)],
+  ["Kept texts evicted", (e) => count(e.evictions)],
 ];
 
 function mtpText(mtp) {
@@ -46,16 +55,14 @@ function machine(info) {
 export function setUpServer() {
   const rates = new Rates();
   let engine = {};
-  const rows = { "Requests preempted": "preemptions", "Kept texts evicted": "evictions", "Requests finished": "finished",
-                 "Prompt tokens reused": "reused_tokens" };
-  const sums = Object.fromEntries(Object.keys(rows).map((name) => [name, h("dd", {})]));
+  const sums = SUMS.map(([name, write]) => ({ name, write, node: h("dd", {}) }));
   const shown = cards(() => engine).map((card) => {
     const value = h("strong", {}), detail = h("p", { class: "soft" }), plot = h("div", { class: "plot", role: "img" });
     const element = h("article", { class: "card" }, h("h3", {}, card.title), h("p", { class: "value" }, value, " ", h("span", { class: "soft" }, card.unit)), detail, plot);
     return { ...card, element, valueNode: value, detailNode: detail, plot, chart: new Chart(plot, card) };
   });
   byId("cards").replaceChildren(...shown.map((card) => card.element), h("article", { class: "card sums" }, h("h3", {}, "Since the start"),
-    h("dl", {}, ...Object.entries(sums).map(([name, node]) => h("div", {}, h("dt", {}, name), node)))));
+    h("dl", {}, ...sums.map(({ name, node }) => h("div", {}, h("dt", {}, name), node)))));
 
   // An answer of GET /v1/server, and when it came (seconds of a steady clock).
   function update(info, t) {
@@ -71,7 +78,7 @@ export function setUpServer() {
       card.plot.setAttribute("aria-label", values.length ? `Last five minutes: ${card.lines[0].label} between ${card.format(Math.min(...values))} and ${card.format(Math.max(...values))}` : "Nothing yet");
     }
     byId("cards").classList.toggle("no-mtp", mtpText(info.mtp) === "off");
-    for (const [name, node] of Object.entries(sums)) node.textContent = count(engine[rows[name]] ?? 0);
+    for (const { write, node } of sums) node.textContent = write(engine);
   }
   return { update };
 }
