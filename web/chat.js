@@ -45,6 +45,7 @@ export function setUpChat(server) {
   const fit = growWithText(box), isShown = () => !byId("chat-view").hidden;
   let conversation = store.lastConversation();
   let underWay = null;  // the AbortController of the answer under way
+  let leaving = false;  // the page itself goes, in the middle of an answer
 
   function add(message) {
     const view = message.role === "user"
@@ -104,6 +105,7 @@ export function setUpChat(server) {
         }
       }
     } catch (error) {
+      if (leaving) return;  // a broken connection is this page's own end: what was saved stands
       if (stopped(error)) answer.finish = "stopped";
       else answer.problem = problemText(error);
     }
@@ -198,7 +200,11 @@ export function setUpChat(server) {
   byId("to-end").addEventListener("click", toEnd);
   addEventListener("keydown", (event) => event.key === "Escape" && !document.querySelector("dialog[open]") && stop());
   addEventListener("scroll", () => { byId("to-end").hidden = isAtEnd(); }, { passive: true });
-  addEventListener("pagehide", () => { if (underWay) store.save(conversation); });
+  addEventListener("pagehide", () => {
+    leaving = underWay !== null;
+    if (leaving) store.save(conversation);
+  });
+  addEventListener("pageshow", () => { leaving = false; });  // it came back as it was
 
   box.value = store.readDraft("chat");
   showConversation();

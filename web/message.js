@@ -50,6 +50,15 @@ export function modelMessage(message, { model, onAgain }) {
   const element = h("article", { class: "message model", "aria-busy": "true" }, h("h3", { class: "hidden" }, model), folded, body, waiting, end, problem, tools, speed);
   const views = { body: new MarkdownView(body, decorate), thoughts: new MarkdownView(thoughts, decorate) };
 
+  // Long, and mostly not looked at: they are made into HTML only while they are unfolded.
+  let thoughtsShown = "";
+  function showThoughts(complete) {
+    if (!folded.open || thoughtsShown === message.reasoning) return;
+    thoughtsShown = message.reasoning;
+    views.thoughts.show(thoughtsShown, complete);
+  }
+  folded.addEventListener("toggle", () => showThoughts(true));
+
   function show(complete) {
     const reasoning = message.reasoning ?? "";
     folded.hidden = !reasoning;
@@ -57,7 +66,7 @@ export function modelMessage(message, { model, onAgain }) {
       const under = !complete && !message.content;
       folded.classList.toggle("under-way", under);
       summary.textContent = under ? "Thinking ..." : `Thoughts (${plural(words(reasoning), "word")})`;
-      views.thoughts.show(reasoning, complete);
+      showThoughts(complete);
     }
     views.body.show(message.content, complete);
     waiting.hidden = complete || Boolean(message.content || reasoning);
