@@ -38,6 +38,10 @@ export function makeReader(marked = globalThis.marked) {
     renderer: {
       html: ({ text, block }) => (block ? `<p>${escaped(text.trim()).replace(/\n/g, "<br>")}</p>\n` : escaped(text)),
       image: ({ href, text }) => (ADDRESS.test(href) ? `<a href="${escaped(href)}">${escaped(text || "image")}</a>` : escaped(text)),
+      heading({ tokens, depth }) {  // below the page's h1 and the message's h2
+        const name = `h${Math.min(6, depth + 2)}`;
+        return `<${name}>${this.parser.parseInline(tokens)}</${name}>\n`;
+      },
       checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
     },
   }, { extensions: FORMULAS });
