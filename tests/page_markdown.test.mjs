@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import test from "node:test";
 
-import { makeReader } from "../web/markdown.js";
+import { GrowingText, makeReader } from "../web/markdown.js";
 
 const reader = makeReader(createRequire(import.meta.url)("../third_party/marked/marked.umd.js"));
 const html = (text) => reader.parser(reader.lexer(text)).trim();
@@ -43,3 +43,33 @@ test("headings begin below those of the page and of the message", () => {
 });
 
 test("tasks are marks, not controls", () => assert.match(html("- [x] a\n- [ ] b"), /<li>☑ a<\/li>\n<li>☐ b<\/li>/));
+
+const DOCUMENT = "# Title\n\nA paragraph\nof two lines.\n\n- one\n\n- two\n  - three\n\n```c\nint x;\n\n\n# no title\n```\n\n| a | b |\n|--|--|\n| 1 | 2 |\n\n"
+               + "> quoted\ngoes on\n\n1. first\n\n   more of it\n2. second\n\nUnder\n-----\n\n<b>\n\n$$\na\n$$\n\n***\n\nThe end.\n";
+
+test("a text that grows character by character has the blocks of the whole text", () => {
+  const raws = (blocks) => blocks.map((block) => block.raw);
+  const whole = raws(reader.lexer(DOCUMENT).filter((token) => token.type !== "space"));
+  const growing = new GrowingText(reader);
+  for (let end = 1; end < DOCUMENT.length; end++) growing.read(DOCUMENT.slice(0, end), false);
+  assert.deepEqual(raws(growing.read(DOCUMENT, false).blocks), whole);
+  assert.deepEqual(raws(growing.read(DOCUMENT, true).blocks), whole);
+});
+
+test("what is settled is not read again", () => {
+  let characters = 0;
+  const growing = new GrowingText({ lexer: (text) => { characters += text.length; return reader.lexer(text); } });
+  const text = "A paragraph.\n\n".repeat(1000);
+  growing.read(text, false);
+  characters = 0;
+  assert.equal(growing.read(`${text}More.`, false).blocks.length, 1001);
+  assert.ok(characters < 100, `${characters} characters were read again`);
+});
+
+test("an address below its link is found when the text is complete", () => {
+  const growing = new GrowingText(reader), start = "[link]\n\n" + "text\n\n".repeat(5);
+  growing.read(start, false);
+  const { blocks, links } = growing.read(`${start}[link]: https://a.example\n`, true);
+  assert.ok(links);
+  assert.equal(reader.parser([blocks[0]]).trim(), '<p><a href="https://a.example">link</a></p>');
+});

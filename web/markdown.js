@@ -71,11 +71,41 @@ export function sanitized(html) {
                                  ALLOWED_URI_REGEXP: ADDRESS, ADD_URI_SAFE_ATTR: ["align", "start"], RETURN_DOM_FRAGMENT: true });
 }
 
-// Markdown that grows: blocks that did not change keep their elements, so that a selection, a
+// The blocks of a text that grows at its end. All but the last two are settled and not read again,
+// so that a long answer costs no more per token than a short one. What settled wrongly (an address
+// that stands below its link, a formula of many paragraphs) comes right when the text is complete.
+export class GrowingText {
+  #reader;
+  #settled = [];
+  #end = 0;  // of what is settled, in characters
+
+  constructor(reader) { this.#reader = reader; }
+
+  // {blocks, links}: marked's tokens, and whether the text held addresses for its links.
+  read(text, complete) {
+    if (complete) {
+      this.#settled = [];
+      this.#end = 0;
+    }
+    const tokens = this.#reader.lexer(text.slice(this.#end));
+    const fresh = tokens.filter((token) => token.type !== "space");
+    const blocks = [...this.#settled, ...fresh];
+    const open = fresh.at(-2);
+    for (const token of open ? tokens.slice(0, tokens.indexOf(open)) : []) {
+      if (!text.startsWith(token.raw, this.#end)) break;  // read another way than it stands: try later
+      this.#end += token.raw.length;
+      if (token.type !== "space") this.#settled.push(token);
+    }
+    return { blocks, links: Object.keys(tokens.links).length > 0 };
+  }
+}
+
+// Markdown that grows on the page: blocks that did not change keep their elements, so that a selection, a
 // focused button and the reader's place in a wide table stay while the answer is being written.
 export class MarkdownView {
   #host;
   #decorate;
+  #text;
   #blocks = [];  // {raw, node}
 
   // `decorate(node)` is called with each new block's element.
@@ -83,13 +113,13 @@ export class MarkdownView {
     setUp();
     this.#host = host;
     this.#decorate = decorate;
+    this.#text = new GrowingText(reader);
   }
 
   // `complete`: no more will come. A link's address may stand below it, so that all is made again.
   show(text, complete) {
-    const tokens = reader.lexer(text);
-    const again = complete && Object.keys(tokens.links).length > 0;
-    const blocks = tokens.filter((token) => token.type !== "space");
+    const { blocks, links } = this.#text.read(text, complete);
+    const again = complete && links;
     let same = 0;
     while (!again && same < blocks.length && this.#blocks[same]?.raw === blocks[same].raw) same++;
     for (const old of this.#blocks.splice(same)) old.node.remove();
