@@ -118,7 +118,8 @@ export function setUpChat(server) {
     view.show(true);
     if (follow) toEnd();
     updateFrame();
-    if (!answer.problem) announce(answer.content.length <= READ_ALOUD ? `Answer: ${answer.content}` : `The answer is complete, ${count(answer.content.length)} characters`);
+    const size = answer.content.length;
+    if (!answer.problem) announce(size <= READ_ALOUD ? `Answer: ${answer.content}` : `The answer is complete, ${count(size)} characters`);
   }
 
   const stop = () => underWay?.abort();

@@ -14,9 +14,12 @@ export function setUpHistory({ current, open, removed }) {
   function item(conversation) {
     const name = store.title(conversation);
     const here = conversation.id === current().id;
-    const opener = h("button", { type: "button", class: "past", "aria-current": here ? "true" : null, onclick: () => { dialog.close(); open(conversation); } },
-                     h("span", {}, name), h("small", {}, `${when.format(conversation.changed)} · ${plural(conversation.messages.length, "message")}`));
-    const remover = h("button", { type: "button", class: "quiet", "aria-label": `Delete: ${name}`, onclick: () => remove([conversation.id]) }, "Delete");
+    const facts = `${when.format(conversation.changed)} · ${plural(conversation.messages.length, "message")}`;
+    const show = () => { dialog.close(); open(conversation); };
+    const opener = h("button", { type: "button", class: "past", "aria-current": here ? "true" : null, onclick: show },
+                     h("span", {}, name), h("small", {}, facts));
+    const remover = h("button", { type: "button", class: "quiet", "aria-label": `Delete: ${name}`,
+                                  onclick: () => remove([conversation.id]) }, "Delete");
     return h("li", {}, opener, remover);
   }
 

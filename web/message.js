@@ -18,7 +18,8 @@ function decorate(node) {
     const box = h("div", { class: "code" });
     pre.replaceWith(box);
     pre.tabIndex = 0;  // so that the keyboard can scroll it
-    box.append(h("div", { class: "code-head" }, h("span", {}, language), copyButton("Copy", () => pre.textContent, { "aria-label": "Copy the code" })), pre);
+    const copying = copyButton("Copy", () => pre.textContent, { "aria-label": "Copy the code" });
+    box.append(h("div", { class: "code-head" }, h("span", {}, language), copying), pre);
   }
   for (const table of node.querySelectorAll("table")) {
     const box = h("div", { class: "scroll", tabindex: "0" });
@@ -32,7 +33,8 @@ export function userMessage(message, { onEdit }) {
   const body = h("div", { class: "plain" }, message.content);
   const edit = h("button", { type: "button", class: "quiet edit", onclick: onEdit }, "Edit");
   const copying = copyButton("Copy", () => message.content, { "aria-label": "Copy this message" });
-  return { element: h("article", { class: "message user" }, h("h2", { class: "hidden" }, "You"), body, h("div", { class: "tools" }, edit, copying)), body };
+  const element = h("article", { class: "message user" }, h("h2", { class: "hidden" }, "You"), body, h("div", { class: "tools" }, edit, copying));
+  return { element, body };
 }
 
 // {element, show(complete)}: the model's answer; `message` may grow between two calls of show.
@@ -47,7 +49,8 @@ export function modelMessage(message, { model, onAgain }) {
   const again = h("button", { type: "button", class: "quiet again", onclick: onAgain }, "Again");
   const tools = h("div", { class: "tools", hidden: true }, copyButton("Copy", () => message.content, { "aria-label": "Copy this answer" }), again);
   const speed = h("p", { class: "speed", hidden: true });
-  const element = h("article", { class: "message model", "aria-busy": "true" }, h("h2", { class: "hidden" }, model), folded, body, waiting, end, problem, tools, speed);
+  const element = h("article", { class: "message model", "aria-busy": "true" }, h("h2", { class: "hidden" }, model),
+                    folded, body, waiting, end, problem, tools, speed);
   const views = { body: new MarkdownView(body, decorate), thoughts: new MarkdownView(thoughts, decorate) };
 
   // Long, and mostly not looked at: they are made into HTML only while they are unfolded.

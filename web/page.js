@@ -34,7 +34,8 @@ function showStatus(problem) {
   const { running = 0, waiting = 0 } = server.engine ?? {};
   byId("status-model").textContent = server.model ?? "";
   byId("status").dataset.state = problem ? "away" : running + waiting > 0 ? "busy" : "idle";
-  byId("status-text").textContent = problem ? "not answering" : running + waiting === 0 ? "idle" : `${count(running)} running` + (waiting ? `, ${count(waiting)} waiting` : "");
+  const work = running + waiting === 0 ? "idle" : `${count(running)} running` + (waiting ? `, ${count(waiting)} waiting` : "");
+  byId("status-text").textContent = problem ? "not answering" : work;
   byId("server-problem").hidden = !problem;
   byId("server-problem").textContent = problem ?? "";
 }
@@ -67,8 +68,10 @@ function welcome() {
   byId("welcome").querySelector("p").textContent = facts.filter(Boolean).join(" · ");
   const body = JSON.stringify({ model: server.model, messages: [{ role: "user", content: "Hello" }] });
   const curl = byId("curl");
-  curl.textContent = `curl ${location.origin}/v1/chat/completions \\\n  -H 'Content-Type: application/json' \\\n  -d '${body.replaceAll("'", "'\\''")}'`;
-  curl.closest(".code").prepend(h("div", { class: "code-head" }, h("span", {}, "sh"), copyButton("Copy", () => curl.textContent, { "aria-label": "Copy the command" })));
+  const quoted = `'${body.replaceAll("'", "'\\''")}'`;
+  curl.textContent = `curl ${location.origin}/v1/chat/completions \\\n  -H 'Content-Type: application/json' \\\n  -d ${quoted}`;
+  const copying = copyButton("Copy", () => curl.textContent, { "aria-label": "Copy the command" });
+  curl.closest(".code").prepend(h("div", { class: "code-head" }, h("span", {}, "sh"), copying));
 }
 
 async function addPlan() {

@@ -20,8 +20,9 @@ const cards = (latest) => [
   { title: "Requests", unit: "running", format: count, whole: true,
     lines: [{ key: "running", label: "running", colour: "--s3" }, { key: "waiting", label: "waiting (dashed)", colour: "--s1" }],
     value: (s, e) => count(e.running), detail: (s, e) => `${count(e.waiting)} waiting (dashed), ${count(e.finished)} finished` },
-  { title: "Cache", unit: "of its pages", lines: [{ key: "pages", label: "pages", colour: "--s6" }], format: count, whole: true, most: () => latest().pages || undefined,
-    value: (s, e) => share(e.pages - e.free_pages, e.pages), detail: (s, e) => `${count(e.pages - e.free_pages)} of ${plural(e.pages, "page")}, ${plural(e.kept, "text")} kept` },
+  { title: "Cache", unit: "of its pages", lines: [{ key: "pages", label: "pages", colour: "--s6" }], format: count, whole: true,
+    most: () => latest().pages || undefined, value: (s, e) => share(e.pages - e.free_pages, e.pages),
+    detail: (s, e) => `${count(e.pages - e.free_pages)} of ${plural(e.pages, "page")}, ${plural(e.kept, "text")} kept` },
   { title: "Passes", unit: "per second", lines: [{ key: "passes", label: "passes", colour: "--s5" }], format: rate,
     value: (s) => orDash(s.passes, rate), detail: (s, e) => `${count(e.passes)} since the start` },
   { title: "Rows per pass", unit: "tokens", lines: [{ key: "rows", label: "rows", colour: "--s7" }], format: rate,
@@ -52,13 +53,20 @@ function machine(info) {
   return known.filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, String(value))));
 }
 
+// A chart, for those who hear it.
+function inWords({ lines: [line], format }, samples) {
+  const values = samples.map((s) => s[line.key]).filter((v) => v !== null && v !== undefined);
+  return values.length ? `Last five minutes: ${line.label} between ${format(Math.min(...values))} and ${format(Math.max(...values))}` : "Nothing yet";
+}
+
 export function setUpServer() {
   const rates = new Rates();
   let engine = {};
   const sums = SUMS.map(([name, write]) => ({ name, write, node: h("dd", {}) }));
   const shown = cards(() => engine).map((card) => {
     const value = h("strong", {}), detail = h("p", { class: "soft" }), plot = h("div", { class: "plot", role: "img" });
-    const element = h("article", { class: "card" }, h("h3", {}, card.title), h("p", { class: "value" }, value, " ", h("span", { class: "soft" }, card.unit)), detail, plot);
+    const large = h("p", { class: "value" }, value, " ", h("span", { class: "soft" }, card.unit));
+    const element = h("article", { class: "card" }, h("h3", {}, card.title), large, detail, plot);
     return { ...card, element, valueNode: value, detailNode: detail, plot, chart: new Chart(plot, card) };
   });
   byId("cards").replaceChildren(...shown.map((card) => card.element), h("article", { class: "card sums" }, h("h3", {}, "Since the start"),
@@ -74,8 +82,7 @@ export function setUpServer() {
       card.valueNode.textContent = card.value(sample, engine);
       card.detailNode.textContent = card.detail(sample, engine);
       card.chart.show(rates.samples);
-      const values = rates.samples.map((s) => s[card.lines[0].key]).filter((v) => v !== null && v !== undefined);
-      card.plot.setAttribute("aria-label", values.length ? `Last five minutes: ${card.lines[0].label} between ${card.format(Math.min(...values))} and ${card.format(Math.max(...values))}` : "Nothing yet");
+      card.plot.setAttribute("aria-label", inWords(card, rates.samples));
     }
     byId("cards").classList.toggle("no-mtp", mtpText(info.mtp) === "off");
     for (const { write, node } of sums) node.textContent = write(engine);

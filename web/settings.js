@@ -10,7 +10,8 @@ let settings = readSettings();
 
 // The members of a request's body that the reader has set.
 export function requestMembers() {
-  return Object.fromEntries(NUMBERS.filter((name) => settings[name] !== undefined && settings[name] !== "").map((name) => [name, Number(settings[name])]));
+  const set = NUMBERS.filter((name) => (settings[name] ?? "") !== "");
+  return Object.fromEntries(set.map((name) => [name, Number(settings[name])]));
 }
 export const systemMessage = () => (settings.system ?? "").trim();
 

@@ -50,7 +50,8 @@ export function setUpText(server) {
     draw();
     announce("The model is writing");
     try {
-      const body = { model: server.model, prompt: mine.before, max_tokens: TOKENS, stream: true, stream_options: { include_usage: true }, ...requestMembers() };
+      const body = { model: server.model, prompt: mine.before, max_tokens: TOKENS, stream: true,
+                     stream_options: { include_usage: true }, ...requestMembers() };
       for await (const event of stream("/v1/completions", body, control.signal)) {
         mine.piece += event.choices?.[0]?.text ?? "";
         usage = event.usage ?? usage;
