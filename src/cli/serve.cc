@@ -143,7 +143,10 @@ serve::ServiceConfig service_config(const Options& o, const Session& session,
 void check(const Options& o) {
   infer::validate(o.sampling);
   check_output_file("--routing-trace", o.engine.routing.file);
-  if (!o.keys.empty()) serve::ApiKeys::load(o.keys);  // before the weights
+  if (!o.keys.empty()) {
+    serve::ApiKeys::load(o.keys);  // before the weights
+    if (const auto seen = serve::ApiKeys::warning(o.keys)) spdlog::warn("{}", *seen);
+  }
   if (!o.hardware.empty()) plan::load_hardware(o.hardware);
   for (const char c : o.origin) {
     if (c > ' ' && c < 0x7F) continue;

@@ -253,7 +253,6 @@ class ConnectionOf final : public Connection,
   // ---- what cannot be read
 
   void refuse(ErrorCode error) {
-    const bool begun = parser_->got_some();
     if (error == http::error::body_limit) {
       return refuse(413, cat("the body is larger than the ", config().max_body,
                              " bytes that are taken (--max-body)"));
@@ -262,14 +261,11 @@ class ConnectionOf final : public Connection,
       return refuse(
           431, cat("the header is larger than the ", config().max_header, " bytes that are taken"));
     }
-    if (error == beast::error::timeout && begun) {
-      return refuse(408, "the request took too long to arrive (--read-timeout)");
-    }
     const bool malformed = error.category() == http::make_error_code(http::error{}).category();
     if (malformed && error != http::error::end_of_stream && error != http::error::partial_message) {
       return refuse(400, cat("this is no HTTP request: ", error.message()));
     }
-    close();
+    close();  // after a timeout the socket is closed already: there is no way to say it
   }
   void refuse(int status, const std::string& message) {
     begin_answer(/*head=*/false, /*http10=*/false, /*keep_alive=*/false);
