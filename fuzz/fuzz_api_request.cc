@@ -2,7 +2,6 @@
 // tokenize, d detokenize; s cuts it as an answer that begins with thoughts. A body gives a request
 // whose values are in their ranges, or an ApiError that can be told to anyone.
 // Links: serve
-#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <string>

@@ -4,9 +4,11 @@
 // Threads: one at a time. Of a stream first_chunk, token_chunk and last_chunk come for each choice
 //          in that order.
 // Errors:  none: bytes that are not UTF-8 become U+FFFD where JSON is dumped (dump()).
-// Source:  https://platform.openai.com/docs/api-reference/chat/object, /chat/streaming,
-//          /completions/object; reasoning_content, prompt_cache_hit_tokens and
-//          prompt_cache_miss_tokens: https://api-docs.deepseek.com/api/create-chat-completion
+// Source:  https://platform.openai.com/docs/api-reference/chat/object (whole),
+//          https://platform.openai.com/docs/api-reference/chat/streaming and
+//          https://platform.openai.com/docs/api-reference/completions/object; reasoning_content,
+//          prompt_cache_hit_tokens and prompt_cache_miss_tokens:
+//          https://api-docs.deepseek.com/api/create-chat-completion
 #pragma once
 
 #include <cstdint>

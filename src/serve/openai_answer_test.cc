@@ -2,16 +2,13 @@
 
 #include <gtest/gtest.h>
 
-#include <limits>
-
 #include "text/byte_tokenizer.h"
 #include "text/utf8.h"
 
 namespace cachalot::serve {
 namespace {
 
-constexpr std::int32_t kEos = 256;       // of the byte tokenizer
-constexpr std::int32_t kNoToken = 1000;  // the vocabulary may have room for more ids
+constexpr std::int32_t kEos = 256;  // of the byte tokenizer
 
 const text::Tokenizer& bytes() {
   static const text::Tokenizer tokenizer(text::byte_tokenizer(true),
@@ -240,32 +237,6 @@ TEST(AnswerTest, TheUsageChunkHasNoChoices) {
   EXPECT_EQ(json["object"], "chat.completion.chunk");
 }
 
-TEST(AnswerTest, ChatLogprobsHaveTextAndBytesOfEachToken) {
-  const std::vector<std::int32_t> tokens = {'a', 0xC3, kNoToken};
-  const float never = -std::numeric_limits<float>::infinity();
-  const std::vector<infer::TokenLogprobs> logprobs = {
-      {-0.5f, {{'a', -0.5f}, {0xC3, never}}}, {-0.25f, {}}, {-1, {}}};
-  const Json json = chat_logprobs(tokens, logprobs, bytes());
-  // A byte that begins a character is none alone: U+FFFD, but its bytes are itself.
-  const Json want = {{"content",
-                      {{{"token", "a"},
-                        {"logprob", -0.5},
-                        {"bytes", {97}},
-                        {"top_logprobs",
-                         {{{"token", "a"}, {"logprob", -0.5}, {"bytes", {97}}},
-                          {{"token", "\uFFFD"}, {"logprob", -9999.0}, {"bytes", {0xC3}}}}}},
-                       {{"token", "\uFFFD"},
-                        {"logprob", -0.25},
-                        {"bytes", {0xC3}},
-                        {"top_logprobs", Json::array()}},
-                       {{"token", ""},
-                        {"logprob", -1.0},
-                        {"bytes", Json::array()},
-                        {"top_logprobs", Json::array()}}}},
-                     {"refusal", nullptr}};
-  EXPECT_EQ(json, want) << json.dump(1);
-}
-
 TEST(AnswerTest, CompletionLogprobsCountCharacters) {
   AnswerConfig config = config_of(Endpoint::kCompletions);
   config.logprobs = true;
@@ -290,15 +261,6 @@ TEST(AnswerTest, CompletionLogprobsCountCharacters) {
     offsets.push_back((*chunk)["choices"][0]["logprobs"]["text_offset"][0]);
   }
   EXPECT_EQ(offsets, logprobs["text_offset"]);
-}
-
-TEST(AnswerTest, SpecialTokensTakeNoRoomInTheText) {
-  TextOffsets offsets(bytes(), "");
-  EXPECT_EQ(offsets.next('a'), 0);
-  EXPECT_EQ(offsets.next(kEos), 1);
-  EXPECT_EQ(offsets.next(kNoToken), 1);
-  EXPECT_EQ(offsets.next('b'), 1);
-  EXPECT_EQ(offsets.next('c'), 2);
 }
 
 }  // namespace

@@ -2,8 +2,8 @@
 //
 // Threads: TextOffsets: one caller; the functions are pure.
 // Errors:  none. An id that no token has is an empty text.
-// Source:  https://platform.openai.com/docs/api-reference/chat/object (choices.logprobs) and
-//          /completions/object.
+// Source:  choices.logprobs of https://platform.openai.com/docs/api-reference/chat/object and of
+//          https://platform.openai.com/docs/api-reference/completions/object
 #pragma once
 
 #include <cstdint>

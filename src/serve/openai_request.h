@@ -8,7 +8,8 @@
 // Threads: pure functions.
 // Errors:  ApiError with the member's name: kUsage (wrong type, range, missing, unknown),
 //          kUnsupported (valid in the API, but not here).
-// Source:  https://platform.openai.com/docs/api-reference/chat/create and /completions/create;
+// Source:  https://platform.openai.com/docs/api-reference/chat/create and
+//          https://platform.openai.com/docs/api-reference/completions/create;
 //          top_k, min_p, repetition_penalty, ignore_eos and prompts of token ids as vLLM has them.
 #pragma once
 
