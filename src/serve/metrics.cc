@@ -185,11 +185,6 @@ Metrics::Totals Metrics::totals() const {
 void Metrics::streams(int open) { impl_->streams.Set(open); }
 void Metrics::connections(int open) { impl_->connections.Set(open); }
 
-Metrics::Totals Metrics::totals() const {
-  const auto whole = [](const Counter& c) { return static_cast<std::int64_t>(c.Value()); };
-  return {whole(impl_->prompt_tokens), whole(impl_->reused_tokens), whole(impl_->generated_tokens)};
-}
-
 std::string Metrics::text(const infer::EngineStats& engine) {
   std::vector<prometheus::MetricFamily> families = impl_->registry.Collect();
   add_engine(engine, families);

@@ -41,10 +41,6 @@ class Metrics {
   void streams(int open);      // answers under way now
   void connections(int open);  // sockets now
 
-  struct Totals {  // of ended requests
-    std::int64_t prompt_tokens = 0, reused_tokens = 0, generated_tokens = 0;
-  };
-  Totals totals() const;
   // The text of /metrics, with the engine's numbers as they are now.
   std::string text(const infer::EngineStats& engine);
 
