@@ -166,7 +166,7 @@ void say_ready(const Globals& globals, const serve::HttpServer& http, const std:
 }
 
 // Until everything under way is answered, the time is over, or a second signal comes.
-void drain(const serve::HttpServer& http, const StopSignals& signals, double seconds) {
+void drain(serve::HttpServer& http, const StopSignals& signals, double seconds) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
   if (http.answering() > 0) {
     spdlog::info("stopping when {} answers have ended, in {:.0f} s at most; again to stop now",
