@@ -22,7 +22,9 @@ install(EXPORT cachalot-targets NAMESPACE cachalot:: DESTINATION ${package})
 install(DIRECTORY src/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/cachalot
         FILES_MATCHING PATTERN "*.h" PATTERN testing EXCLUDE PATTERN cli EXCLUDE)
 install(FILES LICENSE NOTICE DESTINATION ${CMAKE_INSTALL_DOCDIR})
-install(FILES third_party/uplot/LICENSE.txt DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME LICENSE.uPlot.txt)
+foreach(library uplot marked dompurify)
+  install(FILES third_party/${library}/LICENSE.txt DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME LICENSE.${library}.txt)
+endforeach()
 configure_package_config_file(cmake/cachalot-config.cmake.in ${CMAKE_BINARY_DIR}/cachalot-config.cmake
                               INSTALL_DESTINATION ${package})
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/cachalot-config-version.cmake

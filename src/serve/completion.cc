@@ -114,6 +114,7 @@ void Completion::start() {
   if (request_.stream) {
     HttpResponse head{.content_type = "text/event-stream", .headers = context_.headers};
     head.headers.emplace_back("Cache-Control", "no-cache");
+    head.ping = ": still here\n\n";                        // a comment of the stream
     head.headers.emplace_back("X-Accel-Buffering", "no");  // nginx would hold pieces back
     reply_->begin(std::move(head));
     begun_ = true;

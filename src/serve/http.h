@@ -29,6 +29,9 @@ struct HttpResponse {
   std::string content_type = "application/json";
   std::string body = {};
   HttpHeaders headers = {};  // further ones
+  // Of an answer in pieces: sent where nothing else was for HttpConfig::ping_seconds, so that who
+  // is in between does not take a long wait for the end. Empty: nothing is.
+  std::string ping = {};
 };
 
 class Reply {

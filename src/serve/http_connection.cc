@@ -6,6 +6,7 @@
 #include <array>
 #include <boost/asio/post.hpp>
 #include <boost/asio/ssl/error.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
@@ -148,7 +149,9 @@ class ConnectionOf final : public Connection,
   void post_begin(HttpResponse head) override {
     post([self = this->shared_from_this(), head = std::move(head)] {
       self->begin(head, std::nullopt);
+      self->ping_ = head.ping;
       self->flush();
+      self->wait_to_ping();
     });
   }
   void post_piece(std::string piece) override {
@@ -325,13 +328,30 @@ class ConnectionOf final : public Connection,
   void on_written(ErrorCode error, std::size_t bytes) {
     writing_ = false;
     if (error) return client_gone();
+    written_ = true;
     taken_ += bytes;
     if (taken_ == flying_.size()) progress_->unread -= flying_pieces_;
     flush();
   }
 
+  // One timer per answer, which only looks whether anything was written since it last did.
+  void wait_to_ping() {
+    if (ping_.empty() || !answering_ || head_) return;
+    written_ = false;
+    ping_timer_.expires_after(in(config().ping_seconds));
+    ping_timer_.async_wait([self = this->shared_from_this(), answer = progress_](ErrorCode error) {
+      if (error || !self->answering_ || self->ended_ || self->progress_ != answer) return;
+      if (!self->written_ && !self->writing_) {
+        append_piece(self->ready_, self->ping_, self->chunked_);
+        self->flush();
+      }
+      self->wait_to_ping();
+    });
+  }
+
   void answered() {
     answering_ = false;
+    ping_timer_.cancel();
     on_gone_ = nullptr;
     shared_->ended_answer();
     if (!reading_) return read_or_end();
@@ -363,6 +383,7 @@ class ConnectionOf final : public Connection,
   }
 
   void client_gone() {
+    ping_timer_.cancel();
     if (answering_) {
       answering_ = false;
       progress_->gone = true;
@@ -415,6 +436,9 @@ class ConnectionOf final : public Connection,
   std::size_t taken_ = 0;                       // of flying_
   std::size_t pieces_ = 0, flying_pieces_ = 0;  // bytes of pieces in the two, for Progress::unread
   bool writing_ = false;
+  std::string ping_;
+  bool written_ = false;  // since the timer was set
+  asio::steady_timer ping_timer_{tcp().get_executor()};
   std::array<char, 4096> scratch_{};
 };
 

@@ -31,6 +31,7 @@ void check(const HttpConfig& c) {
   need(c.max_header >= 1024, "max_header", c.max_header, "at least 1024 bytes");
   need(c.read_timeout > 0, "the read timeout", c.read_timeout, "above 0 seconds");
   need(c.write_timeout > 0, "the write timeout", c.write_timeout, "above 0 seconds");
+  need(c.ping_seconds > 0, "the ping's interval", c.ping_seconds, "above 0 seconds");
   need(c.idle_timeout > 0, "the idle timeout", c.idle_timeout, "above 0 seconds");
   if (c.tls_cert.empty() != c.tls_key.empty()) {
     throw Error(Code::kUsage, "TLS needs a certificate and its key: give --tls-cert and --tls-key");

@@ -33,6 +33,7 @@ struct HttpConfig {
   double read_timeout = 30;   // seconds a request may take to arrive, longer for a long body
   double write_timeout = 30;  // seconds in which a client takes nothing of what is ready for it
   double idle_timeout = 75;   // seconds between two requests of a connection
+  double ping_seconds = 15;   // of silence in an answer that comes in pieces
 };
 
 class HttpServer {

@@ -160,7 +160,9 @@ struct Stream {
   }
   HttpHandler handler() {
     return [this](HttpRequest, const std::shared_ptr<Reply>& reply) {
-      reply->begin({});
+      HttpResponse head;
+      head.ping = ping;
+      reply->begin(std::move(head));
       reply->when_gone([this] { ++gone; });
       const std::lock_guard lock(mutex);
       held = reply;
@@ -169,6 +171,7 @@ struct Stream {
   std::mutex mutex;
   std::shared_ptr<Reply> held;
   std::atomic<int> gone = 0;
+  std::string ping;
 };
 
 TEST(HttpServer, AClientThatGoesIsSeenThoughNothingIsWritten) {
@@ -242,6 +245,25 @@ TEST(HttpServer, ASlowReaderGetsAll) {
     at = begin + size + 2;
   }
   EXPECT_EQ(sent, plain);
+}
+
+TEST(HttpServer, ALongSilenceIsBrokenByPings) {
+  Stream stream;
+  stream.ping = ":p\n\n";
+  HttpConfig config = quick();
+  config.ping_seconds = 0.05;
+  HttpServer server(config, stream.handler());
+  RawClient client(server.port());
+  client.send(get("/"));
+  auto reply = stream.reply();
+  EXPECT_THAT(client.read_until("4\r\n:p\n\n\r\n4\r\n:p\n\n\r\n"), HasSubstr(":p"));
+  EXPECT_TRUE(reply->write("x"));
+  reply->end();
+  EXPECT_THAT(client.read_until("0\r\n\r\n"), HasSubstr("1\r\nx\r\n"));
+  client.send(get("/again"));  // the connection goes on, and the old answer's timer is gone
+  EXPECT_THAT(client.read_until(":p"), HasSubstr("200 OK"));
+  reply = stream.reply();
+  reply->end();
 }
 
 TEST(HttpServer, ClosingLetsAnswersEndAndTakesNoMore) {
