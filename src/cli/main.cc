@@ -45,7 +45,8 @@ void add_shared_flags(CLI::App& app, Globals& globals) {
          "Weights as they lie in the mapped file, copied into huge pages, or copied in the order "
          "in "
          "which products read them: more memory and a later start, faster passes. auto: packed for "
-         "commands that go on for long (serve, chat, bench of passes and serve) where two thirds of the "
+         "commands that go on for long (serve, chat, bench of passes and serve) where two thirds "
+         "of the "
          "free memory hold them, else mapped (unless $CACHALOT_WEIGHTS is set, auto)")
       ->check(CLI::IsMember({"auto", "mapped", "copied", "packed"}))
       ->type_name("auto|mapped|copied|packed");

@@ -311,11 +311,11 @@ TEST(HttpServer, SaysWhyItCannotListen) {
   EXPECT_EQ(Code::kIo, error_of(config).first);
   EXPECT_THAT(error_of(config).second, HasSubstr("no.such.host.invalid"));
   config = quick();
-  config.tls_cert = "/nowhere/cert.pem";
+  config.tls_cert = "nowhere/cert.pem";
   EXPECT_EQ(Code::kUsage, error_of(config).first);
-  config.tls_key = "/nowhere/key.pem";
+  config.tls_key = "nowhere/key.pem";
   EXPECT_EQ(Code::kIo, error_of(config).first);
-  EXPECT_THAT(error_of(config).second, HasSubstr("/nowhere/cert.pem"));
+  EXPECT_THAT(error_of(config).second, HasSubstr("nowhere/cert.pem"));
   config = quick();
   config.threads = 0;
   EXPECT_EQ(Code::kUsage, error_of(config).first);

@@ -19,9 +19,7 @@ constexpr std::string_view kModels = "/v1/models";
 bool is_json(std::string_view content_type) {
   content_type = content_type.substr(0, content_type.find_first_of("; \t"));
   constexpr std::string_view kJson = "application/json";
-  const auto same = [](char a, char b) {
-    return std::tolower(static_cast<unsigned char>(a)) == b;
-  };
+  const auto same = [](char a, char b) { return std::tolower(static_cast<unsigned char>(a)) == b; };
   return std::equal(content_type.begin(), content_type.end(), kJson.begin(), kJson.end(), same);
 }
 
@@ -222,8 +220,8 @@ void Service::prometheus(const HttpRequest& request, const std::shared_ptr<Reply
     metrics_.connections(now.connections);
     metrics_.streams(now.answering);
   }
-  reply->send({.content_type = std::string(Metrics::kContentType),
-               .body = metrics_.text(engine_.stats())});
+  reply->send(
+      {.content_type = std::string(Metrics::kContentType), .body = metrics_.text(engine_.stats())});
 }
 
 void Service::plan(const HttpRequest& request, const std::shared_ptr<Reply>& reply) {
