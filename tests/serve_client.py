@@ -218,6 +218,7 @@ class Stream:
         while True:
             line = self.response.readline()
             if not line:
+                self.close()
                 raise AssertionError("the stream ended without [DONE]")
             if not line.startswith(b"data: ") or self.response.readline() != b"\n":
                 raise AssertionError(f"not an event: {line}")

@@ -182,11 +182,14 @@ class Stopping(unittest.TestCase):
 
     def test_the_drain_has_an_end(self):
         with Server("--drain", "1") as server:
-            stream = Stream(server, COMPLETIONS, **{**ASKED, "max_tokens": ENDLESS})
-            next(iter(stream))
+            events = iter(Stream(server, COMPLETIONS, **{**ASKED, "max_tokens": ENDLESS}))
+            event = next(events)
             server.process.send_signal(signal.SIGTERM)
+            with self.assertRaisesRegex(AssertionError, "without .DONE."):
+                for event in events:
+                    pass
+            self.assertEqual("overloaded_error", event["error"]["type"])  # it says why it ends
             self.assertEqual(0, self.stopped(server, 1 + 5))
-            stream.close()
 
     def test_a_second_signal_ends_it_at_once(self):
         for number in signal.SIGTERM, signal.SIGINT:
