@@ -69,6 +69,7 @@ def main():
     print(f"\nThe model lies in  {relative}  (a Hugging Face folder)")
     print(f"The loss curve is  {os.path.relpath(run / 'loss.svg')}")
     print(f"Talk to it with    {program} chat {relative}")
+    print(f"in a browser with  {program} serve {relative}    (http://127.0.0.1:8080)")
     print(f"or                 {program} generate {relative} --prompt 'In the beginning'\n")
 
 

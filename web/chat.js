@@ -116,8 +116,8 @@ export function setUpChat(server) {
     if (mine !== conversation) return;
     const follow = isShown() && isAtEnd();
     view.show(true);
-    if (follow) toEnd();
     updateFrame();
+    if (follow) toEnd();
     const size = answer.content.length;
     if (!answer.problem) announce(size <= READ_ALOUD ? `Answer: ${answer.content}` : `The answer is complete, ${count(size)} characters`);
   }

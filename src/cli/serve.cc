@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <csignal>
@@ -99,6 +100,13 @@ std::string plan_page(const Options& o, const Session& session, const Globals& g
   if (o.hardware.empty()) return {};
   plan::InferOptions options;
   options.weights = model::format_of(session.model.config());
+  // Of the contexts that are usual, those this model has.
+  const int context = session.model.config().max_position_embeddings;
+  for (int& length : options.contexts) length = std::min(length, context);
+  options.contexts.erase(std::unique(options.contexts.begin(), options.contexts.end()),
+                         options.contexts.end());
+  options.prompt = std::min(options.prompt, context);
+  options.output = std::min(options.output, context);
   const bool fp8_cache = o.engine.cache.format == "fp8";
   options.cache = fp8_cache ? cost::CacheFormat::kFp8 : cost::CacheFormat::kBf16;
   const cost::Decoder decoder = cost::load_decoder(o.model);

@@ -28,6 +28,8 @@ static const char* type_of(int status) noexcept {
     case 405:
     case 413:
     case 415:
+    case 417:
+    case 431:
       return "invalid_request_error";
     case 401:
       return "authentication_error";

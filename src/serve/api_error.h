@@ -40,7 +40,7 @@ class NotFound : public ApiError {
 int http_status(Code code) noexcept;
 
 // {"error": {"message", "type", "param", "code"}}; type is "invalid_request_error" for 400, 404,
-// 405, 413 and 415, "authentication_error" for 401, "overloaded_error" for 503, else
+// 405, 413, 415, 417 and 431, "authentication_error" for 401, "overloaded_error" for 503, else
 // "server_error".
 Json error_json(int status, std::string_view message, std::string_view param = {},
                 std::string_view slug = {});
