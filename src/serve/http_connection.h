@@ -53,6 +53,8 @@ struct HttpServer::Shared {
   std::optional<boost::asio::executor_work_guard<boost::asio::io_context::executor_type>> work;
 
   std::vector<std::shared_ptr<Connection>> all() const;  // that are there now
+  int count() const;
+  void start(const std::shared_ptr<Connection>& connection);
   void began_answer();
   void ended_answer();
   void forget(const Connection* connection);

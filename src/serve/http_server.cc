@@ -110,18 +110,10 @@ void accept_next(const std::shared_ptr<HttpServer::Shared>& shared) {
           timer->async_wait([shared, timer](const ErrorCode&) { accept_next(shared); });
           return;
         }
-        std::shared_ptr<Connection> connection;
-        {
-          const std::lock_guard lock(shared->mutex);
-          if (std::ssize(shared->connections) < shared->config.max_connections) {
-            ErrorCode ignored;
-            socket.set_option(tcp::no_delay(true), ignored);
-            connection = make_connection(shared, std::move(socket));
-            shared->connections.emplace(connection.get(), connection);
-          }
-        }
-        if (connection) {
-          connection->start();
+        if (shared->count() < shared->config.max_connections) {  // nobody else adds any
+          ErrorCode ignored;
+          socket.set_option(tcp::no_delay(true), ignored);
+          shared->start(make_connection(shared, std::move(socket)));
         } else {
           turn_away(std::move(socket), shared->tls.has_value());
         }
@@ -139,6 +131,18 @@ std::vector<std::shared_ptr<Connection>> HttpServer::Shared::all() const {
   }
   return there;
 }
+void HttpServer::Shared::start(const std::shared_ptr<Connection>& connection) {
+  {
+    const std::lock_guard lock(mutex);
+    connections.emplace(connection.get(), connection);
+  }
+  connection->start();
+}
+int HttpServer::Shared::count() const {
+  const std::lock_guard lock(mutex);
+  return static_cast<int>(connections.size());
+}
+
 void HttpServer::Shared::began_answer() {
   const std::lock_guard lock(mutex);
   ++answering;
@@ -195,10 +199,7 @@ void HttpServer::close() {
   for (const auto& connection : shared_->all()) connection->close_when_idle();
 }
 
-int HttpServer::connections() const {
-  const std::lock_guard lock(shared_->mutex);
-  return static_cast<int>(shared_->connections.size());
-}
+int HttpServer::connections() const { return shared_->count(); }
 
 int HttpServer::answering() const {
   const std::lock_guard lock(shared_->mutex);

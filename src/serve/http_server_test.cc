@@ -17,7 +17,7 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 // Answers with what it was asked: METHOD PATH BODY.
-void echo(HttpRequest request, const std::shared_ptr<Reply>& reply) {
+void echo(const HttpRequest& request, const std::shared_ptr<Reply>& reply) {
   reply->send({.content_type = "text/plain",
                .body = request.method + " " + request.path + " " + request.body});
 }
@@ -53,8 +53,8 @@ TEST(HttpServer, AnswersOneRequestAfterTheOtherOnOneConnection) {
 TEST(HttpServer, PipelinedRequestsAreAnsweredInTheirOrder) {
   // The first is answered late, from a thread of its own, when the others have long arrived.
   std::jthread later;
-  HttpServer server(quick(), [&](HttpRequest request, const std::shared_ptr<Reply>& reply) {
-    if (request.path != "/first") return echo(std::move(request), reply);
+  HttpServer server(quick(), [&](const HttpRequest& request, const std::shared_ptr<Reply>& reply) {
+    if (request.path != "/first") return echo(request, reply);
     later = std::jthread([reply] {
       ::usleep(100000);
       reply->send({.body = "late"});
@@ -83,7 +83,7 @@ TEST(HttpServer, ABodyMayComeInChunksAndBeAskedFor) {
 }
 
 TEST(HttpServer, PiecesComeAsChunksToNewClientsAndAsTheyAreToOldOnes) {
-  HttpServer server(quick(), [](HttpRequest, const std::shared_ptr<Reply>& reply) {
+  HttpServer server(quick(), [](const HttpRequest&, const std::shared_ptr<Reply>& reply) {
     reply->begin({.content_type = "text/event-stream"});
     EXPECT_TRUE(reply->write("ab"));
     EXPECT_TRUE(reply->write("c"));
@@ -159,7 +159,7 @@ struct Stream {
     return std::move(held);
   }
   HttpHandler handler() {
-    return [this](HttpRequest, const std::shared_ptr<Reply>& reply) {
+    return [this](const HttpRequest&, const std::shared_ptr<Reply>& reply) {
       HttpResponse head;
       head.ping = ping;
       reply->begin(std::move(head));

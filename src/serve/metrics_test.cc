@@ -26,7 +26,7 @@ std::map<std::string, double> samples(const std::string& text) {
 
 std::map<std::string, double> samples(Metrics& metrics) { return samples(metrics.text({})); }
 
-infer::Result result(int prompt, int reused, std::vector<infer::Finish> finishes) {
+infer::Result result(int prompt, int reused, const std::vector<infer::Finish>& finishes) {
   infer::Result r;
   r.timings.prompt_tokens = prompt;
   r.timings.reused_tokens = reused;
