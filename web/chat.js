@@ -4,6 +4,7 @@
 // of the answer stay on the page and in the store.
 
 import { stopped, stream } from "./api.js";
+import { forgetMore, history } from "./conversation.js";
 import { announce, byId, growWithText, h, sendOnEnter } from "./dom.js";
 import { setUpHistory } from "./history.js";
 import { modelMessage, userMessage } from "./message.js";
@@ -27,13 +28,6 @@ function take(answer, event) {
   if (choice?.finish_reason) answer.finish = choice.finish_reason;
   if (event.usage) answer.usage = event.usage;
   if (event.timings) answer.timings = event.timings;
-}
-
-// The conversation as the API takes it: without thoughts, and without answers that never came.
-function history(messages) {
-  const system = systemMessage();
-  const said = messages.filter((m) => m.content).map(({ role, content }) => ({ role, content }));
-  return system ? [{ role: "system", content: system }, ...said] : said;
 }
 
 // Kept with an answer as long as it is under way, so that it is known after a reload.
@@ -62,7 +56,8 @@ export function setUpChat(server) {
     log.classList.toggle("busy", underWay !== null);
     byId("to-end").hidden = isAtEnd();
     const used = conversation.messages.findLast((m) => m.usage)?.usage.total_tokens;
-    byId("context").textContent = used && server.context ? `${count(used)} of ${count(server.context)} tokens` : "";
+    const full = conversation.forgotten ? `; the ${count(conversation.forgotten)} oldest messages are read no more` : "";
+    byId("context").textContent = used && server.context ? `${count(used)} of ${count(server.context)} tokens${full}` : "";
   }
 
   function showConversation() {
@@ -78,7 +73,8 @@ export function setUpChat(server) {
   }
 
   async function ask() {
-    const said = history(conversation.messages), mine = conversation;
+    const mine = conversation;
+    if (mine.forgotten >= mine.messages.length) mine.forgotten = 0;  // what was forgotten was taken away
     const answer = { role: "assistant", content: "", finish: UNFINISHED };
     mine.messages.push(answer);
     const view = add(answer), control = new AbortController();
@@ -94,20 +90,27 @@ export function setUpChat(server) {
     updateFrame();
     toEnd();
     announce("The model is answering");
-    try {
-      const body = { model: server.model, messages: said, stream: true, stream_options: { include_usage: true }, ...requestMembers() };
-      for await (const event of stream("/v1/chat/completions", body, control.signal)) {
-        take(answer, event);
-        pace.soon();
-        if (performance.now() - saved > SAVE_MS) {
-          saved = performance.now();
-          store.save(mine);
+    for (let asking = true; asking;) {
+      asking = false;
+      try {
+        const messages = history(mine.messages, systemMessage(), mine.forgotten);
+        const body = { model: server.model, messages, stream: true, stream_options: { include_usage: true }, ...requestMembers() };
+        for await (const event of stream("/v1/chat/completions", body, control.signal)) {
+          take(answer, event);
+          pace.soon();
+          if (performance.now() - saved > SAVE_MS) {
+            saved = performance.now();
+            store.save(mine);
+          }
         }
+      } catch (error) {
+        if (leaving) return;  // a broken connection is this page's own end: what was saved stands
+        const forgotten = error.code === "context_length_exceeded" ? forgetMore(mine.messages, mine.forgotten) : null;
+        asking = forgotten !== null;
+        if (asking) mine.forgotten = forgotten;
+        else if (stopped(error)) answer.finish = "stopped";
+        else answer.problem = problemText(error);
       }
-    } catch (error) {
-      if (leaving) return;  // a broken connection is this page's own end: what was saved stands
-      if (stopped(error)) answer.finish = "stopped";
-      else answer.problem = problemText(error);
     }
     if (answer.finish === UNFINISHED) delete answer.finish;
     pace.stop();
