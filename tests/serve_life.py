@@ -14,7 +14,7 @@ import subprocess
 import time
 import unittest
 
-from serve_client import ENDLESS, SOON, Server, Stream, World, flags, generate, opened, run_tests, text_of
+from serve_client import ENDLESS, SOON, Server, Stream, World, flags, generate, opened, run_tests, text_of, wait_until
 
 COMPLETIONS = "/v1/completions"
 ASKED = {"prompt": "123", "max_tokens": 5, "temperature": 0, "ignore_eos": True}
@@ -121,6 +121,20 @@ class Starting(unittest.TestCase):
         self.assertEqual(status, done.returncode, done.stderr)
         self.assertIn(says, done.stderr)
         self.assertEqual("", done.stdout)
+
+    def test_a_folder_without_a_tokenizer(self):
+        empty = World.folder / "empty-folder"
+        empty.mkdir()
+        ended = subprocess.run([World.program, "serve", empty, "--port", "0"], capture_output=True, text=True, timeout=60)
+        self.assertEqual(ended.returncode, 2)
+        self.assertIn("has no tokenizer.json, which serve needs", ended.stderr)
+
+    def test_requests_are_logged_where_that_is_asked_for(self):
+        with Server("--log-requests") as server:
+            server.ask("GET", "/health")
+            server.ask("GET", "/nothing-here")
+            wait_until("the log has both", lambda: "/nothing-here 404 in " in server.said())
+            self.assertIn("/health 200 in ", server.said())
 
     def test_a_port_in_use(self):
         with socket.socket() as taken:

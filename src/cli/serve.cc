@@ -33,6 +33,7 @@ namespace {
 struct Options {
   std::string model, name, format, keys, origin, hardware;
   std::string precision = kAutoPrecision;
+  bool log_requests = false;
   serve::HttpConfig http;
   double max_body_mib = 16;
   double drain_seconds = 30;
@@ -131,6 +132,7 @@ serve::ServiceConfig service_config(const Options& o, const Session& session,
   config.eos = session.eos();
   config.defaults.sampling = o.sampling;
   config.allow_origin = o.origin;
+  config.log_requests = o.log_requests;
   config.plan_page = plan_page(o, session, globals);
   if (!o.keys.empty()) config.keys = serve::ApiKeys::load(o.keys);
   try {
@@ -150,6 +152,7 @@ serve::ServiceConfig service_config(const Options& o, const Session& session,
 
 void check(const Options& o) {
   infer::validate(o.sampling);
+  require_tokenizer_file(o.model, "serve", "");
   check_output_file("--routing-trace", o.engine.routing.file);
   if (!o.keys.empty()) {
     serve::ApiKeys::load(o.keys);  // before the weights
@@ -260,6 +263,8 @@ void add_http(CLI::App* command, Options& o) {
       ->add_option("--allow-origin", o.origin,
                    "Origin of pages elsewhere that may ask (CORS), * for all; default: none")
       ->type_name("ORIGIN")
+      ->group(group);
+  command->add_flag("--log-requests", o.log_requests, "Log a line for each request answered")
       ->group(group);
   command->add_option("--max-body", o.max_body_mib, "MiB of a request's body at most")
       ->check(finite_range(0.001, 1024))

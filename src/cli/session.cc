@@ -34,7 +34,21 @@ void say_multiplied_out(const model::Config& config) {
       model::name(format));
 }
 
+[[noreturn]] void refuse_without_tokenizer(const std::string& folder, const std::string& what,
+                                           const std::string& instead) {
+  throw Error(Code::kUsage, cat(folder, " has no tokenizer.json, which ", what,
+                                " needs: put the model's tokenizer.json there", instead));
+}
+
 }  // namespace
+
+void require_tokenizer_file(const std::string& folder, const std::string& what,
+                            const std::string& instead) {
+  std::error_code ignored;
+  if (!fs::is_directory(folder, ignored)) return;  // which is said where it is opened
+  if (fs::exists(fs::path(folder) / "tokenizer.json", ignored)) return;
+  refuse_without_tokenizer(folder, what, instead);
+}
 
 Session::Session(const std::string& model_folder, const std::string& asked, int threads,
                  ModelUse use)
@@ -74,10 +88,7 @@ Session::Session(const std::string& model_folder, const std::string& asked, int 
 const text::Tokenizer& Session::need_tokenizer(const std::string& what,
                                                const std::string& instead) const {
   if (unusable_tokenizer_) throw Error(*unusable_tokenizer_);
-  if (!tokenizer) {
-    throw Error(Code::kUsage, cat(folder, " has no tokenizer.json, which ", what,
-                                  " needs: put the model's tokenizer.json there", instead));
-  }
+  if (!tokenizer) refuse_without_tokenizer(folder, what, instead);
   return *tokenizer;
 }
 

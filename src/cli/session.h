@@ -17,13 +17,18 @@
 
 namespace cachalot::cli {
 
+// kUsage where the folder is there and has no tokenizer.json, which `what` needs ("--prompt");
+// `instead` helps. For commands that want to know before the weights are loaded.
+void require_tokenizer_file(const std::string& folder, const std::string& what,
+                            const std::string& instead);
+
 struct Session {
   // `asked`: of --precision.
   Session(const std::string& folder, const std::string& asked, int threads,
           ModelUse use = ModelUse::kOnce);
 
   const Context& context() const noexcept { return runtime.context(); }
-  // kUsage where the folder has no tokenizer.json; `what` needs it ("--prompt"), `instead` helps.
+  // As require_tokenizer_file, or what is wrong with the tokenizer.json there is.
   const text::Tokenizer& need_tokenizer(const std::string& what, const std::string& instead) const;
   // Tokens that end a text: config.json's and generation_config.json's.
   std::vector<std::int32_t> eos() const;

@@ -207,7 +207,7 @@ void Completion::end(int status) {
   ended_ = true;
   reply_.reset();
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began_;
-  context_.metrics.answered(endpoint_path(request_.endpoint), status, took.count());
+  context_.answered(endpoint_path(request_.endpoint), status, took.count());
 }
 
 }  // namespace cachalot::serve

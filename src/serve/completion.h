@@ -7,6 +7,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -28,7 +29,9 @@ struct CompletionContext {
   std::string model;              // in answers
   std::vector<std::int32_t> eos;  // ends a text unless the request says ignore_eos
   bool opens_thought = false;     // the chat format begins answers with <think>
-  HttpHeaders headers = {};       // of every answer
+  // An answer has ended or was given up: path, status, seconds.
+  std::function<void(std::string_view, int, double)> answered = {};
+  HttpHeaders headers = {};  // of every answer
 };
 
 class Completion : public std::enable_shared_from_this<Completion> {

@@ -59,6 +59,8 @@ Service::Service(ServiceConfig config, infer::Engine& engine, const text::Tokeni
                .model = config_.name,
                .eos = config_.eos,
                .opens_thought = config_.chat && config_.chat->opens_thought(),
+               .answered = [this](std::string_view path, int status,
+                                  double seconds) { answered(path, status, seconds); },
                .headers = cors_headers(config_.allow_origin)} {
   infer::validate(config_.defaults.sampling);
 }
@@ -85,8 +87,15 @@ void Service::handle(HttpRequest request, const std::shared_ptr<Reply>& reply) {
   } catch (const std::exception& e) {
     const ErrorReply told = error_reply(e);
     if (told.status == 500) spdlog::error("{} {}: {}", request.method, request.path, e.what());
-    metrics_.answered(request.path, told.status, seconds_since(began));
+    answered(request.path, told.status, seconds_since(began));
     reply->send(error_response(told.status, dump(told.body), context_.headers));
+  }
+}
+
+void Service::answered(std::string_view path, int status, double seconds) {
+  metrics_.answered(page_file(path) != nullptr ? "page" : path, status, seconds);
+  if (config_.log_requests) {
+    spdlog::info("{} {} in {:.3f} s", printable_value(path), status, seconds);
   }
 }
 
@@ -96,7 +105,7 @@ void Service::dispatch(const HttpRequest& request, const std::shared_ptr<Reply>&
     if (method != "GET") {
       return refuse(request, reply, 405, "this file can only be read", {{"Allow", "GET, HEAD"}});
     }
-    metrics_.answered("page", 200, 0);
+    answered(request.path, 200, 0);
     return reply->send({.content_type = std::string(file->content_type),
                         .body = std::string(file->text),
                         .headers = {{"Content-Security-Policy", std::string(kPagePolicy)},
@@ -147,7 +156,7 @@ void Service::dispatch(const HttpRequest& request, const std::shared_ptr<Reply>&
 
 void Service::refuse(const HttpRequest& request, const std::shared_ptr<Reply>& reply, int status,
                      const std::string& message, HttpHeaders headers, std::string_view slug) {
-  metrics_.answered(request.path, status, 0);
+  answered(request.path, status, 0);
   headers.insert(headers.end(), context_.headers.begin(), context_.headers.end());
   reply->send(
       error_response(status, dump(error_json(status, message, {}, slug)), std::move(headers)));
@@ -155,7 +164,7 @@ void Service::refuse(const HttpRequest& request, const std::shared_ptr<Reply>& r
 
 void Service::send(const HttpRequest& request, const std::shared_ptr<Reply>& reply,
                    const Json& json) {
-  metrics_.answered(request.path, 200, 0);
+  answered(request.path, 200, 0);
   reply->send({.body = dump(json), .headers = context_.headers});
 }
 
@@ -214,7 +223,7 @@ void Service::server(const HttpRequest& request, const std::shared_ptr<Reply>& r
 }
 
 void Service::prometheus(const HttpRequest& request, const std::shared_ptr<Reply>& reply) {
-  metrics_.answered(request.path, 200, 0);
+  answered(request.path, 200, 0);
   if (sockets_) {
     const Sockets now = sockets_();
     metrics_.connections(now.connections);
@@ -229,7 +238,7 @@ void Service::plan(const HttpRequest& request, const std::shared_ptr<Reply>& rep
     return refuse(request, reply, 404,
                   "this server was started without a plan: --hardware PROFILE gives it one");
   }
-  metrics_.answered(request.path, 200, 0);
+  answered(request.path, 200, 0);
   // The page's own script and nothing else: it is shown in a frame of this server's page.
   reply->send({.content_type = "text/html; charset=utf-8",
                .body = config_.plan_page,

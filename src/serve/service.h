@@ -34,6 +34,7 @@ struct ServiceConfig {
   RequestDefaults defaults;
   ApiKeys keys;
   std::string allow_origin;       // of pages elsewhere that may ask (CORS); empty: none
+  bool log_requests = false;      // a line of the log for each
   std::string plan_page;          // HTML behind /plan; empty: none
   Json machine = Json::object();  // further members of /v1/server: what it runs on
 };
@@ -60,6 +61,7 @@ class Service {
   };
   static const std::vector<Route>& routes();
 
+  void answered(std::string_view path, int status, double seconds);
   void dispatch(const HttpRequest& request, const std::shared_ptr<Reply>& reply);
   void refuse(const HttpRequest& request, const std::shared_ptr<Reply>& reply, int status,
               const std::string& message, HttpHeaders headers = {}, std::string_view slug = {});
