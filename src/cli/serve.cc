@@ -6,7 +6,9 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
+#include <optional>
 #include <thread>
 
 #include "base/error.h"
@@ -60,6 +62,22 @@ class StopSignals {
 
  private:
   sigset_t signals_{};
+};
+
+// While the weights are loaded nothing is lost by ending at once, and nobody waits for minutes.
+class EndsWhileLoading {
+ public:
+  explicit EndsWhileLoading(const StopSignals& signals)
+      : thread_([&signals](const std::stop_token& loaded) {
+          while (!loaded.stop_requested()) {
+            if (!signals.wait(0.05)) continue;
+            fmt::print(stderr, "cachalot: stopped while the model was being loaded\n");
+            std::_Exit(exit_status(Code::kInterrupted));
+          }
+        }) {}
+
+ private:
+  std::jthread thread_;
 };
 
 // Drives the engine on a thread of its own.
@@ -213,6 +231,7 @@ void run(const Options& options, const Globals& globals) {
     spdlog::warn("{} can be reached from elsewhere, and no key is asked for (--api-keys)",
                  http->address());
   }
+  std::optional<EndsWhileLoading> loading(std::in_place, signals);
   const Session session(o.model, o.precision, globals.threads, ModelUse::kLong);
   const text::Tokenizer& tokenizer = session.need_tokenizer("serve", "");
   LocalEngine engine(session, o.engine);
@@ -223,10 +242,11 @@ void run(const Options& options, const Globals& globals) {
     ~Closer() { http.reset(); }
   } closer{http};
   EngineThread thread(*engine, session.runtime);
-  service.count_sockets([&http] {
-    return serve::Service::Sockets{http->connections(), http->answering()};
+  service.count_sockets([server = http.get()] {
+    return serve::Service::Sockets{server->connections(), server->answering()};
   });
   ready = &service;
+  loading.reset();
   say_ready(globals, *http, service.name(), session);
   while (!thread.ended() && !signals.wait(0.2)) {
   }

@@ -21,7 +21,7 @@ struct HttpRequest {
   std::string method;  // "GET", as sent
   std::string path;    // percent-decoded, without the query
   std::string body;
-  std::string authorization, content_type, origin;  // header values; empty: absent
+  std::string authorization, content_type;  // header values; empty: absent
 };
 
 struct HttpResponse {

@@ -15,6 +15,7 @@
 
 #include "serve/api_error.h"
 #include "serve/http_text.h"
+#include "serve/json_body.h"
 
 namespace cachalot::serve {
 
@@ -209,7 +210,7 @@ class ConnectionOf final : public Connection,
     const auto expect = head[http::field::expect];
     if (expect.empty() || head.version() < 11) return read_body();
     if (!beast::iequals(expect, "100-continue")) {
-      return refuse(417, cat("Expect: ", printable_value(std::string(expect)),
+      return refuse(417, cat("Expect: ", shown_text(std::string(expect)),
                              " is not known here; 100-continue is"));
     }
     asio::async_write(stream_, asio::buffer(kContinue),
@@ -243,8 +244,7 @@ class ConnectionOf final : public Connection,
                         .path = std::move(*path),
                         .body = std::move(message.body()),
                         .authorization = field(http::field::authorization),
-                        .content_type = field(http::field::content_type),
-                        .origin = field(http::field::origin)};
+                        .content_type = field(http::field::content_type)};
     try {
       shared_->handler(std::move(request), std::move(reply));  // unanswered: status 500
     } catch (const std::exception& e) {

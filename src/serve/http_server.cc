@@ -13,6 +13,7 @@
 #include "serve/api_error.h"
 #include "serve/http_connection.h"
 #include "serve/http_text.h"
+#include "serve/json_body.h"
 
 namespace cachalot::serve {
 
@@ -63,7 +64,7 @@ tcp::acceptor listen(asio::io_context& io, const HttpConfig& c) {
       resolver.resolve(c.host, std::to_string(c.port),
                        tcp::resolver::passive | tcp::resolver::numeric_service, error);
   if (error || found.empty()) {
-    throw Error(Code::kIo, cat("the host '", printable_value(c.host),
+    throw Error(Code::kIo, cat("the host '", shown_text(c.host),
                                "' to listen on is not known: ", error.message(),
                                "; 127.0.0.1 is this machine alone, 0.0.0.0 all its "
                                "addresses"));
@@ -76,10 +77,10 @@ tcp::acceptor listen(asio::io_context& io, const HttpConfig& c) {
   if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
   if (!error) return acceptor;
   const bool taken = error == asio::error::address_in_use;
-  throw Error(taken ? Code::kBusy : Code::kIo,
-              cat("port ", c.port, " of ", printable_value(c.host),
-                  " cannot be listened on: ", error.message(), "; choose another with --port",
-                  taken ? ", or stop who uses it" : ""));
+  throw Error(
+      taken ? Code::kBusy : Code::kIo,
+      cat("port ", c.port, " of ", shown_text(c.host), " cannot be listened on: ", error.message(),
+          "; choose another with --port", taken ? ", or stop who uses it" : ""));
 }
 
 // Too many connections: said at once, without reading.

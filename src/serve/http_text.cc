@@ -5,8 +5,6 @@
 #include <boost/beast/http/status.hpp>
 #include <ctime>
 
-#include "io/json_object.h"
-
 namespace cachalot::serve {
 
 namespace {
@@ -66,7 +64,9 @@ std::string response_head(const HttpResponse& response, const HeadOptions& optio
   if (!response.content_type.empty()) {
     head += fmt::format("Content-Type: {}\r\n", response.content_type);
   }
-  if (options.length) {
+  if (response.status == 204) {
+    // It has no body, and may not say how long that is (RFC 9110, 8.6).
+  } else if (options.length) {
     head += fmt::format("Content-Length: {}\r\n", *options.length);
   } else if (!options.http10) {
     head += "Transfer-Encoding: chunked\r\n";
@@ -91,12 +91,6 @@ void append_piece(std::string& out, std::string_view piece, bool chunked) {
     return;
   }
   fmt::format_to(std::back_inserter(out), "{:x}\r\n{}\r\n", piece.size(), piece);
-}
-
-std::string printable_value(std::string_view value) {
-  constexpr std::size_t kLongest = 60;
-  const bool cut = value.size() > kLongest;
-  return io::printable(value.substr(0, kLongest)) + (cut ? "..." : "");
 }
 
 }  // namespace cachalot::serve

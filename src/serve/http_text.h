@@ -35,7 +35,4 @@ HttpResponse error_response(int status, std::string body, HttpHeaders headers = 
 
 void append_piece(std::string& out, std::string_view piece, bool chunked);
 
-// For messages: without control characters, and not longer than 60 bytes.
-std::string printable_value(std::string_view value);
-
 }  // namespace cachalot::serve

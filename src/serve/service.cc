@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "infer/request.h"
 #include "serve/http_text.h"
+#include "serve/json_body.h"
 #include "serve/page_files.h"
 
 namespace cachalot::serve {
@@ -95,7 +96,7 @@ void Service::handle(HttpRequest request, const std::shared_ptr<Reply>& reply) {
 void Service::answered(std::string_view path, int status, double seconds) {
   metrics_.answered(page_file(path) != nullptr ? "page" : path, status, seconds);
   if (config_.log_requests) {
-    spdlog::info("{} {} in {:.3f} s", printable_value(path), status, seconds);
+    spdlog::info("{} {} in {:.3f} s", shown_text(path), status, seconds);
   }
 }
 
@@ -120,7 +121,7 @@ void Service::dispatch(const HttpRequest& request, const std::shared_ptr<Reply>&
       std::find_if(all.begin(), all.end(), [&](const Route& r) { return r.path == path; });
   if (found == all.end()) {
     return refuse(request, reply, 404,
-                  cat("there is nothing at ", printable_value(request.path),
+                  cat("there is nothing at ", shown_text(request.path),
                       "; the API is at /v1/chat/completions, /v1/completions and /v1/models"));
   }
   if (method == "OPTIONS" && !config_.allow_origin.empty()) {
@@ -133,7 +134,7 @@ void Service::dispatch(const HttpRequest& request, const std::shared_ptr<Reply>&
   if (method != found->method) {
     return refuse(
         request, reply, 405,
-        cat(printable_value(request.method), " is not known at ", path, ": use ", found->method),
+        cat(shown_text(request.method), " is not known at ", path, ": use ", found->method),
         {{"Allow", std::string(found->method)}});
   }
   if (!found->open && config_.keys.required() && !config_.keys.name_of(request.authorization)) {
@@ -145,11 +146,11 @@ void Service::dispatch(const HttpRequest& request, const std::shared_ptr<Reply>&
   }
   if (method == "POST" && !is_json(request.content_type)) {
     // Also what keeps a form on somebody's page from asking.
-    return refuse(request, reply, 415,
-                  cat("the body is ",
-                      request.content_type.empty() ? "of no stated type"
-                                                   : printable_value(request.content_type),
-                      ", but JSON is needed: send \"Content-Type: application/json\""));
+    return refuse(
+        request, reply, 415,
+        cat("the body is ",
+            request.content_type.empty() ? "of no stated type" : shown_text(request.content_type),
+            ", but JSON is needed: send \"Content-Type: application/json\""));
   }
   (this->*found->answer)(request, reply);
 }
@@ -257,9 +258,9 @@ const text::ChatFormat& Service::need_chat() const {
 
 void Service::check_model(const std::string& asked) const {
   if (asked.empty() || asked == config_.name) return;
-  throw NotFound(cat("the model '", printable_value(asked), "' is not here: this server has '",
-                     config_.name, "'"),
-                 "model", "model_not_found");
+  throw NotFound(
+      cat("the model '", shown_text(asked), "' is not here: this server has '", config_.name, "'"),
+      "model", "model_not_found");
 }
 
 void Service::chat(const HttpRequest& request, const std::shared_ptr<Reply>& reply) {
