@@ -170,15 +170,15 @@ void Completion::on_done(std::size_t prompt, const infer::Result& result) {
 }
 
 void Completion::finish() {
+  const std::shared_ptr<Reply> reply = end(200);
   if (request_.stream) {
-    if (request_.include_usage) reply_->write(event(answer_.usage_chunk(usage_, timings_)));
-    reply_->write(std::string(kLastEvent));
-    reply_->end();
+    if (request_.include_usage) reply->write(event(answer_.usage_chunk(usage_, timings_)));
+    reply->write(std::string(kLastEvent));
+    reply->end();
   } else {
-    reply_->send(
+    reply->send(
         {.body = dump(answer_.whole(choices_, usage_, timings_)), .headers = context_.headers});
   }
-  end(200);
 }
 
 // Before the stream has begun with a status of its own, within it as an event.
@@ -188,13 +188,13 @@ void Completion::fail(const std::exception& error) {
     spdlog::error("{}: {}", endpoint_path(request_.endpoint), error.what());
   }
   for (const infer::RequestId id : ids_) context_.engine.cancel(id);
+  const std::shared_ptr<Reply> reply = end(told.status);
   if (begun_) {
-    reply_->write(event(told.body));
-    reply_->end();
+    reply->write(event(told.body));
+    reply->end();
   } else {
-    reply_->send(error_response(told.status, dump(told.body), context_.headers));
+    reply->send(error_response(told.status, dump(told.body), context_.headers));
   }
-  end(told.status);
 }
 
 void Completion::give_up() {
@@ -203,11 +203,11 @@ void Completion::give_up() {
   for (const infer::RequestId id : ids_) context_.engine.cancel(id);
 }
 
-void Completion::end(int status) {
+std::shared_ptr<Reply> Completion::end(int status) {
   ended_ = true;
-  reply_.reset();
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began_;
   context_.answered(endpoint_path(request_.endpoint), status, took.count());
+  return std::move(reply_);
 }
 
 }  // namespace cachalot::serve

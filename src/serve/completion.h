@@ -49,7 +49,8 @@ class Completion : public std::enable_shared_from_this<Completion> {
   void finish();
   void fail(const std::exception& error);
   void give_up();
-  void end(int status);
+  // Counts the answer before its end is sent: who has read it finds it counted.
+  std::shared_ptr<Reply> end(int status);
 
   CompletionContext& context_;
   const ApiRequest request_;
