@@ -1,0 +1,34 @@
+// JSON Schema to a grammar: whatever the grammar lets through is JSON that the schema accepts.
+//
+// The JSON is one line, as Python's json.dumps writes it: ", " between members, ": " after a name,
+// no other white space. So what a schema leaves no choice about is known text, which the engine
+// need not ask the model for.
+//
+// Taken as the API of structured outputs has it (draft 2020-12, the subset that generators use):
+// - Objects write their `properties` in the order of the schema; one that is not `required` may be
+//   left out. Without `additionalProperties` an object that names properties has no others, one
+//   that names none may have any. Others, where allowed, come after those named.
+// - Strings take minLength, maxLength, pattern (ECMA-262 without look-around) and format.
+// - What cannot be promised (not, uniqueItems, multipleOf, if, dependentSchemas, ...) is refused by
+//   name; what only describes (title, description, default, examples, $comment, ...) is passed
+//   over.
+//
+// Threads: pure functions.
+// Errors:  kUsage: no JSON, no schema (with the path of the fault: "#/properties/age/minimum"), or
+//          one that nothing satisfies; kUnsupported: a keyword that cannot be obeyed.
+// Source:  https://json-schema.org/draft/2020-12/json-schema-core and json-schema-validation;
+//          https://platform.openai.com/docs/guides/structured-outputs
+#pragma once
+
+#include <string_view>
+
+#include "grammar/grammar.h"
+
+namespace cachalot::grammar {
+
+ExprId add_json_schema(Grammar& grammar, std::string_view schema);
+// Any JSON value; any JSON object.
+ExprId add_json_value(Grammar& grammar);
+ExprId add_json_object(Grammar& grammar);
+
+}  // namespace cachalot::grammar
