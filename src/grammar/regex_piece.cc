@@ -1,10 +1,13 @@
 #include "grammar/regex_piece.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace cachalot::grammar {
 
 namespace {
+
+constexpr std::size_t kWhole = Piece::kAtStart | Piece::kAtEnd;
 
 using Form = Piece::Form;
 using Forms = std::array<std::vector<Form>, Piece::kForms>;  // what each form is a choice of
@@ -64,11 +67,6 @@ Form repeated(Grammar& grammar, const Form& form, int least, int most) {
 }
 
 }  // namespace
-
-bool Piece::can_be_empty_anywhere() const noexcept {
-  return std::any_of(forms.begin(), forms.end(),
-                     [](const auto& form) { return form && form->can_be_empty; });
-}
 
 Piece free_piece(ExprId expr, bool can_be_empty) {
   Piece piece;
@@ -142,9 +140,15 @@ Piece repeat(Grammar& grammar, const Piece& part, int least, int most) {
   if (end) found[Piece::kAtEnd].push_back(in_sequence(grammar, between(1, may_fill(end)), *end));
   if (start && end && most != 1) {
     const Form middle = between(2, may_fill(start) || may_fill(end));
-    found[3].push_back(in_sequence(grammar, in_sequence(grammar, *start, middle), *end));
+    found[kWhole].push_back(in_sequence(grammar, in_sequence(grammar, *start, middle), *end));
   }
-  if (whole && (least <= 1 || part.can_be_empty_anywhere())) found[3].push_back(*whole);
+  if (whole) {
+    // The times beside the one that reads the whole text stand at its beginning or end, not both.
+    const bool may_be_alone = least <= 1 || may_fill(free) || may_fill(start) || may_fill(end);
+    if (may_be_alone || whole->can_be_empty) {
+      found[kWhole].push_back(may_be_alone ? *whole : empty);
+    }
+  }
   return joined(grammar, found);
 }
 

@@ -27,7 +27,6 @@ struct Piece {
   std::array<std::optional<Form>, kForms> forms = {};  // no form: it matches nothing there
 
   bool is_anchored() const noexcept { return forms[1] || forms[2] || forms[3]; }
-  bool can_be_empty_anywhere() const noexcept;
 };
 
 Piece free_piece(ExprId expr, bool can_be_empty);         // matches alike wherever it stands

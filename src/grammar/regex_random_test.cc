@@ -78,10 +78,12 @@ class Patterns {
     return kAtoms[static_cast<std::size_t>(below(static_cast<int>(kAtoms.size())))];
   }
   std::string repetition() {
-    static const std::vector<std::string> kAll = {"*",     "+",    "?",   "{2}", "{0,1}",
-                                                  "{1,3}", "{2,}", "{0}", "*?",  "{2,3}?"};
+    static const std::vector<std::string> kAll = {"*",     "+",    "?",  "{2}",    "{0,1}",
+                                                  "{1,3}", "{2,}", "*?", "{2,3}?", "{0}"};
     if (below(3) != 0) return "";
-    return kAll[static_cast<std::size_t>(below(static_cast<int>(kAll.size())))];
+    // PCRE2 10.42 misses matches behind anchors that are repeated {0} times.
+    const int all = static_cast<int>(kAll.size()) - (anchors_ ? 1 : 0);
+    return kAll[static_cast<std::size_t>(below(all))];
   }
 
   std::mt19937 random_;

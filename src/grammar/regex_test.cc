@@ -189,6 +189,8 @@ TEST(RegexTest, AnywhereInTheText) {
   anywhere("(^a|b){2}", {"ab", "abx", "bb", "xbb"}, {"aa", "xab", "ba"});
   anywhere("^(?:[a-z]+(?:,|$))+$", {"a", "ab,c", "a,"}, {"", ",a", "a,,b"});
   anywhere("(^|x){3}y", {"y", "xy", "xxy", "xxxy", "axxxy"}, {"axxy", "ay", "x"});
+  anywhere("(a|^){0}b", {"b", "xb"}, {"a"});
+  anywhere("(?:^a*$|xa){2,3}", {"", "xaxa"}, {"a", "xa"});  // only nothing is twice the whole text
 }
 
 TEST(RegexTest, WhatAutomataCannotDoIsNamed) {
