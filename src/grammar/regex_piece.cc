@@ -121,7 +121,10 @@ Piece choice(Grammar& grammar, const std::vector<Piece>& parts) {
 Piece repeat(Grammar& grammar, const Piece& part, int least, int most) {
   Forms found;
   const Form empty{grammar.text(""), true};
-  const auto& [free, start, end, whole] = part.forms;
+  const std::optional<Form>& free = part.forms[0];
+  const std::optional<Form>& start = part.forms[Piece::kAtStart];
+  const std::optional<Form>& end = part.forms[Piece::kAtEnd];
+  const std::optional<Form>& whole = part.forms[kWhole];
   if (most == 0) return free_piece(empty.expr, true);
   if (free) {
     found[0].push_back(repeated(grammar, *free, least, most));
