@@ -206,6 +206,13 @@ TEST(GbnfTest, StrangersGrammarsAreBounded) {
   expect_refused("root ::= \"a\"" + std::string(201, '*'), "usage", "at most 200 repetitions");
   expect("root ::= " + std::string(200, '(') + "\"a\"" + std::string(200, ')'), {"a"}, {""});
   EXPECT_THROW(compile(parse_gbnf(R"(root ::= (("a"{1000}){1000}){1000})")), Error);
+  try {
+    compile(parse_gbnf("root ::= <a\x01" + std::string(5000, 'b') + ">"));
+    ADD_FAILURE() << "a token without a vocabulary";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("\"<a?bbb"), std::string::npos) << e.what();
+    EXPECT_LT(std::string(e.what()).size(), 300u);
+  }
   EXPECT_THROW(compile(parse_gbnf("root ::= root \"a\" | \"a\"")), Error);
 }
 
