@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/fields_text.h"
 #include "grammar/check_grammar.h"
 #include "grammar/utf8_ranges.h"
 
@@ -119,7 +120,7 @@ class Builder {
     const std::optional<std::int32_t> id =
         find_token_ ? find_token_(content) : std::optional<std::int32_t>();
     if (!id) {
-      throw Error(Code::kUsage, cat("the grammar has the token \"", content,
+      throw Error(Code::kUsage, cat("the grammar has the token \"", printable(content),
                                     "\", but the model's vocabulary has no added token of that "
                                     "content"));
     }

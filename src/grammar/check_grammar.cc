@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/fields_text.h"
 
 namespace cachalot::grammar {
 
@@ -53,7 +54,7 @@ class Checker {
       for (const ExprId part : e.parts) visit(part);
       if (e.kind != Expr::Kind::kRule || reached_[index(e.rule)]) continue;
       if (!g_.is_defined(e.rule)) {
-        throw Error(Code::kUsage, cat("the rule \"", g_.name(e.rule),
+        throw Error(Code::kUsage, cat("the rule \"", printable(g_.name(e.rule)),
                                       "\" is used, but it is defined nowhere: define it"));
       }
       reached_[index(e.rule)] = true;
@@ -171,7 +172,7 @@ class Checker {
         open.back().calls.pop_back();
         if (marks[index(next)] == Mark::kOpen) {
           throw Error(Code::kUsage,
-                      cat("the rule \"", g_.name(next),
+                      cat("the rule \"", printable(g_.name(next)),
                           "\" comes to itself before anything is read (left recursion): begin it "
                           "with what is read, and repeat with * or +"));
         }

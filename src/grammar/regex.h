@@ -1,6 +1,10 @@
 // Regular expressions to a grammar: ECMA-262 with the flag u, without what a finite automaton
-// cannot do (look-around, back references, word boundaries, lazy or possessive changes nothing
-// about what matches and is read as greedy).
+// cannot do (look-around, back references, word boundaries, flags). Lazy repetitions are read as
+// greedy ones: they change what is found first, and nothing about what matches.
+//
+// ^ and $ stand for the text's beginning and end wherever they are: a^b matches nothing. Beyond
+// ECMA-262, \ may stand before any punctuation, ] and } alone and a { that begins no count are
+// themselves, and \p{Greek} is \p{Script=Greek}.
 //
 // Threads: pure functions.
 // Errors:  kUsage with the place: not a regular expression; kUnsupported: what is named above.
