@@ -1,6 +1,8 @@
 #include "grammar/json_numbers.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 
@@ -203,6 +205,17 @@ std::int64_t least_integer(const std::optional<Bound>& bound) {
   return (bound->at.is_negative ? -whole : whole) + (bound->is_open ? 1 : 0);
 }
 
+// Readers compare doubles. Where a bound is left out, so are all numbers that would be rounded to
+// it: the next double towards `inside` is the bound. (Nothing that is written rounds to 0.)
+void leave_out_rounded(std::optional<Bound>& bound, double inside) {
+  if (!bound || !bound->is_open || bound->at.is_zero()) return;
+  const Decimal& at = bound->at;
+  const std::string text = cat(at.is_negative ? "-" : "", "0", at.whole, ".", at.fraction, "0");
+  double real = 0;
+  std::from_chars(text.data(), text.data() + text.size(), real);
+  *bound = {decimal_of(Json(std::nextafter(real, inside)))};
+}
+
 Bound negative(Bound bound) {
   bound.at.is_negative = !bound.at.is_negative;
   return bound;
@@ -282,7 +295,7 @@ ExprId add_integers(Grammar& grammar, const NumberRange& range) {
   return grammar.choice(std::move(parts));
 }
 
-ExprId add_numbers(Grammar& grammar, const NumberRange& range) {
+ExprId add_numbers(Grammar& grammar, NumberRange range) {
   for (const std::optional<Bound>* bound : {&range.low, &range.high}) {
     if (*bound && (*bound)->at.fraction.size() > kMostBoundFraction) {
       throw Error(Code::kUnsupported, cat("a bound has ", (*bound)->at.fraction.size(),
@@ -290,6 +303,8 @@ ExprId add_numbers(Grammar& grammar, const NumberRange& range) {
                                           kMostBoundFraction, " are supported"));
     }
   }
+  leave_out_rounded(range.low, HUGE_VAL);
+  leave_out_rounded(range.high, -HUGE_VAL);
   if (range.low && range.high && compare(range.low->at, range.high->at) > 0) {
     return grammar.nothing();
   }

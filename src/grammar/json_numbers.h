@@ -38,7 +38,7 @@ struct NumberRange {
 
 // Integers of up to kMostDigits digits; without a fraction or an exponent.
 ExprId add_integers(Grammar& grammar, const NumberRange& range);
-// Numbers; without an exponent.
-ExprId add_numbers(Grammar& grammar, const NumberRange& range);
+// Numbers, also as the doubles that they are read as; without an exponent.
+ExprId add_numbers(Grammar& grammar, NumberRange range);
 
 }  // namespace cachalot::grammar
