@@ -205,15 +205,19 @@ std::int64_t least_integer(const std::optional<Bound>& bound) {
   return (bound->at.is_negative ? -whole : whole) + (bound->is_open ? 1 : 0);
 }
 
-// Readers compare doubles. Where a bound is left out, so are all numbers that would be rounded to
-// it: the next double towards `inside` is the bound. (Nothing that is written rounds to 0.)
+// Readers compare doubles. Numbers that would be rounded to a bound that is left out, or past a
+// bound that is no double, are left out too: the next double towards `inside` is the bound.
+// (Nothing that is written rounds to 0.)
 void leave_out_rounded(std::optional<Bound>& bound, double inside) {
-  if (!bound || !bound->is_open || bound->at.is_zero()) return;
+  if (!bound || bound->at.is_zero() || is_long(*bound)) return;
   const Decimal& at = bound->at;
   const std::string text = cat(at.is_negative ? "-" : "", "0", at.whole, ".", at.fraction, "0");
   double real = 0;
   std::from_chars(text.data(), text.data() + text.size(), real);
-  *bound = {decimal_of(Json(std::nextafter(real, inside)))};
+  constexpr double kEveryInteger = 0x1p53;  // up to here integers are doubles
+  const bool is_double =
+      std::abs(real) < kEveryInteger || std::abs(static_cast<std::int64_t>(real)) == whole_of(at);
+  if (bound->is_open || !is_double) *bound = {decimal_of(Json(std::nextafter(real, inside)))};
 }
 
 Bound negative(Bound bound) {

@@ -85,20 +85,20 @@ TEST(JsonSchemaTest, IntegersLieInTheirBounds) {
     }
   };
   for (const auto& [low, high] : std::vector<std::pair<long, long>>{{0, 0},
-                                                                   {0, 9},
-                                                                   {1, 10},
-                                                                   {7, 7},
-                                                                   {13, 87},
-                                                                   {99, 101},
-                                                                   {-5, 5},
-                                                                   {-100, -1},
-                                                                   {-1, 0},
-                                                                   {-1099, 1000},
-                                                                   {10, 999},
-                                                                   {-10, -10},
-                                                                   {100, 120},
-                                                                   {-1200, 1200},
-                                                                   {195, 1005}}) {
+                                                                    {0, 9},
+                                                                    {1, 10},
+                                                                    {7, 7},
+                                                                    {13, 87},
+                                                                    {99, 101},
+                                                                    {-5, 5},
+                                                                    {-100, -1},
+                                                                    {-1, 0},
+                                                                    {-1099, 1000},
+                                                                    {10, 999},
+                                                                    {-10, -10},
+                                                                    {100, 120},
+                                                                    {-1200, 1200},
+                                                                    {195, 1005}}) {
     in(low, high);
   }
 }
@@ -138,6 +138,11 @@ TEST(JsonSchemaTest, NumbersLieInTheirBounds) {
          {"0.2", "0.251", "0.26", "0"});
   // Read as a double this is 1.
   expect(R"({"type":"number","exclusiveMaximum":1})", {"0.9999999"}, {"0.99999999999999999999"});
+  // No double, but rounded to one that is less.
+  expect(R"({"type":"number","minimum":-24518617334520415})", {"-24518617334520412"},
+         {"-24518617334520415"});
+  expect(R"({"type":"number","minimum":-24518617334520416})", {"-24518617334520416.0"},
+         {"-24518617334520417"});
   expect_refused(R"({"type":"number","exclusiveMinimum":1,"maximum":1})", Code::kUsage, "nothing");
   expect_refused(R"({"type":"number","minimum":1e-200})", Code::kUnsupported, "digits behind");
 }
