@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/engine_options.h"
+#include "cli/form_options.h"
 #include "cli/generation_output.h"
 #include "cli/inputs.h"
 #include "cli/output_file.h"
@@ -24,6 +25,7 @@ struct Options {
   int logprobs = -1;
   bool ignore_eos = false;
   std::vector<std::string> stop;
+  FormOptions form;
   infer::SamplerConfig sampling;
   EngineOptions engine;
 };
@@ -42,6 +44,7 @@ void show(const Options& o, const Globals& globals, const Session& session,
     json["precision"] = session.precision;
     json["timings"] = timings_json(result, session.load_seconds);
     json["mtp"] = mtp_json(result.mtp());
+    if (o.form.asked()) json["certain"] = certain_json(result.certain());
     print_json(json);
     return;
   }
@@ -82,6 +85,15 @@ void run(const Options& o, const Globals& globals) {
                                   ": log-probabilities are shown with --json alone; give --json "
                                   "too, or leave --logprobs out."));
   }
+  if (o.form.asked() && o.ignore_eos) {
+    throw Error(Code::kUsage,
+                "--ignore-eos lets no text end, but --json-schema, --regex and --grammar say where "
+                "it does: leave --ignore-eos out");
+  }
+  const std::optional<grammar::Grammar> form = read_form(o.form);
+  if (form) {
+    require_tokenizer_file(o.model, "--json-schema, --regex and --grammar", ", or leave them out");
+  }
   check_output_file("--routing-trace", o.engine.routing.file);
   const Session session(o.model, o.precision, globals.threads);
   if (!o.stop.empty()) session.need_tokenizer("--stop", ", or leave --stop out");
@@ -91,6 +103,7 @@ void run(const Options& o, const Globals& globals) {
   request.sampling = o.sampling;
   request.max_tokens = o.max_tokens;
   request.stop = o.stop;
+  request.constraint = constraint_of(form, session);
   request.n = o.choices;
   request.logprobs = o.logprobs;
   if (o.context_end == "slide") request.context_end = infer::ContextEnd::kSlide;
@@ -151,6 +164,7 @@ void add_generate(CLI::App& root, Globals& globals) {
                    "the rest again and go on")
       ->check(CLI::IsMember({"stop", "slide"}))
       ->type_name("stop|slide");
+  add_form(command, o->form);
   add_precision_or_auto(command, o->precision);
   add_engine(command, o->engine);
   add_sampling(command, o->sampling);

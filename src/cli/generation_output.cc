@@ -31,6 +31,10 @@ Json mtp_json(const infer::MtpStats& stats) {
   return json;
 }
 
+Json certain_json(const infer::CertainStats& stats) {
+  return {{"drafted", stats.drafted}, {"accepted", stats.accepted}};
+}
+
 Json choice_json(const infer::Choice& choice, bool has_text) {
   Json json = {{"tokens", choice.tokens},
                {"text", has_text ? Json(choice.text) : Json(nullptr)},
@@ -60,6 +64,9 @@ std::string summary(const infer::Result& result, const std::string& precision) {
   if (mtp.drafted > 0) {
     text += fmt::format(", {} of {} drafts accepted ({:.0f}%)", mtp.accepted, mtp.drafted,
                         100 * mtp.acceptance());
+  }
+  if (const infer::CertainStats certain = result.certain(); certain.drafted > 0) {
+    text += fmt::format(", {} of {} certain tokens as expected", certain.accepted, certain.drafted);
   }
   for (const infer::Choice& choice : result.choices) {
     if (choice.slides == 0) continue;
