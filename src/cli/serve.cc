@@ -335,8 +335,8 @@ void add_serve(CLI::App& root, Globals& globals) {
   command
       ->add_option("--chat-format", o->format,
                    "Chat format; default: the one of tokenizer_config.json's chat_template")
-      ->check(CLI::IsMember({"v2", "v3", "r1"}))
-      ->type_name("v2|v3|r1");
+      ->check(CLI::IsMember({"v2", "v3", "v3-0324", "r1", "r1-0528", "v3.1"}))
+      ->type_name("v2|v3|v3-0324|r1|r1-0528|v3.1");
   command
       ->add_option("--hardware", o->hardware,
                    "Profile of this machine (`plan probe` writes one) or a known name: the page "
