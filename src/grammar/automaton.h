@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -22,6 +23,7 @@ inline constexpr std::size_t kMaxNodes = 1 << 18;
 
 // Stands before the four bytes of an added token's id, lowest first. No UTF-8 has this byte.
 inline constexpr std::uint8_t kTokenMark = 0xFF;
+std::string token_bytes(std::int32_t id);  // the mark and the id
 
 struct Edge {
   std::uint8_t first = 0, last = 0;  // bytes, both included

@@ -13,35 +13,13 @@
 //          ambiguous that a text would have to be followed along too many ways at once.
 #pragma once
 
-#include <cstdint>
 #include <memory>
-#include <span>
 #include <string>
-#include <vector>
 
 #include "grammar/grammar.h"
 #include "grammar/vocabulary.h"
 
 namespace cachalot::grammar {
-
-// One bit per token.
-class TokenMask {
- public:
-  explicit TokenMask(int size = 0) : words_((static_cast<std::size_t>(size) + 63) / 64) {}
-  bool has(std::int32_t token) const noexcept {
-    const auto t = static_cast<std::size_t>(token);
-    return t / 64 < words_.size() && (words_[t / 64] >> (t % 64) & 1) != 0;
-  }
-  void set(std::int32_t token) noexcept {
-    const auto t = static_cast<std::size_t>(token);
-    words_[t / 64] |= std::uint64_t{1} << (t % 64);
-  }
-  int count() const noexcept;
-  bool operator==(const TokenMask&) const = default;
-
- private:
-  std::vector<std::uint64_t> words_;
-};
 
 class Machine;
 

@@ -74,6 +74,7 @@ class Grammar {
 
   ExprId root() const noexcept { return root_; }
   const Expr& at(ExprId id) const { return exprs_[static_cast<std::size_t>(id)]; }
+  std::size_t size() const noexcept { return exprs_.size(); }
   int rules() const noexcept { return static_cast<int>(rules_.size()); }
   const std::string& name(RuleId rule) const { return at(rule).name; }
   bool is_defined(RuleId rule) const { return at(rule).is_defined; }

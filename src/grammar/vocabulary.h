@@ -34,10 +34,11 @@ class Vocabulary {
   // not among them.
   struct TreeNode {
     std::uint8_t byte = 0;
-    std::uint8_t depth = 0;  // of the byte in its tokens, from 0
+    std::int32_t depth = 0;  // of the byte in its tokens, from 0
     std::int32_t skip = 0;   // the node behind all that begin with it
-    std::int32_t first = 0;  // in tokens(): those that end here, up to the next node's first
+    std::int32_t first = 0;  // of the tokens that end here, which reach to the next node's first
   };
+  int longest() const noexcept { return longest_; }  // token, in bytes
   std::span<const TreeNode> tree() const noexcept { return {tree_.data(), tree_.size() - 1}; }
   std::span<const std::int32_t> tokens_at(std::size_t node) const {
     const auto first = static_cast<std::size_t>(tree_[node].first);
@@ -53,6 +54,7 @@ class Vocabulary {
  private:
   const text::Tokenizer& tokenizer_;
   int size_;
+  int longest_ = 0;
   std::vector<std::string> bytes_;    // by token
   std::vector<std::int32_t> tokens_;  // by their bytes
   std::vector<TreeNode> tree_;        // and one behind the last

@@ -21,6 +21,7 @@ TokenTables::TokenTables(const TokenizerSpec& spec, const std::string& file) : f
   for (const AddedToken& token : spec.added) count(token.id);
   bytes.resize(size);
   special.assign(size, 0);
+  added.assign(size, 0);
   in_vocabulary.assign(size, 0);
   ids.reserve(spec.vocab.size() + spec.added.size());
   add_vocab(spec);
@@ -64,6 +65,7 @@ void TokenTables::add_added(const TokenizerSpec& spec) {
     }
     if (is_new) bytes[token.id] = token.content;
     special[token.id] = token.special ? 1 : 0;
+    added[token.id] = 1;
   }
 }
 

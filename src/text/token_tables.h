@@ -24,6 +24,7 @@ class TokenTables {
 
   std::vector<std::string> bytes;  // by id; "" for an id without a token
   std::vector<char> special;
+  std::vector<char> added;          // by id: found in text as a whole, before any splitting
   std::vector<char> in_vocabulary;  // by id: of model.vocab, whether an added token too or not
   TokenIds ids;
   std::array<std::int32_t, 256> byte_tokens{};
