@@ -148,6 +148,7 @@ serve::ServiceConfig service_config(const Options& o, const Session& session,
   config.version = kVersion;
   config.precision = session.precision;
   config.eos = session.eos();
+  config.vocab_size = session.model.config().vocab_size;
   config.defaults.sampling = o.sampling;
   config.allow_origin = o.origin;
   config.log_requests = o.log_requests;

@@ -10,10 +10,12 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "grammar/constraint.h"
 #include "infer/sampler.h"
 
 namespace cachalot::infer {
@@ -116,9 +118,10 @@ struct Request {
   int max_tokens = 256;
   std::vector<std::int32_t> eos;  // tokens that end the text; empty: only max_tokens does
   std::vector<std::string> stop;  // texts that end it; need a tokenizer
-  int n = 1;                      // choices; they share the prompt's pages
-  int logprobs = -1;              // -1: none; else how many of the most likely tokens come along
-  int priority = 0;               // larger goes first
+  std::shared_ptr<const grammar::Constraint> constraint;  // what the text is held to; null: nothing
+  int n = 1;                                              // choices; they share the prompt's pages
+  int logprobs = -1;  // -1: none; else how many of the most likely tokens come along
+  int priority = 0;   // larger goes first
   ContextEnd context_end = ContextEnd::kStop;
   std::function<bool(const NewToken&)> on_token = nullptr;  // each as it comes; false stops it
   std::function<void(const Result&)> on_done = nullptr;
