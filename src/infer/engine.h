@@ -54,6 +54,8 @@ std::string_view name(MtpMode mode) noexcept;  // "auto", "on", "off"
 struct EngineConfig {
   MtpMode mtp = MtpMode::kAuto;
   int draft_length = 1;  // with kOn: 1 to kMaxDrafts
+  // Text that a request's constraint leaves no choice about is drafted (certain_limit.h).
+  bool draft_certain = true;
   // kAuto reads long prompts faster, but then bits depend on how a prompt is cut.
   model::AttentionMode attention = model::AttentionMode::kAbsorbed;
   int prefill_chunk = 512;                 // prompt tokens of a pass, at most

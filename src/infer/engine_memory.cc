@@ -135,6 +135,7 @@ void Engine::preempt(Stream& s) {
   s.read.lag.clear();
   s.stored_blocks = s.offered_blocks = 0;
   s.drafts.clear();
+  s.drafts_are_certain = false;
   s.running = false;
   ++s.job().result.preemptions;
   ++stats_.preemptions;

@@ -70,7 +70,9 @@ std::vector<Engine::Slice> Engine::plan() {
   for (const StreamPtr& s : running_) {
     if (s->unread() == 1) {
       ++generating;
-      slices.push_back({s, 1, std::min(s->useful_drafts(), static_cast<int>(s->drafts.size()))});
+      const int most = s->drafts_are_certain ? CertainLimit::kMost : kMaxDrafts;
+      slices.push_back(
+          {s, 1, std::min(s->useful_drafts(most), static_cast<int>(s->drafts.size()))});
     } else {
       reading.push_back(slices.size());
       slices.push_back({s, s->unread(), 0});
@@ -144,6 +146,9 @@ void Engine::pass(std::span<const Slice> slices) {
   std::vector<StreamPtr> texts = std::move(forked_);
   forked_.clear();
   for (const Slice& slice : slices) texts.push_back(slice.stream);
+  for (const StreamPtr& text : texts) {
+    if (config_.draft_certain && !text->done() && text->unread() == 1) text->draft_certain();
+  }
   if (mtp_) read_mtp(texts);
   for (const StreamPtr& text : texts) {
     if (text->done()) {
@@ -189,6 +194,15 @@ void Engine::sample(std::span<const Slice> slices, MatView<const float> rows) {
   }
 }
 
+static void count_drafts(MtpStats& mtp, int drafted, int right) {
+  for (int j = 0; j < std::min(right + 1, drafted); ++j) {
+    ++mtp.drafted_at[static_cast<std::size_t>(j)];
+    mtp.accepted_at[static_cast<std::size_t>(j)] += j < right ? 1 : 0;
+  }
+  mtp.drafted += drafted;
+  mtp.accepted += right;
+}
+
 void Engine::take_tokens(const Slice& slice, int first) {
   Stream& s = *slice.stream;
   if (s.done()) return;  // another choice of its request failed
@@ -206,16 +220,18 @@ void Engine::take_tokens(const Slice& slice, int first) {
       right += is_right ? 1 : 0;
       if (!s.take(token, logits) || !is_right) break;
     }
-    for (int j = 0; j < std::min(right + 1, slice.drafts); ++j) {
-      ++mtp.drafted_at[static_cast<std::size_t>(j)];
-      mtp.accepted_at[static_cast<std::size_t>(j)] += j < right ? 1 : 0;
+    if (s.drafts_are_certain) {
+      s.choice().certain.drafted += slice.drafts;
+      s.choice().certain.accepted += right;
+      s.certain_limit.observe(slice.drafts, right);
+    } else {
+      count_drafts(mtp, slice.drafts, right);
+      policy_.observe(s.draft_state, slice.drafts, right);
     }
-    mtp.drafted += slice.drafts;
-    mtp.accepted += right;
-    policy_.observe(s.draft_state, slice.drafts, right);
     // Rows of drafts that were wrong, and of the last token, which nobody has read.
     s.read.truncate(s.choice().tokens.empty() ? s.size() : s.size() - 1);
     s.drafts.clear();
+    s.drafts_are_certain = false;
   } catch (...) {
     fail(s, std::current_exception());
   }
@@ -273,8 +289,9 @@ void Engine::read_mtp(std::span<const StreamPtr> texts) {
     ReadText& read = s.read;
     const int at = read.cache.mtp_length();
     const int known = std::min(read.lag.rows(), s.size() - 1 - at);
-    int drafts =
-        generates(s) ? std::min(policy_.choose(s.draft_state, generating), s.useful_drafts()) : 0;
+    int drafts = generates(s) && s.drafts.empty()
+                     ? std::min(policy_.choose(s.draft_state, generating), s.useful_drafts())
+                     : 0;
     const bool for_store =
         config_.store != nullptr && (s.done() || s.choice().tokens.size() == 1 || s.fills_block());
     if (known <= 0 || (drafts == 0 && known < kMostLag && !for_store)) continue;
@@ -335,7 +352,12 @@ void Engine::guess(std::span<Drafting> drafting, MatView<const float> rows, int 
   for (int i = 0; i < rows.rows; ++i) {
     Drafting& d = drafting[static_cast<std::size_t>(i)];
     try {
-      d.text->drafts.push_back(d.text->guess(logits_row(i), ahead));
+      const std::optional<std::int32_t> token = d.text->guess(logits_row(i), ahead);
+      if (token) {
+        d.text->drafts.push_back(*token);
+      } else {
+        d.drafts = ahead;
+      }
     } catch (const Error&) {
       d.drafts = ahead;
     }

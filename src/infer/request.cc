@@ -62,6 +62,15 @@ MtpStats Result::mtp() const noexcept {
   return all;
 }
 
+CertainStats Result::certain() const noexcept {
+  CertainStats all;
+  for (const Choice& choice : choices) {
+    all.drafted += choice.certain.drafted;
+    all.accepted += choice.certain.accepted;
+  }
+  return all;
+}
+
 void validate(const Request& r, const RequestLimits& limits) {
   if (r.prompt.empty()) {
     throw Error(Code::kUsage,
@@ -83,6 +92,11 @@ void validate(const Request& r, const RequestLimits& limits) {
   }
   if (r.max_tokens < 0) {
     throw Error(Code::kUsage, cat("max-tokens is ", r.max_tokens, ", but it must be 0 or more"));
+  }
+  if (r.constraint && r.constraint->vocabulary().size() != limits.vocab_size) {
+    throw Error(Code::kUsage,
+                cat("the constraint is for a vocabulary of ", r.constraint->vocabulary().size(),
+                    " tokens, but the model has ", limits.vocab_size, ": make it for this model"));
   }
   if (r.n < 1 || r.n > kMaxChoices) {
     throw Error(Code::kUsage, cat("n is ", r.n, ", but it must be 1 to ", kMaxChoices));

@@ -25,7 +25,7 @@ using RequestId = std::uint64_t;
 enum class Finish : std::uint8_t {
   kLength,     // max_tokens
   kContext,    // the model's context is full and the request does not slide
-  kEos,        // a token of `eos`
+  kEos,        // a token of `eos`, or all that the constraint lets a text be
   kStopped,    // a stop string, or on_token said so
   kCacheFull,  // the pool of cache pages cannot hold this text even alone
   kCancelled,
@@ -86,6 +86,12 @@ struct MtpStats {
   void add(const MtpStats& other) noexcept;
 };
 
+// Drafts of text that the constraint leaves no choice about: only its cut into tokens is a guess.
+struct CertainStats {
+  std::int64_t drafted = 0;
+  std::int64_t accepted = 0;
+};
+
 struct Choice {
   std::vector<std::int32_t> tokens;  // the new ones, with the EOS that ended them
   std::string text;                  // without what was held back for a stop string that came
@@ -96,6 +102,7 @@ struct Choice {
   std::vector<TokenLogprobs> logprobs;  // one per token where asked for
   Finish finish = Finish::kLength;
   MtpStats mtp;
+  CertainStats certain;
   int slides = 0;              // times the older half of the text was forgotten
   std::int64_t forgotten = 0;  // tokens
 };
@@ -109,6 +116,7 @@ struct Result {
   const std::vector<std::int32_t>& tokens() const { return choices.front().tokens; }
   Finish finish() const { return choices.front().finish; }
   MtpStats mtp() const noexcept;  // of all choices
+  CertainStats certain() const noexcept;
 };
 
 struct Request {
@@ -118,8 +126,9 @@ struct Request {
   int max_tokens = 256;
   std::vector<std::int32_t> eos;  // tokens that end the text; empty: only max_tokens does
   std::vector<std::string> stop;  // texts that end it; need a tokenizer
-  std::shared_ptr<const grammar::Constraint> constraint;  // what the text is held to; null: nothing
-  int n = 1;                                              // choices; they share the prompt's pages
+  // What the text is held to; where it is complete and nothing can follow, that ends it (kEos).
+  std::shared_ptr<const grammar::Constraint> constraint = nullptr;
+  int n = 1;          // choices; they share the prompt's pages
   int logprobs = -1;  // -1: none; else how many of the most likely tokens come along
   int priority = 0;   // larger goes first
   ContextEnd context_end = ContextEnd::kStop;

@@ -39,6 +39,11 @@ void validate(const SamplerConfig& c) {
           c.frequency_penalty, "between -2 and 2");
 }
 
+bool AllowedTokens::has(std::int32_t token) const noexcept {
+  if (std::find(ends.begin(), ends.end(), token) != ends.end()) return may_end;
+  return tokens == nullptr || tokens->has(token);
+}
+
 Sampler::Sampler(const SamplerConfig& config, std::uint64_t stream)
     : config_(config), rng_(config.seed, stream) {
   validate(config);
@@ -54,8 +59,8 @@ void Sampler::accept(int token) {
   ++count.output;
 }
 
-// kept_ becomes every token in the order of ids, `weight` its penalised logit.
-void Sampler::load(std::span<const float> logits) {
+// kept_ becomes every allowed token in the order of ids, `weight` its penalised logit.
+void Sampler::load(std::span<const float> logits, const AllowedTokens& allowed) {
   kept_.resize(logits.size());
   for (std::size_t i = 0; i < logits.size(); ++i) {
     if (std::isnan(logits[i])) {
@@ -66,7 +71,17 @@ void Sampler::load(std::span<const float> logits) {
   }
   const bool penalise = config_.repetition_penalty != 1 || config_.presence_penalty != 0 ||
                         config_.frequency_penalty != 0;
-  if (!penalise) return;
+  if (penalise) this->penalise();
+  if (allowed.is_all()) return;
+  std::erase_if(kept_, [&](const Candidate& c) { return !allowed.has(c.token); });
+  if (kept_.empty()) {
+    throw Error(Code::kUnsupported,
+                "no token of this model's vocabulary can continue a text of the form that was "
+                "asked for: ask for another form");
+  }
+}
+
+void Sampler::penalise() {
   for (const auto& [token, count] : counts_) {
     if (token < 0 || static_cast<std::size_t>(token) >= kept_.size()) continue;
     double& logit = kept_[static_cast<std::size_t>(token)].weight;
@@ -110,8 +125,9 @@ void Sampler::keep_top_p() {
   }
 }
 
-std::span<const Candidate> Sampler::candidates(std::span<const float> logits) {
-  load(logits);
+std::span<const Candidate> Sampler::candidates(std::span<const float> logits,
+                                               const AllowedTokens& allowed) {
+  load(logits, allowed);
   double largest = -std::numeric_limits<double>::infinity();
   for (const Candidate& c : kept_) largest = std::max(largest, c.weight);
   if (!std::isfinite(largest)) {
@@ -135,8 +151,9 @@ std::span<const Candidate> Sampler::candidates(std::span<const float> logits) {
   return kept_;
 }
 
-int Sampler::sample(std::span<const float> logits, std::uint64_t position) {
-  const std::span<const Candidate> from = candidates(logits);
+int Sampler::sample(std::span<const float> logits, std::uint64_t position,
+                    const AllowedTokens& allowed) {
+  const std::span<const Candidate> from = candidates(logits, allowed);
   if (from.size() == 1) return from.front().token;
   double total = 0;
   for (const Candidate& c : from) total += c.weight;

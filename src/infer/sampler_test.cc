@@ -175,6 +175,40 @@ TEST(SamplerTest, NeverDrawsAnImpossibleToken) {
   }
 }
 
+TEST(SamplerTest, AllowedTokensShareTheProbabilityOfTheOthers) {
+  const auto logits = logits_of({0.4, 0.3, 0.2, 0.1});
+  grammar::TokenMask mask(4);
+  mask.set(1);
+  mask.set(3);
+  const std::vector<std::int32_t> ends{0};
+  const auto of = [&](const SamplerConfig& config, const AllowedTokens& allowed) {
+    Sampler sampler(config);
+    double total = 0;
+    std::map<int, double> result;
+    for (const Candidate& c : sampler.candidates(logits, allowed)) total += c.weight;
+    for (const Candidate& c : sampler.candidates(logits, allowed)) {
+      result[c.token] = c.weight / total;
+    }
+    return result;
+  };
+  const SamplerConfig one{.temperature = 1};
+  expect_distribution(of(one, {.tokens = &mask}), {{1, 0.75}, {3, 0.25}});
+  expect_distribution(of(one, {.tokens = &mask, .ends = ends, .may_end = false}),
+                      {{1, 0.75}, {3, 0.25}});
+  expect_distribution(of(one, {.tokens = &mask, .ends = ends}), {{0, 0.5}, {1, 0.375}, {3, 0.125}});
+  expect_distribution(of(one, {.tokens = nullptr, .ends = ends, .may_end = false}),
+                      {{1, 0.5}, {2, 1 / 3.}, {3, 1 / 6.}});
+  // Filters see what is allowed, and nothing else.
+  expect_distribution(of({.temperature = 1, .top_k = 1}, {.tokens = &mask}), {{1, 1.0}});
+  expect_distribution(of({.temperature = 1, .top_p = 0.7}, {.tokens = &mask}), {{1, 1.0}});
+  expect_distribution(of({}, {.tokens = &mask}), {{1, 1.0}});
+
+  const grammar::TokenMask none(4);
+  Sampler sampler(one);
+  EXPECT_THROW(sampler.candidates(logits, {.tokens = &none}), Error);
+  EXPECT_NO_THROW(sampler.candidates(logits, {.tokens = &none, .ends = ends}));
+}
+
 TEST(SamplerTest, RefusesBrokenLogits) {
   Sampler sampler({});
   const float low = -std::numeric_limits<float>::infinity();

@@ -83,10 +83,11 @@ Stream::Stream(std::shared_ptr<Job> job, int choice, model::CachePool& pool,
   read.tokens = request().prompt;
   sampler_.observe_prompt(request().prompt);
   if (tokenizer != nullptr) text_.emplace(*tokenizer, request().stop);
+  if (request().constraint) matcher_.emplace(request().constraint);
 }
 
-int Stream::useful_drafts() const noexcept {
-  return std::max(0, std::min({kMaxDrafts, wanted() - 1, read.cache.capacity() - size()}));
+int Stream::useful_drafts(int most) const noexcept {
+  return std::max(0, std::min({most, wanted() - 1, read.cache.capacity() - size()}));
 }
 
 bool Stream::is_senior_to(const Stream& other) const noexcept {
@@ -97,12 +98,37 @@ bool Stream::is_senior_to(const Stream& other) const noexcept {
   return choice_ < other.choice_;
 }
 
-std::int32_t Stream::sample(std::span<const float> logits) {
-  return sampler_.sample(logits, choice().tokens.size());
+bool Stream::ends_text(std::int32_t token) const noexcept {
+  return std::find(request().eos.begin(), request().eos.end(), token) != request().eos.end();
 }
 
-std::int32_t Stream::guess(std::span<const float> logits, int ahead) {
-  return sampler_.sample(logits, choice().tokens.size() + static_cast<std::size_t>(ahead));
+std::int32_t Stream::sample(std::span<const float> logits, int ahead, grammar::Matcher* matcher) {
+  const std::size_t place = choice().tokens.size() + static_cast<std::size_t>(ahead);
+  if (matcher == nullptr) return sampler_.sample(logits, place);
+  const std::shared_ptr<const grammar::TokenMask> tokens = matcher->allowed();
+  return sampler_.sample(
+      logits, place,
+      {.tokens = tokens.get(), .ends = request().eos, .may_end = matcher->may_end()});
+}
+
+std::int32_t Stream::sample(std::span<const float> logits) {
+  return sample(logits, 0, matcher_ ? &*matcher_ : nullptr);
+}
+
+std::optional<std::int32_t> Stream::guess(std::span<const float> logits, int ahead) {
+  if (!matcher_) return sample(logits, ahead, nullptr);
+  if (ahead == 0) ahead_ = matcher_;
+  if (!ahead_) return std::nullopt;
+  const std::int32_t token = sample(logits, ahead, &*ahead_);
+  if (ends_text(token) || !ahead_->accept(token) || ahead_->must_end()) ahead_.reset();
+  return token;
+}
+
+void Stream::draft_certain() {
+  if (!matcher_ || !drafts.empty()) return;
+  const int most = useful_drafts(certain_limit.most());
+  drafts = matcher_->forced(static_cast<std::size_t>(most));
+  drafts_are_certain = !drafts.empty();
 }
 
 bool Stream::take(std::int32_t token, std::span<const float> logits) {
@@ -126,8 +152,11 @@ bool Stream::take(std::int32_t token, std::span<const float> logits) {
   }
   std::string piece;
   if (text_) piece = text_->push(token);
-  const bool is_eos =
-      std::find(request().eos.begin(), request().eos.end(), token) != request().eos.end();
+  bool is_eos = ends_text(token);
+  if (matcher_ && !is_eos) {
+    // Only what may follow is ever sampled, so accept() holds.
+    is_eos = matcher_->accept(token) && matcher_->must_end();
+  }
   const bool stopped = text_ && text_->stopped();
   const bool full = size() > read.cache.capacity();
   const bool slides = full && request().context_end == ContextEnd::kSlide;
@@ -159,6 +188,7 @@ void Stream::slide() {
   read.truncate(0);
   stored_blocks = offered_blocks = 0;
   drafts.clear();
+  drafts_are_certain = false;
   ++c.slides;
   c.forgotten += forget;
 }

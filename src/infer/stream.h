@@ -16,6 +16,8 @@
 #include <string>
 #include <vector>
 
+#include "grammar/matcher.h"
+#include "infer/certain_limit.h"
 #include "infer/draft_policy.h"
 #include "infer/request.h"
 #include "infer/text_stream.h"
@@ -107,15 +109,19 @@ class Stream {
     return request().max_tokens - static_cast<int>(choice().tokens.size());
   }
   // Drafts that can be of use: one token of those still wanted needs none, and all must fit.
-  int useful_drafts() const noexcept;
+  // `most` bounds them besides.
+  int useful_drafts(int most = kMaxDrafts) const noexcept;
   // Before others where resources are short: higher priority, then earlier.
   bool is_senior_to(const Stream& other) const noexcept;
 
   // The token for the end of the text, from the main model's logits there.
   std::int32_t sample(std::span<const float> logits);
   // A guess at the token `ahead` places after the one sample() gives next: the same draw, from
-  // other logits, so that two models that agree draw the same token.
-  std::int32_t guess(std::span<const float> logits, int ahead);
+  // other logits, so that two models that agree draw the same token. After the guess `ahead` - 1;
+  // nullopt where that one would end the text.
+  std::optional<std::int32_t> guess(std::span<const float> logits, int ahead);
+  // Drafts what the constraint leaves no choice about.
+  void draft_certain();
   // Takes a sampled token into the text and the answer. False when it ended the text, or when the
   // text slid: rows read with it are then of another text.
   bool take(std::int32_t token, std::span<const float> logits);
@@ -123,7 +129,9 @@ class Stream {
 
   ReadText read;
   std::vector<std::int32_t> drafts;  // guesses at the tokens after the text's end
+  bool drafts_are_certain = false;   // the constraint's, not the MTP layer's
   DraftState draft_state;
+  CertainLimit certain_limit;
   int forks = 0;  // further choices that begin where its prompt ends
   // Of what is read of this text, blocks from its beginning that the prefix store was given.
   int stored_blocks = 0;
@@ -135,10 +143,14 @@ class Stream {
 
  private:
   void slide();
+  bool ends_text(std::int32_t token) const noexcept;
+  std::int32_t sample(std::span<const float> logits, int ahead, grammar::Matcher* matcher);
 
   std::shared_ptr<Job> job_;
   int choice_;
   Sampler sampler_;
+  std::optional<grammar::Matcher> matcher_;  // where the request has a constraint
+  std::optional<grammar::Matcher> ahead_;    // behind the last guess
   std::optional<TextStream> text_;
   Clock::time_point last_{};
   bool done_ = false;
