@@ -237,7 +237,7 @@ TEST(AnswerTest, StreamedCallsSumUpToTheWholeOnes) {
                            {"type", call["type"]},
                            {"function", {{"name", call["function"]["name"]}, {"arguments", ""}}}});
         }
-        auto& arguments = calls.at(call["index"])["function"]["arguments"];
+        auto& arguments = calls.at(call["index"].get<std::size_t>())["function"]["arguments"];
         arguments = arguments.get<std::string>() + call["function"].value("arguments", "");
       }
     }
