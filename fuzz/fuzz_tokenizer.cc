@@ -50,6 +50,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   tried([&] { use(Tokenizer::parse(json, "fuzz"), text); });
   tried([&] { (void)parse_tokenizer_config(json, "fuzz"); });
   tried([&] { (void)ChatFormat::recognise(json, "fuzz"); });
-  tried([&] { (void)ChatFormat::v3().render(parse_messages(json), true, "", ""); });
+  tried([&] { (void)ChatFormat::v3().render(parse_messages(json), {}, "", ""); });
   return 0;
 }

@@ -10,7 +10,7 @@ import json
 import re
 import unittest
 
-from serve_client import (ASSISTANT, BOS, CONTEXT, ENDLESS, USER, Server, Stream, generate, opened, run_tests, text_of,
+from serve_client import (ASSISTANT, BOS, CONTEXT, ENDLESS, FIRST_TOOL_TOKEN, USER, Server, Stream, generate, opened, run_tests, text_of,
                           wait_until)
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -166,6 +166,120 @@ class Answers(WithServer):
         self.assertEqual(generate("--prompt", "07", "--max-tokens", str(TOKENS))["text"], together[7])
 
 
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 6}, "size": {"enum": ["small", "large"]},
+                                           "calf": {"type": "boolean"}},
+          "required": ["name", "size", "calf"], "additionalProperties": False}
+WHALE = {"type": "function", "function": {"name": "find_whale", "description": "Finds one.", "parameters": SCHEMA}}
+BOAT = {"type": "function", "function": {"name": "hire_boat", "parameters": {
+    "type": "object", "properties": {"seats": {"enum": [2, 4, 8]}}, "required": ["seats"], "additionalProperties": False}}}
+
+
+class AnswersOfAForm(WithServer):
+    """The model is random, so whatever it says right it was made to say."""
+
+    def ask(self, path, **members):
+        what = {"messages": QUESTION} if path == CHAT else {"prompt": "123"}
+        answer = self.server.post(path, **{**what, "max_tokens": 300, "temperature": 1, **members})
+        self.assertEqual(200, answer.status, answer.body)
+        return answer.json["choices"]
+
+    def whale(self, text):
+        whale = json.loads(text)
+        self.assertEqual(["name", "size", "calf"], list(whale))
+        self.assertLessEqual(len(whale["name"]), 6)
+        self.assertIn(whale["size"], SCHEMA["properties"]["size"]["enum"])
+        self.assertIsInstance(whale["calf"], bool)
+
+    def test_json_of_a_schema(self):
+        forms = [{"response_format": {"type": "json_schema", "json_schema": {"name": "whale", "schema": SCHEMA}}},
+                 {"structured_outputs": {"json": SCHEMA}}, {"structured_outputs": {"json": json.dumps(SCHEMA)}}]
+        for path in CHAT, COMPLETIONS:
+            for form in forms:
+                for choice in self.ask(path, n=3, seed=5, **form):
+                    with self.subTest(path=path, form=form):
+                        self.assertEqual("stop", choice["finish_reason"])
+                        self.whale(text_of(choice))
+
+    def test_a_stream_is_held_to_it_too(self):
+        asked = {"messages": QUESTION, "max_tokens": 300, "seed": 3, "structured_outputs": {"json": SCHEMA}}
+        events = list(Stream(self.server, CHAT, **asked))
+        self.assertEqual("stop", events[-1]["choices"][0]["finish_reason"])
+        streamed = "".join(text_of(event["choices"][0]) for event in events)
+        self.whale(streamed)
+        self.assertEqual(text_of(self.ask(CHAT, **asked)[0]), streamed)
+
+    def test_expressions_choices_and_grammars(self):
+        for form, wanted in ({"regex": "[a-c]{3}-[0-9]{1,4}"}, r"[a-c]{3}-[0-9]{1,4}"), \
+                            ({"choice": ["yes", "no", "perhaps"]}, "yes|no|perhaps"), \
+                            ({"grammar": 'root ::= "<" [xy]{2,5} ">"'}, "<[xy]{2,5}>"):
+            for path in CHAT, COMPLETIONS:
+                for choice in self.ask(path, n=4, structured_outputs=form):
+                    self.assertRegex(text_of(choice), f"^({wanted})$")
+                    self.assertEqual("stop", choice["finish_reason"])
+
+    def test_any_json_object(self):
+        for choice in self.ask(CHAT, n=4, seed=1, response_format={"type": "json_object"}, max_tokens=2000):
+            self.assertTrue(text_of(choice).startswith("{"))
+            if choice["finish_reason"] == "stop":
+                self.assertIsInstance(json.loads(text_of(choice)), dict)
+
+    def test_a_call_that_must_be(self):
+        both = {"tools": [WHALE, BOAT], "parallel_tool_calls": False}
+        named = {"type": "function", "function": {"name": "hire_boat"}}
+        for choice in self.ask(CHAT, n=4, seed=2, tool_choice="required", **both):
+            self.assertEqual("tool_calls", choice["finish_reason"])
+            self.assertIsNone(choice["message"]["content"])
+            [call] = choice["message"]["tool_calls"]
+            self.assertRegex(call["id"], "^call_[0-9A-Za-z]{24}$")
+            if call["function"]["name"] == "find_whale":
+                self.whale(call["function"]["arguments"])
+            else:
+                self.assertEqual("hire_boat", call["function"]["name"])
+        [choice] = self.ask(CHAT, tool_choice=named, **both)
+        [call] = choice["message"]["tool_calls"]
+        self.assertEqual("hire_boat", call["function"]["name"])
+        self.assertIn(json.loads(call["function"]["arguments"])["seats"], (2, 4, 8))
+
+    def test_a_streamed_call_is_that_of_the_whole_answer(self):
+        asked = {"messages": QUESTION, "max_tokens": 300, "seed": 4, "tools": [WHALE], "tool_choice": "required",
+                 "parallel_tool_calls": False}
+        calls, content = [], ""
+        for event in Stream(self.server, CHAT, **asked):
+            [choice] = event["choices"]
+            content += text_of(choice)
+            for piece in choice["delta"].get("tool_calls", []):
+                if "id" in piece:
+                    calls.append({**piece["function"], "arguments": ""})
+                calls[piece["index"]]["arguments"] += piece["function"]["arguments"]
+        self.assertEqual(("tool_calls", ""), (choice["finish_reason"], content))
+        [whole] = self.ask(CHAT, **asked)
+        self.assertEqual([call["function"] for call in whole["message"]["tool_calls"]], calls)
+        self.whale(calls[0]["arguments"])
+
+    def test_results_go_back_to_the_model(self):
+        [choice] = self.ask(CHAT, tools=[BOAT], tool_choice="required", parallel_tool_calls=False)
+        message = choice["message"]
+        talk = [*QUESTION, message, {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "4"}]
+        tokens = self.server.post("/tokenize", messages=talk, tools=[BOAT]).json["tokens"]
+        calls = [FIRST_TOOL_TOKEN + i for i in range(5)]
+        self.assertTrue(set(calls) <= set(tokens))
+        answer = self.server.post(CHAT, messages=talk, tools=[BOAT], max_tokens=5)
+        self.assertEqual(200, answer.status, answer.body)
+
+    def test_what_cannot_be_promised_is_refused(self):
+        cases = [("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "strin"}}}),
+                 ("structured_outputs", {"json": {"uniqueItems": True}}), ("structured_outputs", {"regex": "a("}),
+                 ("structured_outputs", {"grammar": "root ::= nothing"}),
+                 ("tools", [{"type": "function", "function": {"name": "f", "parameters": {"type": 7}}}])]
+        for name, value in cases:
+            answer = self.server.post(CHAT, messages=QUESTION, max_tokens=1, **{name: value})
+            self.assertEqual((400, name), (answer.status, answer.error["param"]), answer.body)
+        answer = self.server.post(CHAT, messages=QUESTION, tools=[BOAT], response_format={"type": "json_object"})
+        self.assertEqual((400, "response_format"), (answer.status, answer.error["param"]))
+        answer = self.server.post(CHAT, messages=QUESTION, chat_template_kwargs={"thinking": True})
+        self.assertEqual((400, "thinking"), (answer.status, answer.error["param"]))
+
+
 class Routes(WithServer):
     def test_health_models_and_server(self):
         self.assertEqual({"status": "ok"}, self.server.ask("GET", "/health").json)
@@ -237,7 +351,9 @@ class Refusals(WithServer):
                 ("seed", "x"), ("stream", "yes"), ("presence_penalty", 3), ("stream_options", {"include_usage": True})]
         cases = [(path, name, value) for path in (CHAT, COMPLETIONS) for name, value in both]
         cases += [(CHAT, "messages", None), (CHAT, "messages", []), (CHAT, "messages", "hello"),
-                  (CHAT, "top_logprobs", 21), (CHAT, "tools", [{"type": "function", "function": {"name": "f"}}]),
+                  (CHAT, "top_logprobs", 21), (CHAT, "tools", [{"type": "function"}]), (CHAT, "tool_choice", "required"),
+                  (CHAT, "tools", [{"type": "function", "function": {"name": "a b"}}]), (CHAT, "thinking", True),
+                  (CHAT, "response_format", {"type": "xml"}), (COMPLETIONS, "structured_outputs", {}),
                   (COMPLETIONS, "prompt", None), (COMPLETIONS, "prompt", []), (COMPLETIONS, "prompt", 7),
                   (COMPLETIONS, "prompt", [[1, "x"]]), (COMPLETIONS, "logprobs", 21)]
         for path, name, value in cases:

@@ -25,6 +25,8 @@ CONTEXT = 131072
 ENDLESS = 120000  # tokens: a minute at the least
 BOS, EOS, USER, ASSISTANT = 256, 257, 258, 259
 VOCABULARY = 512
+TOOL_TOKENS = [f"<｜tool▁{name}｜>" for name in ("calls▁begin", "calls▁end", "call▁begin", "call▁end", "sep")]
+FIRST_TOOL_TOKEN = VOCABULARY - len(TOOL_TOKENS)
 START_SECONDS = 60  # a sanitizer's build on a busy machine
 SOON = 20
 
@@ -43,10 +45,11 @@ def write_model(folder):
     (folder / "config.json").write_text(json.dumps(config))
     alphabet = byte_alphabet()
     vocabulary = {alphabet[b]: b for b in range(256)}
-    merges = [f"{a} {b}" for a in "abcdefghijklmnop" for b in "abcdefghijklmnop"][: VOCABULARY - 260]
+    merges = [f"{a} {b}" for a in "abcdefghijklmnop" for b in "abcdefghijklmnop"][: FIRST_TOOL_TOKEN - 260]
     vocabulary.update({merge.replace(" ", ""): 260 + i for i, merge in enumerate(merges)})
     added = [(BOS, "<｜begin▁of▁sentence｜>", True), (EOS, "<｜end▁of▁sentence｜>", True),
-             (USER, "<｜User｜>", False), (ASSISTANT, "<｜Assistant｜>", False)]
+             (USER, "<｜User｜>", False), (ASSISTANT, "<｜Assistant｜>", False),
+             *((FIRST_TOOL_TOKEN + i, text, False) for i, text in enumerate(TOOL_TOKENS))]
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     (folder / "tokenizer.json").write_text(json.dumps({
         "version": "1.0",

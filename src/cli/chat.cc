@@ -95,7 +95,7 @@ class Conversation {
     for (;;) {
       std::vector<text::ChatMessage> read(messages_.begin(), messages_.begin() + system);
       read.insert(read.end(), messages_.begin() + system + forgotten_, messages_.end());
-      auto tokens = tokenizer_.encode(format_.render(read, true, tokenizer_));
+      auto tokens = tokenizer_.encode(format_.render(read, {}, tokenizer_));
       const bool fits = static_cast<std::int64_t>(tokens.size()) + room <= context;
       if (fits || std::ssize(read) <= system + 1) return tokens;
       forgotten_ += 2;  // a message and its answer
@@ -201,8 +201,8 @@ void add_chat(CLI::App& root, Globals& globals) {
   command
       ->add_option("--format", o->format,
                    "Chat format; default: the one of tokenizer_config.json's chat_template")
-      ->check(CLI::IsMember({"v2", "v3", "r1"}))
-      ->type_name("v2|v3|r1");
+      ->check(CLI::IsMember({"v2", "v3", "v3-0324", "r1", "r1-0528", "v3.1"}))
+      ->type_name("v2|v3|v3-0324|r1|r1-0528|v3.1");
   command->add_option("--max-tokens", o->max_tokens, "New tokens per answer at most")
       ->check(CLI::Range(1, 1 << 30))
       ->type_name("N");

@@ -148,6 +148,7 @@ serve::ServiceConfig service_config(const Options& o, const Session& session,
   config.version = kVersion;
   config.precision = session.precision;
   config.eos = session.eos();
+  config.vocab_size = session.model.config().vocab_size;
   config.defaults.sampling = o.sampling;
   config.allow_origin = o.origin;
   config.log_requests = o.log_requests;
@@ -335,8 +336,8 @@ void add_serve(CLI::App& root, Globals& globals) {
   command
       ->add_option("--chat-format", o->format,
                    "Chat format; default: the one of tokenizer_config.json's chat_template")
-      ->check(CLI::IsMember({"v2", "v3", "r1"}))
-      ->type_name("v2|v3|r1");
+      ->check(CLI::IsMember({"v2", "v3", "v3-0324", "r1", "r1-0528", "v3.1"}))
+      ->type_name("v2|v3|v3-0324|r1|r1-0528|v3.1");
   command
       ->add_option("--hardware", o->hardware,
                    "Profile of this machine (`plan probe` writes one) or a known name: the page "

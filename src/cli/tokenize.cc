@@ -53,7 +53,8 @@ void render_chat(const Options& o, const text::Tokenizer& tokenizer, const Globa
   const std::vector<text::ChatMessage> messages = text::parse_messages(read_text("-"));
   const text::ChatFormat format =
       o.format.empty() ? text::ChatFormat::of(tokenizer) : text::ChatFormat::named(o.format);
-  const std::string text = format.render(messages, !o.no_generation_prompt, tokenizer);
+  const std::string text =
+      format.render(messages, {.add_generation_prompt = !o.no_generation_prompt}, tokenizer);
   if (globals.json) {
     print_json({{"format", format.name()}, {"text", text}, {"tokens", tokenizer.encode(text)}});
   } else {
@@ -114,8 +115,8 @@ void add_tokenize(CLI::App& root, Globals& globals) {
   command
       ->add_option("--format", o->format,
                    "With --chat: default is the one of tokenizer_config.json's chat_template")
-      ->check(CLI::IsMember({"v2", "v3", "r1"}))
-      ->type_name("v2|v3|r1");
+      ->check(CLI::IsMember({"v2", "v3", "v3-0324", "r1", "r1-0528", "v3.1"}))
+      ->type_name("v2|v3|v3-0324|r1|r1-0528|v3.1");
   on_run(command, globals, o, run);
 }
 

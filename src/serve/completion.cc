@@ -22,7 +22,7 @@ std::uint64_t drawn_number() {
 }
 
 AnswerConfig answer_config(const CompletionContext& context, const ApiRequest& request,
-                           std::span<const std::vector<std::int32_t>> prompts) {
+                           const CompletionPlan& plan) {
   const bool chat = request.endpoint == Endpoint::kChat;
   AnswerConfig config{.endpoint = request.endpoint,
                       .id = fmt::format("{}-{:016x}", chat ? "chatcmpl" : "cmpl", drawn_number()),
@@ -31,12 +31,13 @@ AnswerConfig answer_config(const CompletionContext& context, const ApiRequest& r
                                      .count(),
                       .model = context.model,
                       .logprobs = request.logprobs >= 0,
-                      .opens_thought = chat && context.opens_thought,
-                      .echo = {}};
+                      .opens_thought = plan.opens_thought,
+                      .echo = {},
+                      .tools = plan.tools};
   if (!request.echo) return config;
-  for (std::size_t p = 0; p < prompts.size(); ++p) {
+  for (std::size_t p = 0; p < plan.prompts.size(); ++p) {
     const auto* text = std::get_if<std::string>(&request.prompts[p]);
-    const std::string echoed = text ? *text : context.tokenizer.decode(prompts[p], true);
+    const std::string echoed = text ? *text : context.tokenizer.decode(plan.prompts[p], true);
     config.echo.insert(config.echo.end(), static_cast<std::size_t>(request.n), echoed);
   }
   return config;
@@ -68,25 +69,26 @@ std::exception_ptr trouble(const infer::Result& result, const infer::Engine& eng
 
 }  // namespace
 
-Completion::Completion(CompletionContext& context, ApiRequest request,
-                       std::vector<std::vector<std::int32_t>> prompts, std::shared_ptr<Reply> reply)
+Completion::Completion(CompletionContext& context, ApiRequest request, CompletionPlan plan,
+                       std::shared_ptr<Reply> reply)
     : context_(context),
       request_(std::move(request)),
-      prompts_(std::move(prompts)),
+      plan_(std::move(plan)),
       seed_(request_.seed.value_or(0)),
       reply_(std::move(reply)),
-      answer_(answer_config(context, request_, prompts_), context.tokenizer,
-              static_cast<int>(prompts_.size()) * request_.n),
-      choices_(prompts_.size() * static_cast<std::size_t>(request_.n)),
-      open_(prompts_.size()) {
+      answer_(answer_config(context, request_, plan_), context.tokenizer,
+              static_cast<int>(plan_.prompts.size()) * request_.n),
+      choices_(plan_.prompts.size() * static_cast<std::size_t>(request_.n)),
+      open_(plan_.prompts.size()) {
   if (!request_.seed) seed_ = drawn_number();
 }
 
 infer::Request Completion::engine_request(std::size_t prompt) {
   const int first = static_cast<int>(prompt) * request_.n;
-  const int room = context_.engine.pool().max_tokens() - static_cast<int>(prompts_[prompt].size());
+  const int room =
+      context_.engine.pool().max_tokens() - static_cast<int>(plan_.prompts[prompt].size());
   infer::Request r;
-  r.prompt = prompts_[prompt];
+  r.prompt = plan_.prompts[prompt];
   r.sampling = request_.sampling;
   r.sampling.seed = seed_;
   r.stream = static_cast<std::uint64_t>(first);
@@ -94,6 +96,7 @@ infer::Request Completion::engine_request(std::size_t prompt) {
       request_.endpoint == Endpoint::kChat ? std::max(room, 1) : kDefaultCompletionTokens);
   if (!request_.ignore_eos) r.eos = context_.eos;
   r.stop = request_.stop;
+  r.constraint = plan_.constraint;
   r.n = request_.n;
   r.logprobs = request_.logprobs;
   const auto self = shared_from_this();
@@ -105,7 +108,7 @@ infer::Request Completion::engine_request(std::size_t prompt) {
 void Completion::start() {
   const std::lock_guard lock(mutex_);
   try {
-    for (std::size_t p = 0; p < prompts_.size(); ++p) {
+    for (std::size_t p = 0; p < plan_.prompts.size(); ++p) {
       ids_.push_back(context_.engine.submit(engine_request(p)));
     }
   } catch (const std::exception& e) {

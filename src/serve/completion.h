@@ -28,17 +28,23 @@ struct CompletionContext {
   Metrics& metrics;
   std::string model;              // in answers
   std::vector<std::int32_t> eos;  // ends a text unless the request says ignore_eos
-  bool opens_thought = false;     // the chat format begins answers with <think>
   // An answer has ended or was given up: path, status, seconds.
   std::function<void(std::string_view, int, double)> answered = {};
   HttpHeaders headers = {};  // of every answer
 };
 
+// What a request became, besides its members.
+struct CompletionPlan {
+  std::vector<std::vector<std::int32_t>> prompts;  // as many as it has (one of a chat), tokenized
+  bool opens_thought = false;                      // the prompt ends with <think>
+  text::ToolForm tools = text::ToolForm::kNone;    // what is a call; kNone: nothing
+  std::shared_ptr<const grammar::Constraint> constraint = {};  // of its text; null: none
+};
+
 class Completion : public std::enable_shared_from_this<Completion> {
  public:
-  // `prompts`: as many as the request has (one of a chat), tokenized.
-  Completion(CompletionContext& context, ApiRequest request,
-             std::vector<std::vector<std::int32_t>> prompts, std::shared_ptr<Reply> reply);
+  Completion(CompletionContext& context, ApiRequest request, CompletionPlan plan,
+             std::shared_ptr<Reply> reply);
 
   void start();
 
@@ -54,7 +60,7 @@ class Completion : public std::enable_shared_from_this<Completion> {
 
   CompletionContext& context_;
   const ApiRequest request_;
-  const std::vector<std::vector<std::int32_t>> prompts_;
+  const CompletionPlan plan_;
   const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
   std::uint64_t seed_ = 0;
 

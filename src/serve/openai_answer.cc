@@ -50,27 +50,71 @@ Json finish_reason(infer::Finish finish) {
   return nullptr;
 }
 
-// A delta: the side that nothing came for is left out.
-static Json delta_of(ThoughtSplitter::Part part) {
-  Json delta = Json::object();
-  if (!part.reasoning.empty()) delta["reasoning_content"] = std::move(part.reasoning);
-  if (!part.content.empty()) delta["content"] = std::move(part.content);
-  return delta;
+Json finish_reason(infer::Finish finish, const ToolCallSplitter& calls) {
+  Json reason = finish_reason(finish);
+  if (calls.calls() == 0 || reason.is_null()) return reason;
+  if (!calls.whole()) return "length";
+  if (reason == "stop") return "tool_calls";
+  return reason;
 }
 
-static ThoughtSplitter::Part last_part(ThoughtSplitter& thoughts, std::string_view text) {
+// What one piece of a text brought, or all of them.
+struct Said {
+  std::string reasoning;
+  ToolCallSplitter::Part rest;
+};
+
+static void add(ToolCallSplitter::Part& sum, ToolCallSplitter::Part part) {
+  sum.content += part.content;
+  for (ToolCallSplitter::Delta& d : part.calls) {
+    if (sum.calls.empty() || sum.calls.back().index != d.index) {
+      sum.calls.push_back(std::move(d));
+    } else {
+      sum.calls.back().arguments += d.arguments;
+    }
+  }
+}
+
+static Said said_by(ThoughtSplitter& thoughts, ToolCallSplitter& calls, std::string_view text) {
   ThoughtSplitter::Part part = thoughts.push(text);
+  return {std::move(part.reasoning), calls.push(part.content)};
+}
+
+static Said last_said(ThoughtSplitter& thoughts, ToolCallSplitter& calls, std::string_view text) {
+  Said said = said_by(thoughts, calls, text);
   const ThoughtSplitter::Part rest = thoughts.finish();
-  part.reasoning += rest.reasoning;
-  part.content += rest.content;
-  return part;
+  said.reasoning += rest.reasoning;
+  add(said.rest, calls.push(rest.content));
+  add(said.rest, calls.finish());
+  return said;
+}
+
+// A delta: what nothing came for is left out.
+static Json delta_of(Said said) {
+  Json delta = Json::object();
+  if (!said.reasoning.empty()) delta["reasoning_content"] = std::move(said.reasoning);
+  if (!said.rest.content.empty()) delta["content"] = std::move(said.rest.content);
+  for (ToolCallSplitter::Delta& call : said.rest.calls) {
+    Json told = {{"index", call.index}};
+    Json function = Json::object();
+    if (!call.name.empty()) {
+      told["id"] = std::move(call.id);
+      told["type"] = "function";
+      function["name"] = std::move(call.name);
+    }
+    function["arguments"] = std::move(call.arguments);
+    told["function"] = std::move(function);
+    delta["tool_calls"].push_back(std::move(told));
+  }
+  return delta;
 }
 
 Answer::Answer(AnswerConfig config, const text::Tokenizer& tokenizer, int choices)
     : config_(std::move(config)), tokenizer_(tokenizer) {
   for (std::size_t i = 0; i < static_cast<std::size_t>(choices); ++i) {
-    progress_.push_back(
-        {ThoughtSplitter(config_.opens_thought), TextOffsets(tokenizer, echo_of(i))});
+    progress_.push_back({ThoughtSplitter(config_.opens_thought),
+                         ToolCallSplitter(config_.tools, config_.call_id),
+                         TextOffsets(tokenizer, echo_of(i))});
   }
 }
 
@@ -108,7 +152,8 @@ std::optional<Json> Answer::first_chunk(int choice) {
 std::optional<Json> Answer::token_chunk(int choice, const infer::NewToken& token) {
   Progress& progress = progress_[static_cast<std::size_t>(choice)];
   const bool chat = config_.endpoint == Endpoint::kChat;
-  Json said = chat ? delta_of(progress.thoughts.push(token.text)) : Json(token.text);
+  Json said =
+      chat ? delta_of(said_by(progress.thoughts, progress.calls, token.text)) : Json(token.text);
   Json logprobs;
   if (config_.logprobs && token.logprobs != nullptr) {
     const std::span tokens(&token.token, 1);
@@ -122,12 +167,12 @@ std::optional<Json> Answer::token_chunk(int choice, const infer::NewToken& token
 }
 
 Json Answer::last_chunk(int choice, const infer::Choice& ended) {
-  Json said = ended.untold();
-  if (config_.endpoint == Endpoint::kChat) {
-    said =
-        delta_of(last_part(progress_[static_cast<std::size_t>(choice)].thoughts, ended.untold()));
+  if (config_.endpoint == Endpoint::kCompletions) {
+    return chunk(choice, ended.untold(), nullptr, finish_reason(ended.finish));
   }
-  return chunk(choice, std::move(said), nullptr, finish_reason(ended.finish));
+  Progress& progress = progress_[static_cast<std::size_t>(choice)];
+  Json said = delta_of(last_said(progress.thoughts, progress.calls, ended.untold()));
+  return chunk(choice, std::move(said), nullptr, finish_reason(ended.finish, progress.calls));
 }
 
 Json Answer::usage_chunk(const Usage& usage, const Json& timings) const {
@@ -136,6 +181,26 @@ Json Answer::usage_chunk(const Usage& usage, const Json& timings) const {
   json["usage"] = usage.to_json();
   json["timings"] = timings;
   return json;
+}
+
+// `finish`: why it ended, which its calls have a part in.
+Json Answer::whole_message(const infer::Choice& choice, Json& finish) const {
+  ThoughtSplitter thoughts(config_.opens_thought);
+  ToolCallSplitter splitter(config_.tools, config_.call_id);
+  Said said = last_said(thoughts, splitter, choice.text);
+  finish = finish_reason(choice.finish, splitter);
+  Json message = {{"role", "assistant"}, {"content", std::move(said.rest.content)}};
+  if (!said.reasoning.empty()) message["reasoning_content"] = std::move(said.reasoning);
+  message["refusal"] = nullptr;
+  if (said.rest.calls.empty()) return message;
+  if (message["content"] == "") message["content"] = nullptr;
+  for (ToolCallSplitter::Delta& call : said.rest.calls) {
+    message["tool_calls"].push_back(
+        {{"id", std::move(call.id)},
+         {"type", "function"},
+         {"function", {{"name", std::move(call.name)}, {"arguments", std::move(call.arguments)}}}});
+  }
+  return message;
 }
 
 Json Answer::whole_choice(int index, const infer::Choice& choice) const {
@@ -152,17 +217,14 @@ Json Answer::whole_choice(int index, const infer::Choice& choice) const {
             {"logprobs", std::move(logprobs)},
             {"finish_reason", finish_reason(choice.finish)}};
   }
-  ThoughtSplitter thoughts(config_.opens_thought);
-  ThoughtSplitter::Part part = last_part(thoughts, choice.text);
-  Json message = {{"role", "assistant"}, {"content", std::move(part.content)}};
-  if (!part.reasoning.empty()) message["reasoning_content"] = std::move(part.reasoning);
-  message["refusal"] = nullptr;
+  Json finish;
+  Json message = whole_message(choice, finish);
   Json logprobs;
   if (with_logprobs) logprobs = chat_logprobs(choice.tokens, choice.logprobs, tokenizer_);
   return {{"index", index},
           {"message", std::move(message)},
           {"logprobs", std::move(logprobs)},
-          {"finish_reason", finish_reason(choice.finish)}};
+          {"finish_reason", std::move(finish)}};
 }
 
 Json Answer::whole(std::span<const infer::Choice> choices, const Usage& usage,

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -23,6 +24,7 @@
 #include "serve/openai_logprobs.h"
 #include "serve/openai_request.h"
 #include "serve/thoughts.h"
+#include "serve/tool_calls.h"
 #include "text/tokenizer.h"
 
 namespace cachalot::serve {
@@ -51,6 +53,9 @@ Json timings_json(const infer::Result& result);
 // kLength, kContext, kCacheFull: "length"; kEos, kStopped: "stop"; kCancelled, kError: null, which
 // an answer that arrives never has.
 Json finish_reason(infer::Finish finish);
+// With calls of tools: "tool_calls" where they are whole and the text ended by itself, "length"
+// where it ended in the middle of one.
+Json finish_reason(infer::Finish finish, const ToolCallSplitter& calls);
 
 struct AnswerConfig {
   Endpoint endpoint = Endpoint::kChat;
@@ -60,6 +65,8 @@ struct AnswerConfig {
   bool logprobs = false;
   bool opens_thought = false;          // the chat format began the answer with <think>
   std::vector<std::string> echo = {};  // per choice, text that goes before it; empty: none
+  text::ToolForm tools = text::ToolForm::kNone;  // what is a call of a tool; kNone: nothing
+  std::function<std::string()> call_id = random_call_id;
 };
 
 class Answer {
@@ -81,6 +88,7 @@ class Answer {
  private:
   struct Progress {  // of one choice of a stream
     ThoughtSplitter thoughts;
+    ToolCallSplitter calls;
     TextOffsets offsets;
   };
   std::string_view echo_of(std::size_t choice) const;
@@ -88,6 +96,7 @@ class Answer {
   // `said`: a delta (kChat) or text (kCompletions).
   Json chunk(int choice, Json said, Json logprobs, Json finish) const;
   Json whole_choice(int index, const infer::Choice& choice) const;
+  Json whole_message(const infer::Choice& choice, Json& finish) const;
   AnswerConfig config_;
   const text::Tokenizer& tokenizer_;
   std::vector<Progress> progress_;

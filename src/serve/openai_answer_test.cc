@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "text/byte_tokenizer.h"
 #include "text/utf8.h"
 
@@ -171,6 +173,90 @@ TEST(AnswerTest, AStreamedChatSumsUpToTheWholeOne) {
       }
     }
   }
+}
+
+// Calls as V3.1 writes them.
+constexpr const char* kCalls =
+    "Look.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": 1}<｜tool▁call▁end｜>"
+    "<｜tool▁call▁begin｜>g<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
+
+AnswerConfig with_tools() {
+  AnswerConfig config = config_of(Endpoint::kChat);
+  config.tools = text::ToolForm::kV31;
+  config.call_id = [n = 0]() mutable { return cat("call_", n++); };
+  return config;
+}
+
+TEST(AnswerTest, CallsAreToldAsTheApiHasThem) {
+  const infer::Choice choice = choice_of(kCalls);
+  const Json json = Answer(with_tools(), bytes(), 1).whole(std::span(&choice, 1), {}, {});
+  const Json want = {{"index", 0},
+                     {"message",
+                      {{"role", "assistant"},
+                       {"content", "Look."},
+                       {"refusal", nullptr},
+                       {"tool_calls",
+                        {{{"id", "call_0"},
+                          {"type", "function"},
+                          {"function", {{"name", "f"}, {"arguments", "{\"a\": 1}"}}}},
+                         {{"id", "call_1"},
+                          {"type", "function"},
+                          {"function", {{"name", "g"}, {"arguments", "{}"}}}}}}}},
+                     {"logprobs", nullptr},
+                     {"finish_reason", "tool_calls"}};
+  EXPECT_EQ(json["choices"][0], want) << json.dump(1);
+}
+
+TEST(AnswerTest, WhereNothingIsSaidBesideCallsContentIsNull) {
+  const infer::Choice choice = choice_of(std::string(kCalls).substr(5));
+  const Json json = Answer(with_tools(), bytes(), 1).whole(std::span(&choice, 1), {}, {});
+  EXPECT_TRUE(json["choices"][0]["message"]["content"].is_null());
+  // Without tools in the request nothing is taken for a call.
+  const infer::Choice plain = choice_of(kCalls);
+  const Json text = Answer(config_of(Endpoint::kChat), bytes(), 1).whole({&plain, 1}, {}, {});
+  EXPECT_EQ(text["choices"][0]["message"]["content"], kCalls);
+  EXPECT_EQ(text["choices"][0]["finish_reason"], "stop");
+}
+
+TEST(AnswerTest, StreamedCallsSumUpToTheWholeOnes) {
+  for (const std::size_t length : {std::size_t{7}, std::size_t{110}, std::strlen(kCalls)}) {
+    const bool cut = length < std::strlen(kCalls);
+    const infer::Choice choice = choice_of(std::string(kCalls).substr(0, length),
+                                           cut ? infer::Finish::kLength : infer::Finish::kEos);
+    Answer answer(with_tools(), bytes(), 1);
+    std::string content;
+    Json calls = Json::array();
+    const std::vector<Json> chunks = stream(answer, choice);
+    for (const Json& chunk : chunks) {
+      const Json& delta = chunk["choices"][0]["delta"];
+      content += delta.value("content", "");
+      for (const Json& call : delta.value("tool_calls", Json::array())) {
+        if (call.contains("id")) {
+          EXPECT_EQ(call["index"], calls.size());
+          calls.push_back({{"id", call["id"]},
+                           {"type", call["type"]},
+                           {"function", {{"name", call["function"]["name"]}, {"arguments", ""}}}});
+        }
+        auto& arguments = calls.at(call["index"].get<std::size_t>())["function"]["arguments"];
+        arguments = arguments.get<std::string>() + call["function"].value("arguments", "");
+      }
+    }
+    const Json whole = Answer(with_tools(), bytes(), 1).whole(std::span(&choice, 1), {}, {});
+    const Json& message = whole["choices"][0]["message"];
+    EXPECT_EQ(content, message["content"]);
+    EXPECT_EQ(calls, message.value("tool_calls", Json::array()));
+    EXPECT_EQ(chunks.back()["choices"][0]["finish_reason"], cut ? "length" : "tool_calls");
+    EXPECT_EQ(whole["choices"][0]["finish_reason"], cut ? "length" : "tool_calls");
+  }
+}
+
+TEST(AnswerTest, ThoughtsComeBeforeCalls) {
+  AnswerConfig config = with_tools();
+  config.opens_thought = true;
+  const infer::Choice choice = choice_of(cat("hm\n</think>\n\n", kCalls));
+  const Json json = Answer(config, bytes(), 1).whole(std::span(&choice, 1), {}, {});
+  EXPECT_EQ(json["choices"][0]["message"]["reasoning_content"], "hm");
+  EXPECT_EQ(json["choices"][0]["message"]["tool_calls"].size(), 2u);
 }
 
 TEST(AnswerTest, ATokenThatSaysNothingNeedsNoChunk) {

@@ -10,7 +10,7 @@ namespace cachalot::serve {
 namespace {
 
 enum class Use : std::uint8_t {
-  kRead,     // openai_request.cc reads it
+  kRead,     // openai_request.cc and openai_forms.cc read it
   kPassed,   // changes nothing here, whatever it holds
   kNothing,  // refused unless it asks for nothing
 };
@@ -45,6 +45,13 @@ constexpr Member kMembers[] = {
     {"stream_options", Use::kRead},
     {"echo", Use::kRead, At::kCompletions},
     {"ignore_eos", Use::kRead},
+    {"response_format", Use::kRead},
+    {"structured_outputs", Use::kRead},
+    {"tools", Use::kRead, At::kChat},
+    {"tool_choice", Use::kRead, At::kChat},
+    {"parallel_tool_calls", Use::kRead, At::kChat},
+    {"chat_template_kwargs", Use::kRead, At::kChat},
+    {"thinking", Use::kRead, At::kChat},
 
     {"user", Use::kPassed},
     {"metadata", Use::kPassed},
@@ -53,15 +60,11 @@ constexpr Member kMembers[] = {
     {"safety_identifier", Use::kPassed},
     {"prompt_cache_key", Use::kPassed},
     {"prompt_cache_retention", Use::kPassed},
-    {"parallel_tool_calls", Use::kPassed, At::kChat},
     // A guess of the answer, which could only make it come sooner.
     {"prediction", Use::kPassed, At::kChat},
 
     {"logit_bias", Use::kNothing},
-    {"response_format", Use::kNothing},
     {"suffix", Use::kNothing, At::kCompletions},
-    {"tools", Use::kNothing, At::kChat},
-    {"tool_choice", Use::kNothing, At::kChat},
     {"functions", Use::kNothing, At::kChat},
     {"function_call", Use::kNothing, At::kChat},
     {"modalities", Use::kNothing, At::kChat},
@@ -79,15 +82,8 @@ struct Nothing {
 
 constexpr Nothing kNothings[] = {
     {"logit_bias", "null or {}", [](const BodyJson& v) { return v.is_object() && v.empty(); }},
-    {"response_format", R"(null or {"type": "text"})",
-     [](const BodyJson& v) {
-       return v == BodyJson{{"type", "text"}};
-     }},
     {"suffix", "null or \"\"", [](const BodyJson& v) { return v == ""; }},
-    {"tools", "null or []", [](const BodyJson& v) { return v.is_array() && v.empty(); }},
     {"functions", "null or []", [](const BodyJson& v) { return v.is_array() && v.empty(); }},
-    {"tool_choice", R"(null, "none" or "auto")",
-     [](const BodyJson& v) { return v == "none" || v == "auto"; }},
     {"function_call", R"(null, "none" or "auto")",
      [](const BodyJson& v) { return v == "none" || v == "auto"; }},
     {"modalities", R"(null or ["text"])",

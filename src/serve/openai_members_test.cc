@@ -27,7 +27,6 @@ TEST(ApiMembersTest, WhatChangesNothingIsPassedOverWhateverItHolds) {
       EXPECT_NO_THROW(check(member, value, Endpoint::kCompletions)) << member;
     }
   }
-  EXPECT_NO_THROW(check("parallel_tool_calls", "true", Endpoint::kChat));
 }
 
 TEST(ApiMembersTest, WhatCannotBeObeyedMustAskForNothing) {
@@ -37,12 +36,7 @@ TEST(ApiMembersTest, WhatCannotBeObeyedMustAskForNothing) {
   };
   const Case kCases[] = {
       {"logit_bias", {"null", "{}"}, {R"({"5": 1})", "[]", "0"}},
-      {"response_format",
-       {"null", R"({"type": "text"})"},
-       {R"({"type": "json_object"})", R"({"type": "text", "x": 1})", "\"text\"", "{}"}},
-      {"tools", {"null", "[]"}, {R"([{"type": "function"}])", "{}"}},
       {"functions", {"null", "[]"}, {"[1]"}},
-      {"tool_choice", {"null", "\"none\"", "\"auto\""}, {"\"required\"", "{}"}},
       {"function_call", {"null", "\"none\"", "\"auto\""}, {R"({"name": "f"})"}},
       {"modalities", {"null", "[\"text\"]"}, {"[\"text\", \"audio\"]", "[]", "\"text\""}},
       {"audio", {"null"}, {"{}"}},
@@ -87,6 +81,10 @@ TEST(ApiMembersTest, AMemberOfTheOtherEndpointIsSentThere) {
   EXPECT_THAT(refused(Code::kUsage, "prompt", "\"x\""), HasSubstr("/v1/completions"));
   EXPECT_THAT(refused(Code::kUsage, "messages", "[]", Endpoint::kCompletions),
               HasSubstr("/v1/chat/completions"));
+  for (const char* name : {"tools", "tool_choice", "parallel_tool_calls", "chat_template_kwargs"}) {
+    EXPECT_THAT(refused(Code::kUsage, name, "[]", Endpoint::kCompletions),
+                HasSubstr("/v1/chat/completions"));
+  }
   EXPECT_NO_THROW(check("suffix", "null", Endpoint::kChat));
 }
 

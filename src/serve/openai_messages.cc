@@ -18,29 +18,47 @@ const std::string kParam = "messages";
 std::string role_of(const BodyJson& message, std::size_t index) {
   const auto found = message.find("role");
   if (found == message.end() || !found->is_string()) {
-    refuse(Code::kUsage, index, " needs a \"role\": system, user or assistant");
+    refuse(Code::kUsage, index, " needs a \"role\": system, user, assistant or tool");
   }
   const auto& role = found->get_ref<const std::string&>();
   if (role == "developer") return "system";
-  if (role == "system" || role == "user" || role == "assistant") return role;
-  if (role == "tool" || role == "function") {
+  if (role == "system" || role == "user" || role == "assistant" || role == "tool") {
+    return role;
+  }
+  if (role == "function") {
     refuse(Code::kUnsupported, index,
-           cat(" has the role \"", role, "\", but tools are not supported: leave it out"));
+           " has the role \"function\", which is not supported here: use tool_calls and the role "
+           "\"tool\"");
   }
   refuse(Code::kUsage, index,
-         cat(" has the role ", shown(*found), ", but it must be system, user or assistant"));
+         cat(" has the role ", shown(*found), ", but it must be system, user, assistant or tool"));
 }
 
 // Members that would be part of what the model reads, but cannot be.
-void refuse_tools(const BodyJson& message, std::size_t index) {
-  static constexpr const char* kCannot[] = {"tool_calls", "tool_call_id", "function_call",
-                                            "refusal",    "audio",        "prefix"};
+void refuse_others(const BodyJson& message, std::size_t index) {
+  static constexpr const char* kCannot[] = {"function_call", "refusal", "audio", "prefix"};
   for (const char* name : kCannot) {
     const auto found = message.find(name);
     if (found == message.end() || found->is_null() || *found == false) continue;
     if (found->is_array() && found->empty()) continue;
     refuse(Code::kUnsupported, index,
            cat(" has ", name, ", which is not supported here: leave it out"));
+  }
+}
+
+// Only the names of members: what they hold is looked at where they are read.
+void check_calls(const BodyJson& calls, std::size_t index) {
+  static constexpr std::string_view kKnown[] = {"id", "type", "function", "index"};
+  static constexpr std::string_view kKnownFunction[] = {"name", "arguments"};
+  if (!calls.is_array()) return;
+  std::size_t number = 0;
+  for (const BodyJson& call : calls) {
+    const std::string where = cat("messages[", index, "].tool_calls[", number++, "].");
+    if (!call.is_object()) continue;
+    check_names(call, kKnown, where, kParam);
+    const auto function = call.find("function");
+    if (function == call.end() || !function->is_object()) continue;
+    check_names(*function, kKnownFunction, where + "function.", kParam);
   }
 }
 
@@ -65,9 +83,15 @@ std::vector<text::ChatMessage> read_messages(const BodyJson& list) {
     }
     check_names(message, kKnown, cat("messages[", index, "]."), kParam);
     BodyJson kept = {{"role", role_of(message, index)}};
-    refuse_tools(message, index);
-    if (const auto content = message.find("content"); content != message.end()) {
-      kept["content"] = *content;
+    refuse_others(message, index);
+    for (const char* name : {"content", "tool_calls", "tool_call_id"}) {
+      const auto found = message.find(name);
+      if (found != message.end()) kept[name] = *found;
+    }
+    if (kept.contains("tool_calls")) check_calls(kept["tool_calls"], index);
+    if (kept.contains("tool_call_id") && !kept["tool_call_id"].is_null() &&
+        kept["role"] != "tool") {
+      refuse(Code::kUsage, index, " has a tool_call_id, which only the role \"tool\" has");
     }
     plain.push_back(std::move(kept));
   }

@@ -2,7 +2,7 @@
 //
 // Threads: pure functions.
 // Errors:  ApiError with param "messages": kUsage (form, role, unknown member), kUnsupported
-//          (tools, images, sound).
+//          (images, sound, the older function calls).
 #pragma once
 
 #include <vector>

@@ -41,11 +41,37 @@ TEST(ApiMessagesTest, AnAnswerOfThisServerMayComeBackAsItWas) {
   EXPECT_EQ(messages[1].content, "d");
 }
 
-TEST(ApiMessagesTest, RefusesToolsAndWhatIsNoText) {
+TEST(ApiMessagesTest, ReadsCallsAndTheirResults) {
+  const auto messages = read(R"([
+      {"role": "assistant", "content": null, "reasoning_content": "hm", "tool_calls": [
+        {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+      {"role": "tool", "content": "4", "tool_call_id": "a", "name": "f"}])");
+  ASSERT_EQ(messages.size(), 2u);
+  ASSERT_EQ(messages[0].tool_calls.size(), 1u);
+  EXPECT_EQ(messages[0].tool_calls[0].name, "f");
+  EXPECT_EQ(messages[0].content, "");
+  EXPECT_EQ(messages[1].role, "tool");
+  EXPECT_EQ(messages[1].tool_call_id, "a");
+}
+
+TEST(ApiMessagesTest, RefusesCallsAndResultsOfAnotherForm) {
+  EXPECT_THAT(refused(R"([{"role": "tool", "content": "4", "tool_call_id": "a"}])"),
+              HasSubstr("no tool call stands before it"));
+  EXPECT_THAT(refused(R"([{"role": "assistant", "tool_calls": [{"id": "a", "type": "function",
+                  "function": {"name": "f", "arguments": {}}}]}])"),
+              HasSubstr("\"arguments\" that are a string"));
+  EXPECT_THAT(refused(R"([{"role": "assistant", "tool_calls": [{"ids": "a"}]}])"),
+              HasSubstr("unknown member \"messages[0].tool_calls[0].ids\"; did you mean \"id\"?"));
+  EXPECT_THAT(refused(R"([{"role": "assistant", "tool_calls": [{"function": {"nome": "a"}}]}])"),
+              HasSubstr("tool_calls[0].function.nome"));
+  EXPECT_THAT(refused(R"([{"role": "user", "content": "x", "tool_call_id": "a"}])"),
+              HasSubstr("which only the role \"tool\" has"));
+  refused(R"([{"role": "assistant", "content": null, "tool_calls": []}])");
+}
+
+TEST(ApiMessagesTest, RefusesWhatIsNoText) {
   for (const char* list :
-       {R"([{"role": "tool", "content": "4", "tool_call_id": "x"}])",
-        R"([{"role": "function", "content": "4"}])",
-        R"([{"role": "assistant", "content": "", "tool_calls": [{"id": "x"}]}])",
+       {R"([{"role": "function", "content": "4"}])",
         R"([{"role": "assistant", "content": "", "function_call": {"name": "f"}}])",
         R"([{"role": "assistant", "content": "", "refusal": "no"}])",
         R"([{"role": "assistant", "content": "Sure: ", "prefix": true}])",

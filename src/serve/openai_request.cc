@@ -203,6 +203,17 @@ ApiRequest parse_chat_request(std::string_view body, const RequestDefaults& defa
                    "messages");
   }
   request.messages = read_messages(*messages);
+  const FormTexts texts = form_texts(members, body);
+  request.form = read_form(members, texts);
+  request.tools = read_tools(members, texts);
+  request.thinking = read_thinking(members);
+  if (request.tools.on() && request.form.kind != Form::Kind::kFree) {
+    throw ApiError(Code::kUnsupported,
+                   cat(request.form.member,
+                       " binds the whole answer, which cannot be a call of a tool then: leave it "
+                       "or tools out, or set tool_choice to \"none\""),
+                   request.form.member);
+  }
   return request;
 }
 
@@ -211,6 +222,7 @@ ApiRequest parse_completion_request(std::string_view body, const RequestDefaults
   ApiRequest request = read_common(json, Endpoint::kCompletions, defaults);
   const Members members(json);
   request.prompts = read_prompts(members);
+  request.form = read_form(members, form_texts(members, body));
   request.echo = members.flag("echo", false);
   request.logprobs =
       static_cast<int>(members.whole("logprobs", 0, infer::kMaxLogprobs).value_or(-1));
@@ -231,8 +243,14 @@ ApiRequest parse_completion_request(std::string_view body, const RequestDefaults
 }
 
 TokenizeRequest parse_tokenize_request(std::string_view body) {
-  static constexpr std::string_view kKnown[] = {"model", "prompt", "messages",
-                                                "add_generation_prompt"};
+  static constexpr std::string_view kKnown[] = {"model",
+                                                "prompt",
+                                                "messages",
+                                                "add_generation_prompt",
+                                                "tools",
+                                                "tool_choice",
+                                                "chat_template_kwargs",
+                                                "thinking"};
   const BodyJson json = parse_json_body(body);
   check_names(json, kKnown, "", "");
   const Members members(json);
@@ -247,9 +265,15 @@ TokenizeRequest parse_tokenize_request(std::string_view body) {
   }
   TokenizeRequest request;
   if (messages == nullptr) {
+    for (const char* name : {"tools", "tool_choice", "chat_template_kwargs", "thinking"}) {
+      if (members.find(name) == nullptr) continue;
+      throw ApiError(Code::kUsage, cat(name, " is for \"messages\": leave it out"), name);
+    }
     request.prompt = members.text("prompt");
   } else {
     request.messages = read_messages(*messages);
+    request.tools = read_tools(members, form_texts(members, body));
+    request.thinking = read_thinking(members);
   }
   request.add_generation_prompt = members.flag("add_generation_prompt", true);
   return request;

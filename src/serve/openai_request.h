@@ -2,8 +2,7 @@
 // They come from strangers: every member is checked before it is used. A member that this server
 // does not know is an error that names the nearest one it does; members of the API that change
 // nothing here (user, metadata, ...) are passed over; members that would change the answer and
-// cannot be obeyed (tools, logit_bias, a response_format of JSON, ...) are refused unless they ask
-// for nothing.
+// cannot be obeyed (logit_bias, functions, ...) are refused unless they ask for nothing.
 //
 // Threads: pure functions.
 // Errors:  ApiError with the member's name: kUsage (wrong type, range, missing, unknown),
@@ -22,6 +21,7 @@
 
 #include "infer/request.h"
 #include "serve/api_error.h"
+#include "serve/openai_forms.h"
 #include "text/chat.h"
 
 namespace cachalot::serve {
@@ -45,6 +45,9 @@ struct ApiRequest {
   bool include_usage = false;  // stream_options.include_usage
   bool echo = false;           // kCompletions: the prompt's text goes before the answer
   bool ignore_eos = false;
+  Form form;                     // what the answer is held to
+  ToolUse tools;                 // kChat
+  std::optional<bool> thinking;  // kChat; none: as the model does unless it is asked
 };
 
 inline constexpr int kDefaultCompletionTokens = 16;
@@ -61,11 +64,14 @@ struct RequestDefaults {
 ApiRequest parse_chat_request(std::string_view body, const RequestDefaults& defaults);
 ApiRequest parse_completion_request(std::string_view body, const RequestDefaults& defaults);
 
-// POST /tokenize: {"prompt": TEXT} or {"messages": [...]}; POST /detokenize: {"tokens": [...]}.
+// POST /tokenize: {"prompt": TEXT} or {"messages": [...]}, with what a chat's prompt depends on
+// besides (tools, thinking); POST /detokenize: {"tokens": [...]}.
 struct TokenizeRequest {
   std::optional<std::string> prompt;
   std::vector<text::ChatMessage> messages;
   bool add_generation_prompt = true;
+  ToolUse tools;
+  std::optional<bool> thinking;
 };
 TokenizeRequest parse_tokenize_request(std::string_view body);
 std::vector<std::int32_t> parse_detokenize_request(std::string_view body);

@@ -47,6 +47,10 @@ Json sampling_json(const infer::SamplerConfig& s) {
           {"frequency_penalty", s.frequency_penalty}};
 }
 
+std::span<const text::Tool> told_tools(const ToolUse& use) {
+  return use.on() ? std::span<const text::Tool>(use.tools) : std::span<const text::Tool>();
+}
+
 }  // namespace
 
 Service::Service(ServiceConfig config, infer::Engine& engine, const text::Tokenizer& tokenizer)
@@ -59,10 +63,10 @@ Service::Service(ServiceConfig config, infer::Engine& engine, const text::Tokeni
                .metrics = metrics_,
                .model = config_.name,
                .eos = config_.eos,
-               .opens_thought = config_.chat && config_.chat->opens_thought(),
                .answered = [this](std::string_view path, int status,
                                   double seconds) { answered(path, status, seconds); },
-               .headers = cors_headers(config_.allow_origin)} {
+               .headers = cors_headers(config_.allow_origin)},
+      forms_(tokenizer, config_.vocab_size > 0 ? config_.vocab_size : tokenizer.vocab_size()) {
   infer::validate(config_.defaults.sampling);
 }
 
@@ -263,19 +267,46 @@ void Service::check_model(const std::string& asked) const {
       "model", "model_not_found");
 }
 
+// What the model's format does not have is said of the member that asked for it.
+std::string Service::chat_text(std::span<const text::ChatMessage> messages,
+                               const text::RenderOptions& options) const {
+  const text::ChatFormat& format = need_chat();
+  std::string param = "thinking";
+  try {
+    (void)format.render({}, {.thinking = options.thinking}, tokenizer_);
+    param = options.tools.empty() ? "messages" : "tools";
+    return format.render(messages, options, tokenizer_);
+  } catch (const Error& e) {
+    throw ApiError(e.code(), e.what(), param);
+  }
+}
+
 void Service::chat(const HttpRequest& request, const std::shared_ptr<Reply>& reply) {
   ApiRequest asked = parse_chat_request(request.body, config_.defaults);
   check_model(asked.model);
-  const std::string text = need_chat().render(asked.messages, true, tokenizer_);
-  complete(std::move(asked), {tokenizer_.encode(text)}, reply);
+  const text::ChatFormat& format = need_chat();
+  const std::span<const text::Tool> tools = told_tools(asked.tools);
+  const text::RenderOptions options{.thinking = asked.thinking, .tools = tools};
+  CompletionPlan plan;
+  plan.prompts = {tokenizer_.encode(chat_text(asked.messages, options))};
+  plan.opens_thought = format.opens_thought(asked.messages, options);
+  const bool thinks = format.thinks_first(asked.messages, options);
+  if (asked.tools.on()) {
+    plan.tools = format.tools();
+    plan.constraint = forms_.of_tools(asked.tools, plan.tools, thinks);
+  } else {
+    plan.constraint = forms_.of_form(asked.form, thinks);
+  }
+  complete(std::move(asked), std::move(plan), reply);
 }
 
 void Service::completions(const HttpRequest& request, const std::shared_ptr<Reply>& reply) {
   ApiRequest asked = parse_completion_request(request.body, config_.defaults);
   check_model(asked.model);
-  std::vector<std::vector<std::int32_t>> prompts;
-  for (const PromptText& prompt : asked.prompts) prompts.push_back(prompt_tokens(prompt));
-  complete(std::move(asked), std::move(prompts), reply);
+  CompletionPlan plan;
+  for (const PromptText& prompt : asked.prompts) plan.prompts.push_back(prompt_tokens(prompt));
+  plan.constraint = forms_.of_form(asked.form, /*after_thoughts=*/false);
+  complete(std::move(asked), std::move(plan), reply);
 }
 
 std::vector<std::int32_t> Service::prompt_tokens(const PromptText& prompt) const {
@@ -288,11 +319,11 @@ std::vector<std::int32_t> Service::prompt_tokens(const PromptText& prompt) const
   return tokens;
 }
 
-void Service::complete(ApiRequest request, std::vector<std::vector<std::int32_t>> prompts,
+void Service::complete(ApiRequest request, CompletionPlan plan,
                        const std::shared_ptr<Reply>& reply) {
   if (stopping_) throw Error(Code::kInterrupted, "the server is being stopped: ask again later");
   const int context = engine_.pool().max_tokens();
-  for (const auto& prompt : prompts) {
+  for (const auto& prompt : plan.prompts) {
     if (std::ssize(prompt) <= context) continue;
     throw ApiError(Code::kUsage,
                    cat("the prompt has ", prompt.size(), " tokens, but the model's context holds ",
@@ -300,14 +331,16 @@ void Service::complete(ApiRequest request, std::vector<std::vector<std::int32_t>
                    request.endpoint == Endpoint::kChat ? "messages" : "prompt",
                    "context_length_exceeded");
   }
-  std::make_shared<Completion>(context_, std::move(request), std::move(prompts), reply)->start();
+  std::make_shared<Completion>(context_, std::move(request), std::move(plan), reply)->start();
 }
 
 void Service::tokenize(const HttpRequest& request, const std::shared_ptr<Reply>& reply) {
   const TokenizeRequest asked = parse_tokenize_request(request.body);
+  const text::RenderOptions options{.add_generation_prompt = asked.add_generation_prompt,
+                                    .thinking = asked.thinking,
+                                    .tools = told_tools(asked.tools)};
   const auto ids = asked.prompt ? prompt_tokens(*asked.prompt)
-                                : tokenizer_.encode(need_chat().render(
-                                      asked.messages, asked.add_generation_prompt, tokenizer_));
+                                : tokenizer_.encode(chat_text(asked.messages, options));
   send(request, reply,
        {{"tokens", ids}, {"count", ids.size()}, {"max_model_len", engine_.pool().max_tokens()}});
 }

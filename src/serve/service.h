@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "infer/engine.h"
+#include "serve/answer_form.h"
 #include "serve/api_keys.h"
 #include "serve/completion.h"
 #include "serve/http.h"
@@ -29,6 +30,7 @@ struct ServiceConfig {
   std::string name;  // of the model, in answers
   std::string version, precision;
   std::vector<std::int32_t> eos;         // tokens that end a text
+  int vocab_size = 0;                    // logits of the model; 0: as the tokenizer has tokens
   std::optional<text::ChatFormat> chat;  // none: /v1/chat/completions is refused...
   std::string no_chat;                   // ...because of this
   RequestDefaults defaults;
@@ -79,8 +81,9 @@ class Service {
 
   const text::ChatFormat& need_chat() const;
   void check_model(const std::string& asked) const;
-  void complete(ApiRequest request, std::vector<std::vector<std::int32_t>> prompts,
-                const std::shared_ptr<Reply>& reply);
+  void complete(ApiRequest request, CompletionPlan plan, const std::shared_ptr<Reply>& reply);
+  std::string chat_text(std::span<const text::ChatMessage> messages,
+                        const text::RenderOptions& options) const;
   std::vector<std::int32_t> prompt_tokens(const PromptText& prompt) const;
   Json model_json() const;
 
@@ -89,6 +92,7 @@ class Service {
   const text::Tokenizer& tokenizer_;
   Metrics metrics_;
   CompletionContext context_;
+  AnswerForms forms_;
   const std::chrono::system_clock::time_point started_ = std::chrono::system_clock::now();
   std::atomic<bool> stopping_ = false;
   std::function<Sockets()> sockets_;
