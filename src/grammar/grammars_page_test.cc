@@ -1,6 +1,7 @@
 // The examples of docs/grammars.md are read as the page says they are.
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -16,7 +17,7 @@ namespace cachalot::grammar {
 namespace {
 
 std::vector<std::string> lines_of_page() {
-  std::ifstream file(std::string(CACHALOT_SOURCE_DIR) + "/docs/grammars.md");
+  std::ifstream file(std::filesystem::path(CACHALOT_SOURCE_DIR) / "docs" / "grammars.md");
   EXPECT_TRUE(file) << "docs/grammars.md";
   std::vector<std::string> lines;
   for (std::string line; std::getline(file, line);) lines.push_back(line);
