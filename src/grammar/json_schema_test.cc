@@ -414,6 +414,13 @@ TEST(JsonSchemaTest, LargeSchemasStaySmall) {
   }
   expect_refused(cat(R"({"allOf":[)", choices, "]}"), Code::kUsage, "too large");
 
+  std::string addresses;
+  for (int i = 0; i < 2000; ++i) addresses += cat(i > 0 ? "," : "", R"({"format":"ipv6"})");
+  Grammar formats;
+  formats.set_root(add_json_schema(formats, cat(R"({"prefixItems":[)", addresses, "]}")));
+  EXPECT_LT(formats.size(), 30'000U);
+  EXPECT_TRUE(accepts(compile(formats), R"(["::1", "1::"])"));
+
   std::string properties;
   for (int i = 0; i < 300; ++i) properties += cat(i > 0 ? "," : "", "\"p", i, "\":{}");
   Grammar many;

@@ -50,6 +50,7 @@ class SchemaBuilder {
   ExprId number(const Shape& shape);
   // schema_strings.cc
   ExprId string(const Shape& shape);
+  ExprId format_text(const std::string& name, const std::string& pattern);
   ExprId pattern_string(const Shape& shape);
   ExprId pattern(Grammar& grammar, const TextAt& pattern, CharForm form);
   // schema_objects.cc
@@ -72,6 +73,7 @@ class SchemaBuilder {
   SchemaDocument document_;
   ShapeReader reader_;
   std::map<Conjunction, RuleId> known_;
+  std::map<std::string, RuleId> formats_;
   std::vector<Waiting> waiting_;
   const Json string_schema_ = {{"type", "string"}};
 };

@@ -27,9 +27,9 @@ void Conjunction::add(const Json& schema) {
 void ShapeReader::spend(std::size_t work) {
   spent_ += work;
   if (spent_ > kMostWork) {
-    throw Error(
-        Code::kUsage,
-        "the schema is too large: its allOf and anyOf multiply each other; make it flatter");
+    throw Error(Code::kUsage,
+                "the schema is too large: what holds together in it (allOf, anyOf, long lists in "
+                "enum) multiplies; make it flatter");
   }
 }
 

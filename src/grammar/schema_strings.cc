@@ -56,6 +56,11 @@ Lengths lengths(const Grammar& plain, ExprId id) {
   return all.back();
 }
 
+Lengths lengths_of_regex(const std::string& whole) {
+  Grammar plain;
+  return lengths(plain, add_regex(plain, whole, RegexMatch::kWhole, CharForm::kPlain));
+}
+
 bool lie_in(const Lengths& lengths, const CountRange& range) {
   return lengths.least >= range.least && (range.most == kUnbounded || lengths.most <= range.most);
 }
@@ -74,17 +79,24 @@ ExprId SchemaBuilder::string(const Shape& shape) {
   if (!shape.patterns.empty()) return pattern_string(shape);
   const ExprId quote = g_.text("\"");
   if (const std::string& format = format_pattern(shape.format); !format.empty()) {
-    Grammar plain;
-    const ExprId probe = add_regex(plain, format, RegexMatch::kWhole, CharForm::kPlain);
-    if (shape.length.is_free() || lie_in(lengths(plain, probe), shape.length)) {
-      return g_.sequence(
-          {quote, add_regex(g_, format, RegexMatch::kWhole, CharForm::kJsonString), quote});
+    if (shape.length.is_free() || lie_in(lengths_of_regex(format), shape.length)) {
+      return g_.sequence({quote, format_text(shape.format, format), quote});
     }
   }
   if (shape.length.is_free()) return rules_.string();
   if (shape.length.is_empty()) return g_.nothing();
   return g_.sequence(
       {quote, g_.repeat(rules_.character(), shape.length.least, shape.length.most), quote});
+}
+
+// A rule each, once for all strings that have it: an address alone is thousands of parts.
+ExprId SchemaBuilder::format_text(const std::string& name, const std::string& pattern) {
+  const auto [known, is_new] = formats_.try_emplace(name);
+  if (is_new) {
+    known->second = g_.declare(name);
+    g_.define(known->second, add_regex(g_, pattern, RegexMatch::kWhole, CharForm::kJsonString));
+  }
+  return g_.use(known->second);
 }
 
 ExprId SchemaBuilder::pattern_string(const Shape& shape) {
