@@ -42,6 +42,7 @@ def write_model(folder):
     shutil.copytree(SOURCE / "tests" / "fixtures" / "A", folder)
     config = json.loads((folder / "config.json").read_text())
     config["max_position_embeddings"] = CONTEXT
+    config["eos_token_id"] = EOS  # the fixture's is a byte here, which would be told as text
     (folder / "config.json").write_text(json.dumps(config))
     alphabet = byte_alphabet()
     vocabulary = {alphabet[b]: b for b in range(256)}
