@@ -43,7 +43,9 @@ std::vector<std::int32_t> Matcher::forced(std::size_t most) {
   if (!begun_ || most == 0) return {};
   const Vocabulary& vocabulary = constraint_->vocabulary();
   // More bytes than `most` tokens have would be of no use.
-  const std::string bytes = constraint_->machine().forced(position_, 16 * most);
+  std::string bytes = constraint_->machine().forced(position_, 16 * most);
+  // A space goes with the word that follows it, in the tokenizer's eyes.
+  while (bytes.ends_with(' ')) bytes.pop_back();
   std::vector<std::int32_t> tokens;
   const auto add_text = [&](std::string_view text) {
     // A character that is cut would be read as another one.
