@@ -42,6 +42,7 @@ CASES = [
     ("sizes", {"src/base/error.cc": "struct alignas(64) S {\n" + "  int f();\n" * 300 + "};\n"}, ""),
     ("sizes", {"src/base/error.cc": "const char* k = R\"(\n" + "{\n" * 200 + ")\";\nint f() { return 1; }\n"}, ""),
     ("paths", {}, ""),
+    ("paths", {"README.md": "See #/properties/age, a place in a JSON document.\n"}, ""),
     ("paths", {"README.md": "See /ho" "me/someone/notes.txt.\n"}, "is a path of one machine"),
     ("paths", {"src/base/error.cc": 'const char* k = "/da' 'ta/models/v3";\n'}, "is a path of one machine"),
     ("format", {}, ""),

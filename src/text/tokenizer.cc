@@ -187,9 +187,7 @@ bool Tokenizer::has(std::int32_t id) const noexcept {
 bool Tokenizer::is_special(std::int32_t id) const {
   return has(id) && state_->tables.special[id] != 0;
 }
-bool Tokenizer::is_added(std::int32_t id) const {
-  return has(id) && state_->tables.added[id] != 0;
-}
+bool Tokenizer::is_added(std::int32_t id) const { return has(id) && state_->tables.added[id] != 0; }
 std::string_view Tokenizer::id_to_bytes(std::int32_t id) const {
   if (!has(id)) {
     throw Error(Code::kUsage,

@@ -47,7 +47,7 @@ class Tokenizer {
   int vocab_size() const noexcept;  // the largest id + 1
   bool has(std::int32_t id) const noexcept;
   bool is_special(std::int32_t id) const;
-  bool is_added(std::int32_t id) const;  // found in text as a whole, special or not
+  bool is_added(std::int32_t id) const;                 // found in text as a whole, special or not
   std::string_view id_to_bytes(std::int32_t id) const;  // kUsage if there is no such id
   // The id of a token as tokenizer.json writes it ("Ġthe", "<｜User｜>").
   std::optional<std::int32_t> token_to_id(std::string_view token) const;

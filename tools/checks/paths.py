@@ -5,7 +5,7 @@ import re
 from common import arguments, finish, tracked
 
 # An absolute path of two or more parts, not inside a word, a URL, a variable, a regular expression or a closing tag.
-PATH = re.compile(r"""(?<!\w["'])(?<![\w.:/<>*$)}\]~%+^|&-])/([A-Za-z][\w-]*)/[\w.-]+""")
+PATH = re.compile(r"""(?<!\w["'])(?<![\w.:/<>#*$)}\]~%+^|&-])/([A-Za-z][\w-]*)/[\w.-]+""")
 # First parts that every Debian has, and those of the HTTP API.
 FINE = {"bin", "dev", "etc", "lib", "lib64", "opt", "proc", "run", "sbin", "srv", "sys", "tmp", "usr", "var", "v1", "api"}
 SKIP = {".safetensors", ".png", ".svg", ".gz", ".bin"}
