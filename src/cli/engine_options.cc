@@ -47,6 +47,14 @@ void add_mtp(CLI::App* app, EngineOptions& o) {
       ->group(kMtpGroup);
 }
 
+void add_draft_certain(CLI::App* app, EngineOptions& o) {
+  app->add_option("--draft-certain", o.draft_certain,
+                  "Draft text that a schema, pattern or grammar leaves no choice about: off is for "
+                  "measuring, answers are the same")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->type_name("on|off");
+}
+
 void add_store(CLI::App* app, StoreOptions& o) {
   app->add_option("--prefix-store", o.folder,
                   "Folder that keeps what was read of prompts, for later runs; default: "
@@ -92,6 +100,7 @@ infer::EngineConfig engine_config(const EngineOptions& o) {
   infer::EngineConfig config;
   config.mtp = parse_mtp(o.mtp);
   config.draft_length = o.draft_length;
+  config.draft_certain = o.draft_certain == "on";
   config.max_running = o.max_running;
   config.max_waiting = o.max_waiting;
   config.attention = o.cache.attention();

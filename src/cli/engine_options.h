@@ -30,6 +30,7 @@ struct EngineOptions {
   RecordOptions routing;
   std::string mtp = "auto";
   int draft_length = 1;
+  std::string draft_certain = "on";          // of commands whose answers can be held to a form
   int max_running = 64, max_waiting = 1024;  // of commands that serve many
 };
 
@@ -37,6 +38,7 @@ void add_mtp_mode(CLI::App* app, EngineOptions& options);  // --mtp
 void add_mtp(CLI::App* app, EngineOptions& options);       // --mtp, --draft-length
 // --prefix-store, --prefix-memory, --prefix-disk, --prefix-contexts
 void add_store(CLI::App* app, StoreOptions& options);
+void add_draft_certain(CLI::App* app, EngineOptions& options);  // --draft-certain
 void add_engine(CLI::App* app, EngineOptions& options);  // all of them, and those of the cache
 void add_max_running(CLI::App* app, EngineOptions& options);
 void add_max_waiting(CLI::App* app, EngineOptions& options);

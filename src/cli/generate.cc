@@ -165,6 +165,7 @@ void add_generate(CLI::App& root, Globals& globals) {
       ->check(CLI::IsMember({"stop", "slide"}))
       ->type_name("stop|slide");
   add_form(command, o->form);
+  add_draft_certain(command, o->engine);
   add_precision_or_auto(command, o->precision);
   add_engine(command, o->engine);
   add_sampling(command, o->sampling);

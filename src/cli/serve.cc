@@ -348,6 +348,7 @@ void add_serve(CLI::App& root, Globals& globals) {
   add_max_waiting(command, o->engine);
   add_precision_or_auto(command, o->precision);
   add_engine(command, o->engine);
+  add_draft_certain(command, o->engine);
   add_sampling_defaults(command, o->sampling);
   add_record_flags(*command, o->engine.routing);
   on_run(command, globals, o, run);

@@ -28,6 +28,7 @@ struct RawNode {
   std::vector<Call> calls;  // `start` is a rule until all rules have nodes
   std::vector<std::int32_t> jumps;
   bool accepts = false;
+  std::int32_t twin = -1;  // none: itself
 };
 
 // Every expression is built between two nodes that are there already: it adds ways out of the first
@@ -151,17 +152,20 @@ class Builder {
   void build_repeat(const Expr& e, std::int32_t from, std::int32_t to) {
     const ExprId part = e.parts.front();
     if (!matches(part)) return add_jump(from, to);  // zero times is the only way
+    const std::size_t begin = nodes_.size();
     for (int i = 0; i < e.least; ++i) {
       const std::int32_t next = add_node();
       build(part, from, next);
       from = next;
     }
+    find_twins(part, begin, e.least);
     if (e.most == kUnbounded) {
       const std::int32_t again = add_node();
       add_jump(from, again);
       build(part, again, again);
       return add_jump(again, to);
     }
+    const std::size_t optional = nodes_.size();
     for (int i = e.least; i < e.most; ++i) {
       const std::int32_t next = add_node();
       add_jump(from, to);
@@ -169,6 +173,24 @@ class Builder {
       from = next;
     }
     add_jump(from, to);
+    find_twins(part, optional, e.most - e.least);
+  }
+
+  // `copies` of a part lie from `begin` on, each with the same nodes in the same order. All that
+  // have more than kTwinBytes further ones are as the last of these is; a part that may be empty
+  // could be passed without reading.
+  void find_twins(ExprId part, std::size_t begin, int copies) {
+    const int far = copies - kTwinBytes - 1;
+    if (far <= 1 || facts_.empty[static_cast<std::size_t>(part)]) return;
+    const std::size_t stride = (nodes_.size() - begin) / static_cast<std::size_t>(copies);
+    for (int i = 0; i + 1 < far; ++i) {
+      const std::size_t copy = begin + static_cast<std::size_t>(i) * stride;
+      const auto shift = static_cast<std::int32_t>(static_cast<std::size_t>(far - 1 - i) * stride);
+      for (std::size_t n = copy; n < copy + stride; ++n) {
+        RawNode& raw = nodes_[n];
+        raw.twin = (raw.twin < 0 ? static_cast<std::int32_t>(n) : raw.twin) + shift;
+      }
+    }
   }
 
   // Nodes that something leads to, each with all that its jumps lead to.
@@ -205,6 +227,8 @@ class Builder {
         edges += n.edges.size() + n.calls.size() + n.jumps.size();
         if (edges > kMaxEdges) refuse_size();
       }
+      const std::int32_t twin = node(order[i]).twin;
+      whole.twin = twin < 0 ? static_cast<std::int32_t>(i) : numbered(twin);
       automaton.nodes.push_back(std::move(whole));
     }
     return automaton;

@@ -25,6 +25,10 @@ inline constexpr std::size_t kMaxNodes = 1 << 18;
 inline constexpr std::uint8_t kTokenMark = 0xFF;
 std::string token_bytes(std::int32_t id);  // the mark and the id
 
+// Of many repetitions of one part those are twins that this many bytes cannot bring to their end:
+// no text so short tells them apart.
+inline constexpr int kTwinBytes = 256;
+
 struct Edge {
   std::uint8_t first = 0, last = 0;  // bytes, both included
   std::int32_t to = 0;
@@ -36,7 +40,8 @@ struct Call {
 struct Node {
   std::vector<Edge> edges;
   std::vector<Call> calls;
-  bool accepts = false;  // the rule may end here
+  bool accepts = false;   // the rule may end here
+  std::int32_t twin = 0;  // a node that does the same for kTwinBytes bytes; often itself
   // Nothing but the rule's end follows: a call that would return here returns to its caller.
   bool only_accepts() const noexcept { return accepts && edges.empty() && calls.empty(); }
 };

@@ -31,7 +31,7 @@ class Checker {
     }
     empty_ = settle(needs_to_be_empty);
     refuse_left_recursion();
-    return {std::move(reached_), std::move(matches_)};
+    return {std::move(reached_), std::move(matches_), std::move(empty_)};
   }
 
  private:

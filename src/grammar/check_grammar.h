@@ -14,6 +14,7 @@ namespace cachalot::grammar {
 struct GrammarFacts {
   std::vector<bool> reached;  // by rule: used from the root on
   std::vector<bool> matches;  // by expression: some text, even if it is the empty one
+  std::vector<bool> empty;    // by expression: the empty text
 };
 
 GrammarFacts check_grammar(const Grammar& grammar);

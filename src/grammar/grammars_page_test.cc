@@ -11,6 +11,7 @@
 #include "grammar/accepts.h"
 #include "grammar/automaton.h"
 #include "grammar/gbnf.h"
+#include "grammar/json_schema.h"
 #include "grammar/regex.h"
 
 namespace cachalot::grammar {
@@ -69,6 +70,30 @@ std::string refusal(const std::string& pattern) {
     return "";
   } catch (const Error& e) {
     return e.what();
+  }
+}
+
+TEST(GrammarsPageTest, JsonSchema) {
+  const std::vector<std::string> examples = blocks("json-schema");
+  ASSERT_EQ(examples.size(), 1u);
+  Grammar grammar;
+  grammar.set_root(add_json_schema(grammar, examples[0]));
+  const Automaton automaton = compile(grammar);
+  EXPECT_TRUE(accepts(automaton, R"({"name": "Ann", "kind": "orca", "length_m": 7.5})"));
+  EXPECT_TRUE(accepts(automaton,
+                      R"({"name": "Ann", "kind": "orca", "length_m": 7.5, )"
+                      R"("seen": "2024-02-29", "calves": [{"name": "B", "kind": "orca", )"
+                      R"("length_m": 2}]})"));
+  EXPECT_FALSE(accepts(automaton, R"({"name": "Ann", "kind": "orca", "length_m": 41})"));
+  EXPECT_FALSE(accepts(automaton, R"({"kind": "orca", "name": "Ann", "length_m": 7})"));
+  // What the page says is refused.
+  for (const std::string keyword :
+       {"not", "contains", "if", "dependentSchemas", "unevaluatedProperties", "$dynamicRef"}) {
+    Grammar g;
+    const std::string value = keyword[0] == '$' ? "\"#a\"" : R"({"type": "string"})";
+    EXPECT_THROW(add_json_schema(g, "{\"type\": \"array\", \"" + keyword + "\": " + value + "}"),
+                 Error)
+        << keyword;
   }
 }
 

@@ -28,7 +28,7 @@
 namespace cachalot::grammar {
 
 struct MachineLimits {
-  std::size_t states = 1 << 16;  // kept
+  std::size_t states = 1 << 14;  // kept
   std::size_t masks = 512;       // kept; 16 KiB each for DeepSeek-V3's vocabulary
 };
 

@@ -22,7 +22,7 @@ std::int32_t added(std::string_view content) { return *small_vocabulary()->added
 
 // Grammars of all kinds: recursion, ambiguity, tokens, texts that end in each other.
 std::vector<Grammar> grammars() {
-  std::vector<Grammar> all(6);
+  std::vector<Grammar> all(8);
   all[0].set_root(testing::json_grammar(all[0]));
   {
     Grammar& g = all[1];  // (a|an|and|the|then| )* with each text in several ways
@@ -45,6 +45,17 @@ std::vector<Grammar> grammars() {
     const ExprId word = g.rule("word", g.repeat(g.chars({{'a', 'z'}}), 1, 8));
     g.set_root(g.choice({g.sequence({g.text("["), word, g.text("\", \"age\": "), word}),
                          g.sequence({g.text("{"), word, g.text("\": "), word, g.text("}")})}));
+  }
+  {
+    Grammar& g = all[6];  // so many repetitions that most of them are twins
+    const ExprId wide = g.chars({{0x100, 0x17F}, {' ', '~'}});
+    g.set_root(g.sequence({g.text("\""), g.repeat(wide, 280, 900), g.text("\", \"age\": 7")}));
+  }
+  {
+    Grammar& g = all[7];  // the same within a rule, around another one, and in each other
+    const ExprId word = g.rule("word", g.repeat(g.chars({{'a', 'z'}}), 1, 400));
+    const ExprId words = g.repeat(g.sequence({word, g.text(" ")}), 0, 300);
+    g.set_root(g.repeat(g.sequence({words, g.text("\n")}), 1, 300));
   }
   {
     Grammar& g = all[5];  // characters of more bytes, and a bounded number of them
@@ -122,6 +133,35 @@ TEST(Machine, AllowsWhatTheDefinitionDoes) {
         so_far += vocabulary->bytes(token);
         ASSERT_TRUE(large.read(in_large, vocabulary->bytes(token)));
         ASSERT_TRUE(small.read(in_small, vocabulary->bytes(token)));
+      }
+    }
+  }
+}
+
+// At every distance from the end of many repetitions, whichever place the mask was found for first.
+TEST(Machine, TwinsAllowTheSame) {
+  const auto vocabulary = small_vocabulary();
+  Grammar g;
+  g.set_root(g.sequence({g.repeat(g.chars({{' ', '~'}, {0x141, 0x142}}), 270, 600), g.text("\n")}));
+  const Automaton automaton = compile(g);
+  for (const bool from_the_end : {false, true}) {
+    Machine machine(automaton, *vocabulary);
+    for (int i = 0; i <= 75; ++i) {
+      const int at = (from_the_end ? 75 - i : i) * 8;  // characters
+      std::string text;
+      for (int c = 0; c < at; ++c) text += c % 50 == 7 ? "Ł" : "w";
+      for (const std::string_view half : {"", "\xC5"}) {  // within a character, too
+        if (at == 600 && !half.empty()) continue;
+        Machine::Position p = machine.start();
+        ASSERT_TRUE(machine.read(p, text + std::string(half)));
+        const auto mask = machine.allowed(p);
+        for (std::int32_t t = 0; t < vocabulary->size(); ++t) {
+          const std::string_view bytes = vocabulary->bytes(t);
+          if (bytes.empty()) continue;
+          Machine::Position q = machine.start();
+          const bool want = machine.read(q, text + std::string(half) + std::string(bytes));
+          ASSERT_EQ(mask->has(t), want) << at << " " << bytes;
+        }
       }
     }
   }

@@ -135,26 +135,27 @@ States::StackId States::common_stack(const State& state) const {
 
 States::StackId States::above(StackId stack, StackId common) {
   std::vector<std::int32_t> returns;
-  for (; stack != common; stack = frame(stack).below) returns.push_back(frame(stack).return_to);
-  StackId copy = kUnknown;
+  for (; stack != common; stack = frame(stack).below) {
+    returns.push_back(node(frame(stack).return_to).twin);
+  }
+  StackId copy = common == kBottom ? kBottom : kUnknown;
   for (std::size_t i = returns.size(); i-- > 0;) copy = push(returns[i], copy);
   return copy;
 }
 
 States::Id States::local(Id id) {
   if (at(id).local != kNotFound) return at(id).local;
-  Id local = id;
-  if (!at(id).complete && !at(id).places.empty()) {
-    const StackId common = common_stack(at(id));
-    if (common != kBottom && common != kUnknown) {
-      State state;
-      for (const Place& place : at(id).places) {
-        state.places.push_back({place.node, above(place.stack, common)});
-      }
-      std::sort(state.places.begin(), state.places.end());
-      local = intern(std::move(state));
-    }
+  State state;
+  state.complete = at(id).complete;
+  // Where the text may end, all of the stacks matters.
+  const StackId common = at(id).complete || at(id).places.empty() ? kBottom : common_stack(at(id));
+  for (const Place& place : at(id).places) {
+    state.places.push_back({node(place.node).twin, above(place.stack, common)});
   }
+  std::sort(state.places.begin(), state.places.end());
+  const auto last = std::unique(state.places.begin(), state.places.end());
+  state.places.erase(last, state.places.end());
+  const Id local = intern(std::move(state));
   states_[static_cast<std::size_t>(id)].local = local;
   return local;
 }

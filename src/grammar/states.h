@@ -4,8 +4,9 @@
 //
 // A rule's stack is a list that grows at its end and shares its beginning with others, so a state
 // knows what it does not depend on: the part of the stacks that all its places have in common.
-// local() is the state without that part. What it does until the part would be needed (unknown())
-// holds wherever the rule is used, which is why it pays to ask it instead.
+// local() is the state without that part, and with nodes for their twins. What it does with
+// kTwinBytes bytes, until the part would be needed (is_unknown()), holds wherever the rule is used,
+// which is why it pays to ask it instead.
 //
 // Owns:    states and stacks, until it is destroyed; borrows the automaton.
 // Threads: one at a time.
@@ -23,8 +24,8 @@
 
 namespace cachalot::grammar {
 
-inline constexpr std::size_t kMaxStates = 1 << 18;
-inline constexpr std::size_t kMaxPlaces = 10'000;
+inline constexpr std::size_t kMaxStates = 1 << 16;
+inline constexpr std::size_t kMaxPlaces = 2'000;
 
 class States {
  public:

@@ -21,7 +21,8 @@ std::string read_as(const text::Tokenizer& tokenizer, std::int32_t token) {
   if (!tokenizer.has(token) || tokenizer.is_special(token)) return "";
   if (tokenizer.is_added(token)) return token_bytes(token);
   const std::string_view bytes = tokenizer.id_to_bytes(token);
-  return can_be_utf8(bytes) ? std::string(bytes) : "";
+  if (bytes.size() > static_cast<std::size_t>(kTwinBytes) || !can_be_utf8(bytes)) return "";
+  return std::string(bytes);
 }
 
 }  // namespace

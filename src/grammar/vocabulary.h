@@ -3,9 +3,9 @@
 //
 // Owns:    its tables (DeepSeek-V3's 129,280 tokens: about 8 MB); borrows the tokenizer.
 // Threads: any; immutable.
-// Errors:  none. A token whose bytes can be part of no UTF-8 is left out, and so is every special
-//          token: a grammar never lets them through. Other added tokens stand as kTokenMark and
-//          their id, beside nothing that is spelt out.
+// Errors:  none. A token whose bytes can be part of no UTF-8 is left out, one of more than
+//          kTwinBytes, and every special token: a grammar never lets them through. Other added
+//          tokens stand as kTokenMark and their id, beside nothing that is spelt out.
 #pragma once
 
 #include <cstdint>
