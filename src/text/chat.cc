@@ -178,7 +178,8 @@ std::string ChatFormat::render_v3(std::span<const ChatMessage> messages,
     const bool after_results = before == "tool";
     std::string_view content = message.content;
     if (message.role == "system") continue;
-    if (after_results && message.role != "tool") text += kResultsEnd;
+    // A user's message closes nothing: so all templates have it.
+    if (after_results && message.role == "assistant") text += kResultsEnd;
     if (message.role == "user") {
       text += cat(kUser, content, opens_after_user_ ? kAssistant : "");
     } else if (message.role == "tool") {
