@@ -64,6 +64,10 @@ std::vector<std::int32_t> Matcher::forced(std::size_t most) {
     rest.remove_prefix(mark + 5);
   }
   tokens.resize(std::min(tokens.size(), most));
+  // A tokenizer may have tokens that the model has no logits for.
+  const auto beyond = std::find_if(tokens.begin(), tokens.end(),
+                                   [&](std::int32_t t) { return t >= vocabulary.size(); });
+  tokens.erase(beyond, tokens.end());
   return tokens;
 }
 

@@ -255,6 +255,19 @@ TEST(Matcher, ForcesTokensThatAreNotSpeltOut) {
   EXPECT_TRUE(m.must_end());
 }
 
+// A model may have fewer logits than its tokenizer has tokens.
+TEST(Matcher, ForcesNoTokenThatTheModelHasNot) {
+  const text::Tokenizer& tokenizer = testing::small_tokenizer();
+  const std::vector<std::int32_t> ids = tokenizer.encode("x name");
+  ASSERT_GT(ids.size(), 1u);
+  ASSERT_LT(ids.front(), ids.back());  // a byte, then what was learnt
+  Grammar g;
+  g.set_root(g.text("x name"));
+  const auto vocabulary = std::make_shared<const Vocabulary>(tokenizer, ids.back());
+  Matcher m(std::make_shared<const Constraint>(vocabulary, g));
+  EXPECT_EQ(m.forced(8), std::vector<std::int32_t>(ids.begin(), ids.end() - 1));
+}
+
 TEST(Matcher, CopiesGoOnByThemselves) {
   Grammar g;
   g.set_root(testing::json_grammar(g));
