@@ -43,6 +43,40 @@ assert.equal(usage.completion_tokens, 40);
 const helped = client.chat.completions.stream({ ...greedy, messages });
 assert.equal(await helped.finalContent(), said);
 
+// Answers of a given form.
+const schema = {
+  type: "object",
+  properties: { name: { type: "string", maxLength: 8 }, age: { type: "integer", minimum: 0, maximum: 99 } },
+  required: ["name", "age"],
+  additionalProperties: false,
+};
+const warm = { model, temperature: 1, max_tokens: 300 };
+const formed = await client.chat.completions.create({
+  ...warm, messages, seed: 1, response_format: { type: "json_schema", json_schema: { name: "person", strict: true, schema } },
+});
+assert.equal(formed.choices[0].finish_reason, "stop");
+const person = JSON.parse(formed.choices[0].message.content);
+assert.deepEqual(Object.keys(person), ["name", "age"]);
+assert.ok(Number.isInteger(person.age) && person.age >= 0 && person.age <= 99);
+
+// Tools: the client's helper puts the pieces of a call together, and the next turn brings the result.
+const tools = [{ type: "function", function: { name: "look_up", description: "Looks a person up.", parameters: schema } }];
+const asking = { ...warm, messages, seed: 2, tools, tool_choice: "required", parallel_tool_calls: false };
+const called = await client.chat.completions.create(asking);
+assert.equal(called.choices[0].finish_reason, "tool_calls");
+assert.equal(called.choices[0].message.content, null);
+const [call] = called.choices[0].message.tool_calls;
+assert.equal(call.function.name, "look_up");
+assert.deepEqual(Object.keys(JSON.parse(call.function.arguments)), ["name", "age"]);
+const pieces = await client.chat.completions.stream(asking).finalChatCompletion();
+assert.equal(pieces.choices[0].finish_reason, "tool_calls");
+assert.equal(pieces.choices[0].message.tool_calls[0].function.arguments, call.function.arguments);
+const next = await client.chat.completions.create({
+  ...greedy, tools, messages: [...messages, called.choices[0].message, { role: "tool", tool_call_id: call.id, content: "42" }],
+});
+assert.ok(next.usage.prompt_tokens > called.usage.prompt_tokens);
+await assert.rejects(client.chat.completions.create({ ...asking, tools: [{ ...tools[0], type: "other" }] }), OpenAI.BadRequestError);
+
 // A stream that is left: the server notices (serve_connections.py), the client goes on.
 const left = await client.completions.create({ ...greedy, max_tokens: 100000, prompt: "123", stream: true });
 for await (const event of left) {
