@@ -1,11 +1,9 @@
 #include "grammar/schema_document.h"
 
 #include <optional>
-#include <set>
 #include <vector>
 
-#include "io/json_object.h"
-#include "text/utf8.h"
+#include "text/strict_json.h"
 
 namespace cachalot::grammar {
 
@@ -18,14 +16,9 @@ constexpr std::size_t kMostSearched = 20'000'000;
   throw Error(Code::kUsage, "the schema " + why);
 }
 
-// Reads a text without keeping it.
-class SchemaCheck final : public nlohmann::json_sax<Json> {
+class SchemaCheck final : public text::StrictJsonCheck<Json> {
  public:
-  bool null() override { return true; }
-  bool boolean(bool) override { return true; }
-  bool number_integer(number_integer_t) override { return true; }
-  bool number_unsigned(number_unsigned_t) override { return true; }
-  bool number_float(number_float_t, const string_t& text) override {
+  bool number_float(Json::number_float_t, const std::string& text) override {
     // It would become the nearest double, which is another integer.
     if (text.find_first_of(".eE") == std::string::npos) {
       throw Error(Code::kUnsupported, cat("the schema has the integer ", shown_name(text),
@@ -33,52 +26,24 @@ class SchemaCheck final : public nlohmann::json_sax<Json> {
     }
     return true;
   }
-  bool string(string_t&) override { return true; }
-  bool binary(binary_t&) override { return true; }
-  bool start_object(std::size_t) override {
-    seen_.emplace_back();
-    return true;
-  }
-  bool key(string_t& name) override {
-    if (!seen_.back().insert(name).second) {
-      refuse_text(cat("has \"", shown_name(name), "\" twice in one object: leave one of them out"));
-    }
-    searched_ += seen_.back().size();
+  bool key(std::string& name) override {
+    StrictJsonCheck::key(name);
+    searched_ += members_here();
     if (searched_ > kMostSearched) {
       refuse_text("has too many members in its objects: make it smaller");
     }
     return true;
   }
-  bool end_object() override {
-    seen_.pop_back();
-    return true;
-  }
-  bool start_array(std::size_t) override { return true; }
-  bool end_array() override { return true; }
-  bool parse_error(std::size_t at, const std::string&, const Json::exception&) override {
-    at_ = at;
-    return false;
-  }
-  std::size_t at() const { return at_; }
 
  private:
-  std::vector<std::set<std::string>> seen_;  // names of the objects that are open
-  std::size_t searched_ = 0, at_ = 0;
+  void refuse_twice(const std::string& name) override {
+    refuse_text(cat("has \"", shown_name(name), "\" twice in one object: leave one of them out"));
+  }
+  std::size_t searched_ = 0;
 };
 
 Json parse_schema(std::string_view text) {
-  if (const std::size_t bad = text::first_invalid_utf8(text); bad != text.size()) {
-    refuse_text(cat("is not UTF-8: byte ", bad + 1, " of ", text.size(), " begins no character"));
-  }
-  // The parser would take it for the end and pass over what follows.
-  if (const std::size_t nul = text.find('\0'); nul != std::string_view::npos) {
-    refuse_text(cat("is not JSON: byte ", nul + 1, " of ", text.size(), " is NUL"));
-  }
-  try {
-    io::refuse_deep_json(text, "the schema");
-  } catch (const Error& e) {
-    throw Error(Code::kUsage, e.what());
-  }
+  text::require_json_text(text, "the schema");
   SchemaCheck check;
   if (!Json::sax_parse(text, &check)) {
     refuse_text(
@@ -173,12 +138,7 @@ bool find_place(const Json& value, const Json& place, std::string& path) {
 
 }  // namespace
 
-std::string shown_name(std::string_view name) {
-  constexpr int kMost = 40;
-  std::size_t end = 0;
-  for (int i = 0; i < kMost && end < name.size(); ++i) end += text::utf8_step(name, end).bytes;
-  return io::printable(name.substr(0, end)) + (end < name.size() ? "..." : "");
-}
+std::string shown_name(std::string_view name) { return text::shown_text(name, 40); }
 
 SchemaDocument::SchemaDocument(std::string_view text) : root_(parse_schema(text)) {}
 

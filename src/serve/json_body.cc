@@ -1,11 +1,8 @@
 #include "serve/json_body.h"
 
 #include <cmath>
-#include <set>
-#include <vector>
 
-#include "io/json_object.h"
-#include "text/utf8.h"
+#include "text/strict_json.h"
 
 namespace cachalot::serve {
 
@@ -15,57 +12,19 @@ namespace {
   throw ApiError(Code::kUsage, "the body " + why, "");
 }
 
-// Reads a text without keeping it: says where it stops being JSON, and which member comes twice.
-class BodyCheck final : public nlohmann::json_sax<BodyJson> {
- public:
-  bool null() override { return true; }
-  bool boolean(bool) override { return true; }
-  bool number_integer(number_integer_t) override { return true; }
-  bool number_unsigned(number_unsigned_t) override { return true; }
-  bool number_float(number_float_t, const string_t&) override { return true; }
-  bool string(string_t&) override { return true; }
-  bool binary(binary_t&) override { return true; }
-  bool start_object(std::size_t) override {
-    seen_.emplace_back();
-    return true;
+class BodyCheck final : public text::StrictJsonCheck<BodyJson> {
+  void refuse_twice(const std::string& name) override {
+    throw ApiError(Code::kUsage,
+                   cat("\"", shown_text(name), "\" is there twice: leave one of them out"),
+                   shown_text(name));
   }
-  bool key(string_t& name) override {
-    if (!seen_.back().insert(name).second) {
-      throw ApiError(Code::kUsage,
-                     cat("\"", shown_text(name), "\" is there twice: leave one of them out"),
-                     shown_text(name));
-    }
-    return true;
-  }
-  bool end_object() override {
-    seen_.pop_back();
-    return true;
-  }
-  bool start_array(std::size_t) override { return true; }
-  bool end_array() override { return true; }
-  bool parse_error(std::size_t at, const std::string&, const BodyJson::exception&) override {
-    at_ = at;
-    return false;
-  }
-  std::size_t at() const { return at_; }
-
- private:
-  std::vector<std::set<std::string>> seen_;  // names of the objects that are open
-  std::size_t at_ = 0;
 };
 
 }  // namespace
 
 BodyJson parse_json_body(std::string_view body) {
-  if (const std::size_t bad = text::first_invalid_utf8(body); bad != body.size()) {
-    refuse_body(cat("is not UTF-8: byte ", bad + 1, " of ", body.size(), " begins no character"));
-  }
-  // The parser would take it for the end and pass over what follows.
-  if (const std::size_t nul = body.find('\0'); nul != std::string_view::npos) {
-    refuse_body(cat("is not JSON: byte ", nul + 1, " of ", body.size(), " is NUL"));
-  }
   try {
-    io::refuse_deep_json(body, "the body");
+    text::require_json_text(body, "the body");
   } catch (const Error& e) {
     throw ApiError(Code::kUsage, e.what(), "");
   }
@@ -79,12 +38,7 @@ BodyJson parse_json_body(std::string_view body) {
   return json;
 }
 
-std::string shown_text(std::string_view text) {
-  constexpr int kMost = 60;
-  std::size_t end = 0;
-  for (int i = 0; i < kMost && end < text.size(); ++i) end += text::utf8_step(text, end).bytes;
-  return io::printable(text.substr(0, end)) + (end < text.size() ? "..." : "");
-}
+std::string shown_text(std::string_view text) { return text::shown_text(text, 60); }
 
 std::string shown(const BodyJson& value) {
   if (value.is_string()) return cat("\"", shown_text(value.get_ref<const std::string&>()), "\"");
