@@ -10,7 +10,7 @@ static constexpr CharRange kSurrogates{0xD800, 0xDFFF};
 
 std::vector<CharRange> normalised(std::vector<CharRange> ranges) {
   std::vector<CharRange> cut;
-  for (CharRange r : ranges) {
+  for (CharRange& r : ranges) {
     r.last = std::min(r.last, kLastChar);
     if (r.first > r.last) continue;
     if (r.last < kSurrogates.first || r.first > kSurrogates.last) {

@@ -34,7 +34,7 @@ std::string jinja_of(const std::vector<std::string>& tags) {
   return text;
 }
 
-std::vector<std::string> joined(std::vector<std::vector<std::string>> parts) {
+std::vector<std::string> joined(const std::vector<std::vector<std::string>>& parts) {
   std::vector<std::string> all;
   for (const auto& part : parts) all.insert(all.end(), part.begin(), part.end());
   return all;
