@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "serve/begun_tag.h"
+
 namespace cachalot::serve {
 
 static constexpr std::string_view kOpen = "<think>";
@@ -16,14 +18,6 @@ static void drop_leading_line_breaks(std::string& text) {
 // Bytes of `text` without the line breaks at its end.
 static std::size_t without_line_breaks(std::string_view text) {
   return text.find_last_not_of(kLineBreaks) + 1;  // npos + 1 is 0
-}
-
-// Length of the longest end of `text` that begins the tag without being all of it.
-static std::size_t begun_tag(std::string_view text, std::string_view tag) {
-  for (std::size_t n = std::min(text.size(), tag.size() - 1); n > 0; --n) {
-    if (text.ends_with(tag.substr(0, n))) return n;
-  }
-  return 0;
 }
 
 ThoughtSplitter::ThoughtSplitter(bool opened) : where_(opened ? Where::kOpened : Where::kStart) {}

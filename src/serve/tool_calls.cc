@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <random>
 
+#include "serve/begun_tag.h"
+
 namespace cachalot::serve {
 
 static constexpr std::string_view kLineBreaks = "\r\n";
@@ -17,14 +19,6 @@ std::string random_call_id() {
   std::string id = "call_";
   for (int i = 0; i < kLength; ++i) id += kLetters[draw(device)];
   return id;
-}
-
-// Length of the longest end of `text` that begins `tag` without being all of it.
-static std::size_t begun_tag(std::string_view text, std::string_view tag) {
-  for (std::size_t n = std::min(text.size(), tag.size() - 1); n > 0; --n) {
-    if (text.ends_with(tag.substr(0, n))) return n;
-  }
-  return 0;
 }
 
 // `text` may still become one that begins with `tag`.
