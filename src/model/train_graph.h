@@ -4,7 +4,8 @@
 //   main:    mean over B * T positions of -log softmax(logits)[next token]
 //   mtp:     mean over B * (T - 1) rows (V3 report eq. 24, normalised by its own rows)
 //   balance: per MoE layer the mean over sequences (eq. 17-20), or over the micro-batch as one
-//            sequence, summed over layers
+//            sequence, summed over layers; sequences of several lengths count by their rows
+// Of sequences whose tokens are not all learnt the first two are means over those that are.
 // Owns:    activations, scratch and the losses it returns, reused from step to step. The first pass
 //          of a size allocates what it needs; what follows the experts' load has room for every
 //          load from then on, so that later passes of that size (or of fewer sequences) allocate
@@ -22,18 +23,48 @@
 
 namespace cachalot::model {
 
+// Sequences of a micro-batch, one behind the other; none sees another. All of one length: windows
+// of a packed text. Of several: samples of conversations.
+struct Sequences {
+  std::span<const std::int32_t> tokens;   // of all
+  std::span<const std::int32_t> lengths;  // tokens of each, 2 at least; together all of them
+  // [tokens] or empty: 0 where a token is read only. Losses, counts and the gradients of heads are
+  // of the others; a sequence's first token is predicted by nothing.
+  std::span<const std::uint8_t> learnt = {};
+};
+
+// Rows that each loss is a mean of.
+struct LossRows {
+  std::int64_t main = 0, mtp = 0;
+  std::int64_t all = 0;  // of the balance loss: every row
+
+  LossRows& operator+=(const LossRows& other) noexcept;
+};
+// `mtp`: there is an MTP layer.
+LossRows loss_rows(const Sequences& sequences, bool mtp);
+
+// What a micro-batch weighs in its step: its share of the rows of each loss. Losses are not scaled
+// by it, gradients are.
+struct LossShare {
+  float main = 1, mtp = 1, balance = 1;
+  static LossShare equal(float share) noexcept { return {share, share, share}; }
+  static LossShare of(const LossRows& part, const LossRows& step) noexcept;  // none of none: 0
+};
+
 struct LossOptions {
   float mtp_lambda = 0.3F;
   float balance_alpha = 1e-4F;
   bool balance_over_batch = false;  // the balance loss over the whole micro-batch, not per sequence
-  // Weight of this micro-batch in the step: 1 / number of micro-batches. Losses are not scaled by
-  // it, gradients are.
-  float weight = 1.0F;
+  LossShare share;
   // forward_backward only: dropout (nn/dropout.h), its seed, and the number in the run of the
   // micro-batch's first sequence, which with the seed determines the masks.
   double dropout = 0;
   std::uint64_t dropout_seed = 0;
   std::int64_t first_sequence = 0;
+  // Numbers of rows that a sequence's number stands for; 0: as many as each has. Where sequences
+  // are of several lengths they are numbered by the window that they came in
+  // (text/packed_samples.h), and the masks depend on how windows are dealt into micro-batches.
+  int rows_per_sequence = 0;
   // forward_backward only: gradients are written, whatever they were, instead of added to. For the
   // first micro-batch of a step, which then needs no zeroed gradients.
   bool fresh_gradients = false;
@@ -68,8 +99,12 @@ class TrainGraph {
   // gradients, or writes them. The losses stand until the next pass.
   const Losses& forward_backward(Parameters& parameters, MatView<const std::int32_t> tokens,
                                  const LossOptions& options);
+  const Losses& forward_backward(Parameters& parameters, const Sequences& sequences,
+                                 const LossOptions& options);
   // The losses alone.
   const Losses& evaluate(Parameters& parameters, MatView<const std::int32_t> tokens,
+                         const LossOptions& options);
+  const Losses& evaluate(Parameters& parameters, const Sequences& sequences,
                          const LossOptions& options);
 
   // Bytes kept between forward and backward of the last micro-batch, by kind; and its tokens.
