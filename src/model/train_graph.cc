@@ -30,28 +30,45 @@ TrainGraph::TrainGraph(const Context& ctx, const Config& config, const nn::Numer
   layers_.resize(static_cast<std::size_t>(config.num_hidden_layers));
 }
 
-// Fewer sequences than before read the beginning of the same tables: the last micro-batch of a step
-// may be a short one.
-void TrainGraph::lay_out(int sequences, int length, Layout& out) const {
-  if (length != out.length || sequences > out.sequences) {
-    std::vector<int> positions;
-    for (int s = 0; s < sequences; ++s) {
-      for (int i = 0; i < length; ++i) positions.push_back(i);
-    }
-    out.cos.resize(sequences * length, dims_.heads.rope / 2);
-    out.sin.resize(sequences * length, dims_.heads.rope / 2);
+// Tables of out.runs. Fewer sequences than before read the beginning of the same tables: the last
+// micro-batch of a step may be a short one.
+void TrainGraph::lay_out(Layout& out) {
+  const std::vector<int>& runs = out.runs;
+  out.spans.clear();
+  int rows = 0;
+  for (const int run : runs) {
+    out.spans.push_back({rows, run, rows, run});
+    rows += run;
+  }
+  const bool is_tabled =
+      runs.size() <= out.tabled.size() && std::equal(runs.begin(), runs.end(), out.tabled.begin());
+  if (!is_tabled) {
+    const int half = dims_.heads.rope / 2;
     const MemoryScope host(nullptr);
-    Mat<float> cos(out.cos.rows(), out.cos.cols()), sin(out.sin.rows(), out.sin.cols());
-    rope_table<float>(config_.rope, positions, cos.view(), sin.view());
+    const int longest = *std::max_element(runs.begin(), runs.end());
+    if (longest > cos_.rows()) {
+      std::vector<int> positions(static_cast<std::size_t>(longest));
+      std::iota(positions.begin(), positions.end(), 0);
+      cos_.resize(longest, half);
+      sin_.resize(longest, half);
+      rope_table<float>(config_.rope, positions, cos_.view(), sin_.view());
+    }
+    Mat<float> cos(rows, half), sin(rows, half);
+    for (const AttentionSpan& span : out.spans) {
+      const auto values = static_cast<std::size_t>(span.q_rows) * static_cast<std::size_t>(half);
+      std::copy_n(cos_.data(), values, cos.row(span.q_begin));
+      std::copy_n(sin_.data(), values, sin.row(span.q_begin));
+    }
+    {
+      const MemoryScope ops(ctx_.device);
+      out.cos.resize(rows, half);
+      out.sin.resize(rows, half);
+    }
     upload<float>(cos.span(), out.cos);
     upload<float>(sin.span(), out.sin);
-    out.sequences = sequences;
-    out.length = length;
+    out.tabled = runs;
   }
-  const int rows = sequences * length;
   out.rope = {out.cos.cview().sub_rows(0, rows), out.sin.cview().sub_rows(0, rows)};
-  out.spans.clear();
-  for (int s = 0; s < sequences; ++s) out.spans.push_back({s * length, length, s * length, length});
 }
 
 void TrainGraph::Indices::to_ops() {
@@ -103,64 +120,97 @@ double TrainGraph::head_loss(MatView<const float> normed, MatRef head, const Ind
   return std::accumulate(loss.begin(), loss.end(), 0.0);  // rows without a target lose nothing
 }
 
-std::int64_t TrainGraph::scored_rows(std::size_t rows, int from) const {
-  return static_cast<std::int64_t>(rows) - std::int64_t{sequences_} * from;
-}
-
 // Row i of the MTP layer predicts what row i + 1 of the main model predicts.
 static int mtp_score_from(int score_from) { return std::max(score_from - 1, 0); }
+
+// As sequences of one length, in the memory of the pass before.
+Sequences TrainGraph::rows_of(MatView<const std::int32_t> tokens) {
+  lengths_.assign(static_cast<std::size_t>(tokens.rows), tokens.cols);
+  copied_.clear();
+  for (int b = 0; b < tokens.rows; ++b) {
+    copied_.insert(copied_.end(), tokens.row(b), tokens.row(b) + tokens.cols);
+  }
+  return {copied_, lengths_};
+}
 
 const Losses& TrainGraph::forward_backward(Parameters& parameters,
                                            MatView<const std::int32_t> tokens,
                                            const LossOptions& options) {
-  return run(parameters, tokens, options, true);
+  return run(parameters, rows_of(tokens), options, true);
+}
+const Losses& TrainGraph::forward_backward(Parameters& parameters, const Sequences& sequences,
+                                           const LossOptions& options) {
+  return run(parameters, sequences, options, true);
 }
 
 const Losses& TrainGraph::evaluate(Parameters& parameters, MatView<const std::int32_t> tokens,
                                    const LossOptions& options) {
-  return run(parameters, tokens, options, false);
+  return run(parameters, rows_of(tokens), options, false);
+}
+const Losses& TrainGraph::evaluate(Parameters& parameters, const Sequences& sequences,
+                                   const LossOptions& options) {
+  return run(parameters, sequences, options, false);
 }
 
-void TrainGraph::prepare(MatView<const std::int32_t> tokens, bool mtp, int score_from) {
-  const int batch = tokens.rows;
-  const int length = tokens.cols - 1;
-  if (score_from < 0 || score_from >= length) {
+void TrainGraph::prepare(const Sequences& sequences, bool mtp, int score_from) {
+  check(sequences, config_.vocab_size);
+  const int shortest = *std::min_element(sequences.lengths.begin(), sequences.lengths.end()) - 1;
+  if (score_from < 0 || score_from >= shortest) {
     throw Error(Code::kUsage, cat("losses begin at row ", score_from,
-                                  ", but a sequence has rows 0 to ", length - 1));
-  }
-  for (int b = 0; b < batch; ++b) {
-    for (int i = 0; i <= length; ++i) {
-      if (tokens.at(b, i) < 0 || tokens.at(b, i) >= config_.vocab_size) {
-        throw Error(Code::kUsage,
-                    cat("token id ", tokens.at(b, i), " is outside the vocabulary of ",
-                        config_.vocab_size, ": the token file belongs to another tokenizer"));
-      }
-    }
+                                  ", but a sequence has rows 0 to ", shortest - 1));
   }
   const int mtp_from = mtp_score_from(score_from);
-  lay_out(batch, length, layout_);
-  if (mtp) lay_out(batch, length - 1, mtp_layout_);
-  sequences_ = batch;
-  length_ = length;
-  inputs_.host.clear();
-  targets_.host.clear();
-  mtp_inputs_.host.clear();
-  mtp_targets_.host.clear();
-  mtp_rows_.host.clear();
-  for (int b = 0; b < batch; ++b) {
-    for (int i = 0; i < length; ++i) {
-      inputs_.host.push_back(tokens.at(b, i));
-      targets_.host.push_back(i < score_from ? kNoTarget : tokens.at(b, i + 1));
-      if (mtp && i + 1 < length) {
-        mtp_inputs_.host.push_back(tokens.at(b, i + 1));
-        mtp_targets_.host.push_back(i < mtp_from ? kNoTarget : tokens.at(b, i + 2));
-        mtp_rows_.host.push_back(b * length + i);
-      }
-    }
+  for (Indices* i : {&inputs_, &targets_, &mtp_inputs_, &mtp_targets_, &mtp_rows_}) {
+    i->host.clear();
   }
+  layout_.runs.clear();
+  mtp_layout_.runs.clear();
+  std::size_t begin = 0;  // of the sequence, in all tokens
+  for (const std::int32_t length : sequences.lengths) {
+    const std::int32_t* tokens = sequences.tokens.data() + begin;
+    const auto target = [&](int i, bool scored) {
+      const std::size_t at = begin + static_cast<std::size_t>(i);
+      const bool learnt = sequences.learnt.empty() || sequences.learnt[at] != 0;
+      return scored && learnt ? tokens[i] : kNoTarget;
+    };
+    const int rows = length - 1;
+    const auto first = static_cast<std::int32_t>(inputs_.host.size());
+    for (int i = 0; i < rows; ++i) {
+      inputs_.host.push_back(tokens[i]);
+      targets_.host.push_back(target(i + 1, i >= score_from));
+      if (!mtp || i + 1 == rows) continue;
+      mtp_inputs_.host.push_back(tokens[i + 1]);
+      mtp_targets_.host.push_back(target(i + 2, i >= mtp_from));
+      mtp_rows_.host.push_back(first + i);
+    }
+    layout_.runs.push_back(rows);
+    if (mtp && rows > 1) mtp_layout_.runs.push_back(rows - 1);
+    begin += static_cast<std::size_t>(length);
+  }
+  lay_out(layout_);
   for (Indices* i : {&inputs_, &targets_}) i->to_ops();
   if (!mtp) return;
+  lay_out(mtp_layout_);
   for (Indices* i : {&mtp_inputs_, &mtp_targets_, &mtp_rows_}) i->to_ops();
+}
+
+void TrainGraph::set_dropout(const Sequences& sequences, const LossOptions& options,
+                             bool backward) {
+  drop_ = mtp_drop_ = {};
+  if (!backward) return;
+  int rows = options.rows_per_sequence;
+  if (rows == 0) {
+    if (options.dropout > 0 && !of_one_length(sequences)) {
+      throw Error(Code::kUsage,
+                  "dropout of sequences of several lengths needs rows_per_sequence: how many rows "
+                  "the number of a sequence stands for");
+    }
+    rows = sequences.lengths.front() - 1;
+  }
+  const std::int64_t before = options.first_sequence;
+  drop_ = {options.dropout, options.dropout_seed, before * rows, 0};
+  mtp_drop_ = {options.dropout, options.dropout_seed, before * (rows - 1),
+               config_.num_hidden_layers};
 }
 
 void TrainGraph::drop_entry(const nn::LayerDropout& drop, MatView<float> x) const {
@@ -292,9 +342,8 @@ void TrainGraph::backward_main(const nn::Weights& w, const nn::Gradients& g,
   embedding_backward(ctx_, {inputs_.span(), dx, g.embed});
 }
 
-double TrainGraph::balance_of(const nn::BlockSaved& saved, int sequences) const {
-  return balance_loss(ctx_,
-                      {saved.moe.route.scores.cview(), sequences, dims_.route.topk, 0.0F, {}});
+double TrainGraph::balance_of(const nn::BlockSaved& saved, std::span<const int> runs) const {
+  return nn::balance_over(ctx_, saved.moe.route.scores.cview(), {runs, 0.0F}, dims_.route.topk, {});
 }
 
 void TrainGraph::count_hits() {
@@ -325,39 +374,40 @@ void TrainGraph::zero_added_gradients(Parameters& parameters, bool mtp) const {
   }
 }
 
-const Losses& TrainGraph::run(Parameters& parameters, MatView<const std::int32_t> tokens,
+static std::int64_t scored(std::span<const std::int32_t> targets) {
+  return static_cast<std::int64_t>(targets.size()) -
+         std::count(targets.begin(), targets.end(), kNoTarget);
+}
+
+const Losses& TrainGraph::run(Parameters& parameters, const Sequences& sequences,
                               const LossOptions& options, bool backward) {
   const nn::Weights& w = parameters.weights();
   const nn::Gradients& g = parameters.gradient_tree();
-  const bool mtp = !w.mtp.empty() && tokens.cols > 2;
+  const bool mtp = !w.mtp.empty() && std::any_of(sequences.lengths.begin(), sequences.lengths.end(),
+                                                 [](std::int32_t n) { return n > 2; });
   const MemoryScope scope(ctx_.device);
-  prepare(tokens, mtp, options.score_from);
+  prepare(sequences, mtp, options.score_from);
   parameters.refresh(ctx_, num_);
   if (num_.fp8) parameters.quantize(ctx_, num_);
   num_.fresh_gradients = backward && options.fresh_gradients;
   if (num_.fresh_gradients) zero_added_gradients(parameters, mtp);
-  drop_ = mtp_drop_ = {};
-  if (backward) {
-    const std::int64_t before = options.first_sequence;
-    drop_ = {options.dropout, options.dropout_seed, before * length_, 0};
-    mtp_drop_ = {options.dropout, options.dropout_seed, before * (length_ - 1),
-                 config_.num_hidden_layers};
-  }
+  set_dropout(sequences, options, backward);
 
   begin_losses();
   Losses& out = losses_;
-  out.main_rows = scored_rows(targets_.size(), options.score_from);
-  out.mtp_rows = mtp ? scored_rows(mtp_targets_.size(), mtp_score_from(options.score_from)) : 0;
-  const auto rows = static_cast<float>(out.main_rows);
+  out.main_rows = scored(targets_.host);
+  out.mtp_rows = mtp ? scored(mtp_targets_.host) : 0;
+  const auto rows = static_cast<float>(std::max<std::int64_t>(out.main_rows, 1));
   const auto mtp_rows = static_cast<float>(std::max<std::int64_t>(out.mtp_rows, 1));
+  const LossShare& share = options.share;
   forward_main(w);
-  out.main = head_loss(normed_.cview(), w.head, targets_, options.weight / rows, backward, options,
+  out.main = head_loss(normed_.cview(), w.head, targets_, share.main / rows, backward, options,
                        dnormed_.view(), g.head, !num_.fresh_gradients, argmax_) /
              rows;
   if (mtp) {
     forward_mtp(w.mtp.front());
     out.mtp = head_loss(mtp_normed_.cview(), w.mtp.front().head, mtp_targets_,
-                        options.mtp_lambda * options.weight / mtp_rows, backward, options,
+                        options.mtp_lambda * share.mtp / mtp_rows, backward, options,
                         mtp_dnormed_.view(), g.mtp.front().head, /*add_dhead=*/true, mtp_argmax_) /
               mtp_rows;
   }
@@ -366,17 +416,21 @@ const Losses& TrainGraph::run(Parameters& parameters, MatView<const std::int32_t
   out.expert_load.resize(loads_);
   layer_balance_.assign(layers_.size(), 0.0);
   double mtp_balance = 0;
-  const int balanced =
-      options.balance_over_batch ? 1 : sequences_;  // runs of rows, each on its own
+  // Runs of rows, each on its own.
+  const int whole[] = {static_cast<int>(inputs_.size()), static_cast<int>(mtp_inputs_.size())};
+  const bool at_once = options.balance_over_batch;
+  const std::span<const int> runs = at_once ? std::span(whole, 1) : std::span(layout_.runs);
+  const std::span<const int> mtp_runs =
+      at_once ? std::span(whole + 1, 1) : std::span(mtp_layout_.runs);
   if (backward) {
-    const nn::BalanceTerm balance{balanced, options.balance_alpha * options.weight};
-    if (mtp) mtp_balance = backward_mtp(w.mtp.front(), g.mtp.front(), balance);
-    backward_main(w, g, balance);
+    const float scale = options.balance_alpha * share.balance;
+    if (mtp) mtp_balance = backward_mtp(w.mtp.front(), g.mtp.front(), {mtp_runs, scale});
+    backward_main(w, g, {runs, scale});
   } else {
     for (std::size_t l = 0; l < layers_.size(); ++l) {
-      if (w.layers[l].is_moe) layer_balance_[l] = balance_of(layers_[l], balanced);
+      if (w.layers[l].is_moe) layer_balance_[l] = balance_of(layers_[l], runs);
     }
-    if (mtp && w.mtp.front().block.is_moe) mtp_balance = balance_of(mtp_block_, balanced);
+    if (mtp && w.mtp.front().block.is_moe) mtp_balance = balance_of(mtp_block_, mtp_runs);
   }
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     if (w.layers[l].is_moe) out.balance_per_layer.push_back(layer_balance_[l]);

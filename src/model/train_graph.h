@@ -19,37 +19,10 @@
 #include <vector>
 
 #include "model/parameters.h"
+#include "model/sequences.h"
 #include "nn/block.h"
 
 namespace cachalot::model {
-
-// Sequences of a micro-batch, one behind the other; none sees another. All of one length: windows
-// of a packed text. Of several: samples of conversations.
-struct Sequences {
-  std::span<const std::int32_t> tokens;   // of all
-  std::span<const std::int32_t> lengths;  // tokens of each, 2 at least; together all of them
-  // [tokens] or empty: 0 where a token is read only. Losses, counts and the gradients of heads are
-  // of the others; a sequence's first token is predicted by nothing.
-  std::span<const std::uint8_t> learnt = {};
-};
-
-// Rows that each loss is a mean of.
-struct LossRows {
-  std::int64_t main = 0, mtp = 0;
-  std::int64_t all = 0;  // of the balance loss: every row
-
-  LossRows& operator+=(const LossRows& other) noexcept;
-};
-// `mtp`: there is an MTP layer.
-LossRows loss_rows(const Sequences& sequences, bool mtp);
-
-// What a micro-batch weighs in its step: its share of the rows of each loss. Losses are not scaled
-// by it, gradients are.
-struct LossShare {
-  float main = 1, mtp = 1, balance = 1;
-  static LossShare equal(float share) noexcept { return {share, share, share}; }
-  static LossShare of(const LossRows& part, const LossRows& step) noexcept;  // none of none: 0
-};
 
 struct LossOptions {
   float mtp_lambda = 0.3F;
@@ -114,12 +87,12 @@ class TrainGraph {
   Mat<std::int32_t> chosen_experts(int layer) const;
 
  private:
-  // Rows of `sequences` texts of `length` each: what does not depend on the tokens.
+  // Rows of the sequences of a pass: what does not depend on the tokens.
   struct Layout {
     nn::RopeRows rope;
     std::vector<AttentionSpan> spans;
-    int sequences = 0;  // what the tables have room for
-    int length = 0;
+    std::vector<int> runs;    // rows of each sequence that has some
+    std::vector<int> tabled;  // what `runs` was when the tables were filled
     Mat<float> cos, sin;
   };
 
@@ -134,10 +107,12 @@ class TrainGraph {
     void from_ops(std::size_t n);
   };
 
-  const Losses& run(Parameters& parameters, MatView<const std::int32_t> tokens,
-                    const LossOptions& options, bool backward);
-  void lay_out(int sequences, int length, Layout& out) const;
-  void prepare(MatView<const std::int32_t> tokens, bool mtp, int score_from);
+  const Losses& run(Parameters& parameters, const Sequences& sequences, const LossOptions& options,
+                    bool backward);
+  Sequences rows_of(MatView<const std::int32_t> tokens);
+  void lay_out(Layout& out);
+  void prepare(const Sequences& sequences, bool mtp, int score_from);
+  void set_dropout(const Sequences& sequences, const LossOptions& options, bool backward);
   void begin_losses();
   void forward_main(const nn::Weights& w);
   void forward_mtp(const nn::MtpWeights& w);
@@ -146,8 +121,7 @@ class TrainGraph {
   void backward_main(const nn::Weights& w, const nn::Gradients& g, const nn::BalanceTerm& balance);
   void add_load(const ExpertOrder& order);
   void zero_added_gradients(Parameters& parameters, bool mtp) const;
-  double balance_of(const nn::BlockSaved& saved, int sequences) const;
-  std::int64_t scored_rows(std::size_t rows, int from) const;
+  double balance_of(const nn::BlockSaved& saved, std::span<const int> runs) const;
   void count_hits();
   // Dropout of a row's entry into the residual stream, forward and backward alike.
   void drop_entry(const nn::LayerDropout& drop, MatView<float> x) const;
@@ -163,9 +137,10 @@ class TrainGraph {
   nn::Numerics num_;
 
   Layout layout_, mtp_layout_;
+  Mat<float> cos_, sin_;              // of positions 0, 1, ...; the host's
+  std::vector<std::int32_t> copied_;  // tokens and lengths of equal sequences
+  std::vector<std::int32_t> lengths_;
   nn::LayerDropout drop_, mtp_drop_;  // of this pass; the first as of layer 0
-  int sequences_ = 0;
-  int length_ = 0;
 
   Losses losses_;
   std::size_t loads_ = 0;              // MoE layers whose load is in losses_

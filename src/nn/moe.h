@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "kernels/permute.h"
@@ -74,12 +75,16 @@ struct MoeScratch {
   Operand dy;                          // [P, D]
 };
 
-// The balance loss this layer adds to the total: grad_scale is alpha / number of micro-batches;
-// `sequences` equal runs of rows, or 1 for the batch-wise loss.
+// The balance loss this layer adds to the total: grad_scale is alpha times the micro-batch's share
+// of its step; the loss is the mean over runs of rows, one for each sequence or a single one for
+// the batch-wise loss. Runs of several lengths count by their rows.
 struct BalanceTerm {
-  int sequences = 1;
+  std::span<const int> runs;  // together all rows; none is empty
   float grad_scale = 0;
 };
+// That loss of scores [T, E], before alpha; `dscores` (or empty) as BalanceLoss has it.
+double balance_over(const Context& ctx, MatView<const float> scores, const BalanceTerm& balance,
+                    int topk, MatView<float> dscores);
 
 // From dy [T, D], tiles both ways, to dh [T, D] (overwritten). Returns the balance loss before
 // alpha. h has tiles along its rows; those along its columns are added here.
