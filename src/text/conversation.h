@@ -5,12 +5,14 @@
 //   {"messages": [{"role", "content", "weight"?, ...}, ...], "tools"?: [...]}
 //   {"prompt": "...", "completion": "..."}
 // Messages are those of the chat API (text/chat.h). What is learnt are the assistant's answers,
-// with the token that ends each; "weight": 0 leaves one out. Empty lines are passed over.
+// with the token that ends each; "weight": 0 leaves one out. An answer's thoughts stand in its
+// content, or are its "reasoning_content": then they are put before it, as
+// "<think>\n...\n</think>\n\n".
 //
 // Threads: values.
 // Errors:  kUsage for a line of another form (saying which member, what was met and what is
-// needed),
-//          kUnsupported for what a chat format has no place for.
+//          needed), or a conversation too long; kUnsupported for what a chat format has no place
+//          for.
 // Source:  https://platform.openai.com/docs/guides/supervised-fine-tuning (fields "messages",
 //          "weight", "tools"); https://huggingface.co/docs/trl/dataset_formats
 #pragma once
