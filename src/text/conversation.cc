@@ -8,7 +8,7 @@ namespace {
 
 // Each answer's prompt is rendered anew, so work grows with the square of the messages.
 constexpr std::size_t kMostMessages = 4096;
-constexpr std::size_t kMostText = 256 << 20;
+constexpr std::size_t kMostText = 64 << 20;
 
 // A message as later prompts have it. A format that drops thoughts gets them from no client: what
 // is split off an answer (serve/thoughts.h) does not come back, nor do the line breaks behind it.

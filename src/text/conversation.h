@@ -46,9 +46,10 @@ using Sample = std::vector<SamplePiece>;
 
 // What a model reads and writes in a conversation: for each learnt answer the prompt that it would
 // have been given, and the answer. Answers whose prompt is what came before them (prompt and
-// answer) and more go on in one sample; where a format changes what came before (R1 drops earlier
-// thoughts, V3.1 their tags), a new sample begins, whose earlier answers are read alone. A
-// conversation without a learnt answer gives none. `format` is null where there are no messages.
+// answer) and more go on in one sample; where a format changes what came before (R1 and V3.1 drop
+// earlier thoughts), a new sample begins, whose earlier answers are read alone. A format that drops
+// thoughts is given none by a client, nor the line breaks behind them. A conversation without a
+// learnt answer gives no sample. `format` is null where there are no messages.
 std::vector<Sample> samples_of(const Conversation& conversation, const ChatFormat* format,
                                std::string_view bos, std::string_view eos);
 

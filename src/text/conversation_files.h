@@ -1,11 +1,10 @@
 // Files of conversations, encoded into a token file and the samples beside it.
 //
 // Threads: encoding uses the pool it is given; the result does not depend on its size.
-// Errors:  kIo for a file that cannot be read; kFormat for a line that is no conversation (the
-// first
-//          of them, with file and line); kUnsupported for messages that the tokenizer's chat format
-//          has no place for, or a tokenizer without one (or without an end-of-sentence token);
-//          kConfig where there is nothing to learn.
+// Errors:  kIo for a file that cannot be read; kFormat for the first line that is no
+//          conversation, with file and line; kUnsupported for messages that the tokenizer's chat
+//          format has no place for, or a tokenizer without one (or without an end-of-sentence
+//          token); kConfig where there is nothing to learn.
 #pragma once
 
 #include <cstdint>
