@@ -34,7 +34,8 @@ static void check_names(const Json& object, std::span<const std::string_view> kn
                         const std::string& where) {
   for (const auto& [name, value] : object.items()) {
     if (std::find(known.begin(), known.end(), name) != known.end()) continue;
-    const std::string near = nearest_within(2, name, known.data(), known.data() + known.size());
+    const std::string near =
+        nearest_within(2, shown_text(name, kShown), known.data(), known.data() + known.size());
     throw Error(Code::kUsage,
                 cat(where, " has an unknown member \"", shown_text(name, kShown), "\"",
                     near.empty() ? ": leave it out" : cat(": did you mean \"", near, "\"?")));
