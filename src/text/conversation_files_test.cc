@@ -135,8 +135,8 @@ TEST_F(ConversationFilesTest, PiecesAreEncodedEachByItself) {
   const Tokenizer tokenizer = chat_tokenizer();
   const EncodedConversations got =
       encode(tokenizer, cat(kTalk, "\n",
-                            R"({"messages": [{"role": "user", "content": "Q1"},
-          {"role": "assistant", "content": "A1", "weight": 0}]})"
+                            R"({"messages": [{"role": "user", "content": "Q1"}, )"
+                            R"({"role": "assistant", "content": "A1", "weight": 0}]})"
                             "\n"));
   Ids want;
   for (const char* piece :
