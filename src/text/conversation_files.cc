@@ -1,6 +1,7 @@
 #include "text/conversation_files.h"
 
 #include <exception>
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -156,6 +157,39 @@ std::span<const ConversationLines::Line> first_group(
   return lines.first(count);
 }
 
+// Hears the samples of each line in their order, and that the line is done.
+struct SampleHearer {
+  std::function<void(const EncodedSample&)> sample;
+  EncodedConversations counts;
+};
+
+void hear_samples(const Tokenizer& tokenizer, const ConversationLines& all,
+                  std::span<const ConversationLines::Line> lines, ThreadPool& pool,
+                  const Progress& progress, SampleHearer& hearer) {
+  const LineEncoder encoder(tokenizer);
+  std::uint64_t done = 0, total = 0;
+  for (const ConversationLines::Line& line : lines) total += line.text.size();
+  std::int64_t samples = 0;
+  for (auto rest = lines; !rest.empty();) {
+    const auto group = first_group(rest);
+    rest = rest.subspan(group.size());
+    const std::vector<EncodedLine> encoded = encode_group(encoder, group, pool);
+    for (std::size_t i = 0; i < group.size(); ++i) {
+      if (encoded[i].error) rethrow_at(all.where(group[i]), encoded[i].error);
+      for (const EncodedSample& sample : encoded[i].samples) hearer.sample(sample);
+      samples += std::ssize(encoded[i].samples);
+      ++hearer.counts.conversations;
+      if (encoded[i].samples.empty()) ++hearer.counts.without_answer;
+      done += group[i].text.size();
+    }
+    if (progress) progress(done, total);
+  }
+  if (samples > 0) return;
+  throw Error(Code::kConfig,
+              cat("none of ", lines.size(), " conversation(s) has anything to learn: they need ",
+                  "answers of the role \"assistant\" whose \"weight\" is not 0"));
+}
+
 }  // namespace
 
 EncodedConversations encode_conversations(const Tokenizer& tokenizer, const ConversationLines& all,
@@ -163,38 +197,38 @@ EncodedConversations encode_conversations(const Tokenizer& tokenizer, const Conv
                                           const std::filesystem::path& token_file,
                                           const std::filesystem::path& sample_file,
                                           ThreadPool& pool, const Progress& progress) {
-  const LineEncoder encoder(tokenizer);
-  EncodedConversations result;
-  SampleTable table;
-  std::uint64_t done = 0, total = 0;
-  for (const ConversationLines::Line& line : lines) total += line.text.size();
   TokenFileWriter writer(token_file, tokenizer.vocab_size(), tokenizer.fingerprint());
-  for (auto rest = lines; !rest.empty();) {
-    const auto group = first_group(rest);
-    rest = rest.subspan(group.size());
-    const std::vector<EncodedLine> encoded = encode_group(encoder, group, pool);
-    for (std::size_t i = 0; i < group.size(); ++i) {
-      if (encoded[i].error) rethrow_at(all.where(group[i]), encoded[i].error);
-      for (const EncodedSample& sample : encoded[i].samples) {
-        writer.append(sample.ids);
-        writer.count_document(sample.text_bytes);
-        table.add(sample.runs);
-        table.count_learnt_bytes(sample.learnt_bytes);
-      }
-      ++result.conversations;
-      if (encoded[i].samples.empty()) ++result.without_answer;
-      done += group[i].text.size();
-    }
-    if (progress) progress(done, total);
-  }
-  if (table.samples() == 0) {
-    throw Error(Code::kConfig,
-                cat("none of ", lines.size(), " conversation(s) has anything to learn: they need ",
-                    "answers of the role \"assistant\" whose \"weight\" is not 0"));
-  }
-  result.tokens = writer.commit();
+  SampleTable table;
+  SampleHearer hearer;
+  hearer.sample = [&](const EncodedSample& sample) {
+    writer.append(sample.ids);
+    writer.count_document(sample.text_bytes);
+    table.add(sample.runs);
+    table.count_learnt_bytes(sample.learnt_bytes);
+  };
+  hear_samples(tokenizer, all, lines, pool, progress, hearer);
+  hearer.counts.tokens = writer.commit();
   table.write(sample_file, TokenFile(token_file).ids_hash());
-  return result;
+  return hearer.counts;
+}
+
+ConversationTokens read_conversations(const Tokenizer& tokenizer, const ConversationLines& all,
+                                      ThreadPool& pool, const Progress& progress) {
+  ConversationTokens read;
+  SampleHearer hearer;
+  hearer.sample = [&](const EncodedSample& sample) {
+    SampleTokens& to = read.samples;
+    to.tokens.insert(to.tokens.end(), sample.ids.begin(), sample.ids.end());
+    for (const SampleRun& run : sample.runs) {
+      to.learnt.insert(to.learnt.end(), run.read, 0);
+      to.learnt.insert(to.learnt.end(), run.learnt, 1);
+    }
+    to.lengths.push_back(static_cast<std::int32_t>(sample.ids.size()));
+    read.learnt_bytes += sample.learnt_bytes;
+  };
+  hear_samples(tokenizer, all, all.lines(), pool, progress, hearer);
+  read.conversations = hearer.counts.conversations;
+  return read;
 }
 
 }  // namespace cachalot::text

@@ -18,6 +18,7 @@
 #include "base/thread_pool.h"
 #include "io/mapped_file.h"
 #include "text/corpus.h"
+#include "text/packed_samples.h"
 #include "text/sample_file.h"
 #include "text/tokenizer.h"
 
@@ -57,5 +58,14 @@ EncodedConversations encode_conversations(const Tokenizer& tokenizer, const Conv
                                           const std::filesystem::path& token_file,
                                           const std::filesystem::path& sample_file,
                                           ThreadPool& pool, const Progress& progress = {});
+
+// The same in memory: all of it, to be read once.
+struct ConversationTokens {
+  SampleTokens samples;
+  std::uint64_t learnt_bytes = 0;  // of the answers' text
+  std::int64_t conversations = 0;
+};
+ConversationTokens read_conversations(const Tokenizer& tokenizer, const ConversationLines& all,
+                                      ThreadPool& pool, const Progress& progress = {});
 
 }  // namespace cachalot::text

@@ -1,4 +1,6 @@
 // Conversations into the token files and samples of a run.
+#include <optional>
+
 #include "base/error.h"
 #include "text/conversation_files.h"
 #include "train/run_data_parts.h"
@@ -17,15 +19,17 @@ std::vector<fs::path> paths(const std::vector<std::string>& names) {
 
 // Conversations to train on, and those held out: the last of them, or files of their own.
 struct HeldApart {
-  text::ConversationLines given, more;
+  text::ConversationLines given;
+  std::optional<text::ConversationLines> more;
   Lines train, held_out;
 
   explicit HeldApart(const DataRecipe& data)
-      : given(paths(data.conversations)),
-        more(paths(data.held_out_conversations)),
-        train(given.lines()),
-        held_out(more.lines()) {
-    if (!data.held_out_conversations.empty() || data.validation_fraction == 0) return;
+      : given(paths(data.conversations)), train(given.lines()) {
+    if (!data.held_out_conversations.empty()) {
+      held_out = more.emplace(paths(data.held_out_conversations)).lines();
+      return;
+    }
+    if (data.validation_fraction == 0) return;
     const std::size_t all = train.size();
     const auto kept =
         static_cast<std::size_t>(static_cast<double>(all) * (1 - data.validation_fraction));
@@ -38,7 +42,6 @@ struct HeldApart {
                     " to validate on: give more, or others to validate on "
                     "(data.held_out_conversations), or set it to 0"));
   }
-  bool held_out_apart() const { return !more.lines().empty(); }
 };
 
 // A new run has opened the files before, so only a resume can find one gone.
@@ -99,7 +102,7 @@ RunData from_conversations(const Recipe& recipe, const fs::path& run_dir, Thread
   };
   encode(apart.given, apart.train, data.train, data.train_samples, "encoding the conversations");
   if (data.validation.empty()) return data;
-  encode(apart.held_out_apart() ? apart.more : apart.given, apart.held_out, data.validation,
+  encode(apart.more ? *apart.more : apart.given, apart.held_out, data.validation,
          data.validation_samples, "encoding the held-out conversations");
   return data;
 }
