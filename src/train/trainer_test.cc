@@ -159,6 +159,9 @@ TEST_F(TrainerTest, ARunIsNotGoneOnWithOnOtherTokens) {
   std::ofstream(dir_.path() / "corpus.txt") << corpus(599);
   const std::string other = text_of_error([&] { run(r, "run", true); });
   EXPECT_NE(other.find("trained on other tokens"), std::string::npos) << other;
+  // What was made of the wrong text does not stand in the way of the right one.
+  std::ofstream(dir_.path() / "corpus.txt") << corpus(600);
+  EXPECT_EQ(run(r, "run", true).step, 2);
 }
 
 TEST_F(TrainerTest, TheTypeOfTheMomentsCannotChange) {
