@@ -81,7 +81,7 @@ class VerseConversations(unittest.TestCase):
                                         ((), "Call me Ishmael.\n", "no verse"),
                                         ((), "Ge1:1 In the beginning\n", "give more text"),
                                         ((), "Ge1:1 In\nGe2:1 Thus\n", "'continue': give more text"),
-                                        (("--text", "/does/not/exist"), TEXT, "--text /does/not/exist: No such file")):
+                                        (("--text", "no.such.text"), TEXT, "--text no.such.text: No such file")):
                 done = run(folder, *options, text=text)
                 self.assertNotEqual(done.returncode, 0)
                 self.assertIn(says, done.stderr)

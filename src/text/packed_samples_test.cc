@@ -27,7 +27,7 @@ struct Files {
     for (const Runs& runs : samples) table.add(runs);
     std::vector<std::int32_t> ids(table.tokens());
     std::iota(ids.begin(), ids.end(), 0);
-    TokenFileWriter writer(tokens(), static_cast<int>(ids.size()) + 1, /*fingerprint=*/7);
+    TokenFileWriter writer(tokens(), static_cast<int>(ids.size()) + 1, /*tokenizer_fingerprint=*/7);
     writer.append(ids);
     writer.commit();
     table.write(path(), TokenFile(tokens()).ids_hash());

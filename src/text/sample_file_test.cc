@@ -136,8 +136,9 @@ TEST(SampleFileTest, EveryCutAndEveryChangedByteIsNoticed) {
 
 TEST(SampleFileTest, AFileOfOtherTokensSaysWhatToDo) {
   const std::string bytes = bytes_of(three_samples());
-  for (const auto& [tokens, hash] : {std::pair{kTokens + 1, kIdsHash}, {kTokens, kIdsHash + 1}}) {
-    const std::string text = error_of(Code::kFormat, [&] { parse(bytes, tokens, hash); });
+  for (const auto& other : {std::pair{kTokens + 1, kIdsHash}, {kTokens, kIdsHash + 1}}) {
+    const std::string text =
+        error_of(Code::kFormat, [&] { parse(bytes, other.first, other.second); });
     EXPECT_NE(text.find("some.samples is of another token file"), std::string::npos) << text;
     EXPECT_NE(text.find("Delete it: it is made again from the conversations."), std::string::npos)
         << text;
