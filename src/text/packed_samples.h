@@ -4,16 +4,18 @@
 // n - 1: the last token is only predicted). They do not see each other (DeepSeek-V3 report, section
 // 5.1: samples are packed and masked from each other), so nothing is padded and windows are of
 // different lengths. A sample that is longer than a window is cut at its end; one that then has
-// nothing to learn is left out.
+// nothing to learn is left out, as is one that has its first token only, which nothing predicts.
 // Packing: samples in an order drawn by the seed, each into the fullest of some open windows that
-// it fits. That happens once; an epoch is a permutation of the windows.
+// it fits, and a new one where it fits none. That happens once; an epoch is a permutation of the
+// windows.
 //
 // A position is one number, as in text/dataset.h: window `index` is permutation(index % windows) of
 // epoch index / windows, a pure function of (files, options, index).
 //
 // Owns:    the mapping of its token file.
 // Threads: every const method from any thread.
-// Errors:  kConfig for a file without anything to learn; kFormat as TokenFile and SampleTable.
+// Errors:  kConfig for a file without anything to learn; kFormat as TokenFile and SampleTable;
+//          kUsage for a window below zero.
 #pragma once
 
 #include <cstdint>
@@ -28,14 +30,15 @@ namespace cachalot::text {
 struct PackedOptions {
   std::int64_t seq_len = 0;  // most rows of a window
   std::uint64_t seed = 0;
-  // false: samples are packed as they come in the file, and each epoch has the same order
+  // false: samples in the order of the file, windows in that of their first samples, the same in
+  // each epoch
   bool shuffle = true;
 };
 
 // Sequences one behind the other, as model::Sequences has them.
 struct SampleTokens {
   std::vector<std::int32_t> tokens;
-  std::vector<std::uint8_t> learnt;   // of each token
+  std::vector<std::uint8_t> learnt;   // of each token, 1 or 0: as the table has it
   std::vector<std::int32_t> lengths;  // tokens of each sequence
   void clear();
 };
@@ -50,14 +53,17 @@ class PackedSamples {
   // Adds the samples of window `index` >= 0, counted over all epochs, to `out`.
   void append(std::int64_t index, SampleTokens& out) const;
 
-  std::int64_t samples() const noexcept;   // in the windows
-  std::int64_t cut() const noexcept;       // of those, longer than a window
-  std::int64_t left_out() const noexcept;  // with nothing to learn
-  std::int64_t rows() const noexcept;      // of an epoch, in all windows
+  std::int64_t samples() const noexcept;                        // in the windows
+  std::int64_t cut() const noexcept { return cut_; }            // of those, longer than a window
+  std::int64_t left_out() const noexcept { return left_out_; }  // with nothing to learn
+  std::int64_t rows() const noexcept { return rows_; }          // of an epoch, in all windows
   const TokenFile& file() const noexcept { return file_; }
   const SampleTable& table() const noexcept { return table_; }
 
  private:
+  void pack();
+  std::int64_t tokens_of(std::int64_t sample) const;  // with the end cut off where it is too long
+
   TokenFile file_;
   SampleTable table_;
   PackedOptions options_;

@@ -12,7 +12,7 @@
 //
 // Threads: a writer belongs to one thread; reading is safe from any.
 // Errors:  kIo; kFormat for a file that is cut short, damaged, or of another token file. Nothing is
-//          allocated from a number that the file's size does not bear out.
+//          allocated from a number that the file's size does not bear out; kUsage from `add`.
 #pragma once
 
 #include <cstdint>
@@ -34,7 +34,7 @@ class SampleTable {
  public:
   SampleTable() = default;
 
-  // At least one run, together at least two tokens, none longer than 2^32 - 1.
+  // Runs of at least one token each, at least two together; kUsage otherwise.
   void add(std::span<const SampleRun> runs);
   void count_learnt_bytes(std::uint64_t bytes) noexcept { learnt_bytes_ += bytes; }
 
@@ -51,7 +51,8 @@ class SampleTable {
   // kFormat where the file is of other tokens than `tokens` with that hash.
   static SampleTable read(const std::filesystem::path& path, std::uint64_t tokens,
                           std::uint64_t ids_hash);
-  // The same from memory; `name` is for messages. `ids_hash` 0: of any.
+  // The same from memory; `name` is for messages. `ids_hash` 0: of any token file, `tokens` is not
+  // looked at.
   static SampleTable parse(std::span<const std::byte> bytes, const std::string& name,
                            std::uint64_t tokens, std::uint64_t ids_hash);
 
