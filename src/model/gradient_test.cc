@@ -226,7 +226,7 @@ TEST(WholeModelGradient, DropoutDoesNotDependOnTheMicroBatches) {
   options.dropout = 0.2;
   options.first_sequence = 12;
   graph.forward_backward(whole, tokens.cview(), options);
-  options.weight = 0.5F;
+  options.share = LossShare::equal(0.5F);
   graph.forward_backward(halves, tokens.cview().sub_rows(0, 2), options);
   options.first_sequence = 14;
   graph.forward_backward(halves, tokens.cview().sub_rows(2, 2), options);
@@ -308,7 +308,7 @@ TEST(WholeModelGradient, AccumulatesOverMicroBatches) {
   TrainGraph graph(runtime.context(), config, Precision::kF32);
   LossOptions options;
   graph.forward_backward(whole, tokens.cview(), options);
-  options.weight = 0.5F;
+  options.share = LossShare::equal(0.5F);
   graph.forward_backward(halves, tokens.cview().sub_rows(0, 2), options);
   graph.forward_backward(halves, tokens.cview().sub_rows(2, 2), options);
   float largest = 0;

@@ -72,7 +72,7 @@ TEST(FreshGradients, AreThoseAddedToZeros) {
         }
         TrainGraph graph(runtime.context(), config, numerics);
         LossOptions options;
-        options.weight = 0.5F;
+        options.share = LossShare::equal(0.5F);
         for (int pass = 0; pass < 2; ++pass) {  // the second one adds
           graph.forward_backward(added, tokens.cview(), options);
           options.fresh_gradients = pass == 0;

@@ -235,8 +235,8 @@ double moe_backward(const Context& ctx, const Numerics& num, const BlockDims& di
     combine(ctx, {first.dx, slot, MatView<const float>{}, dh, shared_too});
   }
   rows_to_choices(ctx, {s.dweight.view(), slot, s.drow_weight.span()});
-  const double loss = balance_loss(ctx, {r.scores.cview(), balance.sequences, dims.route.topk,
-                                         balance.grad_scale, s.dscores.view()});
+  const double loss =
+      balance_loss(ctx, balance, r.scores.cview(), dims.route.topk, s.dscores.view());
   route_backward(ctx, {dims.route, r.scores.cview(), r.index.cview(), s.dweight.cview(),
                        s.dscores.cview(), s.dlogits.view()});
   const Gemm gate[] = {{s.dlogits.cview(), w.router, dh, false, false, true},

@@ -10,6 +10,7 @@
 
 #include "kernels/permute.h"
 #include "kernels/routed_rows.h"
+#include "nn/balance.h"
 #include "nn/dims.h"
 #include "nn/ffn.h"
 #include "tensor/room.h"
@@ -72,13 +73,6 @@ struct MoeScratch {
   Mat<float> dweight, dscores, dlogits;
   Mat<float> row_weight, drow_weight;  // [1, P]
   Operand dy;                          // [P, D]
-};
-
-// The balance loss this layer adds to the total: grad_scale is alpha / number of micro-batches;
-// `sequences` equal runs of rows, or 1 for the batch-wise loss.
-struct BalanceTerm {
-  int sequences = 1;
-  float grad_scale = 0;
 };
 
 // From dy [T, D], tiles both ways, to dh [T, D] (overwritten). Returns the balance loss before

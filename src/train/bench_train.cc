@@ -56,7 +56,7 @@ class Contestant {
       options.mtp_lambda = static_cast<float>(recipe_.loss.mtp_lambda);
       options.balance_alpha = static_cast<float>(recipe_.loss.balance_alpha);
       options.balance_over_batch = recipe_.loss.balance_over == BalanceOver::kBatch;
-      options.weight = static_cast<float>(n) / static_cast<float>(batch);
+      options.share = model::LossShare::equal(static_cast<float>(n) / static_cast<float>(batch));
       options.dropout = recipe_.regularization.dropout;
       options.dropout_seed = static_cast<std::uint64_t>(recipe_.run.seed);
       options.first_sequence = done;

@@ -197,7 +197,7 @@ class Study {
       options.mtp_lambda = static_cast<float>(recipe.loss.mtp_lambda);
       options.balance_alpha = static_cast<float>(recipe.loss.balance_alpha);
       options.balance_over_batch = recipe.loss.balance_over == BalanceOver::kBatch;
-      options.weight = static_cast<float>(n) / static_cast<float>(batch);
+      options.share = model::LossShare::equal(static_cast<float>(n) / static_cast<float>(batch));
       options.fresh_gradients = done == 0;
       const model::Losses& l = graph.forward_backward(parameters_, tokens_.cview(), options);
       loss_ += l.main * n / batch;

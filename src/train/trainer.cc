@@ -206,7 +206,7 @@ void Run::micro_batches(std::int64_t step, int batch) {
     options.mtp_lambda = static_cast<float>(mtp_lambda(recipe_, step));
     options.balance_alpha = static_cast<float>(recipe_.loss.balance_alpha);
     options.balance_over_batch = recipe_.loss.balance_over == BalanceOver::kBatch;
-    options.weight = static_cast<float>(n) / static_cast<float>(batch);
+    options.share = model::LossShare::equal(static_cast<float>(n) / static_cast<float>(batch));
     options.dropout = recipe_.regularization.dropout;
     options.dropout_seed = static_cast<std::uint64_t>(recipe_.run.seed);
     options.first_sequence = first + done;
