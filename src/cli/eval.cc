@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "cli/cache_options.h"
 #include "cli/command.h"
+#include "cli/eval_answers.h"
 #include "cli/finite.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
@@ -25,7 +26,7 @@ namespace cachalot::cli {
 namespace {
 
 struct Options {
-  std::string model, text;
+  std::string model, text, conversations;
   std::string precision = "f32";
   int context = 1024;
   bool no_bos = false;
@@ -103,7 +104,30 @@ infer::Evaluation evaluate_learning(const Options& o, const Context& ctx,
   return sum;
 }
 
+// Either is scored, and what is about texts goes with a text.
+void check_source(const Options& o) {
+  if (o.text.empty() == o.conversations.empty()) {
+    throw Error(Code::kUsage, o.text.empty()
+                                  ? "nothing to score: give --text or --conversations"
+                                  : "--text and --conversations are both given; give one");
+  }
+  if (o.conversations.empty()) return;
+  const auto refuse = [](const char* flag, const char* why) {
+    throw Error(Code::kUsage,
+                cat("--conversations with ", flag, ": ", why, ". Leave one of them out."));
+  };
+  if (o.learn > 0) refuse("--learn", "a model learns on from a text as it reads it");
+  if (o.no_bos) refuse("--no-bos", "a conversation begins as its chat format says");
+  if (o.routing.asked()) refuse("--routing-trace", "choices are written of a text's tokens");
+}
+
 void run(const Options& o, const Globals& globals) {
+  check_source(o);
+  if (!o.conversations.empty()) {
+    const Session session(o.model, o.precision, globals.threads);
+    eval_answers(session, o.conversations, o.context, o.cache, globals.json);
+    return;
+  }
   if (o.learn > 0 && o.precision != "f32" && o.precision != "bf16") {
     throw Error(Code::kUsage, cat("--learn with --precision ", o.precision,
                                   ": a model learns in f32 or bf16; name one of these"));
@@ -176,11 +200,18 @@ void add_eval(CLI::App& root, Globals& globals) {
       "layer's best guess was the main model's best guess.\n"
       "With --learn the model goes on learning: each --learn-every tokens are predicted first and "
       "then trained on, in a window of --context tokens. That is how adaptive compressors read a "
-      "text, and how a model is to be compared with them. The folder stays as it is.");
+      "text, and how a model is to be compared with them. The folder stays as it is.\n"
+      "With --conversations the answers in them are scored, each sample read from its beginning up "
+      "to --context tokens: also how many tokens are the model's first choice, and how many "
+      "answers "
+      "greedy decoding would write to the letter.");
   auto o = std::make_shared<Options>();
   add_model_folder(command, o->model);
-  command->add_option("--text", o->text, "UTF-8 text to score; - for stdin")
-      ->required()
+  command->add_option("--text", o->text, "UTF-8 text to score; - for stdin")->type_name("FILE");
+  command
+      ->add_option("--conversations", o->conversations,
+                   "JSON Lines of conversations instead of a text, as data.conversations of a "
+                   "recipe has them: their answers are scored")
       ->type_name("FILE");
   command->add_option("--context", o->context, "Window in tokens, at most the model's own context")
       ->check(CLI::Range(2, 1 << 30))

@@ -13,46 +13,18 @@
 #include "base/rng.h"
 #include "kernels/cpu/levels.h"
 #include "model/optimizer.h"
+#include "model/tiny_config_test.h"
 #include "model/train_graph.h"
 #include "runtime/runtime.h"
 
 namespace cachalot::model {
 namespace {
 
-Config tiny(bool v3) {
-  Config c;
-  c.family = v3 ? Family::kDeepseekV3 : Family::kDeepseekV2;
-  c.vocab_size = 53;
-  c.hidden_size = 24;
-  c.intermediate_size = 20;
-  c.moe_intermediate_size = 9;
-  c.num_hidden_layers = 2;
-  c.first_k_dense_replace = 1;
-  c.num_attention_heads = 3;
-  c.q_lora_rank = v3 ? 10 : 0;
-  c.kv_lora_rank = 12;
-  c.qk_nope_head_dim = 7;
-  c.qk_rope_head_dim = 4;
-  c.v_head_dim = 5;
-  c.n_shared_experts = v3 ? 1 : 2;
-  c.num_nextn_predict_layers = v3 ? 1 : 0;
-  c.max_position_embeddings = 64;
-  c.rope.dim = 4;
-  c.route.experts = 6;
-  c.route.topk = 2;
-  c.route.groups = v3 ? 3 : 1;
-  c.route.topk_groups = v3 ? 2 : 1;
-  c.route.scoring = v3 ? Scoring::kSigmoid : Scoring::kSoftmax;
-  c.route.method = v3 ? TopkMethod::kNoauxTc : TopkMethod::kGreedy;
-  c.route.norm_topk_prob = v3;
-  c.route.routed_scaling = v3 ? 2.5 : 1.0;
-  return c;
-}
-
 struct Case {
   bool balance_over_batch = false;
   double dropout = 0;
   int score_from = 0;
+  bool conversations = false;  // sequences of several lengths, of whose tokens some are learnt
 };
 
 void check(bool v3, const Case& of, const std::string& level) {
@@ -60,13 +32,19 @@ void check(bool v3, const Case& of, const std::string& level) {
   const runtime::Runtime runtime({2, level});
   Parameters parameters(config);
   parameters.initialise(0.15, 7);
-  Mat<std::int32_t> tokens(2, 12);
+  const std::vector<std::int32_t> lengths =
+      of.conversations ? std::vector{7, 2, 12, 3} : std::vector{12, 12};
+  std::vector<std::int32_t> tokens(24);
+  std::vector<std::uint8_t> learnt(of.conversations ? tokens.size() : 0);
   const Rng rng(3);
   for (std::size_t i = 0; i < tokens.size(); ++i) {
-    tokens.data()[i] = static_cast<std::int32_t>(rng.below(i, 53));
+    tokens[i] = static_cast<std::int32_t>(rng.below(i, 53));
+    if (of.conversations) learnt[i] = i % 3 != 0 ? 1 : 0;
   }
+  const Sequences read{tokens, lengths, learnt};
   TrainGraph graph(runtime.context(), config, Precision::kF32);
   LossOptions options;
+  options.rows_per_sequence = 12;
   options.mtp_lambda = 0.5F;
   options.balance_alpha = 0.1F;
   options.balance_over_batch = of.balance_over_batch;
@@ -75,7 +53,7 @@ void check(bool v3, const Case& of, const std::string& level) {
   options.dropout_seed = 5;
   options.first_sequence = 40;
   Optimizer::zero_gradients(parameters);
-  const Losses base = graph.forward_backward(parameters, tokens.cview(), options);
+  const Losses base = graph.forward_backward(parameters, read, options);
   ASSERT_TRUE(std::isfinite(base.total));
 
   std::vector<std::vector<float>> gradients;
@@ -101,9 +79,8 @@ void check(bool v3, const Case& of, const std::string& level) {
           parameters.value(p)[i] = static_cast<float>(start[i] + h * g[i]);
         }
         // An evaluation never drops; the gradients that the other adds were copied.
-        const Losses moved = of.dropout > 0
-                                 ? graph.forward_backward(parameters, tokens.cview(), options)
-                                 : graph.evaluate(parameters, tokens.cview(), options);
+        const Losses moved = of.dropout > 0 ? graph.forward_backward(parameters, read, options)
+                                            : graph.evaluate(parameters, read, options);
         same_routes = same_routes && moved.expert_load == base.expert_load;
         loss[sign] = moved.total;
       }
@@ -135,6 +112,15 @@ TEST(WholeModelGradient, AgreesWithFiniteDifferences) {
 TEST(WholeModelGradient, AgreesWithFiniteDifferencesBehindContext) {
   for (const cpu::Level level : cpu::supported_levels()) {
     for (const bool v3 : {true, false}) check(v3, {.score_from = 5}, std::string(cpu::name(level)));
+  }
+}
+
+TEST(WholeModelGradient, AgreesWithFiniteDifferencesOfConversations) {
+  for (const cpu::Level level : cpu::supported_levels()) {
+    const std::string name(cpu::name(level));
+    for (const bool v3 : {true, false}) check(v3, {.conversations = true}, name);
+    check(true, {.balance_over_batch = true, .conversations = true}, name);
+    check(true, {.dropout = 0.2, .conversations = true}, name);
   }
 }
 

@@ -30,6 +30,56 @@ TrainGraph::TrainGraph(const Context& ctx, const Config& config, const nn::Numer
   layers_.resize(static_cast<std::size_t>(config.num_hidden_layers));
 }
 
+// Tables of out.runs. Fewer sequences than before read the beginning of the same tables: the last
+// micro-batch of a step may be a short one.
+void TrainGraph::lay_out(Layout& out) {
+  const std::vector<int>& runs = out.runs;
+  out.spans.clear();
+  int rows = 0;
+  for (const int run : runs) {
+    out.spans.push_back({rows, run, rows, run});
+    rows += run;
+  }
+  const bool is_tabled =
+      runs.size() <= out.tabled.size() && std::equal(runs.begin(), runs.end(), out.tabled.begin());
+  if (!is_tabled) {
+    const int half = dims_.heads.rope / 2;
+    const MemoryScope host(nullptr);
+    const int longest = *std::max_element(runs.begin(), runs.end());
+    if (longest > cos_.rows()) {
+      std::vector<int> positions(static_cast<std::size_t>(longest));
+      std::iota(positions.begin(), positions.end(), 0);
+      cos_.resize(longest, half);
+      sin_.resize(longest, half);
+      rope_table<float>(config_.rope, positions, cos_.view(), sin_.view());
+    }
+    Mat<float> cos(rows, half), sin(rows, half);
+    for (const AttentionSpan& span : out.spans) {
+      const auto values = static_cast<std::size_t>(span.q_rows) * static_cast<std::size_t>(half);
+      std::copy_n(cos_.data(), values, cos.row(span.q_begin));
+      std::copy_n(sin_.data(), values, sin.row(span.q_begin));
+    }
+    {
+      const MemoryScope ops(ctx_.device);
+      out.cos.resize(rows, half);
+      out.sin.resize(rows, half);
+    }
+    upload<float>(cos.span(), out.cos);
+    upload<float>(sin.span(), out.sin);
+    out.tabled = runs;
+  }
+  out.rope = {out.cos.cview().sub_rows(0, rows), out.sin.cview().sub_rows(0, rows)};
+}
+
+void TrainGraph::Indices::to_ops() {
+  ops.resize(1, static_cast<int>(host.size()));
+  upload<std::int32_t>(host, ops);
+}
+void TrainGraph::Indices::from_ops(std::size_t n) {
+  host.resize(n);
+  download<std::int32_t>(ops, host);
+}
+
 double TrainGraph::head_loss(MatView<const float> normed, MatRef head, const Indices& targets,
                              float grad_scale, bool backward, const LossOptions& options,
                              MatView<float> dnormed, MatView<float> dhead, bool add_dhead,
@@ -70,19 +120,23 @@ double TrainGraph::head_loss(MatView<const float> normed, MatRef head, const Ind
   return std::accumulate(loss.begin(), loss.end(), 0.0);  // rows without a target lose nothing
 }
 
-Sequences TrainGraph::sequences_of(MatView<const std::int32_t> tokens) {
-  window_tokens_.clear();
+// Row i of the MTP layer predicts what row i + 1 of the main model predicts.
+static int mtp_score_from(int score_from) { return std::max(score_from - 1, 0); }
+
+// As sequences of one length, in the memory of the pass before.
+Sequences TrainGraph::rows_of(MatView<const std::int32_t> tokens) {
+  lengths_.assign(static_cast<std::size_t>(tokens.rows), tokens.cols);
+  copied_.clear();
   for (int b = 0; b < tokens.rows; ++b) {
-    window_tokens_.insert(window_tokens_.end(), tokens.row(b), tokens.row(b) + tokens.cols);
+    copied_.insert(copied_.end(), tokens.row(b), tokens.row(b) + tokens.cols);
   }
-  window_lengths_.assign(static_cast<std::size_t>(tokens.rows), tokens.cols);
-  return {window_tokens_, window_lengths_};
+  return {copied_, lengths_};
 }
 
 const Losses& TrainGraph::forward_backward(Parameters& parameters,
                                            MatView<const std::int32_t> tokens,
                                            const LossOptions& options) {
-  return run(parameters, sequences_of(tokens), options, true);
+  return run(parameters, rows_of(tokens), options, true);
 }
 const Losses& TrainGraph::forward_backward(Parameters& parameters, const Sequences& sequences,
                                            const LossOptions& options) {
@@ -91,7 +145,7 @@ const Losses& TrainGraph::forward_backward(Parameters& parameters, const Sequenc
 
 const Losses& TrainGraph::evaluate(Parameters& parameters, MatView<const std::int32_t> tokens,
                                    const LossOptions& options) {
-  return run(parameters, sequences_of(tokens), options, false);
+  return run(parameters, rows_of(tokens), options, false);
 }
 const Losses& TrainGraph::evaluate(Parameters& parameters, const Sequences& sequences,
                                    const LossOptions& options) {
@@ -99,29 +153,59 @@ const Losses& TrainGraph::evaluate(Parameters& parameters, const Sequences& sequ
 }
 
 void TrainGraph::prepare(const Sequences& sequences, bool mtp, int score_from) {
-  layout_.lay_out(config_.rope, angles_, sequences.lengths);
-  tokens_.set(sequences, 0, score_from);
-  mtp_tokens_.scored = 0;
+  check(sequences, config_.vocab_size);
+  const int shortest = *std::min_element(sequences.lengths.begin(), sequences.lengths.end()) - 1;
+  if (score_from < 0 || score_from >= shortest) {
+    throw Error(Code::kUsage, cat("losses begin at row ", score_from,
+                                  ", but a sequence has rows 0 to ", shortest - 1));
+  }
+  const int mtp_from = mtp_score_from(score_from);
+  for (Indices* i : {&inputs_, &targets_, &mtp_inputs_, &mtp_targets_, &mtp_rows_}) {
+    i->host.clear();
+  }
+  layout_.runs.clear();
+  mtp_layout_.runs.clear();
+  std::size_t begin = 0;  // of the sequence, in all tokens
+  for (const std::int32_t length : sequences.lengths) {
+    const std::int32_t* tokens = sequences.tokens.data() + begin;
+    const auto target = [&](int i, bool scored) {
+      const std::size_t at = begin + static_cast<std::size_t>(i);
+      const bool learnt = sequences.learnt.empty() || sequences.learnt[at] != 0;
+      return scored && learnt ? tokens[i] : kNoTarget;
+    };
+    const int rows = length - 1;
+    const auto first = static_cast<std::int32_t>(inputs_.host.size());
+    for (int i = 0; i < rows; ++i) {
+      inputs_.host.push_back(tokens[i]);
+      targets_.host.push_back(target(i + 1, i >= score_from));
+      if (!mtp || i + 1 == rows) continue;
+      mtp_inputs_.host.push_back(tokens[i + 1]);
+      mtp_targets_.host.push_back(target(i + 2, i >= mtp_from));
+      mtp_rows_.host.push_back(first + i);
+    }
+    layout_.runs.push_back(rows);
+    if (mtp && rows > 1) mtp_layout_.runs.push_back(rows - 1);
+    begin += static_cast<std::size_t>(length);
+  }
+  lay_out(layout_);
+  for (Indices* i : {&inputs_, &targets_}) i->to_ops();
   if (!mtp) return;
-  mtp_layout_.lay_out(config_.rope, angles_, sequences.lengths);
-  mtp_tokens_.set(sequences, 1, score_from);
+  lay_out(mtp_layout_);
+  for (Indices* i : {&mtp_inputs_, &mtp_targets_, &mtp_rows_}) i->to_ops();
 }
 
-// A sequence of the MTP layer has a row less, and so has its number there.
-void TrainGraph::begin_dropout(const Sequences& sequences, const LossOptions& options) {
+void TrainGraph::set_dropout(const Sequences& sequences, const LossOptions& options,
+                             bool backward) {
   drop_ = mtp_drop_ = {};
-  if (options.dropout <= 0) return;
-  const auto lengths = sequences.lengths;
-  std::int64_t rows = options.rows_per_sequence;
+  if (!backward) return;
+  int rows = options.rows_per_sequence;
   if (rows == 0) {
-    const auto as_first = [&](std::int32_t n) { return n == lengths.front(); };
-    if (!std::all_of(lengths.begin(), lengths.end(), as_first)) {
+    if (options.dropout > 0 && !of_one_length(sequences)) {
       throw Error(Code::kUsage,
-                  "dropout of sequences of several lengths: rows_per_sequence is 0, but a row's "
-                  "mask follows from its number in the run, and rows have to be numbered by "
-                  "windows of one size; set it to the most rows of a window");
+                  "dropout of sequences of several lengths needs rows_per_sequence: how many rows "
+                  "the number of a sequence stands for");
     }
-    rows = lengths.front() - 1;
+    rows = sequences.lengths.front() - 1;
   }
   const std::int64_t before = options.first_sequence;
   drop_ = {options.dropout, options.dropout_seed, before * rows, 0};
@@ -155,16 +239,16 @@ void TrainGraph::add_load(const ExpertOrder& order) {
 }
 
 void TrainGraph::forward_main(const nn::Weights& w) {
-  const int rows = static_cast<int>(tokens_.inputs.size());
+  const int rows = static_cast<int>(inputs_.size());
   const int d = dims_.hidden;
   x_.resize(rows, d);
   {
     const PartScope part(ctx_, Part::kElementwise);
-    embedding(ctx_, {w.embed, tokens_.inputs.span(), x_.view()});
+    embedding(ctx_, {w.embed, inputs_.span(), x_.view()});
   }
   drop_entry(drop_, x_.view());
   for (std::size_t l = 0; l < layers_.size(); ++l) {
-    nn::block_forward(ctx_, num_, dims_, w.layers[l], layout_.rope(), layout_.spans(),
+    nn::block_forward(ctx_, num_, dims_, w.layers[l], layout_.rope, layout_.spans,
                       drop_.of_layer(static_cast<int>(l)), x_.view(), layers_[l], scratch_);
     if (w.layers[l].is_moe) add_load(layers_[l].moe.route.order);
   }
@@ -176,7 +260,7 @@ void TrainGraph::forward_main(const nn::Weights& w) {
 }
 
 void TrainGraph::forward_mtp(const nn::MtpWeights& w) {
-  const int rows = static_cast<int>(mtp_tokens_.inputs.size());
+  const int rows = static_cast<int>(mtp_inputs_.size());
   const int d = dims_.hidden;
   mtp_embed_.resize(rows, d);
   mtp_hidden_.resize(rows, d);
@@ -189,8 +273,8 @@ void TrainGraph::forward_mtp(const nn::MtpWeights& w) {
   }
   {
     const PartScope part(ctx_, Part::kElementwise);
-    embedding(ctx_, {w.embed, mtp_tokens_.inputs.span(), mtp_embed_.view()});
-    gather_rows(ctx_, {normed_.cview(), mtp_tokens_.rows.span(), mtp_hidden_.view()});
+    embedding(ctx_, {w.embed, mtp_inputs_.span(), mtp_embed_.view()});
+    gather_rows(ctx_, {normed_.cview(), mtp_rows_.span(), mtp_hidden_.view()});
     rms_norm(ctx_, {mtp_embed_.cview(), w.enorm, dims_.eps, mtp_joined_.view().sub_cols(0, d),
                     enorm_rstd_.span()});
     rms_norm(ctx_, {mtp_hidden_.cview(), w.hnorm, dims_.eps, mtp_joined_.view().sub_cols(d, d),
@@ -201,7 +285,7 @@ void TrainGraph::forward_mtp(const nn::MtpWeights& w) {
     gemm(ctx_, num_.products, linear(mtp_joined_.cview(), w.eh_proj, mtp_x_.view()));
   }
   drop_entry(mtp_drop_, mtp_x_.view());
-  nn::block_forward(ctx_, num_, dims_, w.block, mtp_layout_.rope(), mtp_layout_.spans(), mtp_drop_,
+  nn::block_forward(ctx_, num_, dims_, w.block, mtp_layout_.rope, mtp_layout_.spans, mtp_drop_,
                     mtp_x_.view(), mtp_block_, scratch_);
   if (w.block.is_moe) add_load(mtp_block_.moe.route.order);
   const PartScope part(ctx_, Part::kElementwise);
@@ -210,15 +294,15 @@ void TrainGraph::forward_mtp(const nn::MtpWeights& w) {
 
 double TrainGraph::backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients& g,
                                 const nn::BalanceTerm& balance) {
-  const int rows = static_cast<int>(mtp_tokens_.inputs.size());
+  const int rows = static_cast<int>(mtp_inputs_.size());
   const int d = dims_.hidden;
   mtp_dx_.resize(rows, d);
   mtp_djoined_.resize(rows, 2 * d);
   rms_norm_backward(ctx_, {mtp_x_.cview(), w.head_norm, mtp_rstd_.span(), mtp_dnormed_.cview(),
                            mtp_dx_.view(), false, g.head_norm});
-  const double loss = nn::block_backward(ctx_, num_, dims_, w.block, g.block, mtp_layout_.rope(),
-                                         mtp_layout_.spans(), balance, mtp_drop_, mtp_dx_.view(),
-                                         mtp_block_, scratch_);
+  const double loss =
+      nn::block_backward(ctx_, num_, dims_, w.block, g.block, mtp_layout_.rope, mtp_layout_.spans,
+                         balance, mtp_drop_, mtp_dx_.view(), mtp_block_, scratch_);
   drop_entry(mtp_drop_, mtp_dx_.view());
   {
     const PartScope part(ctx_, Part::kDense);
@@ -234,9 +318,9 @@ double TrainGraph::backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients&
   rms_norm_backward(
       ctx_, {mtp_hidden_.cview(), w.hnorm, hnorm_rstd_.span(), mtp_djoined_.cview().sub_cols(d, d),
              mtp_dnormed_.view(), false, g.hnorm});
-  embedding_backward(ctx_, {mtp_tokens_.inputs.span(), mtp_dx_.cview(), g.embed});
+  embedding_backward(ctx_, {mtp_inputs_.span(), mtp_dx_.cview(), g.embed});
   // Each hidden row was used once.
-  add_rows(ctx_, {mtp_dnormed_.cview(), mtp_tokens_.rows.span(), dnormed_.view()});
+  add_rows(ctx_, {mtp_dnormed_.cview(), mtp_rows_.span(), dnormed_.view()});
   return loss;
 }
 
@@ -249,59 +333,30 @@ void TrainGraph::backward_main(const nn::Weights& w, const nn::Gradients& g,
                       {x_.cview(), w.norm, norm_rstd_.span(), dnormed_.cview(), dx, false, g.norm});
   }
   for (std::size_t l = layers_.size(); l-- > 0;) {
-    layer_balance_[l] = nn::block_backward(
-        ctx_, num_, dims_, w.layers[l], g.layers[l], layout_.rope(), layout_.spans(), balance,
-        drop_.of_layer(static_cast<int>(l)), dx, layers_[l], scratch_);
+    layer_balance_[l] =
+        nn::block_backward(ctx_, num_, dims_, w.layers[l], g.layers[l], layout_.rope, layout_.spans,
+                           balance, drop_.of_layer(static_cast<int>(l)), dx, layers_[l], scratch_);
   }
   drop_entry(drop_, dx);
   const PartScope part(ctx_, Part::kElementwise);
-  embedding_backward(ctx_, {tokens_.inputs.span(), dx, g.embed});
+  embedding_backward(ctx_, {inputs_.span(), dx, g.embed});
 }
 
-double TrainGraph::balance_of(const nn::BlockSaved& saved, const nn::BalanceTerm& term) const {
-  return nn::balance_loss(ctx_, term, saved.moe.route.scores.cview(), dims_.route.topk, {});
+double TrainGraph::balance_of(const nn::BlockSaved& saved, std::span<const int> runs) const {
+  return nn::balance_over(ctx_, saved.moe.route.scores.cview(), {runs, 0.0F}, dims_.route.topk, {});
 }
 
-void TrainGraph::backward_and_balance(const nn::Weights& w, const nn::Gradients& g, bool mtp,
-                                      bool backward, const LossOptions& options) {
-  layer_balance_.assign(layers_.size(), 0.0);
-  double mtp_balance = 0;
-  const bool over_batch = options.balance_over_batch;
-  const float scale = options.balance_alpha * options.share.balance;
-  const nn::BalanceTerm term{layout_.runs(over_batch), scale};
-  const nn::BalanceTerm mtp_term{mtp_layout_.runs(over_batch), scale};
-  if (backward) {
-    if (mtp) mtp_balance = backward_mtp(w.mtp.front(), g.mtp.front(), mtp_term);
-    backward_main(w, g, term);
-  } else {
-    for (std::size_t l = 0; l < layers_.size(); ++l) {
-      if (w.layers[l].is_moe) layer_balance_[l] = balance_of(layers_[l], term);
-    }
-    if (mtp && w.mtp.front().block.is_moe) mtp_balance = balance_of(mtp_block_, mtp_term);
-  }
+void TrainGraph::count_hits() {
   Losses& out = losses_;
-  for (std::size_t l = 0; l < layers_.size(); ++l) {
-    if (w.layers[l].is_moe) out.balance_per_layer.push_back(layer_balance_[l]);
+  for (std::size_t i = 0; i < targets_.size(); ++i) {
+    if (targets_.host[i] == kNoTarget) continue;
+    out.main_correct += argmax_.host[i] == targets_.host[i] ? 1 : 0;
   }
-  if (mtp && w.mtp.front().block.is_moe) out.balance_per_layer.push_back(mtp_balance);
-  out.balance = std::accumulate(out.balance_per_layer.begin(), out.balance_per_layer.end(), 0.0);
-}
-
-void TrainGraph::count_hits(bool mtp) {
-  Losses& out = losses_;
-  const std::vector<std::int32_t>& targets = tokens_.targets.host;
-  for (std::size_t i = 0; i < targets.size(); ++i) {
-    if (targets[i] == kNoTarget) continue;
-    out.main_correct += argmax_.host[i] == targets[i] ? 1 : 0;
-  }
-  if (!mtp) return;
-  const std::vector<std::int32_t>& mtp_targets = mtp_tokens_.targets.host;
-  for (std::size_t i = 0; i < mtp_targets.size(); ++i) {
-    if (mtp_targets[i] == kNoTarget) continue;
-    out.mtp_correct += mtp_argmax_.host[i] == mtp_targets[i] ? 1 : 0;
-    // Row i drafted the token after next; the main model says it one row later, which is the same
-    // sequence's: the MTP layer has none of a sequence's last row.
-    const auto next = static_cast<std::size_t>(mtp_tokens_.rows.host[i]) + 1;
+  for (std::size_t i = 0; i < mtp_targets_.size(); ++i) {
+    if (mtp_targets_.host[i] == kNoTarget) continue;
+    out.mtp_correct += mtp_argmax_.host[i] == mtp_targets_.host[i] ? 1 : 0;
+    // Row i drafted the token after next; the main model says it one row later.
+    const auto next = static_cast<std::size_t>(mtp_rows_.host[i]) + 1;
     out.mtp_accepted += mtp_argmax_.host[i] == argmax_.host[next] ? 1 : 0;
   }
 }
@@ -319,44 +374,69 @@ void TrainGraph::zero_added_gradients(Parameters& parameters, bool mtp) const {
   }
 }
 
+static std::int64_t scored(std::span<const std::int32_t> targets) {
+  return static_cast<std::int64_t>(targets.size()) -
+         std::count(targets.begin(), targets.end(), kNoTarget);
+}
+
 const Losses& TrainGraph::run(Parameters& parameters, const Sequences& sequences,
                               const LossOptions& options, bool backward) {
   const nn::Weights& w = parameters.weights();
   const nn::Gradients& g = parameters.gradient_tree();
-  check(sequences, config_.vocab_size, options.score_from);
-  const auto has_mtp_row = [](std::int32_t length) { return length > 2; };
-  const bool mtp = !w.mtp.empty() &&
-                   std::any_of(sequences.lengths.begin(), sequences.lengths.end(), has_mtp_row);
+  const bool mtp = !w.mtp.empty() && std::any_of(sequences.lengths.begin(), sequences.lengths.end(),
+                                                 [](std::int32_t n) { return n > 2; });
   const MemoryScope scope(ctx_.device);
-  drop_ = mtp_drop_ = {};
-  if (backward) begin_dropout(sequences, options);
   prepare(sequences, mtp, options.score_from);
   parameters.refresh(ctx_, num_);
   if (num_.fp8) parameters.quantize(ctx_, num_);
   num_.fresh_gradients = backward && options.fresh_gradients;
   if (num_.fresh_gradients) zero_added_gradients(parameters, mtp);
+  set_dropout(sequences, options, backward);
 
   begin_losses();
   Losses& out = losses_;
-  out.main_rows = tokens_.scored;
-  out.mtp_rows = mtp_tokens_.scored;
-  // Without a row that is learnt sums and gradients are 0, whatever they are divided by.
+  out.main_rows = scored(targets_.host);
+  out.mtp_rows = mtp ? scored(mtp_targets_.host) : 0;
   const auto rows = static_cast<float>(std::max<std::int64_t>(out.main_rows, 1));
   const auto mtp_rows = static_cast<float>(std::max<std::int64_t>(out.mtp_rows, 1));
+  const LossShare& share = options.share;
   forward_main(w);
-  out.main = head_loss(normed_.cview(), w.head, tokens_.targets, options.share.main / rows,
-                       backward, options, dnormed_.view(), g.head, !num_.fresh_gradients, argmax_) /
+  out.main = head_loss(normed_.cview(), w.head, targets_, share.main / rows, backward, options,
+                       dnormed_.view(), g.head, !num_.fresh_gradients, argmax_) /
              rows;
   if (mtp) {
     forward_mtp(w.mtp.front());
-    out.mtp = head_loss(mtp_normed_.cview(), w.mtp.front().head, mtp_tokens_.targets,
-                        options.mtp_lambda * options.share.mtp / mtp_rows, backward, options,
+    out.mtp = head_loss(mtp_normed_.cview(), w.mtp.front().head, mtp_targets_,
+                        options.mtp_lambda * share.mtp / mtp_rows, backward, options,
                         mtp_dnormed_.view(), g.mtp.front().head, /*add_dhead=*/true, mtp_argmax_) /
               mtp_rows;
   }
-  count_hits(mtp);
+  count_hits();
+
   out.expert_load.resize(loads_);
-  backward_and_balance(w, g, mtp, backward, options);
+  layer_balance_.assign(layers_.size(), 0.0);
+  double mtp_balance = 0;
+  // Runs of rows, each on its own.
+  const int whole[] = {static_cast<int>(inputs_.size()), static_cast<int>(mtp_inputs_.size())};
+  const bool at_once = options.balance_over_batch;
+  const std::span<const int> runs = at_once ? std::span(whole, 1) : std::span(layout_.runs);
+  const std::span<const int> mtp_runs =
+      at_once ? std::span(whole + 1, 1) : std::span(mtp_layout_.runs);
+  if (backward) {
+    const float scale = options.balance_alpha * share.balance;
+    if (mtp) mtp_balance = backward_mtp(w.mtp.front(), g.mtp.front(), {mtp_runs, scale});
+    backward_main(w, g, {runs, scale});
+  } else {
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      if (w.layers[l].is_moe) layer_balance_[l] = balance_of(layers_[l], runs);
+    }
+    if (mtp && w.mtp.front().block.is_moe) mtp_balance = balance_of(mtp_block_, mtp_runs);
+  }
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    if (w.layers[l].is_moe) out.balance_per_layer.push_back(layer_balance_[l]);
+  }
+  if (mtp && w.mtp.front().block.is_moe) out.balance_per_layer.push_back(mtp_balance);
+  out.balance = std::accumulate(out.balance_per_layer.begin(), out.balance_per_layer.end(), 0.0);
   out.total = out.main + static_cast<double>(options.mtp_lambda) * out.mtp +
               static_cast<double>(options.balance_alpha) * out.balance;
   return out;

@@ -5,16 +5,13 @@
 //   mtp:     mean over B * (T - 1) rows (V3 report eq. 24, normalised by its own rows)
 //   balance: per MoE layer the mean over sequences (eq. 17-20), or over the micro-batch as one
 //            sequence, summed over layers; sequences of several lengths count by their rows
-// Of sequences whose tokens are not all learnt the first two are means over those that are; where
-// none is, they are 0.
+// Of sequences whose tokens are not all learnt the first two are means over those that are.
 // Owns:    activations, scratch and the losses it returns, reused from step to step. The first pass
 //          of a size allocates what it needs; what follows the experts' load has room for every
 //          load from then on, so that later passes of that size (or of fewer sequences) allocate
 //          nothing.
 // Threads: one caller per graph.
-// Errors:  kUsage for token ids past the vocabulary, for sequences that are none
-//          (model/sequences.h), and for dropout of sequences of several lengths without a
-//          rows_per_sequence.
+// Errors:  kUsage for token ids past the vocabulary.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +19,6 @@
 #include <vector>
 
 #include "model/parameters.h"
-#include "model/pass_rows.h"
 #include "model/sequences.h"
 #include "nn/block.h"
 
@@ -86,17 +82,37 @@ class TrainGraph {
 
   // Bytes kept between forward and backward of the last micro-batch, by kind; and its tokens.
   nn::KeptBytes kept_bytes() const;
-  std::int64_t tokens() const noexcept { return static_cast<std::int64_t>(tokens_.inputs.size()); }
-  // The experts that a main layer, an MoE layer, chose in the last pass, [rows, k], on the host.
+  std::int64_t tokens() const noexcept { return static_cast<std::int64_t>(inputs_.size()); }
+  // The experts that a main layer, an MoE layer, chose in the last pass, [B * T, k], on the host.
   Mat<std::int32_t> chosen_experts(int layer) const;
 
  private:
+  // Rows of the sequences of a pass: what does not depend on the tokens.
+  struct Layout {
+    nn::RopeRows rope;
+    std::vector<AttentionSpan> spans;
+    std::vector<int> runs;    // rows of each sequence that has some
+    std::vector<int> tabled;  // what `runs` was when the tables were filled
+    Mat<float> cos, sin;
+  };
+
+  // Token ids and row numbers as the ops read and write them, and the host's.
+  struct Indices {
+    std::vector<std::int32_t> host;
+    Mat<std::int32_t> ops;  // [1, n]
+
+    std::size_t size() const noexcept { return host.size(); }
+    std::span<const std::int32_t> span() const noexcept { return ops.span(); }
+    void to_ops();
+    void from_ops(std::size_t n);
+  };
+
   const Losses& run(Parameters& parameters, const Sequences& sequences, const LossOptions& options,
                     bool backward);
-  // The windows as sequences, in memory of this graph.
-  Sequences sequences_of(MatView<const std::int32_t> tokens);
+  Sequences rows_of(MatView<const std::int32_t> tokens);
+  void lay_out(Layout& out);
   void prepare(const Sequences& sequences, bool mtp, int score_from);
-  void begin_dropout(const Sequences& sequences, const LossOptions& options);
+  void set_dropout(const Sequences& sequences, const LossOptions& options, bool backward);
   void begin_losses();
   void forward_main(const nn::Weights& w);
   void forward_mtp(const nn::MtpWeights& w);
@@ -105,12 +121,8 @@ class TrainGraph {
   void backward_main(const nn::Weights& w, const nn::Gradients& g, const nn::BalanceTerm& balance);
   void add_load(const ExpertOrder& order);
   void zero_added_gradients(Parameters& parameters, bool mtp) const;
-  // The way back, which balances the layers that it comes to; or, not `backward`, their balance
-  // losses alone.
-  void backward_and_balance(const nn::Weights& w, const nn::Gradients& g, bool mtp, bool backward,
-                            const LossOptions& options);
-  double balance_of(const nn::BlockSaved& saved, const nn::BalanceTerm& term) const;
-  void count_hits(bool mtp);
+  double balance_of(const nn::BlockSaved& saved, std::span<const int> runs) const;
+  void count_hits();
   // Dropout of a row's entry into the residual stream, forward and backward alike.
   void drop_entry(const nn::LayerDropout& drop, MatView<float> x) const;
   // Cross entropy of normed rows against targets in pieces of head_rows; with backward, dnormed
@@ -124,9 +136,10 @@ class TrainGraph {
   nn::BlockDims dims_;
   nn::Numerics num_;
 
-  std::vector<std::int32_t> window_tokens_, window_lengths_;
-  PositionAngles angles_;
-  RowLayout layout_{1}, mtp_layout_{2};
+  Layout layout_, mtp_layout_;
+  Mat<float> cos_, sin_;              // of positions 0, 1, ...; the host's
+  std::vector<std::int32_t> copied_;  // tokens and lengths of equal sequences
+  std::vector<std::int32_t> lengths_;
   nn::LayerDropout drop_, mtp_drop_;  // of this pass; the first as of layer 0
 
   Losses losses_;
@@ -141,15 +154,13 @@ class TrainGraph {
   Mat<Bf16> dlogits_;
   Mat<float> norm_rstd_;       // [1, T]
   Mat<double> op_row_losses_;  // as cross entropy writes them
-  RowTokens tokens_;
-  Indices argmax_;
+  Indices inputs_, targets_, argmax_;
 
   nn::BlockSaved mtp_block_;
   Mat<float> mtp_embed_, mtp_hidden_, mtp_joined_, mtp_x_, mtp_normed_, mtp_dnormed_, mtp_dx_,
       mtp_djoined_;
   Mat<float> enorm_rstd_, hnorm_rstd_, mtp_rstd_;
-  RowTokens mtp_tokens_;
-  Indices mtp_argmax_;
+  Indices mtp_inputs_, mtp_targets_, mtp_rows_, mtp_argmax_;
 };
 
 }  // namespace cachalot::model

@@ -5,7 +5,7 @@
 //
 // With dropout the two sums are of what is left of attention's and ffn's results.
 //
-// Symbols: T rows of all sequences, D hidden.
+// Symbols: T = B sequences of equal length, D hidden.
 // Threads: one caller; the ops inside use the context's threads.
 #pragma once
 

@@ -1,5 +1,7 @@
 #include "nn/moe.h"
 
+#include <algorithm>
+
 #include "kernels/bf16_ops.h"
 #include "kernels/profile.h"
 #include "kernels/saved.h"
@@ -173,6 +175,27 @@ void moe_forward(const Context& ctx, const Numerics& num, const BlockDims& dims,
   combine(ctx, {routed.y, r.order.slot.cview(), r.weight.cview(), y, add || shared_too});
 }
 
+double balance_over(const Context& ctx, MatView<const float> scores, const BalanceTerm& balance,
+                    int topk, MatView<float> dscores) {
+  const std::span<const int> runs = balance.runs;
+  const bool equal =
+      std::all_of(runs.begin(), runs.end(), [&](int run) { return run == runs.front(); });
+  if (equal) {
+    return balance_loss(ctx,
+                        {scores, static_cast<int>(runs.size()), topk, balance.grad_scale, dscores});
+  }
+  double loss = 0;
+  int begin = 0;
+  for (const int run : runs) {
+    const double share = static_cast<double>(run) / scores.rows;
+    const MatView<float> d = dscores.rows > 0 ? dscores.sub_rows(begin, run) : MatView<float>{};
+    loss += share * balance_loss(ctx, {scores.sub_rows(begin, run), 1, topk,
+                                       balance.grad_scale * static_cast<float>(share), d});
+    begin += run;
+  }
+  return loss;
+}
+
 double moe_backward(const Context& ctx, const Numerics& num, const BlockDims& dims,
                     const MoeWeights& w, const MoeGradients& g, const Operand& h,
                     MatView<const float> h_plain, const BalanceTerm& balance, const Operand& dy,
@@ -236,7 +259,7 @@ double moe_backward(const Context& ctx, const Numerics& num, const BlockDims& di
   }
   rows_to_choices(ctx, {s.dweight.view(), slot, s.drow_weight.span()});
   const double loss =
-      balance_loss(ctx, balance, r.scores.cview(), dims.route.topk, s.dscores.view());
+      balance_over(ctx, r.scores.cview(), balance, dims.route.topk, s.dscores.view());
   route_backward(ctx, {dims.route, r.scores.cview(), r.index.cview(), s.dweight.cview(),
                        s.dscores.cview(), s.dlogits.view()});
   const Gemm gate[] = {{s.dlogits.cview(), w.router, dh, false, false, true},

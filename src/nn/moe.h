@@ -6,11 +6,11 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "kernels/permute.h"
 #include "kernels/routed_rows.h"
-#include "nn/balance.h"
 #include "nn/dims.h"
 #include "nn/ffn.h"
 #include "tensor/room.h"
@@ -74,6 +74,17 @@ struct MoeScratch {
   Mat<float> row_weight, drow_weight;  // [1, P]
   Operand dy;                          // [P, D]
 };
+
+// The balance loss this layer adds to the total: grad_scale is alpha times the micro-batch's share
+// of its step; the loss is the mean over runs of rows, one for each sequence or a single one for
+// the batch-wise loss. Runs of several lengths count by their rows.
+struct BalanceTerm {
+  std::span<const int> runs;  // together all rows; none is empty
+  float grad_scale = 0;
+};
+// That loss of scores [T, E], before alpha; `dscores` (or empty) as BalanceLoss has it.
+double balance_over(const Context& ctx, MatView<const float> scores, const BalanceTerm& balance,
+                    int topk, MatView<float> dscores);
 
 // From dy [T, D], tiles both ways, to dh [T, D] (overwritten). Returns the balance loss before
 // alpha. h has tiles along its rows; those along its columns are added here.

@@ -8,8 +8,6 @@ namespace cachalot::text {
 
 static constexpr std::string_view kUser = "<｜User｜>";
 static constexpr std::string_view kAssistant = "<｜Assistant｜>";
-static constexpr std::string_view kEnd = "<｜end▁of▁sentence｜>";
-static constexpr std::string_view kThought = "<think>";
 static constexpr std::string_view kResultsBegin = "<｜tool▁outputs▁begin｜>";
 static constexpr std::string_view kResultsEnd = "<｜tool▁outputs▁end｜>";
 static constexpr std::string_view kResultBegin = "<｜tool▁output▁begin｜>";
@@ -195,14 +193,14 @@ std::string ChatFormat::render_v3(std::span<const ChatMessage> messages,
       if (!opens_after_user_ && !after_results) text += kAssistant;
       text += content;
       if (!message.tool_calls.empty()) text += calls_text(message.tool_calls);
-      text += kEnd;
+      text += kAnswerEnd;
     }
     before = message.role;
   }
   if (before == "tool") return text += kResultsEnd;  // which the answer follows as it is
   if (!options.add_generation_prompt || (opens_after_user_ && before == "user")) return text;
   text += kAssistant;
-  if (opens_thought_) text += cat(kThought, "\n");
+  if (opens_thought_) text += cat(kThoughtBegin, "\n");
   return text;
 }
 
@@ -225,12 +223,12 @@ std::string ChatFormat::render_v31(std::span<const ChatMessage> messages,
       if (thought != std::string_view::npos) content.remove_prefix(thought + kThoughtEnd.size());
       text += content;
       if (!message.tool_calls.empty()) text += calls_text(message.tool_calls);
-      text += kEnd;
+      text += kAnswerEnd;
     }
     before = message.role;
   }
   if (options.add_generation_prompt && before == "user") {
-    text += cat(kAssistant, options.thinking.value_or(false) ? kThought : kThoughtEnd);
+    text += cat(kAssistant, options.thinking.value_or(false) ? kThoughtBegin : kThoughtEnd);
   }
   return text;
 }

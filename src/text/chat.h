@@ -69,7 +69,9 @@ inline constexpr std::string_view kCallSeparator = "<｜tool▁sep｜>";
 inline constexpr std::string_view kCallType = "function";
 inline constexpr std::string_view kFenceOpen = "\n```json\n";
 inline constexpr std::string_view kFenceClose = "\n```";
+inline constexpr std::string_view kThoughtBegin = "<think>";
 inline constexpr std::string_view kThoughtEnd = "</think>";
+inline constexpr std::string_view kAnswerEnd = "<｜end▁of▁sentence｜>";  // of all formats but V2's
 
 struct RenderOptions {
   bool add_generation_prompt = true;
@@ -100,9 +102,18 @@ class ChatFormat {
                      std::string_view bos, std::string_view eos) const;
   std::string render(std::span<const ChatMessage> messages, const RenderOptions& options,
                      const Tokenizer& tokenizer) const;
+  // What a model is to write behind render(before, options with add_generation_prompt) so that its
+  // message is `answer`: content, calls, and the token that ends it. Thoughts are kept (it is only
+  // history that drops them); where the prompt has begun them and `answer` has none, they are
+  // ended at once. kUsage for a message that is not an assistant's.
+  std::string answer(std::span<const ChatMessage> before, const ChatMessage& answer,
+                     const RenderOptions& options, std::string_view eos) const;
   // The name of `named`, with what deviates from it.
   std::string name() const;
   ToolForm tools() const noexcept { return tools_; }
+  bool drops_thoughts() const noexcept { return drops_thoughts_; }
+  // Each prompt says whether the answer begins with thoughts.
+  bool chooses_thoughts() const noexcept { return family_ == Family::kV31; }
   // What was rendered ends inside <think>.
   bool opens_thought(std::span<const ChatMessage> messages, const RenderOptions& options) const;
   // The answer has thoughts before it: they were opened, or the model opens them itself.

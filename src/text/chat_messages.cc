@@ -1,10 +1,10 @@
 // The JSON of messages, and whether results of tools belong to calls.
+#include "text/chat_messages.h"
+
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "io/json_object.h"
-#include "text/chat.h"
 
 namespace cachalot::text {
 
@@ -131,9 +131,7 @@ static void order_results(std::vector<ChatMessage>& messages, std::size_t at) {
   std::move(ordered.begin(), ordered.end(), messages.begin() + static_cast<std::ptrdiff_t>(at) + 1);
 }
 
-std::vector<ChatMessage> parse_messages(std::string_view text) {
-  io::refuse_deep_json(text, "messages");
-  const auto list = json::parse(text.begin(), text.end(), nullptr, false);
+std::vector<ChatMessage> messages_of(const json& list) {
   if (!list.is_array()) {
     throw Error(Code::kUsage,
                 "messages must be a JSON array of {\"role\": ..., \"content\": ...} objects");
@@ -149,6 +147,11 @@ std::vector<ChatMessage> parse_messages(std::string_view text) {
     }
   }
   return messages;
+}
+
+std::vector<ChatMessage> parse_messages(std::string_view text) {
+  io::refuse_deep_json(text, "messages");
+  return messages_of(json::parse(text.begin(), text.end(), nullptr, false));
 }
 
 }  // namespace cachalot::text

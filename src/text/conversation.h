@@ -5,12 +5,14 @@
 //   {"messages": [{"role", "content", "weight"?, ...}, ...], "tools"?: [...]}
 //   {"prompt": "...", "completion": "..."}
 // Messages are those of the chat API (text/chat.h). What is learnt are the assistant's answers,
-// with the token that ends each; "weight": 0 leaves one out. Empty lines are passed over.
+// with the token that ends each; "weight": 0 leaves one out. An answer's thoughts stand in its
+// content, or are its "reasoning_content": then they are put before it, as
+// "<think>\n...\n</think>\n\n".
 //
 // Threads: values.
 // Errors:  kUsage for a line of another form (saying which member, what was met and what is
-// needed),
-//          kUnsupported for what a chat format has no place for.
+//          needed), or a conversation too long; kUnsupported for what a chat format has no place
+//          for.
 // Source:  https://platform.openai.com/docs/guides/supervised-fine-tuning (fields "messages",
 //          "weight", "tools"); https://huggingface.co/docs/trl/dataset_formats
 #pragma once
@@ -44,9 +46,10 @@ using Sample = std::vector<SamplePiece>;
 
 // What a model reads and writes in a conversation: for each learnt answer the prompt that it would
 // have been given, and the answer. Answers whose prompt is what came before them (prompt and
-// answer) and more go on in one sample; where a format changes what came before (R1 drops earlier
-// thoughts, V3.1 their tags), a new sample begins, whose earlier answers are read alone. A
-// conversation without a learnt answer gives none. `format` is null where there are no messages.
+// answer) and more go on in one sample; where a format changes what came before (R1 and V3.1 drop
+// earlier thoughts), a new sample begins, whose earlier answers are read alone. A format that drops
+// thoughts is given none by a client, nor the line breaks behind them. A conversation without a
+// learnt answer gives no sample. `format` is null where there are no messages.
 std::vector<Sample> samples_of(const Conversation& conversation, const ChatFormat* format,
                                std::string_view bos, std::string_view eos);
 

@@ -1,11 +1,10 @@
 // Files of conversations, encoded into a token file and the samples beside it.
 //
 // Threads: encoding uses the pool it is given; the result does not depend on its size.
-// Errors:  kIo for a file that cannot be read; kFormat for a line that is no conversation, with
-// file
-//          and line; kUnsupported for messages that the tokenizer's chat format has no place for,
-//          or a tokenizer without one (or without an end-of-sentence token); kConfig where there is
-//          nothing to learn.
+// Errors:  kIo for a file that cannot be read; kFormat for the first line that is no
+//          conversation, with file and line; kUnsupported for messages that the tokenizer's chat
+//          format has no place for, or a tokenizer without one (or without an end-of-sentence
+//          token); kConfig where there is nothing to learn.
 #pragma once
 
 #include <cstdint>
@@ -13,16 +12,21 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "io/mapped_file.h"
 #include "text/corpus.h"
+#include "text/packed_samples.h"
 #include "text/sample_file.h"
 #include "text/tokenizer.h"
 
 namespace cachalot::text {
 
-// Lines of files, in their order; mapped, never copied.
+// Lines of files, in their order; mapped, never copied. A byte order mark before a file's first
+// line is passed over, and so are lines of spaces; a line ends with "\n" or "\r\n" and has at most
+// 16 MiB.
 class ConversationLines {
  public:
   explicit ConversationLines(std::span<const std::filesystem::path> files);
@@ -32,9 +36,9 @@ class ConversationLines {
     std::uint32_t file = 0;
     std::uint32_t number = 0;  // in its file, from 1
   };
-  std::span<const Line> lines() const noexcept { return lines_; }  // without empty ones
-  std::uint64_t bytes() const noexcept;
-  std::string where(const Line& line) const;  // "FILE:NUMBER"
+  std::span<const Line> lines() const noexcept { return lines_; }  // at least one
+  std::uint64_t bytes() const noexcept;                            // of all lines
+  std::string where(const Line& line) const;                       // "FILE:NUMBER"
 
  private:
   std::vector<std::filesystem::path> names_;
@@ -54,5 +58,14 @@ EncodedConversations encode_conversations(const Tokenizer& tokenizer, const Conv
                                           const std::filesystem::path& token_file,
                                           const std::filesystem::path& sample_file,
                                           ThreadPool& pool, const Progress& progress = {});
+
+// The same in memory: all of it, to be read once.
+struct ConversationTokens {
+  SampleTokens samples;
+  std::uint64_t learnt_bytes = 0;  // of the answers' text
+  std::int64_t conversations = 0;
+};
+ConversationTokens read_conversations(const Tokenizer& tokenizer, const ConversationLines& all,
+                                      ThreadPool& pool, const Progress& progress = {});
 
 }  // namespace cachalot::text

@@ -28,8 +28,8 @@ namespace cachalot::text {
 struct PackedOptions {
   std::int64_t seq_len = 0;  // most rows of a window
   std::uint64_t seed = 0;
-  bool shuffle =
-      true;  // false: samples and windows in the order of the file, the same in each epoch
+  // false: samples are packed as they come in the file, and each epoch has the same order
+  bool shuffle = true;
 };
 
 // Sequences one behind the other, as model::Sequences has them.

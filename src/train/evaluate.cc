@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numbers>
 
+#include "text/packed_samples.h"
 #include "text/token_file.h"
 #include "train/schedule.h"
 
@@ -28,6 +29,48 @@ bool same_form(const EvalWindow& a, const EvalWindow& b) {
   return a.end - a.begin == b.end - b.begin && a.scored - a.begin == b.scored - b.begin;
 }
 
+// At most so many windows of a validation.
+std::int64_t most_windows(const Recipe& recipe) {
+  const int batch = std::max(1, micro_batch_size(recipe, recipe.schedule.steps - 1));
+  return std::int64_t{recipe.run.eval_batches} * batch;
+}
+
+// `tokens` stand for `bytes` of text.
+EvalReport report(const Sums& sums, std::int64_t step, std::uint64_t tokens, std::uint64_t bytes) {
+  EvalReport e;
+  e.step = step;
+  e.tokens = sums.main_rows;
+  e.loss = sums.main / static_cast<double>(std::max<std::int64_t>(1, e.tokens));
+  if (sums.mtp_rows > 0) {
+    e.mtp_loss = sums.mtp / static_cast<double>(sums.mtp_rows);
+    e.mtp_acceptance = static_cast<double>(sums.accepted) / static_cast<double>(sums.mtp_rows);
+  }
+  if (bytes > 0) {
+    e.bits_per_byte =
+        e.loss / std::numbers::ln2 * static_cast<double>(tokens) / static_cast<double>(bytes);
+  }
+  return e;
+}
+
+EvalReport evaluate_conversations(model::TrainGraph& graph, model::Parameters& parameters,
+                                  const Recipe& recipe, const RunData& data, std::int64_t step,
+                                  int in_a_pass) {
+  const text::PackedSamples samples(data.validation, data.validation_samples,
+                                    {.seq_len = recipe.data.seq_len, .shuffle = false});
+  const std::int64_t windows = std::min(samples.windows(), most_windows(recipe));
+  Sums sums;
+  text::SampleTokens read;
+  model::LossOptions options;
+  options.balance_alpha = static_cast<float>(recipe.loss.balance_alpha);
+  for (std::int64_t at = 0; at < windows; at += in_a_pass) {
+    read.clear();
+    for (std::int64_t w = at; w < std::min(windows, at + in_a_pass); ++w) samples.append(w, read);
+    sums.add(graph.evaluate(parameters, {read.tokens, read.lengths, read.learnt}, options));
+  }
+  const text::SampleTable& table = samples.table();
+  return report(sums, step, table.learnt_tokens(), table.learnt_bytes());
+}
+
 }  // namespace
 
 std::vector<EvalWindow> eval_windows(std::int64_t tokens, std::int64_t seq_len, std::int64_t stride,
@@ -44,14 +87,16 @@ std::vector<EvalWindow> eval_windows(std::int64_t tokens, std::int64_t seq_len, 
 }
 
 EvalReport evaluate(model::TrainGraph& graph, model::Parameters& parameters, const Recipe& recipe,
-                    const std::filesystem::path& token_file, std::int64_t step, int in_a_pass) {
-  const text::TokenFile file(token_file);
+                    const RunData& data, std::int64_t step, int in_a_pass) {
+  if (!data.validation_samples.empty()) {
+    return evaluate_conversations(graph, parameters, recipe, data, step, in_a_pass);
+  }
+  const text::TokenFile file(data.validation);
   const std::int64_t seq_len = recipe.data.seq_len;
   const std::int64_t stride =
       recipe.run.eval_stride > 0 ? recipe.run.eval_stride : seq_len - seq_len / 2;
-  const int batch = std::max(1, micro_batch_size(recipe, recipe.schedule.steps - 1));
   const auto windows = eval_windows(static_cast<std::int64_t>(file.info().tokens), seq_len, stride,
-                                    std::int64_t{recipe.run.eval_batches} * batch);
+                                    most_windows(recipe));
   Sums sums;
   Mat<std::int32_t> tokens;
   for (std::size_t at = 0; at < windows.size();) {
@@ -70,20 +115,8 @@ EvalReport evaluate(model::TrainGraph& graph, model::Parameters& parameters, con
     sums.add(graph.evaluate(parameters, tokens.cview(), options));
     at += static_cast<std::size_t>(n);
   }
-  EvalReport e;
-  e.step = step;
-  e.tokens = sums.main_rows;
-  e.loss = sums.main / static_cast<double>(std::max<std::int64_t>(1, e.tokens));
-  if (sums.mtp_rows > 0) {
-    e.mtp_loss = sums.mtp / static_cast<double>(sums.mtp_rows);
-    e.mtp_acceptance = static_cast<double>(sums.accepted) / static_cast<double>(sums.mtp_rows);
-  }
   const auto& info = file.info();
-  if (info.text_bytes > 0) {
-    e.bits_per_byte = e.loss / std::numbers::ln2 * static_cast<double>(info.tokens) /
-                      static_cast<double>(info.text_bytes);
-  }
-  return e;
+  return report(sums, step, info.tokens, info.text_bytes);
 }
 
 }  // namespace cachalot::train

@@ -6,13 +6,15 @@
 // seq_len - stride tokens or more. These are the windows of infer/evaluate.h, which `cachalot eval`
 // uses, for the same context.
 //
+// Of conversations each sample is read once, from its beginning, up to data.seq_len tokens; losses
+// are of the answers' tokens, and bits per byte of the answers' text.
+//
 // Errors: those of reading the file.
 #pragma once
 
-#include <filesystem>
-
 #include "model/train_graph.h"
 #include "train/recipe.h"
+#include "train/run_data.h"
 #include "train/trainer.h"
 
 namespace cachalot::train {
@@ -27,6 +29,6 @@ std::vector<EvalWindow> eval_windows(std::int64_t tokens, std::int64_t seq_len, 
 
 // `step` is for the report; at most `in_a_pass` windows are computed at a time, one at least.
 EvalReport evaluate(model::TrainGraph& graph, model::Parameters& parameters, const Recipe& recipe,
-                    const std::filesystem::path& token_file, std::int64_t step, int in_a_pass);
+                    const RunData& data, std::int64_t step, int in_a_pass);
 
 }  // namespace cachalot::train

@@ -49,6 +49,8 @@ RunData Ranks::share(const RunData& data) const {
   if (all_ == nullptr) return data;
   const json sent{{"train", data.train.string()},
                   {"validation", data.validation.string()},
+                  {"train_samples", data.train_samples.string()},
+                  {"validation_samples", data.validation_samples.string()},
                   {"tokenizer", data.tokenizer.string()},
                   {"vocab_size", data.vocab_size},
                   {"bos", data.bos},
@@ -57,6 +59,8 @@ RunData Ranks::share(const RunData& data) const {
   RunData out;
   out.train = got.at("train").get<std::string>();
   out.validation = got.at("validation").get<std::string>();
+  out.train_samples = got.at("train_samples").get<std::string>();
+  out.validation_samples = got.at("validation_samples").get<std::string>();
   out.tokenizer = got.at("tokenizer").get<std::string>();
   out.vocab_size = got.at("vocab_size");
   out.bos = got.at("bos");

@@ -25,8 +25,10 @@ void make_absolute(Recipe& recipe, const std::filesystem::path& folder) {
   make_absolute(recipe.model.config, folder);
   make_absolute(recipe.model.init_from, folder);
   make_absolute(recipe.data.tokenizer, folder);
-  for (std::string& name : recipe.data.corpus) make_absolute(name, folder);
-  for (std::string& name : recipe.data.tokens) make_absolute(name, folder);
+  DataRecipe& d = recipe.data;
+  for (auto* names : {&d.corpus, &d.tokens, &d.conversations, &d.held_out_conversations}) {
+    for (std::string& name : *names) make_absolute(name, folder);
+  }
 }
 
 bool is_inline_size(std::string_view path) {
@@ -46,12 +48,18 @@ void check_sizes_are_used(const Recipe& recipe, const std::set<std::string>& giv
   }
 }
 
-// Fields that the dump shows: sizes only where they are what the model is made from.
+// Fields that the dump shows: sizes only where they are what the model is made from, what is about
+// conversations or passes over the data only where it is asked for.
 std::vector<Field> shown_fields(Recipe& recipe) {
   auto fields = fields_of(recipe);
-  if (!recipe.model.has_inline_sizes()) {
-    std::erase_if(fields, [](const Field& field) { return is_inline_size(field.path); });
-  }
+  std::erase_if(fields, [&](const Field& field) {
+    if (is_inline_size(field.path)) return !recipe.model.has_inline_sizes();
+    if (field.path == "data.conversations") return recipe.data.conversations.empty();
+    if (field.path == "data.held_out_conversations") {
+      return recipe.data.held_out_conversations.empty();
+    }
+    return field.path == "schedule.epochs" && recipe.schedule.epochs == 0;
+  });
   return fields;
 }
 
@@ -99,6 +107,10 @@ void ModelRecipe::fields(FieldVisitor& f) {
 void DataRecipe::fields(FieldVisitor& f) {
   f("corpus", corpus, "UTF-8 text files to train on");
   f("tokens", tokens, "token files to train on, instead of corpus");
+  f("conversations", conversations,
+    "JSON Lines of conversations to fine-tune on, instead of corpus: answers alone are learnt");
+  f("held_out_conversations", held_out_conversations,
+    "conversations to validate on, instead of a validation_fraction of the others");
   f("tokenizer", tokenizer, "folder with tokenizer.json");
   f("train_bpe", train_bpe, 0, 1 << 24,
     "train a BPE of this size on the corpus; 256: tokens are bytes; 0: do not");
@@ -108,7 +120,8 @@ void DataRecipe::fields(FieldVisitor& f) {
   f("document_separator", document_separator,
     "text between documents of a corpus file; empty: a file is one document");
   f("validation_fraction", validation_fraction, 0.0, 0.9, "last part of the data, held out");
-  f("seq_len", seq_len, 2, 1 << 24, "tokens of a training sequence");
+  f("seq_len", seq_len, 2, 1 << 24,
+    "tokens of a training sequence; of conversations: of as many as fit, packed");
 }
 
 void OptimizerRecipe::fields(FieldVisitor& f) {
@@ -127,6 +140,7 @@ void OptimizerRecipe::fields(FieldVisitor& f) {
 
 void ScheduleRecipe::fields(FieldVisitor& f) {
   f("steps", steps, 1, kMostSteps, "optimiser steps of the whole run");
+  f("epochs", epochs, 0.0, 1e6, "passes over the data that say how many steps; 0: steps says it");
   f("warmup_steps", warmup_steps, 0, kMostSteps, "steps of linear warm-up");
   f("constant_steps", constant_steps, 0, kMostSteps, "steps at the peak before the decay");
   f("decay", decay,

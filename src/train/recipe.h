@@ -62,13 +62,15 @@ struct ModelRecipe {
 };
 
 struct DataRecipe {
-  std::vector<std::string> corpus;  // UTF-8 text files
-  std::vector<std::string> tokens;  // or files already tokenized
-  std::string tokenizer;            // folder with tokenizer.json
-  int train_bpe = 0;                // or the size of a vocabulary to train on the corpus
-  std::int64_t random_tokens = 0;   // or no text: random tokens, to measure speed with
-  bool end_documents = true;        // an end-of-sentence token behind each document
-  std::string document_separator;   // "": a file is one document
+  std::vector<std::string> corpus;         // UTF-8 text files
+  std::vector<std::string> tokens;         // or files already tokenized
+  std::vector<std::string> conversations;  // or JSON Lines of conversations (text/conversation.h)
+  std::vector<std::string> held_out_conversations;  // instead of validation_fraction of those
+  std::string tokenizer;                            // folder with tokenizer.json
+  int train_bpe = 0;               // or the size of a vocabulary to train on the corpus
+  std::int64_t random_tokens = 0;  // or no text: random tokens, to measure speed with
+  bool end_documents = true;       // an end-of-sentence token behind each document
+  std::string document_separator;  // "": a file is one document
   double validation_fraction = 0.1;
   int seq_len = 256;
   void fields(FieldVisitor& f);
@@ -96,6 +98,7 @@ struct OptimizerRecipe {
 struct ScheduleRecipe {
   enum class Decay : std::uint8_t { kCosine, kLinear, kNone };
   std::int64_t steps = 1000;
+  double epochs = 0.0;
   std::int64_t warmup_steps = 50;
   std::int64_t constant_steps = 0;
   Decay decay = Decay::kCosine;
@@ -183,6 +186,7 @@ struct Recipe {
   DType moment_type() const;               // optimizer.moments, resolved
   nn::Numerics resolved_numerics() const;  // run.precision and numerics, resolved
   bool byte_tokens() const { return data.train_bpe == kByteVocabulary; }
+  bool learns_conversations() const { return !data.conversations.empty(); }
 };
 
 // Reads, applies the overrides ("section.key=value", as after --set) in their order, makes file

@@ -51,27 +51,42 @@ void check_model(const ModelRecipe& m, const Checker& check) {
 // Keys about text, beside data that is no text.
 void check_text_keys(const DataRecipe& d, const Checker& check) {
   if (!d.corpus.empty()) return;
-  const char* source = d.tokens.empty() ? "data.random_tokens" : "data.tokens";
-  const char* rest = d.tokens.empty() ? "" : "; a second token file is the held-out one";
+  const char* source = !d.conversations.empty() ? "data.conversations"
+                       : d.tokens.empty()       ? "data.random_tokens"
+                                                : "data.tokens";
   check.need(d.document_separator.empty(),
              "data.document_separator is about text, and the data is ", source);
+  if (!d.conversations.empty()) return;
+  const char* rest = d.tokens.empty() ? "" : "; a second token file is the held-out one";
   check.need(d.validation_fraction == DataRecipe{}.validation_fraction,
              "data.validation_fraction cuts a text, and the data is ", source, rest);
+}
+
+void check_conversations(const DataRecipe& d, const Checker& check) {
+  check.need(d.held_out_conversations.empty() || !d.conversations.empty(),
+             "data.held_out_conversations needs data.conversations to train on");
+  if (d.conversations.empty()) return;
+  check.need(
+      d.held_out_conversations.empty() || d.validation_fraction == DataRecipe{}.validation_fraction,
+      "data.held_out_conversations and data.validation_fraction both say what is held out; "
+      "remove one of the two");
 }
 
 void check_data(const Recipe& recipe, const Checker& check) {
   const DataRecipe& d = recipe.data;
   check_name(d.tokenizer, check);
-  const int sources =
-      (d.corpus.empty() ? 0 : 1) + (d.tokens.empty() ? 0 : 1) + (d.random_tokens > 0 ? 1 : 0);
+  const int sources = (d.corpus.empty() ? 0 : 1) + (d.tokens.empty() ? 0 : 1) +
+                      (d.conversations.empty() ? 0 : 1) + (d.random_tokens > 0 ? 1 : 0);
   check.need(sources > 0,
-             "nothing to train on; name text files in data.corpus or token files in data.tokens");
+             "nothing to train on; name text files in data.corpus, conversations in "
+             "data.conversations or token files in data.tokens");
   check.need(sources == 1,
-             "of data.corpus, data.tokens and data.random_tokens more than one is given; give one");
+             "of data.corpus, data.conversations, data.tokens and data.random_tokens more than one "
+             "is given; give one");
   check.need(
       d.random_tokens == 0 || (recipe.model.vocab_size > 0 && recipe.model.has_inline_sizes()),
       "data.random_tokens needs the model's sizes in the recipe, model.vocab_size among them");
-  for (const auto* names : {&d.corpus, &d.tokens}) {
+  for (const auto* names : {&d.corpus, &d.tokens, &d.conversations, &d.held_out_conversations}) {
     for (const std::string& name : *names) {
       check.need(!name.empty(), "data has an empty file name");
       check_name(name, check);
@@ -104,6 +119,7 @@ void check_data(const Recipe& recipe, const Checker& check) {
         " is more than model.max_position_embeddings = ", recipe.model.max_position_embeddings);
   }
   check_text_keys(d, check);
+  check_conversations(d, check);
 }
 
 void check_optimizer(const Recipe& recipe, const Checker& check) {
@@ -117,8 +133,15 @@ void check_optimizer(const Recipe& recipe, const Checker& check) {
   }
 }
 
-void check_schedule(const ScheduleRecipe& s, const Checker& check) {
-  check.need(s.warmup_steps + s.constant_steps <= s.steps,
+void check_schedule(const Recipe& recipe, const Checker& check) {
+  const ScheduleRecipe& s = recipe.schedule;
+  check.need(
+      s.epochs == 0 || s.steps == ScheduleRecipe{}.steps,
+      "schedule.epochs and schedule.steps both say how long to train; remove one of the two");
+  check.need(
+      s.epochs == 0 || recipe.run.fit_minutes == 0,
+      "schedule.epochs and run.fit_minutes both say how long to train; remove one of the two");
+  check.need(s.epochs > 0 || s.warmup_steps + s.constant_steps <= s.steps,
              "schedule.warmup_steps = ", s.warmup_steps, " and constant_steps = ", s.constant_steps,
              " are together more than steps = ", s.steps);
   check.need(s.batch_start <= s.batch, "schedule.batch_start = ", s.batch_start,
@@ -182,7 +205,7 @@ void validate(const Recipe& recipe, const std::string& file_name) {
   check_model(recipe.model, check);
   check_data(recipe, check);
   check_optimizer(recipe, check);
-  check_schedule(recipe.schedule, check);
+  check_schedule(recipe, check);
   check_run(recipe, check);
   check_loss(recipe, check);
   check_numerics(recipe, check);

@@ -9,6 +9,7 @@
 #include "text/corpus.h"
 #include "text/tokenizer_write.h"
 #include "train/checkpoint_files.h"
+#include "train/run_data_parts.h"
 
 namespace cachalot::train {
 
@@ -26,7 +27,8 @@ text::CorpusOptions corpus_options(const DataRecipe& data) {
   return options;
 }
 
-// Why this token file cannot be trained on as it lies there; empty where it can.
+}  // namespace
+
 std::string why_unusable(const fs::path& file, const text::Tokenizer& tokenizer) {
   if (!fs::exists(file)) return cat(file.string(), " is missing");
   try {
@@ -42,11 +44,18 @@ void create_folder(const fs::path& folder) {
           [&](std::error_code& error) { fs::create_directories(folder, error); });
 }
 
-// RUN/tokenizer where the recipe asks for a tokenizer of its own, else the folder that it names.
 fs::path tokenizer_folder(const Recipe& recipe, const fs::path& run_dir) {
   if (!recipe.data.tokenizer.empty()) return recipe.data.tokenizer;
   return recipe.data.train_bpe > 0 ? run_dir / "tokenizer" : fs::path(recipe.model.init_from);
 }
+
+void describe(const text::Tokenizer& tokenizer, RunData& data) {
+  data.vocab_size = tokenizer.vocab_size();
+  data.bos = tokenizer.bos_id().value_or(-1);
+  data.eos = tokenizer.eos_id().value_or(-1);
+}
+
+namespace {
 
 // A folder that the recipe names has to be there; what it lacks is said when it is opened.
 bool has_tokenizer(const Recipe& recipe, const fs::path& folder) {
@@ -70,13 +79,6 @@ void make_tokenizer(const Recipe& recipe, const fs::path& folder, const text::Co
         progress("learning a vocabulary", done, total);
       });
   text::write_tokenizer(folder, spec, text::trained_tokenizer_config());
-}
-
-// What a model needs to know of its tokenizer.
-void describe(const text::Tokenizer& tokenizer, RunData& data) {
-  data.vocab_size = tokenizer.vocab_size();
-  data.bos = tokenizer.bos_id().value_or(-1);
-  data.eos = tokenizer.eos_id().value_or(-1);
 }
 
 // A loss needs a token to read and one to predict.
@@ -244,6 +246,7 @@ RunData prepare_data(const Recipe& recipe, const fs::path& run_dir, ThreadPool& 
                      const DataProgress& progress) {
   if (!recipe.data.tokens.empty()) return from_token_files(recipe);
   if (recipe.data.random_tokens > 0) return from_random_tokens(recipe, run_dir);
+  if (recipe.learns_conversations()) return from_conversations(recipe, run_dir, pool, progress);
   return from_text(recipe, run_dir, pool, progress);
 }
 

@@ -2,7 +2,8 @@
 //
 // Layout:  RUN/tokenizer/ (tokenizer.json, tokenizer_config.json), RUN/data/train.tokens and
 //          validation.tokens. What is already there and fits the tokenizer is used as it is; where
-//          all of it does, the text is not opened.
+//          all of it does, the text is not opened. Of conversations there are train.samples and
+//          validation.samples too (text/sample_file.h): what belongs together and what is learnt.
 // The held-out part is the end of the corpus: from the next line on where the tokenizer is a BPE,
 // from the very byte on where tokens are bytes (as others cut it for losses per character).
 // Errors:  kConfig (empty corpus, nothing left to validate on), kIo (a text that is gone, and what
@@ -25,9 +26,10 @@ namespace cachalot::train {
 using DataProgress = std::function<void(const std::string&, std::uint64_t, std::uint64_t)>;
 
 struct RunData {
-  std::filesystem::path train;       // token files
-  std::filesystem::path validation;  // empty: the recipe holds nothing out
-  std::filesystem::path tokenizer;   // folder; empty where the recipe gives token files alone
+  std::filesystem::path train;                              // token files
+  std::filesystem::path validation;                         // empty: the recipe holds nothing out
+  std::filesystem::path train_samples, validation_samples;  // beside those; empty of a text
+  std::filesystem::path tokenizer;  // folder; empty where the recipe gives token files alone
   int vocab_size = 0;
   int bos = -1;
   int eos = -1;

@@ -96,8 +96,10 @@ void begin_anew(const Recipe& recipe, const fs::path& run_dir, bool has_run) {
                                   " is not as a run writes it, and would be written over: choose "
                                   "another folder with --run, or move that file"));
   }
-  const std::array<fs::path, 3> prepared{run_dir / "tokenizer", run_dir / "data" / "train.tokens",
-                                         run_dir / "data" / "validation.tokens"};
+  const fs::path data = run_dir / "data";
+  const std::array<fs::path, 5> prepared{run_dir / "tokenizer", data / "train.tokens",
+                                         data / "train.samples", data / "validation.tokens",
+                                         data / "validation.samples"};
   std::vector<std::string> inputs = recipe.data.tokens;
   inputs.insert(inputs.end(), {recipe.data.tokenizer, recipe.model.init_from});
   for (const fs::path& own : prepared) {
@@ -120,7 +122,10 @@ void begin_anew(const Recipe& recipe, const fs::path& run_dir, bool has_run) {
                                   "folder with --run, or move that file"));
   }
   // Nothing is thrown away for a text that is not there to make it anew.
-  for (const std::string& text : recipe.data.corpus) (void)io::MappedFile(text);
+  for (const auto* texts :
+       {&recipe.data.corpus, &recipe.data.conversations, &recipe.data.held_out_conversations}) {
+    for (const std::string& text : *texts) (void)io::MappedFile(text);
+  }
   for (const fs::path& own : prepared) fs::remove_all(own);
   write_file_atomically(run_dir / "recipe.toml", to_toml(recipe));
 }
@@ -146,8 +151,9 @@ FoundCheckpoint begin_run_folder(const Recipe& recipe, const TrainOptions& optio
   check_model_link(options.run_dir);
   const bool has_run = fs::exists(stored);
   for (const char* written :
-       {"recipe.toml", "metrics.jsonl", "data/train.tokens", "data/validation.tokens",
-        "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"}) {
+       {"recipe.toml", "metrics.jsonl", "data/train.tokens", "data/train.samples",
+        "data/validation.tokens", "data/validation.samples", "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json"}) {
     remove_leftovers(options.run_dir / written);
   }
   if (!options.resume) {

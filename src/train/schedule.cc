@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/error.h"
+
 namespace cachalot::train {
 
 double learning_rate(const Recipe& recipe, std::int64_t step) {
@@ -40,6 +42,28 @@ std::int64_t sequences_before(const Recipe& recipe, std::int64_t step) {
   std::int64_t sum = 0;
   for (std::int64_t i = 0; i < ramped; ++i) sum += batch_size(recipe, i);
   return sum + (step - ramped) * recipe.schedule.batch;
+}
+
+std::int64_t steps_of_epochs(const Recipe& recipe, std::int64_t windows) {
+  const ScheduleRecipe& s = recipe.schedule;
+  constexpr double kMost = 1e9;  // as schedule.steps has it
+  const double sequences = std::ceil(s.epochs * static_cast<double>(windows));
+  if (sequences / s.batch > kMost) {
+    throw Error(Code::kConfig, cat("schedule.epochs = ", s.epochs, " of ", windows,
+                                   " windows is more than 10^9 steps: lower it"));
+  }
+  const auto needed = static_cast<std::int64_t>(sequences);
+  std::int64_t steps = 0, read = 0;
+  for (; steps < s.ramp_steps && read < needed; ++steps) read += batch_size(recipe, steps);
+  if (read < needed) steps += (needed - read + s.batch - 1) / s.batch;
+  if (steps < s.warmup_steps + s.constant_steps) {
+    throw Error(Code::kConfig,
+                cat("schedule.epochs = ", s.epochs, " of ", windows, " windows is ", steps,
+                    " steps of ", s.batch, ", but schedule.warmup_steps = ", s.warmup_steps,
+                    " and constant_steps = ", s.constant_steps,
+                    " need as many: shorten them, lower schedule.batch, or read more often"));
+  }
+  return steps;
 }
 
 double mtp_lambda(const Recipe& recipe, std::int64_t step) {

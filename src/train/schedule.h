@@ -2,6 +2,7 @@
 // 0; each is a pure function of recipe and step, so a resumed run needs no state for them.
 //
 // Threads: pure functions.
+// Errors:  steps_of_epochs alone.
 // Paper:   DeepSeek-V3 report, section 4.2.
 #pragma once
 
@@ -22,6 +23,10 @@ int batch_size(const Recipe& recipe, std::int64_t step);
 int micro_batch_size(const Recipe& recipe, std::int64_t step);
 // Sequences of the steps before `step`: where in the data a step begins.
 std::int64_t sequences_before(const Recipe& recipe, std::int64_t step);
+
+// The fewest steps whose sequences are schedule.epochs times `windows` of an epoch. kConfig where
+// they are too few for the warm-up, or too many.
+std::int64_t steps_of_epochs(const Recipe& recipe, std::int64_t windows);
 
 double mtp_lambda(const Recipe& recipe, std::int64_t step);
 double bias_gamma(const Recipe& recipe, std::int64_t step);

@@ -12,7 +12,6 @@
 #include "cost/cost.h"
 #include "model/optimizer.h"
 #include "model/train_graph.h"
-#include "text/dataset.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_files.h"
 #include "train/evaluate.h"
@@ -23,6 +22,7 @@
 #include "train/run_model.h"
 #include "train/run_state.h"
 #include "train/schedule.h"
+#include "train/step_data.h"
 
 namespace cachalot::train {
 
@@ -86,7 +86,7 @@ class Run {
         parameters_(config_, ctx_.device),
         optimizer_(parameters_, {recipe.moment_type(), recipe.optimizer.ema_decay}),
         graph_(ctx_, config_, recipe.resolved_numerics()),
-        train_set_(data_.train, dataset_options()),
+        train_set_(recipe_, data_, config_.num_nextn_predict_layers > 0),
         metrics_(ranks_.first() ? std::make_unique<MetricsFile>(dir_ / "metrics.jsonl",
                                                                 resumed_.path ? resumed_.step : -1)
                                 : nullptr) {
@@ -96,14 +96,19 @@ class Run {
     if (resumed_.path) {
       whole_checkpoints_.insert(resumed_.step);
       check_same_model(*resumed_.path, config_, data_.tokenizer);
-      load_state(*resumed_.path, train_set_.file().ids_hash(), parameters_, optimizer_, state_);
-      if (state_.fitted_steps > 0) recipe_.schedule.steps = state_.fitted_steps;
+      load_state(*resumed_.path, train_set_.hash(), parameters_, optimizer_, state_);
     } else {
+      if (recipe_.schedule.epochs > 0) {
+        state_.fitted_steps = steps_of_epochs(recipe_, train_set_.windows());
+      }
       initialise(ctx_, recipe_, parameters_);
       ranks_.same_weights(parameters_);
       optimizer_.begin_average(parameters_);
     }
-    flops_per_token_ = cost::training_flops_per_token(config_, recipe_.data.seq_len);
+    if (state_.fitted_steps > 0) recipe_.schedule.steps = state_.fitted_steps;
+    say_what_is_read();
+    flops_per_token_ = cost::training_flops_per_token(
+        config_, static_cast<int>(std::ceil(train_set_.rows_per_sequence())));
     peak_flops_ = measured_peak(ctx_, recipe.run.kernel_precision()) * ranks_.size();
   }
 
@@ -139,16 +144,17 @@ class Run {
                  memory_to_check(ctx_));
     return config;
   }
-  text::DatasetOptions dataset_options() const {
-    text::DatasetOptions o;
-    o.seq_len = recipe_.data.seq_len;
-    o.seed = static_cast<std::uint64_t>(recipe_.run.seed);
-    return o;
-  }
   void message(const std::string& text) const {
     if (hooks_.on_message) hooks_.on_message(text);
   }
   bool stop_asked() const { return hooks_.stop != nullptr && hooks_.stop->load(); }
+  void say_what_is_read() const {
+    if (const std::string remark = train_set_.remark(); !remark.empty()) message(remark);
+    if (recipe_.schedule.epochs > 0) {
+      message(cat("schedule.steps is ", recipe_.schedule.steps, ": ", recipe_.schedule.epochs,
+                  " times the data, ", train_set_.windows(), " windows"));
+    }
+  }
 
   void micro_batches(std::int64_t step, int batch);
   void one_step(std::int64_t step);
@@ -159,7 +165,7 @@ class Run {
   void fit_steps(TokenTimes& times);
   void write_metrics(const StepReport& r);
 
-  Recipe recipe_;  // its schedule.steps may be shortened by fit_minutes
+  Recipe recipe_;  // its schedule.steps as epochs or fit_minutes made them
   fs::path dir_;
   const Context& ctx_;
   Ranks ranks_;
@@ -172,18 +178,41 @@ class Run {
   model::Parameters parameters_;
   model::Optimizer optimizer_;
   model::TrainGraph graph_;
-  text::Dataset train_set_;
+  StepData train_set_;
   std::unique_ptr<MetricsFile> metrics_;
   RunState state_;
   std::set<std::int64_t> whole_checkpoints_;  // the step resumed from, and those written
   // Of the last step, in the memory of the steps before.
   model::Losses losses_;
   StepReport report_;
-  Mat<std::int32_t> tokens_;
+  std::int64_t step_rows_ = 0;  // of all ranks
   double flops_per_token_ = 0;
   double peak_flops_ = 0;
   int routing_layer_ = 0;
 };
+
+// Those of a micro-batch to the means over its step.
+void add_losses(const model::Losses& part, const model::LossRows& own, const model::LossRows& all,
+                const model::LossOptions& options, model::Losses& sum) {
+  const auto share = [](std::int64_t rows, std::int64_t of) {
+    return of > 0 ? static_cast<double>(rows) / static_cast<double>(of) : 0.0;
+  };
+  const double main = share(own.main, all.main) * part.main;
+  const double mtp = share(own.mtp, all.mtp) * part.mtp;
+  const double balance = share(own.all, all.all) * part.balance;
+  sum.main += main;
+  sum.mtp += mtp;
+  sum.balance += balance;
+  sum.total += main + static_cast<double>(options.mtp_lambda) * mtp +
+               static_cast<double>(options.balance_alpha) * balance;
+  sum.expert_load.resize(part.expert_load.size());
+  for (std::size_t l = 0; l < part.expert_load.size(); ++l) {
+    sum.expert_load[l].resize(part.expert_load[l].size());
+    for (std::size_t e = 0; e < part.expert_load[l].size(); ++e) {
+      sum.expert_load[l][e] += part.expert_load[l][e];
+    }
+  }
+}
 
 // Gradients and losses of one step, in as many passes as the recipe's micro_batch asks for, of
 // which each rank takes its own.
@@ -193,41 +222,30 @@ void Run::micro_batches(std::int64_t step, int batch) {
   for (std::vector<std::int64_t>& load : sum.expert_load) std::fill(load.begin(), load.end(), 0);
   const std::int64_t first = sequences_before(recipe_, step);
   const int micro = ranks_.micro_batch(recipe_, step);
-  const int length = recipe_.data.seq_len + 1;
+  const model::LossRows all = train_set_.rows(first, batch);
+  step_rows_ = all.all;
   bool fresh = true;
   for (int done = 0; done < batch; done += micro) {
     if (!ranks_.own(done / micro)) continue;
     const int n = std::min(micro, batch - done);
-    tokens_.resize(n, length);
-    for (int i = 0; i < n; ++i) {
-      train_set_.sample(first + done + i, {tokens_.row(i), static_cast<std::size_t>(length)});
-    }
+    const model::LossRows own = train_set_.rows(first + done, n);
     model::LossOptions options;
     options.mtp_lambda = static_cast<float>(mtp_lambda(recipe_, step));
     options.balance_alpha = static_cast<float>(recipe_.loss.balance_alpha);
     options.balance_over_batch = recipe_.loss.balance_over == BalanceOver::kBatch;
-    options.share = model::LossShare::equal(static_cast<float>(n) / static_cast<float>(batch));
+    options.share = model::LossShare::of(own, all);
     options.dropout = recipe_.regularization.dropout;
     options.dropout_seed = static_cast<std::uint64_t>(recipe_.run.seed);
     options.first_sequence = first + done;
+    options.rows_per_sequence = recipe_.data.seq_len;
     options.fresh_gradients = std::exchange(fresh, false);
-    const model::Losses& part = graph_.forward_backward(parameters_, tokens_.cview(), options);
+    const model::Losses& part =
+        graph_.forward_backward(parameters_, train_set_.read(first + done, n), options);
     if (hooks_.on_routing) {
-      hooks_.on_routing(std::int64_t{done} * recipe_.data.seq_len,
-                        graph_.chosen_experts(routing_layer_).cview());
+      const std::int64_t before = done > 0 ? train_set_.rows(first, done).all : 0;
+      hooks_.on_routing(before, graph_.chosen_experts(routing_layer_).cview());
     }
-    const double w = static_cast<double>(n) / batch;
-    sum.main += w * part.main;
-    sum.mtp += w * part.mtp;
-    sum.balance += w * part.balance;
-    sum.total += w * part.total;
-    sum.expert_load.resize(part.expert_load.size());
-    for (std::size_t l = 0; l < part.expert_load.size(); ++l) {
-      sum.expert_load[l].resize(part.expert_load[l].size());
-      for (std::size_t e = 0; e < part.expert_load[l].size(); ++e) {
-        sum.expert_load[l][e] += part.expert_load[l][e];
-      }
-    }
+    add_losses(part, own, all, options, sum);
   }
   ranks_.add(parameters_);
   ranks_.add(sum);
@@ -263,7 +281,7 @@ void Run::one_step(std::int64_t step) {
   r.imbalance.clear();
   for (const auto& load : losses.expert_load) r.imbalance.push_back(imbalance_of(load));
 
-  const double tokens = static_cast<double>(r.batch) * recipe_.data.seq_len;
+  const auto tokens = static_cast<double>(step_rows_);
   r.seconds = now_s() - start;
   r.tokens_per_s = tokens / r.seconds;
   r.mfu = peak_flops_ > 0 ? flops_per_token_ * r.tokens_per_s / peak_flops_ : 0;
@@ -285,7 +303,8 @@ void Run::fit_steps(TokenTimes& times) {
   if (recipe_.run.fit_minutes <= 0 || state_.fitted_steps > 0 || times.count() < kCold + enough) {
     return;
   }
-  const double tokens_per_step = static_cast<double>(recipe_.schedule.batch) * recipe_.data.seq_len;
+  const double tokens_per_step =
+      static_cast<double>(recipe_.schedule.batch) * train_set_.rows_per_window();
   const double left = 60 * recipe_.run.fit_minutes - state_.seconds;
   const auto more = static_cast<std::int64_t>(left / (tokens_per_step * times.median(kCold)));
   const std::int64_t least =
@@ -338,7 +357,7 @@ void Run::skip_or_stop(const StepReport& r, const fs::path& checkpoint) const {
 
 EvalReport Run::evaluate_weights(std::int64_t step, bool of_average) {
   const int in_a_pass = ranks_.micro_batch(recipe_, recipe_.schedule.steps - 1);
-  EvalReport e = train::evaluate(graph_, parameters_, recipe_, data_.validation, step, in_a_pass);
+  EvalReport e = train::evaluate(graph_, parameters_, recipe_, data_, step, in_a_pass);
   e.of_average = of_average;
   const std::string prefix = of_average ? "ema_" : "";
   MetricsLine line(step);
@@ -370,9 +389,9 @@ void Run::evaluate(std::int64_t step, TrainResult& result) {
 fs::path Run::save() {
   if (!ranks_.first()) return dir_ / kCheckpointsFolder / step_folder(state_.step);
   const double begin = now_s();
-  const fs::path saved = save_state({dir_, recipe_, config_, parameters_, optimizer_, state_,
-                                     train_set_.file().ids_hash(), data_.tokenizer_files(),
-                                     end_tokens_, whole_checkpoints_});
+  const fs::path saved =
+      save_state({dir_, recipe_, config_, parameters_, optimizer_, state_, train_set_.hash(),
+                  data_.tokenizer_files(), end_tokens_, whole_checkpoints_});
   message("saved " + saved.string());
   if (hooks_.on_save) hooks_.on_save(now_s() - begin);
   return saved;
@@ -405,7 +424,7 @@ TrainResult Run::train() {
     const double left_tokens =
         static_cast<double>(sequences_before(recipe_, recipe_.schedule.steps) -
                             sequences_before(recipe_, step + 1)) *
-        recipe_.data.seq_len;
+        train_set_.rows_per_window();
     r.left_s = left_tokens * times.median();
     result.loss = r.loss;
     if (ranks_.first()) {
@@ -431,7 +450,7 @@ TrainResult Run::train() {
   if (evaluated_at != state_.step && result.ended != Ended::kStopped) {
     evaluate(state_.step, result);
   }
-  result.tokens = state_.sequences * recipe_.data.seq_len;
+  result.tokens = train_set_.rows_before(state_.sequences);
   result.skipped_steps = state_.skipped;
   result.seconds = state_.seconds;
   if (times.count() > 0) {
