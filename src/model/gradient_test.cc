@@ -44,9 +44,10 @@ void check(bool v3, const Case& of, const std::string& level) {
   const Sequences read{tokens, lengths, learnt};
   TrainGraph graph(runtime.context(), config, Precision::kF32);
   LossOptions options;
-  options.rows_per_sequence = 12;
+  options.rows_per_sequence = of.conversations ? 12 : 0;
   options.mtp_lambda = 0.5F;
-  options.balance_alpha = 0.1F;
+  // In few rows the shares of experts, which the balance loss takes for constants, jump far.
+  options.balance_alpha = of.conversations ? 0.01F : 0.1F;
   options.balance_over_batch = of.balance_over_batch;
   options.dropout = of.dropout;
   options.score_from = of.score_from;

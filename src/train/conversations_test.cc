@@ -42,7 +42,7 @@ init_from = "base/model"
 conversations = ["chat.jsonl"]
 seq_len = 48
 [optimizer]
-lr = 3e-3
+lr = 1e-2
 [schedule]
 epochs = 6
 warmup_steps = 2
@@ -63,7 +63,8 @@ TEST_F(Conversations, AnswersAreLearnt) {
   TrainHooks hooks;
   hooks.on_eval = [&](const EvalReport& e) { seen.push_back(e); };
   hooks.on_message = [&](const std::string& text) { said.push_back(text); };
-  const TrainResult result = run(tune(), "tuned", false, 1, hooks);
+  const Recipe recipe = tune({"schedule.epochs=30", "run.eval_every=10"});
+  const TrainResult result = run(recipe, "tuned", false, 1, hooks);
   ASSERT_GT(seen.size(), 2U);
   // An answer is one of five words: from about its letters' entropy to next to nothing.
   EXPECT_LT(seen.back().loss, 0.5 * seen.front().loss);
@@ -74,8 +75,8 @@ TEST_F(Conversations, AnswersAreLearnt) {
   RunData data;
   data.train = dir_.path() / "tuned/data/train.tokens";
   data.train_samples = dir_.path() / "tuned/data/train.samples";
-  StepData read(tune(), data, true);
-  EXPECT_EQ(result.step, (6 * read.windows() + 3) / 4);
+  StepData read(recipe, data, true);
+  EXPECT_EQ(result.step, (30 * read.windows() + 3) / 4);
   EXPECT_EQ(result.tokens, read.rows_before(4 * result.step));
 }
 

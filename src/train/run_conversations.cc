@@ -99,6 +99,7 @@ RunData from_conversations(const Recipe& recipe, const fs::path& run_dir, Thread
     text::encode_conversations(
         tokenizer, all, lines, tokens, samples, pool,
         [&](std::uint64_t done, std::uint64_t total) { progress(what, done, total); });
+    data.encoded.insert(data.encoded.end(), {tokens, samples});
   };
   encode(apart.given, apart.train, data.train, data.train_samples, "encoding the conversations");
   if (data.validation.empty()) return data;

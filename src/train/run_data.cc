@@ -171,7 +171,7 @@ text::Corpus open_corpus(const DataRecipe& data, const std::string& lacks) {
 }
 
 // Makes what lacks of the run's tokenizer and tokens.
-void encode_corpus(const Recipe& recipe, const RunData& data, const std::string& lacks,
+void encode_corpus(const Recipe& recipe, RunData& data, const std::string& lacks,
                    std::optional<text::Tokenizer>& tokenizer, ThreadPool& pool,
                    const DataProgress& progress) {
   const text::Corpus corpus = open_corpus(recipe.data, lacks);
@@ -191,6 +191,7 @@ void encode_corpus(const Recipe& recipe, const RunData& data, const std::string&
         *tokenizer, documents, file, pool,
         [&](std::uint64_t done, std::uint64_t total) { progress(what, done, total); },
         recipe.data.end_documents);
+    data.encoded.push_back(file);
   };
   encode(split.train, data.train, "encoding the training text");
   if (data.validation.empty()) return;
@@ -232,6 +233,11 @@ RunData from_text(const Recipe& recipe, const fs::path& run_dir, ThreadPool& poo
 }
 
 }  // namespace
+
+void RunData::remove_encoded() const {
+  std::error_code ignored;  // what is left is refused again, with the same words
+  for (const fs::path& file : encoded) fs::remove(file, ignored);
+}
 
 std::vector<fs::path> RunData::tokenizer_files() const {
   std::vector<fs::path> files;

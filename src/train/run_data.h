@@ -34,6 +34,12 @@ struct RunData {
   int bos = -1;
   int eos = -1;
   std::vector<std::filesystem::path> tokenizer_files() const;  // to copy into checkpoints
+
+  // Files that were encoded just now, because they were not there or no good. Where they turn out
+  // to be of another text than the run began with they have to go, or they would stand in the way
+  // of the right one.
+  std::vector<std::filesystem::path> encoded;
+  void remove_encoded() const;
 };
 
 RunData prepare_data(const Recipe& recipe, const std::filesystem::path& run_dir, ThreadPool& pool,

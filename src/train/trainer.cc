@@ -96,7 +96,7 @@ class Run {
     if (resumed_.path) {
       whole_checkpoints_.insert(resumed_.step);
       check_same_model(*resumed_.path, config_, data_.tokenizer);
-      load_state(*resumed_.path, train_set_.hash(), parameters_, optimizer_, state_);
+      load_checked_state();
     } else {
       if (recipe_.schedule.epochs > 0) {
         state_.fitted_steps = steps_of_epochs(recipe_, train_set_.windows());
@@ -143,6 +143,14 @@ class Run {
     check_memory(recipe_, config, ranks_.micro_batch(recipe_, recipe_.schedule.steps - 1),
                  memory_to_check(ctx_));
     return config;
+  }
+  void load_checked_state() {
+    try {
+      load_state(*resumed_.path, train_set_.hash(), parameters_, optimizer_, state_);
+    } catch (const Error&) {
+      data_.remove_encoded();
+      throw;
+    }
   }
   void message(const std::string& text) const {
     if (hooks_.on_message) hooks_.on_message(text);
