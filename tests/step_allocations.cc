@@ -162,7 +162,7 @@ void step(model::TrainGraph& graph, model::Parameters& parameters, model::Optimi
   for (int done = 0; done < tokens.rows; done += 2) {
     model::LossOptions pass;
     const int n = std::min(2, tokens.rows - done);
-    pass.weight = static_cast<float>(n) / static_cast<float>(tokens.rows);
+    pass.share = model::LossShare::equal(static_cast<float>(n) / static_cast<float>(tokens.rows));
     pass.dropout = 0.1;
     pass.first_sequence = done;
     pass.fresh_gradients = done == 0;

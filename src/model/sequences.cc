@@ -1,6 +1,7 @@
 #include "model/sequences.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/error.h"
 
@@ -19,6 +20,11 @@ void check(const Sequences& sequences, int vocab) {
   if (sum != sequences.tokens.size()) {
     throw Error(Code::kUsage, cat("the lengths of the sequences add up to ", sum, ", but ",
                                   sequences.tokens.size(), " tokens were given"));
+  }
+  if (sum > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
+    throw Error(Code::kUsage,
+                cat("the sequences of a pass have ", sum,
+                    " tokens, but it takes at most 2^31 - 1: use smaller ", "micro-batches"));
   }
   if (!sequences.learnt.empty() && sequences.learnt.size() != sum) {
     throw Error(Code::kUsage, cat(sequences.learnt.size(), " tokens are said to be learnt or not, ",

@@ -222,6 +222,12 @@ TEST(Sequences, ThatCannotBeAreRefused) {
   LossOptions late;
   late.score_from = 3;
   refused(batch.all(), late);  // past the rows of the second
+  LossOptions twice;
+  twice.score_from = 1;
+  refused(batch.all(), twice);  // which tokens are learnt is said already
+  const Losses behind = t.graph.evaluate(t.parameters, {batch.tokens, batch.lengths}, twice);
+  EXPECT_EQ(behind.main_rows, 3 + 2);
+  EXPECT_EQ(behind.mtp_rows, 3 + 2);  // the MTP layer's rows from the one before on
 }
 
 TEST(Sequences, SharesOfAStep) {

@@ -53,19 +53,20 @@ void TrainGraph::lay_out(Layout& out) {
       sin_.resize(longest, half);
       rope_table<float>(config_.rope, positions, cos_.view(), sin_.view());
     }
-    Mat<float> cos(rows, half), sin(rows, half);
+    row_cos_.resize(rows, half);
+    row_sin_.resize(rows, half);
     for (const AttentionSpan& span : out.spans) {
       const auto values = static_cast<std::size_t>(span.q_rows) * static_cast<std::size_t>(half);
-      std::copy_n(cos_.data(), values, cos.row(span.q_begin));
-      std::copy_n(sin_.data(), values, sin.row(span.q_begin));
+      std::copy_n(cos_.data(), values, row_cos_.row(span.q_begin));
+      std::copy_n(sin_.data(), values, row_sin_.row(span.q_begin));
     }
     {
       const MemoryScope ops(ctx_.device);
       out.cos.resize(rows, half);
       out.sin.resize(rows, half);
     }
-    upload<float>(cos.span(), out.cos);
-    upload<float>(sin.span(), out.sin);
+    upload<float>(row_cos_.span(), out.cos);
+    upload<float>(row_sin_.span(), out.sin);
     out.tabled = runs;
   }
   out.rope = {out.cos.cview().sub_rows(0, rows), out.sin.cview().sub_rows(0, rows)};
@@ -158,6 +159,11 @@ void TrainGraph::prepare(const Sequences& sequences, bool mtp, int score_from) {
   if (score_from < 0 || score_from >= shortest) {
     throw Error(Code::kUsage, cat("losses begin at row ", score_from,
                                   ", but a sequence has rows 0 to ", shortest - 1));
+  }
+  if (score_from > 0 && !sequences.learnt.empty()) {
+    throw Error(Code::kUsage, cat("losses begin at row ", score_from,
+                                  " of sequences that say themselves which tokens are learnt; "
+                                  "give one of the two"));
   }
   const int mtp_from = mtp_score_from(score_from);
   for (Indices* i : {&inputs_, &targets_, &mtp_inputs_, &mtp_targets_, &mtp_rows_}) {

@@ -44,7 +44,8 @@ struct LossOptions {
   // Rows of logits in memory at a time; 0: 32 MiB of them, but at least 512 rows.
   int head_rows = 0;
   // The first rows of each sequence are context: losses (but balance), counts and gradients are of
-  // the rest; of the MTP layer from the row before on, which predicts the same tokens.
+  // the rest; of the MTP layer from the row before on, which predicts the same tokens. 0 where
+  // sequences say which tokens are learnt.
   int score_from = 0;
 };
 
@@ -138,6 +139,7 @@ class TrainGraph {
 
   Layout layout_, mtp_layout_;
   Mat<float> cos_, sin_;              // of positions 0, 1, ...; the host's
+  Mat<float> row_cos_, row_sin_;      // of the rows laid out last, on their way to the ops
   std::vector<std::int32_t> copied_;  // tokens and lengths of equal sequences
   std::vector<std::int32_t> lengths_;
   nn::LayerDropout drop_, mtp_drop_;  // of this pass; the first as of layer 0
