@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Conversations to fine-tune a small model on, made out of the King James Bible as Debian's package bible-kjv prints it.
 
-    tools/verse_conversations.py --out runs/verses
-    cachalot train RECIPE --set data.conversations=runs/verses/train.jsonl ...
+    tools/verse_conversations.py --out runs/verse-conversations
+    cachalot train configs/verses.toml
 
 DIR/train.jsonl and DIR/held-out.jsonl have one conversation a line, {"messages": [{"role", "content"}, ...]}. Chapters are held out
 whole: what is in held-out.jsonl is of other chapters than train.jsonl. As many conversations of each kind, in a drawn order:
