@@ -47,6 +47,7 @@ LossRows& LossRows::operator+=(const LossRows& other) noexcept {
   main += other.main;
   mtp += other.mtp;
   all += other.all;
+  mtp_all += other.mtp_all;
   return *this;
 }
 
@@ -56,6 +57,7 @@ LossRows loss_rows(const Sequences& sequences, bool mtp) {
   for (const std::int32_t length : sequences.lengths) {
     const auto n = static_cast<std::size_t>(length);
     rows.all += length - 1;
+    rows.mtp_all += mtp ? length - 2 : 0;
     for (std::size_t i = 1; i < n; ++i) {
       if (!sequences.learnt.empty() && sequences.learnt[begin + i] == 0) continue;
       rows.main += 1;
@@ -73,7 +75,7 @@ static float quotient(std::int64_t part, std::int64_t whole) noexcept {
 
 LossShare LossShare::of(const LossRows& part, const LossRows& step) noexcept {
   return {quotient(part.main, step.main), quotient(part.mtp, step.mtp),
-          quotient(part.all, step.all)};
+          quotient(part.all, step.all), quotient(part.mtp_all, step.mtp_all)};
 }
 
 }  // namespace cachalot::model

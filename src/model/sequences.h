@@ -26,7 +26,8 @@ bool of_one_length(const Sequences& sequences) noexcept;
 // Rows that each loss is a mean of.
 struct LossRows {
   std::int64_t main = 0, mtp = 0;
-  std::int64_t all = 0;  // of the balance loss: every row
+  // Of the balance loss: every row, and every one of the MTP layer.
+  std::int64_t all = 0, mtp_all = 0;
 
   LossRows& operator+=(const LossRows& other) noexcept;
 };
@@ -36,8 +37,8 @@ LossRows loss_rows(const Sequences& sequences, bool mtp);
 // What a micro-batch weighs in its step: its share of the rows of each loss. Losses are not scaled
 // by it, gradients are.
 struct LossShare {
-  float main = 1, mtp = 1, balance = 1;
-  static LossShare equal(float share) noexcept { return {share, share, share}; }
+  float main = 1, mtp = 1, balance = 1, mtp_balance = 1;
+  static LossShare equal(float share) noexcept { return {share, share, share, share}; }
   static LossShare of(const LossRows& part, const LossRows& step) noexcept;  // of no rows: 0
 };
 

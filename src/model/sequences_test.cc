@@ -77,7 +77,7 @@ TEST(Sequences, TogetherTheyAreWhatEachIsAlone) {
   const LossRows step = loss_rows(batch.all(), true);
   LossOptions options;
   options.mtp_lambda = 0.5F;
-  options.balance_alpha = 0;
+  options.balance_alpha = 0.1F;
   Trained together;
   const Losses whole = together.graph.forward_backward(together.parameters, batch.all(), options);
   EXPECT_EQ(whole.main_rows, step.main);
@@ -231,11 +231,12 @@ TEST(Sequences, ThatCannotBeAreRefused) {
 }
 
 TEST(Sequences, SharesOfAStep) {
-  const LossRows part{3, 2, 10}, step{12, 8, 20};
+  const LossRows part{3, 2, 10, 6}, step{12, 8, 20, 16};
   const LossShare share = LossShare::of(part, step);
   EXPECT_EQ(share.main, 0.25F);
   EXPECT_EQ(share.mtp, 0.25F);
   EXPECT_EQ(share.balance, 0.5F);
+  EXPECT_EQ(share.mtp_balance, 0.375F);
   EXPECT_EQ(LossShare::of({}, {}).main, 0);
   // Of a first token that is marked nothing is learnt; the MTP layer begins at the third.
   const std::vector<std::int32_t> tokens = {1, 2, 3, 4, 5}, lengths = {3, 2};
@@ -244,6 +245,7 @@ TEST(Sequences, SharesOfAStep) {
   EXPECT_EQ(rows.main, 2);
   EXPECT_EQ(rows.mtp, 1);
   EXPECT_EQ(rows.all, 3);
+  EXPECT_EQ(rows.mtp_all, 1);
   EXPECT_EQ(loss_rows({tokens, lengths, {}}, false).mtp, 0);
 }
 

@@ -429,9 +429,12 @@ const Losses& TrainGraph::run(Parameters& parameters, const Sequences& sequences
   const std::span<const int> mtp_runs =
       at_once ? std::span(whole + 1, 1) : std::span(mtp_layout_.runs);
   if (backward) {
-    const float scale = options.balance_alpha * share.balance;
-    if (mtp) mtp_balance = backward_mtp(w.mtp.front(), g.mtp.front(), {mtp_runs, scale});
-    backward_main(w, g, {runs, scale});
+    const float alpha = options.balance_alpha;
+    if (mtp) {
+      mtp_balance =
+          backward_mtp(w.mtp.front(), g.mtp.front(), {mtp_runs, alpha * share.mtp_balance});
+    }
+    backward_main(w, g, {runs, alpha * share.balance});
   } else {
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       if (w.layers[l].is_moe) layer_balance_[l] = balance_of(layers_[l], runs);

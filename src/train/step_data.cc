@@ -41,7 +41,8 @@ model::Sequences StepData::read(std::int64_t first, int n) {
 
 model::LossRows StepData::rows(std::int64_t first, int n) {
   if (samples_ != nullptr) return model::loss_rows(read(first, n), mtp_);
-  return {n * seq_len_, mtp_ ? n * (seq_len_ - 1) : 0, n * seq_len_};
+  const std::int64_t rows = n * seq_len_, mtp = mtp_ ? n * (seq_len_ - 1) : 0;
+  return {rows, mtp, rows, mtp};
 }
 
 std::int64_t StepData::windows() const noexcept {
