@@ -199,6 +199,11 @@ TEST(Sequences, AtTheEdges) {
   EXPECT_EQ(none.main_rows, 0);
   EXPECT_EQ(none.total, 0);
   for (const float g : t.gradients()) EXPECT_EQ(g, 0);
+  // Nor is what a step before left behind taken for gradients of this one.
+  t.graph.forward_backward(t.parameters, Batch({9, 6}, 8).all(), options);
+  options.fresh_gradients = true;
+  t.graph.forward_backward(t.parameters, read.all(), options);
+  for (const float g : t.gradients()) EXPECT_EQ(g, 0);
 }
 
 TEST(Sequences, ThatCannotBeAreRefused) {

@@ -72,55 +72,6 @@ void TrainGraph::lay_out(Layout& out) {
   out.rope = {out.cos.cview().sub_rows(0, rows), out.sin.cview().sub_rows(0, rows)};
 }
 
-void TrainGraph::Indices::to_ops() {
-  ops.resize(1, static_cast<int>(host.size()));
-  upload<std::int32_t>(host, ops);
-}
-void TrainGraph::Indices::from_ops(std::size_t n) {
-  host.resize(n);
-  download<std::int32_t>(ops, host);
-}
-
-double TrainGraph::head_loss(MatView<const float> normed, MatRef head, const Indices& targets,
-                             float grad_scale, bool backward, const LossOptions& options,
-                             MatView<float> dnormed, MatView<float> dhead, bool add_dhead,
-                             Indices& argmax) {
-  const PartScope part(ctx_, Part::kHead);
-  argmax.ops.resize(1, normed.rows);
-  op_row_losses_.resize(1, normed.rows);
-  // Each piece reads the head and adds to its gradient, so pieces are as large as their logits
-  // allow.
-  constexpr int kLeastRows = 512;
-  const int most_logits = ctx_.device != nullptr ? 256 << 20 : 8 << 20;
-  const int head_rows =
-      options.head_rows > 0 ? options.head_rows : std::max(most_logits / head.rows, kLeastRows);
-  for (int begin = 0; begin < normed.rows; begin += head_rows) {
-    const int rows = std::min(head_rows, normed.rows - begin);
-    const auto from = static_cast<std::size_t>(begin);
-    const auto n = static_cast<std::size_t>(rows);
-    const auto logits = scratch_.moe.rows.as<float>(rows, head.rows);
-    gemm(ctx_, num_.products, linear(normed.sub_rows(begin, rows), head, logits));
-    // What the products read of the gradient.
-    const bool in_bf16 = backward && (num_.bf16_operands || num_.bf16_results);
-    dlogits_.resize(in_bf16 ? rows : 0, head.rows);
-    cross_entropy(ctx_,
-                  {logits, targets.span().subspan(from, n), op_row_losses_.span().subspan(from, n),
-                   argmax.ops.span().subspan(from, n), backward, grad_scale, dlogits_.view()});
-    if (backward) {
-      const MatRef dlogits = in_bf16 ? MatRef(dlogits_.cview()) : MatRef(logits);
-      const Gemm back[] = {
-          {dlogits, head, dnormed.sub_rows(begin, rows), false, false, false},
-          {dlogits, normed.sub_rows(begin, rows), dhead, true, false, add_dhead || begin > 0}};
-      gemm(ctx_, num_.products, back);
-    }
-  }
-  argmax.from_ops(targets.size());
-  std::vector<double>& loss = row_losses_;
-  loss.resize(targets.size());
-  download<double>(op_row_losses_, loss);
-  return std::accumulate(loss.begin(), loss.end(), 0.0);  // rows without a target lose nothing
-}
-
 // Row i of the MTP layer predicts what row i + 1 of the main model predicts.
 static int mtp_score_from(int score_from) { return std::max(score_from - 1, 0); }
 
@@ -166,9 +117,9 @@ void TrainGraph::prepare(const Sequences& sequences, bool mtp, int score_from) {
                                   "give one of the two"));
   }
   const int mtp_from = mtp_score_from(score_from);
-  for (Indices* i : {&inputs_, &targets_, &mtp_inputs_, &mtp_targets_, &mtp_rows_}) {
-    i->host.clear();
-  }
+  for (RowIndices* i : {&inputs_, &mtp_inputs_, &mtp_rows_}) i->host.clear();
+  targets_.clear();
+  mtp_targets_.clear();
   layout_.runs.clear();
   mtp_layout_.runs.clear();
   std::size_t begin = 0;  // of the sequence, in all tokens
@@ -183,10 +134,10 @@ void TrainGraph::prepare(const Sequences& sequences, bool mtp, int score_from) {
     const auto first = static_cast<std::int32_t>(inputs_.host.size());
     for (int i = 0; i < rows; ++i) {
       inputs_.host.push_back(tokens[i]);
-      targets_.host.push_back(target(i + 1, i >= score_from));
+      targets_.push_back(target(i + 1, i >= score_from));
       if (!mtp || i + 1 == rows) continue;
       mtp_inputs_.host.push_back(tokens[i + 1]);
-      mtp_targets_.host.push_back(target(i + 2, i >= mtp_from));
+      mtp_targets_.push_back(target(i + 2, i >= mtp_from));
       mtp_rows_.host.push_back(first + i);
     }
     layout_.runs.push_back(rows);
@@ -194,10 +145,10 @@ void TrainGraph::prepare(const Sequences& sequences, bool mtp, int score_from) {
     begin += static_cast<std::size_t>(length);
   }
   lay_out(layout_);
-  for (Indices* i : {&inputs_, &targets_}) i->to_ops();
+  inputs_.to_ops();
   if (!mtp) return;
   lay_out(mtp_layout_);
-  for (Indices* i : {&mtp_inputs_, &mtp_targets_, &mtp_rows_}) i->to_ops();
+  for (RowIndices* i : {&mtp_inputs_, &mtp_rows_}) i->to_ops();
 }
 
 void TrainGraph::set_dropout(const Sequences& sequences, const LossOptions& options,
@@ -355,15 +306,15 @@ double TrainGraph::balance_of(const nn::BlockSaved& saved, std::span<const int> 
 void TrainGraph::count_hits() {
   Losses& out = losses_;
   for (std::size_t i = 0; i < targets_.size(); ++i) {
-    if (targets_.host[i] == kNoTarget) continue;
-    out.main_correct += argmax_.host[i] == targets_.host[i] ? 1 : 0;
+    if (targets_[i] == kNoTarget) continue;
+    out.main_correct += argmax_[i] == targets_[i] ? 1 : 0;
   }
   for (std::size_t i = 0; i < mtp_targets_.size(); ++i) {
-    if (mtp_targets_.host[i] == kNoTarget) continue;
-    out.mtp_correct += mtp_argmax_.host[i] == mtp_targets_.host[i] ? 1 : 0;
+    if (mtp_targets_[i] == kNoTarget) continue;
+    out.mtp_correct += mtp_argmax_[i] == mtp_targets_[i] ? 1 : 0;
     // Row i drafted the token after next; the main model says it one row later.
     const auto next = static_cast<std::size_t>(mtp_rows_.host[i]) + 1;
-    out.mtp_accepted += mtp_argmax_.host[i] == argmax_.host[next] ? 1 : 0;
+    out.mtp_accepted += mtp_argmax_[i] == argmax_[next] ? 1 : 0;
   }
 }
 
@@ -401,21 +352,27 @@ const Losses& TrainGraph::run(Parameters& parameters, const Sequences& sequences
 
   begin_losses();
   Losses& out = losses_;
-  out.main_rows = scored(targets_.host);
-  out.mtp_rows = mtp ? scored(mtp_targets_.host) : 0;
+  out.main_rows = scored(targets_);
+  out.mtp_rows = mtp ? scored(mtp_targets_) : 0;
   const auto rows = static_cast<float>(std::max<std::int64_t>(out.main_rows, 1));
   const auto mtp_rows = static_cast<float>(std::max<std::int64_t>(out.mtp_rows, 1));
   const LossShare& share = options.share;
   forward_main(w);
-  out.main = head_loss(normed_.cview(), w.head, targets_, share.main / rows, backward, options,
-                       dnormed_.view(), g.head, !num_.fresh_gradients, argmax_) /
-             rows;
+  HeadPass head{normed_.cview(), w.head, targets_, options.head_rows, backward};
+  head.grad_scale = share.main / rows;
+  head.dnormed = dnormed_.view();
+  head.dhead = g.head;
+  head.add_dhead = !num_.fresh_gradients;
+  out.main = head_.run(ctx_, num_, head, scratch_.moe.rows, argmax_) / rows;
   if (mtp) {
     forward_mtp(w.mtp.front());
-    out.mtp = head_loss(mtp_normed_.cview(), w.mtp.front().head, mtp_targets_,
-                        options.mtp_lambda * share.mtp / mtp_rows, backward, options,
-                        mtp_dnormed_.view(), g.mtp.front().head, /*add_dhead=*/true, mtp_argmax_) /
-              mtp_rows;
+    HeadPass mtp_head{mtp_normed_.cview(), w.mtp.front().head, mtp_targets_, options.head_rows,
+                      backward};
+    mtp_head.grad_scale = options.mtp_lambda * share.mtp / mtp_rows;
+    mtp_head.dnormed = mtp_dnormed_.view();
+    mtp_head.dhead = g.mtp.front().head;
+    mtp_head.add_dhead = true;  // the same head
+    out.mtp = head_.run(ctx_, num_, mtp_head, scratch_.moe.rows, mtp_argmax_) / mtp_rows;
   }
   count_hits();
 

@@ -20,6 +20,7 @@
 
 #include "model/parameters.h"
 #include "model/sequences.h"
+#include "model/train_head.h"
 #include "nn/block.h"
 
 namespace cachalot::model {
@@ -97,17 +98,6 @@ class TrainGraph {
     Mat<float> cos, sin;
   };
 
-  // Token ids and row numbers as the ops read and write them, and the host's.
-  struct Indices {
-    std::vector<std::int32_t> host;
-    Mat<std::int32_t> ops;  // [1, n]
-
-    std::size_t size() const noexcept { return host.size(); }
-    std::span<const std::int32_t> span() const noexcept { return ops.span(); }
-    void to_ops();
-    void from_ops(std::size_t n);
-  };
-
   const Losses& run(Parameters& parameters, const Sequences& sequences, const LossOptions& options,
                     bool backward);
   Sequences rows_of(MatView<const std::int32_t> tokens);
@@ -126,11 +116,6 @@ class TrainGraph {
   void count_hits();
   // Dropout of a row's entry into the residual stream, forward and backward alike.
   void drop_entry(const nn::LayerDropout& drop, MatView<float> x) const;
-  // Cross entropy of normed rows against targets in pieces of head_rows; with backward, dnormed
-  // [T, D] gets its gradient and dhead has its own added, or is it. Returns the sum of the losses.
-  double head_loss(MatView<const float> normed, MatRef head, const Indices& targets,
-                   float grad_scale, bool backward, const LossOptions& options,
-                   MatView<float> dnormed, MatView<float> dhead, bool add_dhead, Indices& argmax);
 
   const Context& ctx_;
   Config config_;
@@ -147,22 +132,22 @@ class TrainGraph {
   Losses losses_;
   std::size_t loads_ = 0;              // MoE layers whose load is in losses_
   std::vector<double> layer_balance_;  // of every layer
-  std::vector<double> row_losses_;     // of a head
 
   std::vector<nn::BlockSaved> layers_;
   nn::BlockScratch scratch_;
   // [T, D]. The gradient of x_ takes the place of normed_; logits lie in the experts' rows.
   Mat<float> x_, normed_, dnormed_;
-  Mat<Bf16> dlogits_;
-  Mat<float> norm_rstd_;       // [1, T]
-  Mat<double> op_row_losses_;  // as cross entropy writes them
-  Indices inputs_, targets_, argmax_;
+  Mat<float> norm_rstd_;  // [1, T]
+  RowIndices inputs_;
+  TrainHead head_;
+  std::vector<std::int32_t> targets_, argmax_;  // of every row, or kNoTarget
 
   nn::BlockSaved mtp_block_;
   Mat<float> mtp_embed_, mtp_hidden_, mtp_joined_, mtp_x_, mtp_normed_, mtp_dnormed_, mtp_dx_,
       mtp_djoined_;
   Mat<float> enorm_rstd_, hnorm_rstd_, mtp_rstd_;
-  Indices mtp_inputs_, mtp_targets_, mtp_rows_, mtp_argmax_;
+  RowIndices mtp_inputs_, mtp_rows_;
+  std::vector<std::int32_t> mtp_targets_, mtp_argmax_;
 };
 
 }  // namespace cachalot::model
