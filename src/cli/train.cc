@@ -56,9 +56,9 @@ std::string step_line(const train::StepReport& r) {
 std::string eval_line(const train::EvalReport& r) {
   return fmt::format(
       "step {}: held out{} {:.4f} nats per token, {:.4f} bits per byte, MTP loss {:.4f}, MTP "
-      "acceptance {:.1f}%",
+      "acceptance {:.1f}%, first choice {:.1f}%",
       r.step, r.of_average ? " (mean of the weights)" : "", r.loss, r.bits_per_byte, r.mtp_loss,
-      100 * r.mtp_acceptance);
+      100 * r.mtp_acceptance, 100 * r.first_choice);
 }
 
 std::string_view name(train::Ended ended) {
@@ -80,6 +80,7 @@ Json to_json(const train::EvalReport& r) {
           {"bits_per_byte", r.bits_per_byte},
           {"mtp_loss", r.mtp_loss},
           {"mtp_acceptance", r.mtp_acceptance},
+          {"first_choice", r.first_choice},
           {"tokens", r.tokens}};
 }
 

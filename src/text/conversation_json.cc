@@ -67,13 +67,14 @@ void check_members(const Json& line) {
     const std::string near = nearest_within(3, shown, std::begin(kKnown), std::end(kKnown));
     refuse(cat("the line has an unknown member \"", shown, "\"",
                near.empty() ? "" : cat(" (did you mean \"", near, "\"?)"), ": a conversation is ",
-               kForms));
+               kForms, ". jq -c '{messages}' FILE writes such lines alone."));
   }
   const auto has = [&](const char* name) { return line.contains(name); };
   const bool pair = has("prompt") || has("completion");
   const bool chat = has("messages") || has("tools") || has("functions");
   if (pair && (chat || has("parallel_tool_calls"))) {
-    refuse(cat("the line mixes two forms of conversations: it must be ", kForms));
+    refuse(cat("the line mixes two forms of conversations: it must be ", kForms,
+               ". jq -c '{messages}' FILE writes lines of messages alone."));
   }
   if (!pair && !has("messages")) refuse(cat("the line has no \"messages\": it must be ", kForms));
   const Json* functions = member(line, "functions");

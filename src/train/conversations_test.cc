@@ -70,6 +70,8 @@ TEST_F(Conversations, AnswersAreLearnt) {
   EXPECT_LT(seen.back().loss, 0.5 * seen.front().loss);
   EXPECT_GT(seen.back().tokens, 0);
   EXPECT_GT(seen.back().bits_per_byte, 0);
+  EXPECT_GT(seen.back().first_choice, seen.front().first_choice);
+  EXPECT_LE(seen.back().first_choice, 1);
   EXPECT_NE(said.front().find("answers to learn"), std::string::npos) << said.front();
 
   RunData data;

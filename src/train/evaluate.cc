@@ -14,7 +14,7 @@ namespace {
 // Sums over all windows so far.
 struct Sums {
   double main = 0, mtp = 0;
-  std::int64_t main_rows = 0, mtp_rows = 0, accepted = 0;
+  std::int64_t main_rows = 0, mtp_rows = 0, accepted = 0, correct = 0;
 
   void add(const model::Losses& l) {
     main += l.main * static_cast<double>(l.main_rows);
@@ -22,6 +22,7 @@ struct Sums {
     main_rows += l.main_rows;
     mtp_rows += l.mtp_rows;
     accepted += l.mtp_accepted;
+    correct += l.main_correct;
   }
 };
 
@@ -40,7 +41,9 @@ EvalReport report(const Sums& sums, std::int64_t step, std::uint64_t tokens, std
   EvalReport e;
   e.step = step;
   e.tokens = sums.main_rows;
-  e.loss = sums.main / static_cast<double>(std::max<std::int64_t>(1, e.tokens));
+  const auto scored = static_cast<double>(std::max<std::int64_t>(1, e.tokens));
+  e.loss = sums.main / scored;
+  e.first_choice = static_cast<double>(sums.correct) / scored;
   if (sums.mtp_rows > 0) {
     e.mtp_loss = sums.mtp / static_cast<double>(sums.mtp_rows);
     e.mtp_acceptance = static_cast<double>(sums.accepted) / static_cast<double>(sums.mtp_rows);

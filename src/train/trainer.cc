@@ -373,6 +373,7 @@ EvalReport Run::evaluate_weights(std::int64_t step, bool of_average) {
       .add(prefix + "validation_bits_per_byte", e.bits_per_byte)
       .add(prefix + "validation_mtp_loss", e.mtp_loss)
       .add(prefix + "mtp_acceptance", e.mtp_acceptance)
+      .add(prefix + "first_choice", e.first_choice)
       .add(prefix + "validation_tokens", e.tokens);
   // A run that is resumed at its end may have this line already.
   if (!metrics_->kept(step, prefix + "validation_loss")) metrics_->append(line);

@@ -61,6 +61,7 @@ struct EvalReport {
   double bits_per_byte = 0;  // the same, by the bytes its tokens stand for
   double mtp_loss = 0;
   double mtp_acceptance = 0;  // drafts that equal the main model's own choice
+  double first_choice = 0;    // tokens that the model would have chosen: a share
   std::int64_t tokens = 0;
   bool of_average = false;  // of the running mean of the weights
 };
