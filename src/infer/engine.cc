@@ -162,6 +162,8 @@ void Engine::finish(Stream& stream) {
     --job.unfinished;
   }
   stats_.mtp.add(stream.choice().mtp);
+  stats_.certain.drafted += stream.choice().certain.drafted;
+  stats_.certain.accepted += stream.choice().certain.accepted;
   keep(stream);
   if (--job.unfinished == 0) settle(stream.shared_job());
 }

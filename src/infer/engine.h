@@ -93,7 +93,8 @@ struct EngineStats {
   std::int64_t finished = 0;
   std::int64_t preemptions = 0;
   std::int64_t evictions = 0;  // of kept texts
-  MtpStats mtp;
+  MtpStats mtp;                // these two of ended texts
+  CertainStats certain;
 };
 
 class Engine {

@@ -97,6 +97,8 @@ TEST(EngineConstraint, CertainTextTakesFewPasses) {
     Engine engine(f.rt.context(), f.model, {.mtp = MtpMode::kOff, .draft_certain = certain},
                   &f.tokenizer);
     const Result result = engine.run(r);
+    EXPECT_EQ(engine.stats().certain.drafted, result.certain().drafted);
+    EXPECT_EQ(engine.stats().certain.accepted, result.certain().accepted);
     EXPECT_EQ(result.choices.front().text,
               "{\"a long name that everyone knows\": \"and what it is\"}");
     const auto tokens = static_cast<std::int64_t>(result.tokens().size());

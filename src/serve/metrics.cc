@@ -70,6 +70,10 @@ void add_engine(const infer::EngineStats& s, std::vector<prometheus::MetricFamil
   counter("cachalot_evictions_total", s.evictions, "Kept texts that went where pages were short");
   counter("cachalot_drafts_total", s.mtp.drafted, "Tokens the MTP layer drafted, in ended texts");
   counter("cachalot_drafts_accepted_total", s.mtp.accepted, "Drafts that were right");
+  counter("cachalot_certain_drafts_total", s.certain.drafted,
+          "Tokens drafted because a form left no choice about their text, in ended texts");
+  counter("cachalot_certain_drafts_accepted_total", s.certain.accepted,
+          "Of those, tokens that were cut as guessed");
 }
 
 }  // namespace

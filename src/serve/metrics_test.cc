@@ -191,6 +191,7 @@ TEST(Metrics, TheEnginesNumbersAreShownAsTheyAre) {
   engine.evictions = 8;
   engine.mtp.drafted = 10;
   engine.mtp.accepted = 9;
+  engine.certain = {.drafted = 12, .accepted = 11};
   metrics.text(engine);  // looking changes nothing
   const auto all = samples(metrics.text(engine));
   EXPECT_EQ(9007199254740991.0, all.at("cachalot_passes_total"));
@@ -205,6 +206,8 @@ TEST(Metrics, TheEnginesNumbersAreShownAsTheyAre) {
   EXPECT_EQ(8, all.at("cachalot_evictions_total"));
   EXPECT_EQ(10, all.at("cachalot_drafts_total"));
   EXPECT_EQ(9, all.at("cachalot_drafts_accepted_total"));
+  EXPECT_EQ(12, all.at("cachalot_certain_drafts_total"));
+  EXPECT_EQ(11, all.at("cachalot_certain_drafts_accepted_total"));
 }
 
 TEST(Metrics, AModelsNameMayHoldWhatTheFormatUses) {

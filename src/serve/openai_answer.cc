@@ -28,10 +28,17 @@ Json Usage::to_json() const {
 Json timings_json(const infer::Result& result) {
   const infer::Timings& t = result.timings;
   const infer::MtpStats mtp = result.mtp();
-  return {{"prompt_tokens", t.prompt_tokens}, {"prompt_per_second", t.prefill_tokens_per_s()},
-          {"predicted_tokens", t.new_tokens}, {"predicted_per_second", t.decode_tokens_per_s()},
-          {"queue_s", t.queue_seconds},       {"first_token_s", t.first_token_seconds},
-          {"drafted", mtp.drafted},           {"accepted", mtp.accepted}};
+  const infer::CertainStats certain = result.certain();
+  return {{"prompt_tokens", t.prompt_tokens},
+          {"prompt_per_second", t.prefill_tokens_per_s()},
+          {"predicted_tokens", t.new_tokens},
+          {"predicted_per_second", t.decode_tokens_per_s()},
+          {"queue_s", t.queue_seconds},
+          {"first_token_s", t.first_token_seconds},
+          {"drafted", mtp.drafted},
+          {"accepted", mtp.accepted},
+          {"certain_drafted", certain.drafted},
+          {"certain_accepted", certain.accepted}};
 }
 
 Json finish_reason(infer::Finish finish) {

@@ -47,7 +47,8 @@ struct Usage {
 };
 
 // {"prompt_tokens", "prompt_per_second", "predicted_tokens", "predicted_per_second", "queue_s",
-//  "first_token_s", "drafted", "accepted"}: of one engine request, for people who look at speed.
+//  "first_token_s", "drafted", "accepted", "certain_drafted", "certain_accepted"}: of one engine
+// request, for people who look at speed.
 Json timings_json(const infer::Result& result);
 
 // kLength, kContext, kCacheFull: "length"; kEos, kStopped: "stop"; kCancelled, kError: null, which

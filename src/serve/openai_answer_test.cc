@@ -87,10 +87,12 @@ TEST(AnswerTest, TimingsAreRatesOfWhatWasComputed) {
                     .decode_seconds = 4};
   result.choices.resize(2);
   for (infer::Choice& c : result.choices) c.mtp.drafted = 4, c.mtp.accepted = 3;
+  result.choices[1].certain = {.drafted = 5, .accepted = 2};
   const Json want = {{"prompt_tokens", 100},  {"prompt_per_second", (100 - 60) / 2.0},
                      {"predicted_tokens", 9}, {"predicted_per_second", (9 - 1) / 4.0},
                      {"queue_s", 0.5},        {"first_token_s", 2.5},
-                     {"drafted", 8},          {"accepted", 6}};
+                     {"drafted", 8},          {"accepted", 6},
+                     {"certain_drafted", 5},  {"certain_accepted", 2}};
   EXPECT_EQ(timings_json(result), want);
 }
 
