@@ -5,11 +5,14 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "testing/error_of.h"
 #include "testing/fixtures.h"
 #include "text/testing.h"
 
 namespace cachalot::text {
 namespace {
+
+using cachalot::testing::error_of;
 
 using nlohmann::json;
 
@@ -18,18 +21,6 @@ const std::vector<ChatMessage> kTalk = {{"system", "S"},
                                         {"assistant", "<think>hm</think>A1"},
                                         {"system", "T"},
                                         {"user", "Q2"}};
-
-template <class F>
-std::string error_of(Code code, F&& run) {
-  try {
-    run();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), code) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
 
 TEST(ChatFormatTest, RendersEachFormat) {
   EXPECT_EQ(ChatFormat::v2().render(kTalk, {}, "<B>", "<E>"),

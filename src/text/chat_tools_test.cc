@@ -3,24 +3,15 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "testing/error_of.h"
 #include "text/chat.h"
 
 namespace cachalot::text {
 namespace {
 
-using ::testing::HasSubstr;
+using cachalot::testing::error_of;
 
-template <class F>
-std::string error_of(Code code, F&& run) {
-  try {
-    run();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), code) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
+using ::testing::HasSubstr;
 
 const std::vector<ChatMessage> kTalk = {
     {"system", "S"},

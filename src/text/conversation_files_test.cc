@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "testing/error_of.h"
 #include "testing/fixtures.h"
 #include "text/bpe_train.h"
 #include "text/byte_tokenizer.h"
@@ -12,22 +13,12 @@
 namespace cachalot::text {
 namespace {
 
+using cachalot::testing::error_of;
+
 using cachalot::testing::TempDir;
 using ::testing::HasSubstr;
 using Ids = std::vector<std::int32_t>;
 using Paths = std::vector<std::filesystem::path>;
-
-template <class F>
-std::string error_of(Code code, F&& run) {
-  try {
-    run();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), code) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
 
 class ConversationFilesTest : public ::testing::Test {
  protected:

@@ -4,25 +4,15 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "testing/error_of.h"
 
 namespace cachalot::text {
 namespace {
 
+using cachalot::testing::error_of;
 using ::testing::HasSubstr;
 
 constexpr std::string_view kEos = "<｜end▁of▁sentence｜>";
-
-template <class F>
-std::string error_of(Code code, F&& run) {
-  try {
-    run();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), code) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
 
 std::string refusal(std::string_view line, Code code = Code::kUsage) {
   SCOPED_TRACE(line);

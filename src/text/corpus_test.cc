@@ -3,12 +3,15 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "testing/error_of.h"
 #include "testing/fixtures.h"
 #include "text/bpe_train.h"
 #include "text/testing.h"
 
 namespace cachalot::text {
 namespace {
+
+using cachalot::testing::error_of;
 
 using cachalot::testing::TempDir;
 using Views = std::vector<std::string_view>;
@@ -23,18 +26,6 @@ CorpusOptions files(const TempDir& dir, const std::vector<std::string>& texts,
     testing::write_all(options.files.back(), texts[i]);
   }
   return options;
-}
-
-template <class F>
-std::string error_of(Code code, F&& run) {
-  try {
-    run();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), code) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
 }
 
 TEST(CorpusTest, CutsDocumentsByEachRule) {

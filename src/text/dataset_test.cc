@@ -6,11 +6,14 @@
 #include <set>
 
 #include "base/error.h"
+#include "testing/error_of.h"
 #include "testing/fixtures.h"
 #include "text/testing.h"
 
 namespace cachalot::text {
 namespace {
+
+using cachalot::testing::error_of;
 
 using cachalot::testing::TempDir;
 
@@ -25,18 +28,6 @@ std::filesystem::path count_up(const TempDir& dir, int tokens, int vocab) {
   writer.count_document(123);
   writer.commit();
   return path;
-}
-
-template <class F>
-std::string error_of(Code code, F&& run) {
-  try {
-    run();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), code) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
 }
 
 TEST(TokenFileTest, WritesAndReadsBothWidths) {

@@ -11,10 +11,13 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "testing/error_of.h"
 #include "testing/fixtures.h"
 
 namespace cachalot::text {
 namespace {
+
+using cachalot::testing::error_of;
 
 using cachalot::testing::TempDir;
 using ::testing::ElementsAre;
@@ -96,18 +99,6 @@ std::vector<int> members(const Files& files, const PackedSamples& data, std::int
   EXPECT_EQ(at, window.tokens.size());
   EXPECT_EQ(numbers.size(), window.lengths.size());
   return numbers;
-}
-
-template <class F>
-std::string error_of(Code code, F&& run) {
-  try {
-    run();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), code) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
 }
 
 TEST(PackedSamplesTest, ASampleGoesIntoTheFullestWindowThatItFits) {

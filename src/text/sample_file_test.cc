@@ -8,11 +8,14 @@
 #include <string>
 
 #include "base/error.h"
+#include "testing/error_of.h"
 #include "testing/fixtures.h"
 #include "text/testing.h"
 
 namespace cachalot::text {
 namespace {
+
+using cachalot::testing::error_of;
 
 using cachalot::testing::TempDir;
 
@@ -20,18 +23,6 @@ constexpr std::uint64_t kIdsHash = 0x0123456789ABCDEF;
 constexpr std::size_t kHeadBytes = 64;
 // Where the layout in the header has its fields.
 constexpr std::size_t kVersionAt = 8, kSamplesAt = 16, kPiecesAt = 24, kTokensAt = 32;
-
-template <class F>
-std::string error_of(Code code, F&& run) {
-  try {
-    run();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), code) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
 
 // A question and an answer; a conversation of two answers; a text that is learnt from its first
 // token, with something read at its end: 7 + 17 + 8 tokens, of which 4 + 8 + 5 are learnt.
