@@ -187,6 +187,8 @@ TEST(Sequences, AtTheEdges) {
   const Losses pairs = t.graph.forward_backward(t.parameters, Batch({2, 2, 2}, 6).all(), options);
   EXPECT_EQ(pairs.mtp_rows, 0);  // nothing stands behind the next token
   EXPECT_EQ(pairs.mtp, 0);
+  ASSERT_EQ(pairs.expert_load.size(), 2U);  // of the MTP layer too, which read nothing
+  EXPECT_EQ(pairs.expert_load[1], std::vector<std::int64_t>(6, 0));
   const Losses mixed = t.graph.evaluate(t.parameters, Batch({2, 3, 2}, 6).all(), options);
   EXPECT_LE(mixed.mtp_rows, 1);
   EXPECT_TRUE(std::isfinite(mixed.total));

@@ -187,11 +187,24 @@ void TrainGraph::begin_losses() {
   loads_ = 0;
 }
 
-void TrainGraph::add_load(const ExpertOrder& order) {
+// Of the next layer, zeros where no pass before had it.
+std::vector<std::int64_t>& TrainGraph::next_load() {
   auto& loads = losses_.expert_load;
   if (loads_ == loads.size()) loads.emplace_back();
   std::vector<std::int64_t>& load = loads[loads_++];
-  load.resize(order.begin.size() - 1);
+  load.resize(static_cast<std::size_t>(dims_.route.experts));
+  return load;
+}
+
+// Passes over samples of two tokens have no rows in the MTP layer; other passes of the step, and
+// other ranks, may have some, and all count the same layers.
+void TrainGraph::add_no_load() {
+  std::vector<std::int64_t>& load = next_load();
+  std::fill(load.begin(), load.end(), 0);
+}
+
+void TrainGraph::add_load(const ExpertOrder& order) {
+  std::vector<std::int64_t>& load = next_load();
   for (std::size_t e = 0; e < load.size(); ++e) load[e] = order.begin[e + 1] - order.begin[e];
 }
 
@@ -376,6 +389,7 @@ const Losses& TrainGraph::run(Parameters& parameters, const Sequences& sequences
   }
   count_hits();
 
+  if (!mtp && !w.mtp.empty() && w.mtp.front().block.is_moe) add_no_load();
   out.expert_load.resize(loads_);
   layer_balance_.assign(layers_.size(), 0.0);
   double mtp_balance = 0;

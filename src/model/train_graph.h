@@ -60,8 +60,9 @@ struct Losses {
   std::int64_t mtp_accepted = 0;  // MTP argmax equals the main model's argmax one row later
   std::int64_t main_rows = 0;
   std::int64_t mtp_rows = 0;
-  std::vector<double> balance_per_layer;               // MoE layers, the MTP layer last
-  std::vector<std::vector<std::int64_t>> expert_load;  // likewise: tokens routed to each expert
+  std::vector<double> balance_per_layer;  // MoE layers, the MTP layer last
+  // Likewise, always of all of them: tokens routed to each expert.
+  std::vector<std::vector<std::int64_t>> expert_load;
 };
 
 class TrainGraph {
@@ -110,7 +111,9 @@ class TrainGraph {
   double backward_mtp(const nn::MtpWeights& w, const nn::MtpGradients& g,
                       const nn::BalanceTerm& balance);
   void backward_main(const nn::Weights& w, const nn::Gradients& g, const nn::BalanceTerm& balance);
+  std::vector<std::int64_t>& next_load();
   void add_load(const ExpertOrder& order);
+  void add_no_load();
   void zero_added_gradients(Parameters& parameters, bool mtp) const;
   double balance_of(const nn::BlockSaved& saved, std::span<const int> runs) const;
   void count_hits();
