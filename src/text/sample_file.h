@@ -29,7 +29,7 @@ struct SampleRun {
   bool operator==(const SampleRun&) const = default;
 };
 
-// All samples of a token file, in memory: 4 bytes a sample, 8 a piece, 8 for where a sample begins.
+// All samples of a token file, in memory: 16 bytes a sample, 8 a piece.
 class SampleTable {
  public:
   SampleTable() = default;
